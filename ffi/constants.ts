@@ -1,0 +1,104 @@
+/**
+ * The kernel's constants, in their header's spelling, grouped by header. The values are those of
+ * x86_64 and aarch64, which agree on all of these; `test/unit/abi.test.ts` compares every one with
+ * what a C program prints.
+ */
+
+// asm-generic/socket.h, bits/socket.h
+export const AF_UNSPEC = 0;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_ERROR = 4;
+export const SO_SNDBUF = 7;
+export const SO_RCVBUF = 8;
+export const SO_KEEPALIVE = 9;
+export const SO_LINGER = 13;
+export const SO_REUSEPORT = 15;
+export const SO_RCVTIMEO = 20;
+export const SO_BINDTODEVICE = 25;
+export const SO_SNDBUFFORCE = 32;
+export const SO_RCVBUFFORCE = 33;
+export const SO_MARK = 36;
+export const SO_DOMAIN = 39;
+export const MSG_PEEK = 0x2;
+export const MSG_CTRUNC = 0x8;
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_ERRQUEUE = 0x2000;
+export const MSG_NOSIGNAL = 0x4000;
+export const SHUT_RD = 0;
+export const SHUT_WR = 1;
+export const SHUT_RDWR = 2;
+
+// netinet/in.h, linux/in.h
+export const IPPROTO_IP = 0;
+export const IPPROTO_TCP = 6;
+export const IPPROTO_UDP = 17;
+export const IPPROTO_IPV6 = 41;
+export const IP_PKTINFO = 8;
+export const IP_RECVERR = 11;
+export const IP_FREEBIND = 15;
+export const IP_TRANSPARENT = 19;
+export const IP_RECVORIGDSTADDR = 20;
+export const IP_ORIGDSTADDR = 20;
+export const IP_BIND_ADDRESS_NO_PORT = 24;
+
+// linux/in6.h
+export const IPV6_RECVERR = 25;
+export const IPV6_V6ONLY = 26;
+export const IPV6_PKTINFO = 50;
+export const IPV6_RECVORIGDSTADDR = 74;
+export const IPV6_ORIGDSTADDR = 74;
+export const IPV6_TRANSPARENT = 75;
+export const IPV6_FREEBIND = 78;
+
+// netinet/tcp.h
+export const TCP_NODELAY = 1;
+export const TCP_USER_TIMEOUT = 18;
+
+// sys/epoll.h
+export const EPOLL_CLOEXEC = 0o2000000;
+export const EPOLL_CTL_ADD = 1;
+export const EPOLL_CTL_DEL = 2;
+export const EPOLL_CTL_MOD = 3;
+export const EPOLLIN = 0x1;
+export const EPOLLOUT = 0x4;
+export const EPOLLERR = 0x8;
+export const EPOLLHUP = 0x10;
+export const EPOLLRDHUP = 0x2000;
+export const EPOLLEXCLUSIVE = 0x10000000;
+export const EPOLLET = 0x80000000;
+
+// sys/eventfd.h
+export const EFD_NONBLOCK = 0o4000;
+export const EFD_CLOEXEC = 0o2000000;
+
+// fcntl.h
+export const F_GETFD = 1;
+export const F_GETFL = 3;
+export const F_SETFL = 4;
+export const F_SETPIPE_SZ = 1031;
+export const F_GETPIPE_SZ = 1032;
+export const FD_CLOEXEC = 1;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+export const SPLICE_F_MOVE = 1;
+export const SPLICE_F_NONBLOCK = 2;
+
+// sched.h
+export const CLONE_NEWUSER = 0x10000000;
+export const CLONE_NEWNET = 0x40000000;
+
+// sys/resource.h
+export const RLIMIT_NOFILE = 7;
+
+// linux/if.h
+export const IFNAMSIZ = 16;
