@@ -40,10 +40,13 @@ const prototypes = {
   __errno_location: { args: [], returns: "ptr" }, // int *__errno_location(void)
 } as const;
 
+/** A tuple of as many numbers as the tuple `Types` has members. */
+type Numbers<Types extends readonly unknown[]> = { [Index in keyof Types]: number };
+
 /** The JavaScript side of the table: every argument and result is a number, NULL is 0. */
 type Bindings = {
   readonly [Name in keyof typeof prototypes]: (
-    ...args: { [Index in keyof (typeof prototypes)[Name]["args"]]: number }
+    ...args: Numbers<(typeof prototypes)[Name]["args"]>
   ) => number;
 };
 
