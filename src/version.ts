@@ -1,0 +1,35 @@
+/**
+ * What this executable is. `build.ts` bakes the constants in with `--define`; run from source they
+ * are not defined and the fallbacks say so.
+ */
+
+import { version as release } from "../package.json" with { type: "json" };
+
+declare const TPROXY_COMMIT: string | undefined;
+declare const TPROXY_TARGET: string | undefined;
+
+/** The release, as in package.json. */
+export const version: string = release;
+
+/** The short git commit, with `-dirty` after it when files differed; `unknown` outside git. */
+export const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
+
+/** What was built: `linux-x64`, `linux-arm64`, each with `-musl` behind it for musl. */
+export const target: string =
+  typeof TPROXY_TARGET === "string" ? TPROXY_TARGET : `${process.platform}-${process.arch}`;
+
+/** The C library in use with its own version: `glibc 2.36`, or `musl`, which does not tell it. */
+export function libcVersion(): string {
+  const { header } = process.report.getReport() as {
+    header: { glibcVersionRuntime?: string };
+  };
+  return header.glibcVersionRuntime === undefined ? "musl" : `glibc ${header.glibcVersionRuntime}`;
+}
+
+/** The text of `--version`: the first line alone identifies a release. */
+export function versionText(): string {
+  return [
+    `tproxy ${version} (${commit})`,
+    `Bun ${Bun.version}, ${libcVersion()}, ${process.arch}, built for ${target}`,
+  ].join("\n");
+}
