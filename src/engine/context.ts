@@ -1,0 +1,69 @@
+/** What a service running in a Worker has around it: the loop, the counters, the way to speak. */
+
+import { EPOLLIN } from "../../ffi/constants.ts";
+import { check } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import { eventsPerBatch, outstandingBatches } from "./limits.ts";
+import { EventLoop, type Handler } from "./loop.ts";
+import type { Outcome, WorkerEvent, WorkerMessage } from "./protocol.ts";
+import { SharedState } from "./shared.ts";
+
+/** Something that runs on a loop until it is done or told to stop. */
+export interface Service {
+  /** Takes no new work and closes what is open; ends with `context.finish`. */
+  stop(): void;
+}
+
+export class WorkerContext implements Handler {
+  readonly loop = new EventLoop();
+  readonly shared: SharedState;
+  private readonly wakeFd: Fd;
+  private readonly post: (message: WorkerMessage) => void;
+  private events: WorkerEvent[] = [];
+  private outcome: { errno: number; call: string } = { errno: 0, call: "" };
+  private service: Service | undefined;
+
+  constructor(memory: SharedArrayBuffer, wakeFd: Fd, post: (message: WorkerMessage) => void) {
+    this.shared = new SharedState(memory);
+    this.wakeFd = wakeFd;
+    this.post = post;
+    this.loop.onTurn = () => this.flush();
+    check(this.loop.add(wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
+  }
+
+  /** Runs `start`'s service until it finishes; posts what happened and how it ended. */
+  run(start: (context: WorkerContext) => Service): void {
+    this.service = start(this);
+    this.loop.run();
+    this.flush();
+    const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
+    this.post({ kind: "done", outcome });
+  }
+
+  /** Queues an event; batches leave at the end of a turn or when full. */
+  report(event: WorkerEvent): void {
+    this.events.push(event);
+    if (this.events.length >= eventsPerBatch) this.flush();
+  }
+
+  /** Ends the loop. `errno` and `call` say what failed, if anything. */
+  finish(errno = 0, call = ""): void {
+    this.outcome = { errno, call };
+    this.loop.stop();
+  }
+
+  /** The main thread's signal: look whether to stop. */
+  onReady(): void {
+    sys.eventfdDrain(this.wakeFd);
+    if (this.shared.stopping) this.service?.stop();
+  }
+
+  private flush(): void {
+    if (this.events.length === 0) return;
+    const events = this.events;
+    this.events = [];
+    this.post({ kind: "events", events });
+    this.shared.batchSent(outstandingBatches);
+  }
+}

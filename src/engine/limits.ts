@@ -1,0 +1,51 @@
+/** Every bound of the engine, in one place. Nothing on the data path grows past these. */
+
+/** Events taken from the kernel in one `epoll_wait`. */
+export const eventsPerWait = 512;
+
+/** Connections accepted from one listener before others get their turn. */
+export const acceptsPerTurn = 64;
+
+/** Reads from one connection, and datagrams from one socket, before others get their turn. */
+export const readsPerTurn = 8;
+export const datagramsPerTurn = 64;
+
+/** The buffer that all connections of a Worker share for reading. */
+export const receiveBytes = 64 * 1024;
+
+/** The largest datagram that UDP can carry. */
+export const datagramBytesMax = 65_535;
+
+/** What `listen(2)` asks for; the kernel lowers it to net.core.somaxconn. */
+export const backlog = 4096;
+
+/** How long accepting rests after EMFILE, ENFILE, ENOBUFS or ENOMEM. */
+export const acceptPauseMs = 100;
+
+/** After the answer, how long and for how many bytes the peer is still read before the close. */
+export const lingerMs = 2_000;
+export const lingerBytes = 16 * 1024 * 1024;
+
+/** A connection that neither sends nor takes anything for this long is closed. */
+export const idleTimeoutMs = 60_000;
+
+/** How long one `connect` may take. */
+export const connectTimeoutMs = 10_000;
+
+/** After its input has ended, how long `bind --to` over UDP waits for another reply. */
+export const replyTimeoutMs = 1_000;
+
+/** Batches of events that a Worker may be ahead of the printing main thread. */
+export const outstandingBatches = 64;
+
+/** Events in one batch. */
+export const eventsPerBatch = 256;
+
+/** How long Workers get to end by themselves after being told to stop. */
+export const stopGraceMs = 2_000;
+
+/** Descriptors kept free for the process itself when connections are planned. */
+export const reservedDescriptors = 64;
+
+/** A `--reply-file` larger than this is refused. */
+export const replyBytesMax = 64 * 1024 * 1024;

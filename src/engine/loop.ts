@@ -1,0 +1,101 @@
+/**
+ * The event loop of one Worker: a blocking `epoll_wait` over its descriptors, and a timer wheel.
+ *
+ * Each descriptor has one handler. Closing goes through the loop, which marks the number as gone:
+ * events that the same `epoll_wait` had already answered for it are then dropped by generation,
+ * also when the number has been given to a new connection in between.
+ */
+
+import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from "../../ffi/constants.ts";
+import { EpollEvents } from "../../ffi/epoll.ts";
+import { check, EINTR, SyscallError } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import { eventsPerWait } from "./limits.ts";
+import { TimerWheel } from "./timers.ts";
+
+/** Whatever owns a registered descriptor. */
+export interface Handler {
+  /** `mask`: the EPOLL* bits that are ready. May add, change and close descriptors. */
+  onReady(mask: number): void;
+}
+
+export class EventLoop {
+  /** Milliseconds of the monotonic clock, read once a turn. */
+  now = performance.now();
+  readonly timers = new TimerWheel(this.now);
+  private readonly epoll: Fd;
+  private readonly ready = new EpollEvents(eventsPerWait);
+  private readonly change = new EpollEvents(1);
+  private readonly handlers: (Handler | undefined)[] = [];
+  private readonly generations: number[] = [];
+  private running = false;
+  /** Called once at the end of each turn, before the loop sleeps. */
+  onTurn: () => void = () => {};
+
+  constructor() {
+    this.epoll = check(sys.epollCreate(), "epoll_create1") as Fd;
+  }
+
+  /** Registers `fd` for `mask`. Answers 0 or a negated errno (EPERM: a file epoll cannot watch). */
+  add(fd: Fd, mask: number, handler: Handler): number {
+    const generation = ((this.generations[fd] ?? 0) + 1) >>> 0;
+    this.change.set(0, mask, fd, generation);
+    const result = sys.epollCtl(this.epoll, EPOLL_CTL_ADD, fd, this.change.address);
+    if (result < 0) return result;
+    this.generations[fd] = generation;
+    this.handlers[fd] = handler;
+    return 0;
+  }
+
+  /** Changes what a registered `fd` is watched for. */
+  modify(fd: Fd, mask: number): void {
+    this.change.set(0, mask, fd, this.generations[fd] ?? 0);
+    const result = sys.epollCtl(this.epoll, EPOLL_CTL_MOD, fd, this.change.address);
+    if (result < 0) throw new SyscallError("epoll_ctl MOD", -result, `fd ${fd}`);
+  }
+
+  /** Stops watching `fd` and leaves it open. */
+  remove(fd: Fd): void {
+    this.forget(fd);
+    sys.epollCtl(this.epoll, EPOLL_CTL_DEL, fd, 0);
+  }
+
+  /** Stops watching `fd` and closes it; the kernel takes a closed descriptor out of its epoll. */
+  close(fd: Fd): void {
+    this.forget(fd);
+    sys.close(fd);
+  }
+
+  /** Turns until `stop`. */
+  run(): void {
+    this.running = true;
+    while (this.running) this.turn();
+    sys.close(this.epoll);
+  }
+
+  /** Ends `run` after the current turn. */
+  stop(): void {
+    this.running = false;
+  }
+
+  private turn(): void {
+    this.onTurn();
+    if (!this.running) return;
+    const timeout = this.timers.delay(performance.now());
+    const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, timeout);
+    this.now = performance.now();
+    if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
+    for (let i = 0; i < count; i++) {
+      const fd = this.ready.fd(i);
+      if (this.generations[fd] !== this.ready.generation(i)) continue;
+      this.handlers[fd]?.onReady(this.ready.mask(i));
+    }
+    this.timers.advance(this.now);
+  }
+
+  private forget(fd: Fd): void {
+    this.handlers[fd] = undefined;
+    this.generations[fd] = ((this.generations[fd] ?? 0) + 1) >>> 0;
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * What passes between the main thread and its Workers. Sockets are made by the main thread, which
+ * can still say why one cannot be had; a Worker gets their numbers, since descriptors belong to
+ * the whole process.
+ */
+
+import type { Counters } from "./shared.ts";
+
+/** A socket that a Worker serves, made, bound and (for TCP) listening. */
+export interface ServedSocket {
+  readonly fd: number;
+  readonly protocol: "tcp" | "udp";
+  /** AF_INET or AF_INET6. */
+  readonly domain: number;
+  /** The bound port, host order. */
+  readonly port: number;
+}
+
+/** What is done with what arrives. */
+export type Answer =
+  | { readonly kind: "reply"; readonly bytes: Uint8Array }
+  | { readonly kind: "echo" }
+  | { readonly kind: "discard" };
+
+/** Accepts and answers: `listen`, and `bind` without `--to`. */
+export interface RespondTask {
+  readonly kind: "respond";
+  readonly sockets: readonly ServedSocket[];
+  readonly answer: Answer;
+  /** Connections and datagrams after which the Worker ends by itself; 0 for no end. */
+  readonly max: number;
+  readonly idleTimeoutMs: number;
+  /** Connections at once; above it accepting rests. */
+  readonly connectionsMax: number;
+  /** Whether events are wanted at all. */
+  readonly report: boolean;
+}
+
+/** Carries standard input and output over one connected TCP socket: `bind --tcp --to`. */
+export interface PipeTask {
+  readonly kind: "pipe";
+  readonly fd: number;
+  readonly connectTimeoutMs: number;
+  /** 0: a silent connection may stay. */
+  readonly idleTimeoutMs: number;
+  /** What is received is reported as events instead of written to standard output. */
+  readonly report: boolean;
+}
+
+/** Sends standard input as datagrams and prints the replies: `bind --udp --to`. */
+export interface DatagramTask {
+  readonly kind: "datagrams";
+  readonly fd: number;
+  /** Sent once, instead of the lines of standard input. */
+  readonly payload: Uint8Array | undefined;
+  /** How long another reply is awaited once everything has been sent. */
+  readonly timeoutMs: number;
+}
+
+export type Task = RespondTask | PipeTask | DatagramTask;
+
+/** What a Worker is started with. */
+export interface WorkerInput {
+  readonly task: Task;
+  /** An eventfd: readable when there is something to look at in `memory`. */
+  readonly wakeFd: number;
+  readonly memory: SharedArrayBuffer;
+}
+
+/** What happened in a Worker, for people and programs to read. Endpoints are text. */
+export type WorkerEvent =
+  | { kind: "connection"; id: number; client: string; local: string }
+  | { kind: "data"; id: number; client: string; local: string; bytes: Uint8Array }
+  | {
+      kind: "closed";
+      id: number;
+      client: string;
+      local: string;
+      received: number;
+      sent: number;
+      reason: CloseReason;
+    }
+  | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
+  | { kind: "connected" }
+  | { kind: "received"; bytes: Uint8Array }
+  | { kind: "fault"; errno: number }
+  | { kind: "warning"; text: string };
+
+/** How a connection ended: by its peer, by us after the answer, or by an accident. */
+export type CloseReason = "done" | "reset" | "timeout" | "stopped" | "error";
+
+/** What a Worker posts. */
+export type WorkerMessage =
+  | { readonly kind: "events"; readonly events: readonly WorkerEvent[] }
+  | { readonly kind: "done"; readonly outcome: Outcome };
+
+/** How a Worker's task ended: `errno` 0 when it did what it was asked. */
+export interface Outcome {
+  readonly errno: number;
+  /** The system call that failed, or what timed out. */
+  readonly call: string;
+  readonly counters: Counters;
+}

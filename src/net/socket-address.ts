@@ -1,0 +1,10 @@
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { formatBytes } from "./address.ts";
+
+/** What the kernel said of a socket, as text: `8.8.8.8:80`, `[fe80::1%2]:80` (interface 2). */
+export function formatSocketAddress(socket: SocketAddress): string {
+  const text = formatBytes(socket.address);
+  if (socket.address.length === 4) return `${text}:${socket.port}`;
+  const zone = socket.scopeId === 0 ? "" : `%${socket.scopeId}`;
+  return `[${text}${zone}]:${socket.port}`;
+}

@@ -1,0 +1,89 @@
+/** A listening socket: accepts in turns, rests at its bounds, and never drops the process. */
+
+import { EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK } from "../../ffi/constants.ts";
+import {
+  EAGAIN,
+  ECONNABORTED,
+  EINTR,
+  EMFILE,
+  ENFILE,
+  ENOBUFS,
+  ENOMEM,
+  EPERM,
+} from "../../ffi/errno.ts";
+import type { NativeBuffer } from "../../ffi/memory.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import { acceptPauseMs, acceptsPerTurn } from "../engine/limits.ts";
+import type { EventLoop, Handler } from "../engine/loop.ts";
+import { Timer } from "../engine/timers.ts";
+
+/** What a listener tells its owner. */
+export interface ListenerOwner {
+  readonly loop: EventLoop;
+  /** Where the address of an accepted peer is written. */
+  readonly peerName: NativeBuffer;
+  /**
+   * A new connection, non-blocking and close-on-exec, its peer in `peerName`. False: no more are
+   * wanted now.
+   */
+  accepted(fd: Fd): boolean;
+  /** accept4(2) failed with `errno`; `resting` says that no more are accepted for a while. */
+  acceptFailed(errno: number, resting: boolean): void;
+}
+
+export class Listener implements Handler {
+  readonly fd: Fd;
+  private readonly owner: ListenerOwner;
+  private readonly timer = new Timer(() => this.resume());
+  private watching = false;
+
+  constructor(owner: ListenerOwner, fd: Fd) {
+    this.owner = owner;
+    this.fd = fd;
+    this.resume();
+  }
+
+  onReady(): void {
+    for (let turn = 0; turn < acceptsPerTurn && this.watching; turn++) {
+      const { address, size } = this.owner.peerName;
+      const fd = sys.accept4(this.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (fd === -EAGAIN) return;
+      // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
+      if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) continue;
+      if (fd < 0) return this.onAcceptError(-fd);
+      if (!this.owner.accepted(fd as Fd)) this.pause();
+    }
+  }
+
+  /** Rests until `resume`: the backlog keeps what arrives. */
+  pause(): void {
+    if (!this.watching) return;
+    this.watching = false;
+    this.owner.loop.remove(this.fd);
+  }
+
+  /** Accepts again. */
+  resume(): void {
+    if (this.watching) return;
+    this.watching = true;
+    this.owner.loop.timers.disarm(this.timer);
+    this.owner.loop.add(this.fd, EPOLLIN, this);
+  }
+
+  close(): void {
+    this.watching = false;
+    this.owner.loop.timers.disarm(this.timer);
+    this.owner.loop.close(this.fd);
+  }
+
+  private onAcceptError(errno: number): void {
+    // Anything else is an error of the network, of one connection, that accept(2) passes on.
+    const resting = errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
+    if (resting) {
+      this.pause();
+      this.owner.loop.timers.arm(this.timer, this.owner.loop.now + acceptPauseMs);
+    }
+    this.owner.acceptFailed(errno, resting);
+  }
+}

@@ -1,0 +1,61 @@
+/** The entry point of a Worker: one task on one event loop, until it is done or told to stop. */
+
+import { parentPort, workerData } from "node:worker_threads";
+import type { Fd } from "../ffi/types.ts";
+import { type Service, WorkerContext } from "./engine/context.ts";
+import type { RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
+import { Quota } from "./engine/quota.ts";
+import { PipeService } from "./tcp/pipe.ts";
+import { TcpService } from "./tcp/service.ts";
+import { UdpService } from "./udp/responder.ts";
+import { DatagramService } from "./udp/sender.ts";
+
+/** `listen`: TCP and UDP sockets with one quota. Ends when that is spent and nothing is open. */
+class RespondService implements Service {
+  private readonly context: WorkerContext;
+  private readonly tcp: TcpService;
+  private readonly udp: UdpService;
+  private ending = false;
+
+  constructor(context: WorkerContext, task: RespondTask) {
+    this.context = context;
+    const quota = new Quota(task.max, () => this.onSpent());
+    this.tcp = new TcpService(context, task, quota, () => this.finishWhenIdle());
+    this.udp = new UdpService(context, task, quota);
+  }
+
+  stop(): void {
+    this.ending = true;
+    this.udp.stop();
+    this.tcp.stop();
+    this.finishWhenIdle();
+  }
+
+  private onSpent(): void {
+    this.ending = true;
+    this.udp.stop();
+    this.tcp.stopAccepting();
+    this.finishWhenIdle();
+  }
+
+  private finishWhenIdle(): void {
+    if (this.ending && this.tcp.active === 0) this.context.finish();
+  }
+}
+
+function start(context: WorkerContext, task: Task): Service {
+  switch (task.kind) {
+    case "respond":
+      return new RespondService(context, task);
+    case "pipe":
+      return new PipeService(context, task);
+    case "datagrams":
+      return new DatagramService(context, task);
+  }
+}
+
+const input = workerData as WorkerInput;
+const context = new WorkerContext(input.memory, input.wakeFd as Fd, (message) =>
+  parentPort?.postMessage(message),
+);
+context.run((running) => start(running, input.task));
