@@ -11,7 +11,9 @@ import packageJson from "./package.json" with { type: "json" };
 
 const root = import.meta.dir;
 const dist = join(root, "dist");
-const entrypoints = ["src/main.ts", "src/engine/worker.ts"].map((file) => join(root, file));
+// In the executable everything is bundled into these two, side by side: a URL relative to
+// `import.meta.url` finds the Worker both there and in the sources if a file of src/ itself says it.
+const entrypoints = ["src/main.ts", "src/worker.ts"].map((file) => join(root, file));
 const architectures = ["x64", "arm64"];
 const targets = architectures.flatMap((arch) => [`linux-${arch}`, `linux-${arch}-musl`]);
 
@@ -35,10 +37,6 @@ async function build(target: string, outfile: string, commit: string): Promise<v
   const started = performance.now();
   await Bun.build({
     entrypoints,
-    root,
-    // Both entry points lie beside each other in the executable: all of src/ is bundled into
-    // main.js, so `new URL("./worker.ts", import.meta.url)` in src/engine means main's neighbour.
-    naming: { entry: "[name].[ext]" },
     minify: true,
     define: {
       TPROXY_COMMIT: JSON.stringify(commit),

@@ -1,0 +1,83 @@
+/** The architecture as data: the layers, the pure modules, the exceptions with their reasons. */
+
+export interface Layer {
+  readonly name: string;
+  readonly rank: number;
+}
+
+/**
+ * The first prefix that fits names the layer. A file may import from its own layer and from lower
+ * ranks; layers of the same rank do not know each other.
+ */
+const LAYERS: readonly [prefix: string, rank: number][] = [
+  ["ffi/", 0],
+  ["src/version.ts", 0],
+  ["src/net/", 1],
+  ["src/routing/", 2],
+  ["src/proto/", 2],
+  ["src/config/", 3],
+  ["src/engine/", 4],
+  ["src/tcp/", 5],
+  ["src/udp/", 5],
+  ["src/worker.ts", 6],
+  ["src/control/", 7],
+  ["src/diagnose/", 7],
+  ["src/demo/", 7],
+  ["src/cli/", 8],
+  ["src/main.ts", 9],
+];
+
+/** The layer of a file of ffi/ or src/; undefined for one that nobody has placed. */
+export function layerOf(path: string): Layer | undefined {
+  const found = LAYERS.find(([prefix]) => path.startsWith(prefix));
+  return found === undefined ? undefined : { name: found[0].replace(/\/$/, ""), rank: found[1] };
+}
+
+/** The part of ffi/ that touches the kernel or native memory; the rest are codecs and tables. */
+const IMPURE_FFI = [
+  "ffi/epoll.ts",
+  "ffi/libc.ts",
+  "ffi/memory.ts",
+  "ffi/message.ts",
+  "ffi/netlink/socket.ts",
+  "ffi/sys.ts",
+];
+
+const PURE = ["ffi/", "src/net/", "src/routing/", "src/proto/"];
+
+/** Whether a module must be free of descriptors, clocks and the process. */
+export function isPure(path: string): boolean {
+  return PURE.some((prefix) => path.startsWith(prefix)) && !IMPURE_FFI.includes(path);
+}
+
+/** Globals that would make a module depend on when, where or in which process it runs. */
+export const PURE_GLOBALS = [
+  "Atomics",
+  "Bun",
+  "Date",
+  "Worker",
+  "fetch",
+  "performance",
+  "process",
+  "setInterval",
+  "setTimeout",
+];
+
+/** `file#export` that only tests import, each with the reason why it is exported all the same. */
+export const TEST_ONLY_EXPORTS: Readonly<Record<string, string>> = {
+  "ffi/memory.ts#allocated": "shows that a running engine allocates no more buffers",
+  "ffi/sys.ts#getppid": "the cheapest system call there is, for the micro-benchmark",
+};
+
+/** Tables of the kernel's names: kept as their headers have them, whatever is in use today. */
+export const TABLES = [
+  "ffi/constants.ts",
+  "ffi/errno.ts",
+  "ffi/layout.ts",
+  "ffi/netlink/constants.ts",
+];
+
+/** Files whose lines may be long, with the reason. */
+export const LONG_LINES: Readonly<Record<string, string>> = {
+  "ffi/libc.ts": "the symbol table has each function's C prototype behind its entry",
+};
