@@ -1,0 +1,197 @@
+/**
+ * Values of options and arguments: the parsers of `src/net/` as value parsers of @optique. This
+ * and the command files are all that knows of the argument library.
+ */
+
+import { type Message, message, text } from "@optique/core/message";
+import type { NonEmptyString } from "@optique/core/nonempty";
+import type { ValueParser } from "@optique/core/valueparser";
+import type { Mark, Port } from "../../ffi/types.ts";
+import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
+import { formatDuration, parseDuration } from "../net/duration.ts";
+import {
+  type Endpoint,
+  type EndpointOptions,
+  formatEndpoint,
+  parseEndpoint,
+} from "../net/endpoint.ts";
+import { parseInterfaceName } from "../net/interface.ts";
+import { formatMark, fullMask, type MaskedMark, parseMark } from "../net/mark.ts";
+import { formatPortRange, type PortRange, parsePort, parsePortRange } from "../net/port.ts";
+import { ok, type Parsed, quote, refuse } from "../net/result.ts";
+
+/** A value parser, as every option here has it. */
+export type Value<T> = ValueParser<"sync", T>;
+
+interface ValueOf<T> {
+  readonly metavar: NonEmptyString;
+  /** Any value of the type: @optique wants one for its own purposes. */
+  readonly placeholder: T;
+  readonly parse: (text: string) => Parsed<T>;
+  readonly format: (value: T) => string;
+}
+
+function makeValue<T>({ parse, ...rest }: ValueOf<T>): Value<T> {
+  return {
+    mode: "sync",
+    ...rest,
+    parse: (input) => {
+      const result = parse(input);
+      return result.ok
+        ? { success: true, value: result.value }
+        : { success: false, error: plain(result.error) };
+    },
+  };
+}
+
+/** An error text as a message of @optique, which would quote it otherwise. */
+function plain(error: string): Message {
+  return message`${text(error)}`;
+}
+
+/** `ADDRESS:PORT`, as `parseEndpoint` reads it. */
+export function endpointValue(options: EndpointOptions & { metavar?: NonEmptyString } = {}) {
+  return makeValue<Endpoint>({
+    metavar: options.metavar ?? (options.addressRequired ? "ADDR:PORT" : "[ADDR]:PORT"),
+    placeholder: { address: undefined, port: 1 as Port },
+    parse: (input) => parseEndpoint(input, options),
+    format: formatEndpoint,
+  });
+}
+
+/** A network, `192.0.2.0/24`, or one address. */
+export function cidrValue(): Value<Cidr> {
+  return makeValue({
+    metavar: "CIDR",
+    placeholder: { family: 4, bytes: new Uint8Array(4), prefix: 0 },
+    parse: parseCidr,
+    format: formatCidr,
+  });
+}
+
+/** A port from 1 to 65535. */
+export function portValue(metavar: NonEmptyString = "PORT"): Value<Port> {
+  return makeValue({ metavar, placeholder: 1 as Port, parse: parsePort, format: String });
+}
+
+/** A port or a range of ports, `8000-9000`. */
+export function portRangeValue(): Value<PortRange> {
+  return makeValue({
+    metavar: "PORT|RANGE",
+    placeholder: { from: 1 as Port, to: 1 as Port },
+    parse: parsePortRange,
+    format: formatPortRange,
+  });
+}
+
+/** A mark with or without a mask, `0x1/0x1`. */
+export function maskedMarkValue(): Value<MaskedMark> {
+  return makeValue({
+    metavar: "VALUE/MASK",
+    placeholder: { value: 1 as Mark, mask: 1 },
+    parse: parseMark,
+    format: formatMark,
+  });
+}
+
+/** A mark for a socket (SO_MARK): a number without a mask. */
+export function markValue(): Value<Mark> {
+  return makeValue({
+    metavar: "MARK",
+    placeholder: 1 as Mark,
+    parse: (input) => {
+      const mark = parseMark(input);
+      if (mark.ok && mark.value.mask === fullMask) return ok(mark.value.value);
+      return refuse(
+        `${quote(input)} is not a socket's mark: give a number up to 0xffffffff, "0x1"`,
+      );
+    },
+    format: (value) => formatMark({ value, mask: fullMask }),
+  });
+}
+
+/** A duration, `30s`, in ms. */
+export function durationValue(): Value<number> {
+  return makeValue({
+    metavar: "DURATION",
+    placeholder: 0,
+    parse: parseDuration,
+    format: formatDuration,
+  });
+}
+
+/** The name of a network interface. */
+export function interfaceValue(): Value<string> {
+  return makeValue({
+    metavar: "IFACE",
+    placeholder: "lo",
+    parse: parseInterfaceName,
+    format: (name) => name,
+  });
+}
+
+/** A decimal number from `min` to `max`, both included. */
+export function numberValue(metavar: NonEmptyString, min: number, max: number): Value<number> {
+  return makeValue({
+    metavar,
+    placeholder: min,
+    parse: (input) => {
+      const value = Number(input);
+      if (/^(0|[1-9][0-9]{0,9})$/.test(input) && value >= min && value <= max) return ok(value);
+      return refuse(`${quote(input)} is not accepted: give a number from ${min} to ${max}`);
+    },
+    format: String,
+  });
+}
+
+/** One of a few words, which are also offered by completion. */
+export function wordValue<const Word extends string>(
+  metavar: NonEmptyString,
+  words: readonly [Word, ...Word[]],
+): Value<Word> {
+  return {
+    ...makeValue<Word>({
+      metavar,
+      placeholder: words[0],
+      parse: (input) => {
+        const found = words.find((candidate) => candidate === input);
+        return found === undefined
+          ? refuse(`${quote(input)} is not accepted: give ${orList(words)}`)
+          : ok(found);
+      },
+      format: (chosen) => chosen,
+    }),
+    choices: words,
+    *suggest(prefix) {
+      for (const candidate of words) {
+        if (candidate.startsWith(prefix)) yield { kind: "literal", text: candidate };
+      }
+    },
+  };
+}
+
+function orList(words: readonly string[]): string {
+  const quoted = words.map((candidate) => `"${candidate}"`);
+  return quoted.length < 2
+    ? quoted.join("")
+    : `${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1)}`;
+}
+
+/** A list of values with commas between them, `tcp,udp`; at least one, none of them empty. */
+export function listValue<T>(item: Value<T>): Value<readonly T[]> {
+  return {
+    mode: "sync",
+    metavar: item.metavar,
+    placeholder: [item.placeholder],
+    parse: (input) => {
+      const values: T[] = [];
+      for (const part of input.split(",")) {
+        const result = item.parse(part);
+        if (!result.success) return result;
+        values.push(result.value);
+      }
+      return { success: true, value: values };
+    },
+    format: (values) => values.map((value) => item.format(value)).join(","),
+  };
+}

@@ -1,0 +1,108 @@
+import ipaddr from "ipaddr.js";
+import { interfaceName } from "./interface.ts";
+import { ok, type Parsed, quote, refuse } from "./result.ts";
+
+/** An IP version. */
+export type Family = 4 | 6;
+
+/** An IP address. */
+export interface Address {
+  readonly family: Family;
+  /** 4 or 16 bytes, network order. */
+  readonly bytes: Uint8Array;
+  /** The interface of a link-local IPv6 address (`fe80::1%eth0`), where one was given. */
+  readonly zone?: string;
+}
+
+const dottedTail = /(^|:)([0-9]+\.[0-9.]*)$/;
+
+/**
+ * Parses an IPv4 address of four decimal parts or an IPv6 address in any form of RFC 4291.
+ * Refuses the other spellings of inet_aton(3) (`1`, `1.2.3`, `010.1.1.1`, `0x7f.1`), which read
+ * differently from program to program. A zone (RFC 4007) is accepted only with `zone: true`.
+ */
+export function parseAddress(text: string, options: { zone?: boolean } = {}): Parsed<Address> {
+  const percent = text.indexOf("%");
+  if (percent >= 0) return options.zone === true ? parseZoned(text, percent) : refused(text);
+  if (!text.includes(":")) {
+    return isDotted(text) ? ok({ family: 4, bytes: dottedBytes(text) }) : refused(text);
+  }
+  // ipaddr.js takes ::1.2.3.4 for ::ffff:1.2.3.4 and allows leading zeros in the dotted part, so
+  // that part goes in as two groups of hexadecimal digits.
+  const tail = dottedTail.exec(text)?.[2];
+  if (tail === undefined ? text.includes(".") : !isDotted(tail)) return refused(text);
+  const groups = tail === undefined ? text : text.slice(0, -tail.length) + dottedGroups(tail);
+  if (!ipaddr.IPv6.isValid(groups)) return refused(text);
+  return ok({ family: 6, bytes: Uint8Array.from(ipaddr.IPv6.parse(groups).toByteArray()) });
+}
+
+function parseZoned(text: string, percent: number): Parsed<Address> {
+  const zone = text.slice(percent + 1);
+  const address = parseAddress(text.slice(0, percent));
+  if (!address.ok || address.value.family !== 6 || !interfaceName.test(zone)) return refused(text);
+  return ok({ ...address.value, zone });
+}
+
+function refused(text: string) {
+  return refuse(
+    `${quote(text)} is not an IP address: give IPv4 as four decimal numbers, "192.0.2.1", ` +
+      `or IPv6, "2001:db8::1"`,
+  );
+}
+
+function isDotted(text: string): boolean {
+  return ipaddr.IPv4.isValidFourPartDecimal(text) && !/(^|\.)0[0-9]/.test(text);
+}
+
+function dottedBytes(text: string): Uint8Array {
+  return Uint8Array.from(ipaddr.IPv4.parse(text).octets);
+}
+
+function dottedGroups(text: string): string {
+  const [a = 0, b = 0, c = 0, d = 0] = dottedBytes(text);
+  return `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
+}
+
+/** The canonical text of an address: dotted decimal, or RFC 5952 for IPv6, with its zone if any. */
+export function formatAddress(address: Address): string {
+  const text = formatBytes(address.bytes);
+  return address.zone === undefined ? text : `${text}%${address.zone}`;
+}
+
+/**
+ * The canonical text of an address given as 4 or 16 bytes in network order, as inet_ntop(3)
+ * writes it: RFC 5952, with the last four bytes of an IPv4-mapped address in decimal.
+ */
+export function formatBytes(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join(".");
+  const groups: number[] = [];
+  for (let i = 0; i < 16; i += 2) {
+    groups.push(((bytes[i] as number) << 8) | (bytes[i + 1] as number));
+  }
+  const mapped = groups[5] === 0xffff && groups.slice(0, 5).every((group) => group === 0);
+  if (mapped) return `::ffff:${bytes.subarray(12).join(".")}`;
+  const hex = (part: number[]) => part.map((group) => group.toString(16)).join(":");
+  const { start, length } = longestZeroRun(groups);
+  if (length < 2) return hex(groups);
+  return `${hex(groups.slice(0, start))}::${hex(groups.slice(start + length))}`;
+}
+
+function longestZeroRun(groups: readonly number[]): { start: number; length: number } {
+  let best = { start: 0, length: 0 };
+  let length = 0;
+  for (const [i, group] of groups.entries()) {
+    length = group === 0 ? length + 1 : 0;
+    if (length > best.length) best = { start: i - length + 1, length };
+  }
+  return best;
+}
+
+/** Whether two addresses have the same family and bytes; zones are not compared. */
+export function sameAddress(a: Address, b: Address): boolean {
+  return a.bytes.length === b.bytes.length && a.bytes.every((byte, i) => byte === b.bytes[i]);
+}
+
+/** Whether it is the address of no host, `0.0.0.0` or `::`, which a listener takes for "any". */
+export function isUnspecified(address: Address): boolean {
+  return address.bytes.every((byte) => byte === 0);
+}

@@ -1,0 +1,73 @@
+import { type Address, type Family, formatBytes, parseAddress } from "./address.ts";
+import { ok, type Parsed, quote, refuse } from "./result.ts";
+
+/** An IP network: all addresses whose first `prefix` bits are those of `bytes`. */
+export interface Cidr {
+  readonly family: Family;
+  /** 4 or 16 bytes, network order; every bit after the prefix is 0. */
+  readonly bytes: Uint8Array;
+  /** 0 to 32, or 0 to 128. */
+  readonly prefix: number;
+}
+
+/** The number of bits in an address of a family. */
+export function addressBits(family: Family): 32 | 128 {
+  return family === 4 ? 32 : 128;
+}
+
+/**
+ * Parses `ADDRESS/PREFIX`, or a lone address, which is the network of that host alone. Bits set
+ * after the prefix are refused: `10.0.0.1/8` is either a typing error or a misunderstanding.
+ */
+export function parseCidr(text: string): Parsed<Cidr> {
+  const slash = text.indexOf("/");
+  const address = parseAddress(slash < 0 ? text : text.slice(0, slash));
+  if (!address.ok) {
+    return refuse(
+      `${quote(text)} is not a network: give an address, "192.0.2.1" or "2001:db8::1", ` +
+        `or ADDRESS/PREFIX, "192.0.2.0/24" or "2001:db8::/32"`,
+    );
+  }
+  const { family, bytes } = address.value;
+  const bits = addressBits(family);
+  if (slash < 0) return ok({ family, bytes, prefix: bits });
+  const prefixText = text.slice(slash + 1);
+  if (!/^(0|[1-9][0-9]{0,2})$/.test(prefixText) || Number(prefixText) > bits) {
+    return refuse(
+      `${quote(text)} is not a network: the prefix of an IPv${family} network is a number ` +
+        `from 0 to ${bits}`,
+    );
+  }
+  const network = networkOf(address.value, Number(prefixText));
+  if (network.bytes.some((byte, i) => byte !== bytes[i])) {
+    return refuse(
+      `${quote(text)} has bits set after its prefix: give ${quote(formatCidr(network))} for the ` +
+        `network, or ${quote(formatBytes(bytes))} for the one address`,
+    );
+  }
+  return ok(network);
+}
+
+/** The network of `prefix` bits that an address is in. */
+export function networkOf(address: Address, prefix: number): Cidr {
+  const bytes = address.bytes.map((byte, i) => byte & (0xff00 >> clamp(prefix - i * 8, 0, 8)));
+  return { family: address.family, bytes, prefix };
+}
+
+function clamp(value: number, low: number, high: number): number {
+  return Math.min(Math.max(value, low), high);
+}
+
+/** The canonical text: `192.0.2.0/24`, and without a prefix for a single address. */
+export function formatCidr(cidr: Cidr): string {
+  const address = formatBytes(cidr.bytes);
+  return cidr.prefix === addressBits(cidr.family) ? address : `${address}/${cidr.prefix}`;
+}
+
+/** Whether an address, or the whole of another network, lies inside a network. */
+export function cidrContains(cidr: Cidr, inner: Address | Cidr): boolean {
+  if (cidr.family !== inner.family) return false;
+  const innerPrefix = "prefix" in inner ? inner.prefix : addressBits(inner.family);
+  if (innerPrefix < cidr.prefix) return false;
+  return networkOf(inner, cidr.prefix).bytes.every((byte, i) => byte === cidr.bytes[i]);
+}

@@ -1,0 +1,30 @@
+/** What every parser of `src/net/` and `src/routing/` answers: parsers never throw. */
+export type Parsed<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: string };
+
+/** A parser's success. */
+export function ok<T>(value: T): Parsed<T> {
+  return { ok: true, value };
+}
+
+/** A parser's refusal: one line that quotes the offending value and says what is accepted. */
+export function refuse(error: string): { readonly ok: false; readonly error: string } {
+  return { ok: false, error };
+}
+
+const quotedLengthMax = 60;
+
+/**
+ * Quotes a value that a user typed for an error message: one line, at most about 60 characters,
+ * and nothing in it that a terminal would act on (control, bidirectional and format characters
+ * come out as escapes).
+ */
+export function quote(text: string): string {
+  const short = text.length > quotedLengthMax ? `${text.slice(0, quotedLengthMax)}…` : text;
+  const escaped = JSON.stringify(short).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    const code = character.codePointAt(0) as number;
+    return `\\u${code.toString(16).padStart(4, "0")}`;
+  });
+  return escaped;
+}

@@ -1,0 +1,127 @@
+/** What the scripts of all dialects share: their frame, their quoting and the commands of `ip`. */
+
+import { formatCidr } from "../../net/cidr.ts";
+import type { IpRule, LocalRoute, Plan } from "../plan.ts";
+import { describeFamilies, describeIpRule, describeRoute, plainMark } from "./describe.ts";
+
+/** Commands under one comment; the comment's lines come without their `#`. */
+export interface Section {
+  readonly comment: readonly string[];
+  readonly commands: readonly string[];
+}
+
+/**
+ * One word of a shell command, in quotes if the shell could read anything into it. Everything that
+ * reaches a script has been checked before; this is the second lock.
+ */
+export function word(text: string): string {
+  if (text === "!" || /^[A-Za-z0-9_.,:/@%+=-]+$/.test(text)) return text;
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A command line out of words; undefined ones are left out. */
+export function line(...words: readonly (string | number | undefined)[]): string {
+  return words
+    .filter((part) => part !== undefined)
+    .map((part) => word(String(part)))
+    .join(" ");
+}
+
+/** The script that puts a plan in place: it stops at the first command that fails. */
+export function applyScript(plan: Plan, sections: readonly Section[]): string {
+  const head = [
+    "#!/bin/sh",
+    `# Delivers captured ${describeFamilies(plan.families)} packets to this host, whatever their destination;`,
+    "# a listener that has set IP_TRANSPARENT accepts them. Stops at the first command that fails.",
+    "# Printed by `tproxy routes --print`. Run it as root; the same options with --undo take it back.",
+    "set -e",
+  ];
+  return frame(head, sections, []);
+}
+
+/**
+ * The script that takes a plan back: it removes all that is there, also after a command has
+ * failed, and its exit status is then 1.
+ */
+export function undoScript(plan: Plan, sections: readonly Section[]): string {
+  const head = [
+    "#!/bin/sh",
+    `# Takes back what delivers captured ${describeFamilies(plan.families)} packets to this host. It removes all`,
+    "# that it finds; if anything was missing, its exit status is 1.",
+    "# Printed by `tproxy routes --print --undo`. Run it as root.",
+    "status=0",
+  ];
+  return frame(head, sections, ['exit "$status"']);
+}
+
+function frame(head: readonly string[], sections: readonly Section[], foot: readonly string[]) {
+  const blocks = sections.map(({ comment, commands }) =>
+    [...comment.map((text) => `# ${text}`), ...commands].join("\n"),
+  );
+  return `${[head.join("\n"), ...blocks, ...foot].join("\n\n")}\n`;
+}
+
+/** A command of an undo script: its failure is remembered and does not stop the script. */
+export function tolerant(command: string): string {
+  return `${command} || status=1`;
+}
+
+/** The routes and then the rules of a plan, one section each. */
+export function ipSections(plan: Plan): readonly Section[] {
+  return [
+    ...plan.routes.map((route) => section(describeRoute(route), routeLine("add", route))),
+    ...plan.ipRules.map((rule) => section(describeIpRule(rule), ruleLine("add", rule))),
+  ];
+}
+
+/** The same taken back, in the opposite order. */
+export function ipUndoSection(plan: Plan): Section {
+  const rules = plan.ipRules.toReversed().map((rule) => ruleLine("del", rule));
+  const routes = plan.routes.toReversed().map((route) => routeLine("del", route));
+  return {
+    comment: ["The ip rules and the routes."],
+    commands: [...rules, ...routes].map(tolerant),
+  };
+}
+
+function section(comment: string, command: string): Section {
+  return { comment: [comment], commands: [command] };
+}
+
+function routeLine(verb: "add" | "del", route: LocalRoute): string {
+  const { device, table } = route;
+  return line(
+    ...ip(route.family),
+    "route",
+    verb,
+    "local",
+    formatCidr(route.destination),
+    "dev",
+    device,
+    "table",
+    table,
+    ...option("protocol", route.protocol),
+  );
+}
+
+function ruleLine(verb: "add" | "del", rule: IpRule): string {
+  return line(
+    ...ip(rule.family),
+    "rule",
+    verb,
+    ...option("priority", rule.priority),
+    "fwmark",
+    plainMark(rule.mark),
+    "table",
+    rule.table,
+    ...option("protocol", rule.protocol),
+  );
+}
+
+function ip(family: 4 | 6): readonly string[] {
+  return family === 4 ? ["ip"] : ["ip", "-6"];
+}
+
+function option(name: string, value: number | undefined): readonly (string | number)[] {
+  return value === undefined ? [] : [name, value];
+}
