@@ -12,7 +12,7 @@ import packageJson from "./package.json" with { type: "json" };
 const root = import.meta.dir;
 const dist = join(root, "dist");
 // In the executable everything is bundled into these two, side by side: a URL relative to
-// `import.meta.url` finds the Worker both there and in the sources if a file of src/ itself says it.
+// `import.meta.url` finds the Worker there and in the sources if a file of src/ itself says it.
 const entrypoints = ["src/main.ts", "src/worker.ts"].map((file) => join(root, file));
 const architectures = ["x64", "arm64"];
 const targets = architectures.flatMap((arch) => [`linux-${arch}`, `linux-${arch}-musl`]);

@@ -40,6 +40,7 @@ const IMPURE_FFI = [
   "ffi/memory.ts",
   "ffi/message.ts",
   "ffi/netlink/socket.ts",
+  "ffi/netns.ts",
   "ffi/sys.ts",
 ];
 
