@@ -105,7 +105,7 @@ export function errnoText(errno: number): string {
 
 /** A failed system call off the hot path. `detail` names the address, option or file. */
 export class SyscallError extends Error {
-  override readonly name = "SyscallError";
+  override readonly name: string = "SyscallError";
   readonly call: string;
   readonly errno: Errno;
   readonly code: string;
