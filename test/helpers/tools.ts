@@ -1,0 +1,20 @@
+/** Tests that need a program of the machine: skipped, with its name in the title, without it. */
+
+import { test } from "bun:test";
+
+// Debian keeps administration programs in sbin, which is not on every PATH.
+const PATH = `${process.env.PATH ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+
+/** The path of a program, or undefined. */
+export function which(program: string): string | undefined {
+  return Bun.which(program, { PATH }) ?? undefined;
+}
+
+/** `test`, or a skipped one that names the programs that are missing. */
+export function testWith(programs: readonly string[]) {
+  const missing = programs.filter((program) => which(program) === undefined);
+  return (title: string, body: Parameters<typeof test>[1], timeoutMs?: number): void => {
+    if (missing.length === 0) test(title, body, timeoutMs);
+    else test.skip(`${title} [missing: ${missing.join(", ")}]`, body);
+  };
+}
