@@ -40,6 +40,7 @@ import {
   NLMSG_OVERRUN,
   SOL_NETLINK,
 } from "./constants.ts";
+import { batchBegin, batchEnd } from "./nftables/batch.ts";
 import { frame, HOST_ORDER, type Message, parseMessages, type ReceivedMessage } from "./wire.ts";
 
 /** The kernel sends datagrams of up to 32 KiB; larger ones only when asked with a larger buffer. */
@@ -164,22 +165,23 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends messages that the kernel carries out all or none: for nf_tables, between the messages of
-   * `batch.ts`. Only the last one is acknowledged, since an acknowledgement for each overruns the
-   * receive queue; what fails is always reported. Answers what NLM_F_ECHO asked for.
+   * Sends nf_tables messages as one batch, which the kernel carries out all or none. Only the last
+   * is acknowledged, since an acknowledgement for each overruns the receive queue; what fails is
+   * always reported. Answers what NLM_F_ECHO asked for.
    * @throws NetlinkError for the first message that was refused, SyscallError, WireError
    */
-  batch(begin: Message, messages: readonly Message[], end: Message): ReceivedMessage[] {
+  batch(messages: readonly Message[]): ReceivedMessage[] {
     const last = messages.at(-1);
     if (last === undefined) return [];
     const first = this.#nextSequence();
-    const frames = [frame(begin, NLM_F_REQUEST, first)];
-    for (const message of messages) {
-      const added = message === last ? NLM_F_REQUEST | NLM_F_ACK : NLM_F_REQUEST;
+    const frames = [frame(batchBegin, NLM_F_REQUEST, first)];
+    messages.forEach((message, index) => {
+      const isLast = index === messages.length - 1;
+      const added = isLast ? NLM_F_REQUEST | NLM_F_ACK : NLM_F_REQUEST;
       frames.push(frame(message, added, this.#nextSequence()));
-    }
+    });
     const lastSequence = this.#sequence;
-    frames.push(frame(end, NLM_F_REQUEST, this.#nextSequence()));
+    frames.push(frame(batchEnd, NLM_F_REQUEST, this.#nextSequence()));
     this.#send(concatenate(frames), last.operation);
     return this.#batchAnswers(messages, first, lastSequence);
   }

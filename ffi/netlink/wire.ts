@@ -354,7 +354,7 @@ export function decodeCString(bytes: Uint8Array): string {
 }
 
 /** The object without its undefined members: absent attributes leave no trace in a decoded value. */
-export function defined<T extends object>(
+export function defined<const T extends object>(
   object: T,
 ): { [Key in keyof T as undefined extends T[Key] ? never : Key]: T[Key] } & {
   [Key in keyof T as undefined extends T[Key] ? Key : never]?: Exclude<T[Key], undefined>;

@@ -1,0 +1,280 @@
+/**
+ * Named sets of nf_tables and their elements. Pure.
+ *
+ * A set with NFT_SET_INTERVAL holds ranges as a start and, flagged, an exclusive end, sorted. The
+ * one that reaches the top of the space has no end; unless the first begins at 0, an end at 0 leads.
+ */
+
+import {
+  NFT_MSG_DELSET,
+  NFT_MSG_DELSETELEM,
+  NFT_MSG_GETSET,
+  NFT_MSG_GETSETELEM,
+  NFT_MSG_NEWSET,
+  NFT_MSG_NEWSETELEM,
+  NFT_SET_ELEM_INTERVAL_END,
+  NFTA_LIST_ELEM,
+  NFTA_SET_ELEM_FLAGS,
+  NFTA_SET_ELEM_KEY,
+  NFTA_SET_ELEM_LIST_ELEMENTS,
+  NFTA_SET_ELEM_LIST_SET,
+  NFTA_SET_ELEM_LIST_SET_ID,
+  NFTA_SET_ELEM_LIST_TABLE,
+  NFTA_SET_FLAGS,
+  NFTA_SET_HANDLE,
+  NFTA_SET_ID,
+  NFTA_SET_KEY_LEN,
+  NFTA_SET_KEY_TYPE,
+  NFTA_SET_NAME,
+  NFTA_SET_TABLE,
+  NLA_F_NESTED,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_EXCL,
+} from "../constants.ts";
+import { Attributes, defined, type Message, required, WireError } from "../wire.ts";
+import { nftAttributes, nftMessage } from "./batch.ts";
+import { readData, writeData } from "./expression-codec.ts";
+
+/** nft(8)'s numbers of its data types (`enum datatypes` of its datatype.h); the kernel ignores them. */
+export const TYPE_IPADDR = 7;
+export const TYPE_IP6ADDR = 8;
+export const TYPE_INET_SERVICE = 13;
+
+/** Which set. */
+export interface SetReference {
+  readonly family: number;
+  readonly table: string;
+  readonly name: string;
+  /** A number for it within a batch that makes it. The kernel does not tell it back. */
+  readonly id?: number;
+}
+
+/** A named set. `all`, a keyword of nft(8), is no good name. */
+export interface NamedSet extends SetReference {
+  /** TYPE_IPADDR, …: how nft shows the elements. */
+  readonly keyType: number;
+  /** In bytes: 4 for IPv4, 16 for IPv6, 2 for ports. */
+  readonly keyLength: number;
+  /** NFT_SET_*; absent for none. */
+  readonly flags?: number;
+  readonly handle?: bigint;
+}
+
+/** One element. `key` is in network order for addresses and ports. */
+export interface SetElement {
+  readonly key: Uint8Array;
+  /** NFT_SET_ELEM_*; absent for none. */
+  readonly flags?: number;
+}
+
+/** First and last address or port of a range, both within and of one length. */
+export interface KeyRange {
+  readonly first: Uint8Array;
+  readonly last: Uint8Array;
+}
+
+/** A nest's length is 16 bits: this many elements of 16 bytes stay well within it. */
+const elementsPerMessage = 1000;
+
+/** Makes a set: EEXIST when there is one. */
+export function newSet(set: NamedSet): Message {
+  const flags = NLM_F_CREATE | NLM_F_EXCL;
+  return nftMessage("NFT_MSG_NEWSET", NFT_MSG_NEWSET, flags, set.family, (to) => {
+    to.cstring(NFTA_SET_TABLE, set.table);
+    to.cstring(NFTA_SET_NAME, set.name);
+    to.be32(NFTA_SET_FLAGS, set.flags ?? 0);
+    to.be32(NFTA_SET_KEY_TYPE, set.keyType);
+    to.be32(NFTA_SET_KEY_LEN, set.keyLength);
+    // The kernel refuses a set without an id.
+    to.be32(NFTA_SET_ID, set.id ?? 0);
+    if (set.handle !== undefined) to.be64(NFTA_SET_HANDLE, set.handle);
+  });
+}
+
+/** Deletes a set: EBUSY while a rule looks it up. */
+export function deleteSet({ family, table, name }: SetReference): Message {
+  return nftMessage("NFT_MSG_DELSET", NFT_MSG_DELSET, 0, family, (to) => {
+    to.cstring(NFTA_SET_TABLE, table);
+    to.cstring(NFTA_SET_NAME, name);
+  });
+}
+
+/** Asks for the sets of a table. */
+export function dumpSets(family: number, table: string): Message {
+  return nftMessage("NFT_MSG_GETSET", NFT_MSG_GETSET, NLM_F_DUMP, family, (to) => {
+    to.cstring(NFTA_SET_TABLE, table);
+  });
+}
+
+/**
+ * Decodes the body of NFT_MSG_NEWSET.
+ * @throws WireError
+ */
+export function decodeSet(body: Uint8Array): NamedSet {
+  const { family, attributes } = nftAttributes(body);
+  return defined({
+    family,
+    table: required(attributes.string(NFTA_SET_TABLE), "NFTA_SET_TABLE"),
+    name: required(attributes.string(NFTA_SET_NAME), "NFTA_SET_NAME"),
+    flags: attributes.be32(NFTA_SET_FLAGS) || undefined,
+    keyType: required(attributes.be32(NFTA_SET_KEY_TYPE), "NFTA_SET_KEY_TYPE"),
+    keyLength: required(attributes.be32(NFTA_SET_KEY_LEN), "NFTA_SET_KEY_LEN"),
+    id: attributes.be32(NFTA_SET_ID) || undefined,
+    handle: attributes.be64(NFTA_SET_HANDLE),
+  });
+}
+
+/** Adds elements, in as many messages as they need. */
+export function newElements(set: SetReference, elements: readonly SetElement[]): Message[] {
+  return elementMessages("NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, elements);
+}
+
+/** Removes elements: ENOENT when one is not there. */
+export function deleteElements(set: SetReference, elements: readonly SetElement[]): Message[] {
+  return elementMessages("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, set, elements);
+}
+
+function elementMessages(
+  operation: string,
+  type: number,
+  flags: number,
+  set: SetReference,
+  elements: readonly SetElement[],
+): Message[] {
+  const messages: Message[] = [];
+  for (let at = 0; at < elements.length; at += elementsPerMessage) {
+    const some = elements.slice(at, at + elementsPerMessage);
+    messages.push(elementMessage(operation, type, flags, set, some));
+  }
+  return messages;
+}
+
+function elementMessage(
+  operation: string,
+  type: number,
+  flags: number,
+  set: SetReference,
+  elements: readonly SetElement[],
+): Message {
+  return nftMessage(operation, type, flags, set.family, (to) => {
+    to.cstring(NFTA_SET_ELEM_LIST_TABLE, set.table);
+    to.cstring(NFTA_SET_ELEM_LIST_SET, set.name);
+    if (set.id !== undefined) to.be32(NFTA_SET_ELEM_LIST_SET_ID, set.id);
+    to.nest(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, () => {
+      for (const element of elements) {
+        to.nest(NFTA_LIST_ELEM | NLA_F_NESTED, () => {
+          if (element.flags !== undefined) to.be32(NFTA_SET_ELEM_FLAGS, element.flags);
+          writeData(to, NFTA_SET_ELEM_KEY, element.key);
+        });
+      }
+    });
+  });
+}
+
+/** Asks for the elements of a set, which come in several messages. */
+export function dumpElements({ family, table, name }: SetReference): Message {
+  return nftMessage("NFT_MSG_GETSETELEM", NFT_MSG_GETSETELEM, NLM_F_DUMP, family, (to) => {
+    to.cstring(NFTA_SET_ELEM_LIST_TABLE, table);
+    to.cstring(NFTA_SET_ELEM_LIST_SET, name);
+  });
+}
+
+/**
+ * Decodes the body of one NFT_MSG_NEWSETELEM.
+ * @throws WireError
+ */
+export function decodeElements(body: Uint8Array): SetElement[] {
+  const { attributes } = nftAttributes(body);
+  return attributes.list(NFTA_SET_ELEM_LIST_ELEMENTS).map(({ payload }) => {
+    const element = new Attributes(payload);
+    return defined({
+      key: required(readData(element, NFTA_SET_ELEM_KEY), "NFTA_SET_ELEM_KEY"),
+      flags: element.be32(NFTA_SET_ELEM_FLAGS) || undefined,
+    });
+  });
+}
+
+/** The elements that make an interval set hold these ranges: merged and sorted. */
+export function intervalElements(ranges: readonly KeyRange[]): SetElement[] {
+  const elements: SetElement[] = [];
+  for (const { first, last } of mergeRanges(ranges)) {
+    const isLeading = elements.length === 0;
+    if (isLeading && first.some((byte) => byte !== 0))
+      elements.push(end(new Uint8Array(first.length)));
+    elements.push({ key: first });
+    const next = successor(last);
+    if (next !== undefined) elements.push(end(next));
+  }
+  return elements;
+}
+
+/**
+ * The ranges that the elements of an interval set stand for, whatever order the kernel listed
+ * them in.
+ * @throws WireError when a range ends twice or begins within another
+ */
+export function elementRanges(elements: readonly SetElement[]): KeyRange[] {
+  const isEnd = ({ flags = 0 }: SetElement) => (flags & NFT_SET_ELEM_INTERVAL_END) !== 0;
+  // At one key, the range that ends there comes before the one that begins.
+  const sorted = [...elements].sort(
+    (a, b) => Buffer.compare(a.key, b.key) || Number(isEnd(b)) - Number(isEnd(a)),
+  );
+  const ranges: KeyRange[] = [];
+  let first: Uint8Array | undefined;
+  for (const element of sorted) {
+    const { key } = element;
+    if (!isEnd(element)) {
+      if (first !== undefined) throw new WireError("an interval that begins within another");
+      first = key;
+    } else if (first !== undefined) {
+      ranges.push({ first, last: predecessor(key) });
+      first = undefined;
+    } else if (key.some((byte) => byte !== 0)) {
+      throw new WireError("an interval that ends and did not begin");
+    }
+  }
+  if (first !== undefined) ranges.push({ first, last: new Uint8Array(first.length).fill(0xff) });
+  return ranges;
+}
+
+/** The same keys in the fewest ranges, ascending: overlapping and adjacent ones become one. */
+function mergeRanges(ranges: readonly KeyRange[]): KeyRange[] {
+  const sorted = [...ranges].sort((a, b) => Buffer.compare(a.first, b.first));
+  const merged: KeyRange[] = [];
+  for (const range of sorted) {
+    const previous = merged.at(-1);
+    const next = previous && successor(previous.last);
+    if (previous === undefined || (next !== undefined && Buffer.compare(range.first, next) > 0)) {
+      merged.push(range);
+    } else if (Buffer.compare(range.last, previous.last) > 0) {
+      merged[merged.length - 1] = { first: previous.first, last: range.last };
+    }
+  }
+  return merged;
+}
+
+function end(key: Uint8Array): SetElement {
+  return { key, flags: NFT_SET_ELEM_INTERVAL_END };
+}
+
+/** The next key; undefined after the last of the space. */
+function successor(key: Uint8Array): Uint8Array | undefined {
+  const next = key.slice();
+  for (let i = next.length - 1; i >= 0; i--) {
+    next[i] = (next[i] as number) + 1;
+    if (next[i] !== 0) return next;
+  }
+  return undefined;
+}
+
+/** The key before one that is not the first of the space. */
+function predecessor(key: Uint8Array): Uint8Array {
+  const previous = key.slice();
+  for (let i = previous.length - 1; i >= 0; i--) {
+    const borrows = previous[i] === 0;
+    previous[i] = (previous[i] as number) - 1;
+    if (!borrows) break;
+  }
+  return previous;
+}
