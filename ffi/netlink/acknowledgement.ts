@@ -1,6 +1,6 @@
 /**
  * What the kernel answers to a request: NLMSG_ERROR, NLMSG_DONE and the extended acknowledgement.
- * Pure. Sources: linux/netlink.h, netlink_ack() and netlink_dump_done() in net/netlink/af_netlink.c.
+ * Pure. Sources: linux/netlink.h; netlink_ack() and netlink_dump_done() of af_netlink.c.
  */
 
 import {

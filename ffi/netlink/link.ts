@@ -106,7 +106,7 @@ export function newVeth(name: string, peer: string, peerNamespace?: number): Mes
 }
 
 /**
- * Changes an interface: sets it up or down, renames it (down only on kernels before 6.2), or moves
+ * Changes an interface: sets it up or down, renames it (older kernels: only while it is down), or moves
  * it to the namespace of a descriptor, where it may get another index.
  */
 export function setLink(

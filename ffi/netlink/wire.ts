@@ -224,7 +224,7 @@ export interface Attribute {
  * The attributes in `bytes` from `offset`, in their order.
  * @throws WireError when a length does not fit.
  */
-export function parseAttributes(bytes: Uint8Array, offset = 0): Attribute[] {
+function parseAttributes(bytes: Uint8Array, offset = 0): Attribute[] {
   if (offset > bytes.length) throw new WireError(`${bytes.length} bytes where ${offset} are due`);
   const view = viewOf(bytes);
   const attributes: Attribute[] = [];
@@ -353,7 +353,7 @@ export function decodeCString(bytes: Uint8Array): string {
   );
 }
 
-/** The object without its undefined members: absent attributes leave no trace in a decoded value. */
+/** The object without its undefined members: what is absent leaves no trace in a decoded value. */
 export function defined<const T extends object>(
   object: T,
 ): { [Key in keyof T as undefined extends T[Key] ? never : Key]: T[Key] } & {

@@ -39,6 +39,7 @@ export interface Chain {
   readonly name: string;
   /** Absent for a chain that only others jump to. */
   readonly base?: BaseChain;
+  /** The kernel's number of it, in dumps. */
   readonly handle?: bigint;
 }
 
@@ -49,7 +50,6 @@ export function newChain(chain: Chain): Message {
     const { base } = chain;
     to.cstring(NFTA_CHAIN_TABLE, chain.table);
     to.cstring(NFTA_CHAIN_NAME, chain.name);
-    if (chain.handle !== undefined) to.be64(NFTA_CHAIN_HANDLE, chain.handle);
     if (base === undefined) return;
     to.nest(NFTA_CHAIN_HOOK | NLA_F_NESTED, () => {
       to.be32(NFTA_HOOK_HOOKNUM, base.hook);

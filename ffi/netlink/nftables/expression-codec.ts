@@ -1,4 +1,4 @@
-/** Encoding and decoding of nf_tables' expressions, in the order in which nft(8) writes them. Pure. */
+/** Encoding and decoding of nf_tables' expressions, in the order that nft(8) has. Pure. */
 
 import {
   NFT_BITWISE_MASK_XOR,

@@ -1,8 +1,8 @@
 /**
  * Named sets of nf_tables and their elements. Pure.
  *
- * A set with NFT_SET_INTERVAL holds ranges as a start and, flagged, an exclusive end, sorted. The
- * one that reaches the top of the space has no end; unless the first begins at 0, an end at 0 leads.
+ * A set with NFT_SET_INTERVAL holds ranges as a start and, flagged, an exclusive end, sorted. One
+ * that reaches the top of the space has no end; unless the first begins at 0, an end at 0 leads.
  */
 
 import {
@@ -36,7 +36,7 @@ import { Attributes, defined, type Message, required, WireError } from "../wire.
 import { nftAttributes, nftMessage } from "./batch.ts";
 import { readData, writeData } from "./expression-codec.ts";
 
-/** nft(8)'s numbers of its data types (`enum datatypes` of its datatype.h); the kernel ignores them. */
+/** nft(8)'s numbers of data types (`enum datatypes` of its datatype.h), for its listings only. */
 export const TYPE_IPADDR = 7;
 export const TYPE_IP6ADDR = 8;
 export const TYPE_INET_SERVICE = 13;
@@ -58,6 +58,7 @@ export interface NamedSet extends SetReference {
   readonly keyLength: number;
   /** NFT_SET_*; absent for none. */
   readonly flags?: number;
+  /** The kernel's number of it, in dumps. */
   readonly handle?: bigint;
 }
 
@@ -88,7 +89,6 @@ export function newSet(set: NamedSet): Message {
     to.be32(NFTA_SET_KEY_LEN, set.keyLength);
     // The kernel refuses a set without an id.
     to.be32(NFTA_SET_ID, set.id ?? 0);
-    if (set.handle !== undefined) to.be64(NFTA_SET_HANDLE, set.handle);
   });
 }
 

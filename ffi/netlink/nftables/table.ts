@@ -15,15 +15,15 @@ import {
 import { defined, type Message, required } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
 
-/** A table. `tproxy`, a keyword of nft(8), is no good name: nft could neither list nor delete it. */
+/** A table. Not to be named `tproxy`, a keyword that nft(8) can neither list nor delete. */
 export interface Table {
   /** NFPROTO_INET, NFPROTO_IPV4, … */
   readonly family: number;
   readonly name: string;
   /**
    * NFT_TABLE_F_*; absent for none. With NFT_TABLE_F_OWNER (Linux 5.12) the table belongs to the
-   * socket that makes it: it goes when that socket is closed, however its process ends, and
-   * others, `nft flush ruleset` among them, may only read it.
+   * socket that makes it: it goes when that socket is closed, however its process ends. Others
+   * may only read it, and `nft flush ruleset` skips it.
    */
   readonly flags?: number;
   /** The owner's netlink port, in dumps. */
@@ -38,12 +38,10 @@ export function newTable(table: Table, orKeep = false): Message {
   return nftMessage("NFT_MSG_NEWTABLE", NFT_MSG_NEWTABLE, flags, table.family, (to) => {
     to.cstring(NFTA_TABLE_NAME, table.name);
     to.be32(NFTA_TABLE_FLAGS, table.flags ?? 0);
-    if (table.handle !== undefined) to.be64(NFTA_TABLE_HANDLE, table.handle);
-    if (table.owner !== undefined) to.be32(NFTA_TABLE_OWNER, table.owner);
   });
 }
 
-/** Deletes a table with all that is in it: ENOENT when there is none, EPERM when it is another's. */
+/** Deletes a table with all that is in it: ENOENT without one, EPERM when another owns it. */
 export function deleteTable({ family, name }: Pick<Table, "family" | "name">): Message {
   return nftMessage("NFT_MSG_DELTABLE", NFT_MSG_DELTABLE, 0, family, (to) => {
     to.cstring(NFTA_TABLE_NAME, name);
