@@ -26,10 +26,8 @@ export function libcVersion(): string {
   return header.glibcVersionRuntime === undefined ? "musl" : `glibc ${header.glibcVersionRuntime}`;
 }
 
-/** The text of `--version`: the first line alone identifies a release. */
+/** The text of `--version`, one line: its first two words name the release. */
 export function versionText(): string {
-  return [
-    `tproxy ${version} (${commit})`,
-    `Bun ${Bun.version}, ${libcVersion()}, ${process.arch}, built for ${target}`,
-  ].join("\n");
+  const build = `commit ${commit}, Bun ${Bun.version}, ${libcVersion()}, built for ${target}`;
+  return `tproxy ${version} (${build})`;
 }

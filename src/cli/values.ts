@@ -19,6 +19,14 @@ import { parseInterfaceName } from "../net/interface.ts";
 import { formatMark, fullMask, type MaskedMark, parseMark } from "../net/mark.ts";
 import { formatPortRange, type PortRange, parsePort, parsePortRange } from "../net/port.ts";
 import { ok, type Parsed, quote, refuse } from "../net/result.ts";
+import {
+  formatSchemedEndpoint,
+  formatTarget,
+  parseSchemedEndpoint,
+  parseTarget,
+  type SchemedEndpoint,
+  type Target,
+} from "../net/target.ts";
 
 /** A value parser, as every option here has it. */
 export type Value<T> = ValueParser<"sync", T>;
@@ -56,6 +64,26 @@ export function endpointValue(options: EndpointOptions & { metavar?: NonEmptyStr
     placeholder: { address: undefined, port: 1 as Port },
     parse: (input) => parseEndpoint(input, options),
     format: formatEndpoint,
+  });
+}
+
+/** `ADDRESS:PORT` with an optional `tcp://` or `udp://` in front of it. */
+export function schemedEndpointValue(options: EndpointOptions = {}): Value<SchemedEndpoint> {
+  return makeValue({
+    metavar: "[ADDR]:PORT",
+    placeholder: { scheme: undefined, endpoint: { address: undefined, port: 1 as Port } },
+    parse: (input) => parseSchemedEndpoint(input, options),
+    format: formatSchemedEndpoint,
+  });
+}
+
+/** `HOST:PORT` to send to, with an optional scheme; HOST is an address or a name. */
+export function targetValue(): Value<Target> {
+  return makeValue({
+    metavar: "HOST:PORT",
+    placeholder: { scheme: undefined, host: "localhost", port: 1 as Port },
+    parse: parseTarget,
+    format: formatTarget,
   });
 }
 

@@ -49,3 +49,12 @@ export const reservedDescriptors = 64;
 
 /** A `--reply-file` larger than this is refused. */
 export const replyBytesMax = 64 * 1024 * 1024;
+
+/** Connections at once in one process, whatever the limit on descriptors. */
+export const connectionsMax = 1_000_000;
+
+/** The most that one UDP datagram over IPv4 carries: 65,535 less 20 of IP and 8 of UDP. */
+export const datagramPayloadMax = 65_507;
+
+/** Connections that `bind` without `--to` shows at once. */
+export const heldConnectionsMax = 10_000;

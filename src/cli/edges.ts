@@ -1,0 +1,80 @@
+/** Where a command meets the process: its output, its signals, its Workers' entry. Injectable. */
+
+/** A stream that text is written to, in order. */
+export interface Sink {
+  /** Settles when the text has been handed to the kernel, or nobody reads any more. */
+  write(text: string): Promise<void>;
+  readonly isTerminal: boolean;
+}
+
+export interface Edges {
+  readonly stdout: Sink;
+  readonly stderr: Sink;
+  readonly stdinIsTerminal: boolean;
+  /** The entry point of a Worker. */
+  readonly workerEntry: URL;
+  /** Calls `stop` at SIGINT, at SIGTERM, and when nobody reads standard output any more. */
+  onStop(stop: (reason: StopReason) => void): void;
+  /** Ends the process at once, whatever is still open. */
+  exit(status: number): never;
+}
+
+export type StopReason = "SIGINT" | "SIGTERM" | "EPIPE";
+
+/** Exit statuses: what shells and service managers expect. */
+export const exitStatus = {
+  success: 0,
+  failure: 1,
+  usage: 2,
+  interrupted: 130,
+  brokenPipe: 141,
+  terminated: 143,
+} as const;
+
+/** The status of work that was cut off, as a shell reports a death by that signal. */
+export function cutOffStatus(reason: StopReason): number {
+  if (reason === "SIGINT") return exitStatus.interrupted;
+  return reason === "SIGTERM" ? exitStatus.terminated : exitStatus.brokenPipe;
+}
+
+/** The real process. */
+export function processEdges(workerEntry: URL): Edges {
+  let stopping: StopReason | undefined;
+  let listener: ((reason: StopReason) => void) | undefined;
+  const stop = (reason: StopReason) => {
+    // Whoever asks twice does not want to wait.
+    if (stopping !== undefined && reason !== "EPIPE") process.exit(cutOffStatus(reason));
+    if (stopping !== undefined) return;
+    stopping = reason;
+    if (listener === undefined) process.exit(cutOffStatus(reason));
+    listener(reason);
+  };
+  const sink = (stream: NodeJS.WriteStream): Sink => {
+    let open = true;
+    stream.on("error", () => {
+      open = false;
+      if (stream === process.stdout) stop("EPIPE");
+    });
+    return {
+      isTerminal: stream.isTTY === true,
+      write: (text) =>
+        new Promise((resolve) => {
+          if (open && text !== "") stream.write(text, () => resolve());
+          else resolve();
+        }),
+    };
+  };
+  process.on("SIGINT", () => stop("SIGINT"));
+  process.on("SIGTERM", () => stop("SIGTERM"));
+  return {
+    stdout: sink(process.stdout),
+    stderr: sink(process.stderr),
+    stdinIsTerminal: process.stdin.isTTY === true,
+    workerEntry,
+    onStop(callback) {
+      listener = callback;
+      if (stopping !== undefined) callback(stopping);
+    },
+    exit: (status) => process.exit(status),
+  };
+}

@@ -1,0 +1,11 @@
+import { commandLine, lineBreak, type Message, text } from "@optique/core/message";
+
+/** The examples under a help page: command lines, each with what it does. */
+export function examplesFooter(
+  examples: readonly (readonly [line: string, what: string])[],
+): Message {
+  return [
+    text("Examples:"),
+    ...examples.flatMap(([line, what]) => [lineBreak(), commandLine(line), text(`  ${what}`)]),
+  ];
+}

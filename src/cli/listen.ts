@@ -1,0 +1,218 @@
+/** `tproxy listen`: accepts what is meant for any address and shows both ends' real ones. */
+
+import { readFileSync, statSync } from "node:fs";
+import { object } from "@optique/core/constructs";
+import { commandLine } from "@optique/core/message";
+import { multiple, optional, withDefault } from "@optique/core/modifiers";
+import type { InferValue } from "@optique/core/parser";
+import { argument, command, constant, flag, option } from "@optique/core/primitives";
+import { string } from "@optique/core/valueparser";
+import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
+import * as sys from "../../ffi/sys.ts";
+import * as limits from "../engine/limits.ts";
+import type { Answer, RespondTask } from "../engine/protocol.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import { quote } from "../net/result.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { Scheme } from "../net/target.ts";
+import { type Edges, exitStatus } from "./edges.ts";
+import { bindAddress } from "./endpoints.ts";
+import { examplesFooter } from "./examples.ts";
+import { UsageError } from "./failure.ts";
+import { type OpenSocket, openSocket, served } from "./open-socket.ts";
+import { prose } from "./prose.ts";
+import { serve } from "./serve.ts";
+import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
+import { durationValue, numberValue, schemedEndpointValue } from "./values.ts";
+
+const fields = object({
+  command: constant("listen"),
+  addresses: multiple(
+    argument(schemedEndpointValue({ portZero: true }), {
+      description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for every IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
+    }),
+    { min: 1 },
+  ),
+  tcp: withDefault(
+    flag("--tcp", { description: prose`Accept TCP connections: the default.` }),
+    false,
+  ),
+  udp: withDefault(
+    flag("--udp", {
+      description: prose`Receive UDP datagrams and answer from where they were sent to.`,
+    }),
+    false,
+  ),
+  reply: optional(
+    option("--reply", string({ metavar: "TEXT" }), {
+      description: prose`Answer with this line instead of ${"hello world"}.`,
+    }),
+  ),
+  replyFile: optional(
+    option("--reply-file", string({ metavar: "FILE" }), {
+      description: prose`Answer with the bytes of a file.`,
+    }),
+  ),
+  echo: withDefault(flag("--echo", { description: prose`Send everything back.` }), false),
+  discard: withDefault(
+    flag("--discard", { description: prose`Read everything and answer nothing.` }),
+    false,
+  ),
+  max: withDefault(
+    option("--max", numberValue("N", 1, 0xffffffff), {
+      description: prose`End after N connections and datagrams.`,
+    }),
+    0,
+  ),
+  timeout: withDefault(
+    option("--timeout", durationValue(), {
+      description: prose`Close a connection that is silent for so long; 60s by default.`,
+    }),
+    limits.idleTimeoutMs,
+  ),
+  workers: withDefault(
+    option("--workers", numberValue("N", 1, 64), {
+      description: prose`Share the traffic among N threads (SO_REUSEPORT); 1 by default.`,
+    }),
+    1,
+  ),
+  noTransparent: withDefault(
+    flag("--no-transparent", {
+      description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,
+    }),
+    false,
+  ),
+  quiet: withDefault(
+    flag("-q", "--quiet", { description: prose`Do not show connections and their data.` }),
+    false,
+  ),
+  json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+});
+
+const examples: readonly (readonly [string, string])[] = [
+  ["sudo tproxy listen :80", "every IPv4 address, TCP"],
+  ["sudo tproxy listen --tcp --udp '[::]:53'", "both families, both protocols"],
+  ["sudo tproxy listen --echo --quiet :7 8.8.8.8:8080", "several addresses, an echo server"],
+  ["tproxy listen --no-transparent 127.0.0.1:8080", "without privileges"],
+];
+
+/** The command `listen` for the argument parser. */
+export const listenCommand = command("listen", fields, {
+  brief: prose`Accept connections to any address and see both ends' real addresses.`,
+  description: prose`Binds with IP_TRANSPARENT, shows who connects and which address they asked for, answers, and closes. What brings packets for other hosts here is printed by ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.`,
+  footer: examplesFooter(examples),
+});
+
+export type ListenOptions = InferValue<typeof fields>;
+
+/** Runs `listen` until it is stopped; the exit status. @throws UsageError, CommandError */
+export async function runListen(options: ListenOptions, edges: Edges): Promise<number> {
+  const answer = answerOf(options);
+  const wanted = wantedSockets(options);
+  if (options.max > 0 && options.workers > 1) {
+    throw new UsageError("--max counts in one worker: give it without --workers");
+  }
+  const descriptors = raiseDescriptorLimit();
+  const sets = openAll(options, wanted);
+  const protocol = wanted[0]?.protocol ?? "tcp";
+  const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
+  for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options));
+  const tasks = sets.map(
+    (sockets): RespondTask => ({
+      kind: "respond",
+      sockets: sockets.map(served),
+      answer,
+      max: options.max,
+      idleTimeoutMs: options.timeout,
+      connectionsMax: Math.max(1, Math.floor(descriptors / sets.length)),
+      report: !options.quiet,
+    }),
+  );
+  const { stoppedBy } = await serve(edges, tasks, async (events) => {
+    let shown = "";
+    for (const event of events) shown += transcript.render(event);
+    await edges.stdout.write(shown);
+  });
+  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+}
+
+interface WantedSocket {
+  readonly protocol: Scheme;
+  readonly endpoint: Endpoint;
+}
+
+/** Each address with its own scheme, or with each protocol asked for. */
+function wantedSockets(options: ListenOptions): WantedSocket[] {
+  const protocols: Scheme[] = [];
+  if (options.tcp || !options.udp) protocols.push("tcp");
+  if (options.udp) protocols.push("udp");
+  return options.addresses.flatMap(({ scheme, endpoint }) =>
+    (scheme === undefined ? protocols : [scheme]).map((protocol) => ({ protocol, endpoint })),
+  );
+}
+
+/** For each Worker a socket at every wanted address. @throws CommandError */
+function openAll(options: ListenOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
+  const sets: OpenSocket[][] = [];
+  for (let worker = 0; worker < options.workers; worker++) {
+    const set = wanted.map(({ protocol, endpoint }, index) => {
+      const { address, port, scopeId } = bindAddress(endpoint);
+      // The port that the kernel chose for the first Worker is everybody's.
+      const chosen = port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : port;
+      const socketOptions = {
+        protocol,
+        transparent: !options.noTransparent,
+        reusePort: options.workers > 1,
+      };
+      return openSocket(socketOptions, { address, port: chosen, scopeId });
+    });
+    sets.push(set);
+  }
+  return sets;
+}
+
+function boundLine({ protocol, local }: OpenSocket, options: ListenOptions): string {
+  const address = formatSocketAddress(local);
+  if (!options.json) return `[+] Bound to ${protocol}://${address}\n`;
+  const transparent = !options.noTransparent;
+  return jsonLine({ event: "bound", protocol, address, transparent });
+}
+
+function answerOf(options: ListenOptions): Answer {
+  const { reply, replyFile, echo, discard } = options;
+  const given = [
+    reply !== undefined && "--reply",
+    replyFile !== undefined && "--reply-file",
+    echo && "--echo",
+    discard && "--discard",
+  ].filter((name) => name !== false);
+  if (given.length > 1) throw new UsageError(`${given.join(" and ")}: give one of them`);
+  if (echo) return { kind: "echo" };
+  if (discard) return { kind: "discard" };
+  if (replyFile !== undefined) return { kind: "reply", bytes: readReply(replyFile) };
+  return { kind: "reply", bytes: new TextEncoder().encode(`${reply ?? "hello world"}\n`) };
+}
+
+function readReply(path: string): Uint8Array {
+  try {
+    const { size } = statSync(path);
+    if (size > limits.replyBytesMax) {
+      throw new UsageError(
+        `--reply-file ${quote(path)} has ${size} bytes: give one of at most ${limits.replyBytesMax}`,
+      );
+    }
+    return new Uint8Array(readFileSync(path));
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`--reply-file ${quote(path)} cannot be read: ${reason}`);
+  }
+}
+
+/** Raises the soft limit on descriptors to the hard one; how many connections that allows. */
+function raiseDescriptorLimit(): number {
+  const limit = sys.getrlimit(RLIMIT_NOFILE);
+  if (typeof limit === "number") return limits.connectionsMax;
+  if (limit.soft < limit.hard) sys.setrlimit(RLIMIT_NOFILE, limit.hard, limit.hard);
+  return Math.max(1, Math.min(limits.connectionsMax, limit.hard - limits.reservedDescriptors));
+}

@@ -1,0 +1,52 @@
+/** Runs Workers until they are done or the user stops them: what listen and bind share. */
+
+import { SyscallError } from "../../ffi/errno.ts";
+import { Crew, type EventPrinter } from "../engine/crew.ts";
+import type { Outcome, Task } from "../engine/protocol.ts";
+import type { Counters } from "../engine/shared.ts";
+import type { Edges, StopReason } from "./edges.ts";
+
+/** How a run came to its end. */
+export interface Served {
+  readonly outcomes: readonly Outcome[];
+  readonly counters: Counters;
+  /** Undefined when the Workers ended by themselves. */
+  readonly stoppedBy: StopReason | "timeout" | undefined;
+}
+
+/**
+ * Starts one Worker for each task and waits for all of them. SIGINT, SIGTERM, a reader of standard
+ * output that has gone, and `timeoutMs` (0: none) tell them to end; if they do not within a
+ * short time the process ends without them.
+ */
+export async function serve(
+  edges: Edges,
+  tasks: readonly Task[],
+  print: EventPrinter,
+  timeoutMs = 0,
+): Promise<Served> {
+  const crew = new Crew(print);
+  let stoppedBy: Served["stoppedBy"];
+  let grace: ReturnType<typeof setTimeout> | undefined;
+  const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
+    stoppedBy ??= reason;
+    crew.stop();
+    grace ??= setTimeout(() => edges.exit(1), crew.graceMs);
+  };
+  for (const task of tasks) crew.start(edges.workerEntry, task);
+  edges.onStop(stop);
+  const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
+  try {
+    const outcomes = await crew.finished();
+    return { outcomes, counters: crew.counters(), stoppedBy };
+  } finally {
+    clearTimeout(deadline);
+    clearTimeout(grace);
+  }
+}
+
+/** The first failure among the outcomes, as an error; undefined if there is none. */
+export function failure(outcomes: readonly Outcome[]): SyscallError | undefined {
+  const failed = outcomes.find((outcome) => outcome.errno !== 0);
+  return failed === undefined ? undefined : new SyscallError(failed.call, failed.errno);
+}

@@ -1,0 +1,120 @@
+/**
+ * What Workers report, as text in the manner of the seed's transcript or as JSON, one object a
+ * line. Pure.
+ */
+
+import { errnoName, errnoText } from "../../ffi/errno.ts";
+import type { WorkerEvent } from "../engine/protocol.ts";
+
+/** Renders events one after the other; knows whose data the reader saw last. */
+export interface Transcript {
+  /** The lines of one event, each ended; empty if there is nothing to show. */
+  render(event: WorkerEvent): string;
+}
+
+/**
+ * Text for people. Received bytes follow the line of their connection; when others have come in
+ * between, a line says again whose they are.
+ */
+export class TextTranscript implements Transcript {
+  private readonly protocol: "tcp" | "udp";
+  private last = -1;
+
+  constructor(protocol: "tcp" | "udp") {
+    this.protocol = protocol;
+  }
+
+  render(event: WorkerEvent): string {
+    switch (event.kind) {
+      case "connection":
+        this.last = event.id;
+        return `[ ] Connection from tcp://${event.client} to tcp://${event.local}\n`;
+      case "data": {
+        const known = this.last === event.id;
+        this.last = event.id;
+        const head = `[ ] Data from tcp://${event.client} to tcp://${event.local}\n`;
+        return `${known ? "" : head}${printable(event.bytes)}`;
+      }
+      case "closed":
+        if (event.reason === "done" || event.reason === "stopped") return "";
+        this.last = -1;
+        return `[-] ${closing[event.reason]}: tcp://${event.client} to tcp://${event.local}\n`;
+      case "datagram":
+        this.last = -1;
+        return (
+          `[ ] Datagram from udp://${event.client} to udp://${event.local}\n` +
+          printable(event.bytes)
+        );
+      case "received":
+        return printable(event.bytes);
+      case "connected":
+        return "";
+      case "fault":
+        return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})\n`;
+      case "warning":
+        return `[!] ${event.text}\n`;
+    }
+  }
+}
+
+const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed" } as const;
+
+/** JSON for programs: `event`, `time`, then what belongs to the event. */
+export class JsonTranscript implements Transcript {
+  private readonly protocol: "tcp" | "udp";
+  private readonly clock: () => Date;
+
+  constructor(protocol: "tcp" | "udp", clock: () => Date = () => new Date()) {
+    this.protocol = protocol;
+    this.clock = clock;
+  }
+
+  render(event: WorkerEvent): string {
+    const { kind, ...rest } = event;
+    const fields: Record<string, unknown> = { event: kind };
+    for (const [key, value] of Object.entries(rest)) {
+      if (value instanceof Uint8Array) Object.assign(fields, payload(value));
+      else if (key === "local") fields.original_destination = value;
+      else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
+      else fields[key] = value;
+    }
+    fields.protocol = kind === "datagram" ? "udp" : this.protocol;
+    return jsonLine(fields, this.clock());
+  }
+}
+
+/** An event as one line of JSON: `event` and `time` come first. */
+export function jsonLine(
+  { event, ...fields }: { event?: unknown; [field: string]: unknown },
+  time: Date = new Date(),
+): string {
+  return `${JSON.stringify({ event, time: time.toISOString(), ...fields })}\n`;
+}
+
+/** Bytes for JSON: as text if they are UTF-8, otherwise in base 64. */
+export function payload(bytes: Uint8Array): Record<string, unknown> {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return { bytes: bytes.length, text };
+  } catch {
+    return { bytes: bytes.length, base64: Buffer.from(bytes).toString("base64") };
+  }
+}
+
+/**
+ * Received bytes for a terminal: UTF-8, line ends as they are, and every other control character
+ * escaped, since a peer must not be able to drive the reader's terminal. Ends with a newline.
+ */
+export function printable(bytes: Uint8Array): string {
+  if (bytes.length === 0) return "";
+  const text = new TextDecoder()
+    .decode(bytes)
+    .replace(/\r\n/g, "\n")
+    .replace(/[^\n\t\P{C}]/gu, escaped);
+  return text.endsWith("\n") ? text : `${text}\n`;
+}
+
+function escaped(character: string): string {
+  const code = character.codePointAt(0) as number;
+  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
+}

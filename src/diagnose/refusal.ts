@@ -1,0 +1,144 @@
+/**
+ * Why the kernel refused a socket, in one line that says what would be accepted. Pure: the facts
+ * of the machine are handed in.
+ */
+
+import {
+  EACCES,
+  EADDRINUSE,
+  EADDRNOTAVAIL,
+  EAFNOSUPPORT,
+  ECONNREFUSED,
+  EHOSTUNREACH,
+  EINVAL,
+  ENETUNREACH,
+  ENODEV,
+  EPERM,
+  ETIMEDOUT,
+  type SyscallError,
+} from "../../ffi/errno.ts";
+import { quote } from "../net/result.ts";
+
+/** What of this machine bears on a refusal. */
+export interface Facts {
+  readonly capabilities: ReadonlySet<string>;
+  /** net.ipv4.ip_nonlocal_bind, or net.ipv6.bindv6only's neighbour of the same name. */
+  readonly nonlocalBind: boolean;
+  /** net.ipv4.ip_unprivileged_port_start. */
+  readonly unprivilegedPortStart: number;
+  /** Whether the address belongs to this host; undefined when that is not known. */
+  readonly addressIsLocal: boolean | undefined;
+  readonly interfaces: readonly string[];
+}
+
+/** What was attempted. */
+export interface Attempt {
+  /** `bind` or `connect`, with the endpoint it was about: `udp://8.8.8.8:8080`. */
+  readonly what: string;
+  /** The address alone, as text. */
+  readonly address: string;
+  readonly port: number;
+  readonly isV6: boolean;
+  readonly transparent: boolean;
+  readonly freebind: boolean;
+  readonly device: string | undefined;
+  /** Where a connection was to go, if one was made. */
+  readonly remote: string | undefined;
+}
+
+const WAYS =
+  "run it with sudo, from a service with AmbientCapabilities=CAP_NET_ADMIN, " +
+  'or try it in a namespace of your own: "unshare -Urn"';
+
+/** One line: what failed, the kernel's word for it, because of what, and what would do. */
+export function explainRefusal(error: SyscallError, attempt: Attempt, facts: Facts): string {
+  const reason = reasonOf(error, attempt, facts);
+  const detail = reason === undefined ? error.message : reason;
+  return `Cannot ${attempt.what}: ${detail}`;
+}
+
+function reasonOf(error: SyscallError, attempt: Attempt, facts: Facts): string | undefined {
+  if (error.call === "setsockopt") return optionReason(error, attempt, facts);
+  if (error.call === "bind") return bindReason(error, attempt, facts);
+  if (error.call === "connect" || error.call === "send" || error.call === "recv") {
+    return connectReason(error, attempt);
+  }
+  if (error.errno === EAFNOSUPPORT) {
+    return `${error.code}: this kernel has no ${attempt.isV6 ? "IPv6" : "IPv4"}`;
+  }
+  return undefined;
+}
+
+function optionReason(error: SyscallError, attempt: Attempt, facts: Facts): string | undefined {
+  const option = error.detail;
+  if (error.errno === ENODEV && option === "SO_BINDTODEVICE") {
+    const names = facts.interfaces.join(", ");
+    return `there is no interface ${quote(attempt.device ?? "")}: this host has ${names}`;
+  }
+  if (error.errno !== EPERM) return undefined;
+  const needed = option === "SO_BINDTODEVICE" ? ["CAP_NET_RAW"] : ["CAP_NET_ADMIN", "CAP_NET_RAW"];
+  const held = needed.filter((name) => facts.capabilities.has(name));
+  const lacks =
+    held.length === 0
+      ? `this process ${needed.length > 1 ? "has neither" : "does not have it"}`
+      : `this process has ${held.join(" and ")}, but not in the user namespace of its network`;
+  return `${option} needs ${needed.join(" or ")}, and ${lacks}: ${WAYS}`;
+}
+
+function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string | undefined {
+  const { address, port } = attempt;
+  switch (error.errno as number) {
+    case EADDRNOTAVAIL: {
+      const owner =
+        facts.addressIsLocal === false ? `${address} is not an address of this host` : undefined;
+      const because = [
+        owner ?? `the kernel does not take ${address} for an address of this host`,
+        `${attempt.isV6 ? "net.ipv6" : "net.ipv4"}.ip_nonlocal_bind is ${facts.nonlocalBind ? 1 : 0}`,
+        ...(attempt.transparent || attempt.freebind
+          ? []
+          : ["the socket has neither IP_TRANSPARENT nor IP_FREEBIND"]),
+      ];
+      return `EADDRNOTAVAIL (Cannot assign requested address) because ${sentence(because)}`;
+    }
+    case EADDRINUSE:
+      return (
+        `EADDRINUSE: another socket holds port ${port} here: ` +
+        `"ss -${attempt.what.includes("udp://") ? "u" : "t"}lnp sport = :${port}" shows which`
+      );
+    case EACCES:
+      return (
+        `EACCES: ports below ${facts.unprivilegedPortStart} need CAP_NET_BIND_SERVICE, and this ` +
+        `process does not have it: choose a port from ${facts.unprivilegedPortStart}, or ${WAYS}`
+      );
+    case EINVAL:
+      return attempt.isV6 && address.toLowerCase().startsWith("fe80:")
+        ? `EINVAL: the link-local address ${address} needs its interface: ` +
+            `"[${address}%eth0]:${port}"`
+        : undefined;
+    default:
+      return undefined;
+  }
+}
+
+function connectReason(error: SyscallError, attempt: Attempt): string | undefined {
+  const remote = attempt.remote ?? "the target";
+  switch (error.errno as number) {
+    case ECONNREFUSED:
+      return `ECONNREFUSED: nothing listens on ${remote}, or a firewall refuses it`;
+    case ETIMEDOUT:
+      return (
+        `ETIMEDOUT: no answer from ${remote}; its replies go to ${attempt.address}, and must be ` +
+        "routed back to this host to arrive"
+      );
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+      return `${error.code}: no route from ${attempt.address} to ${remote}`;
+    default:
+      return undefined;
+  }
+}
+
+function sentence(parts: readonly string[]): string {
+  if (parts.length < 2) return parts.join("");
+  return `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+}

@@ -1,0 +1,131 @@
+/**
+ * Sockets, made and bound on the main thread, where a refusal can still be explained. The thread's
+ * current network namespace is the one they belong to for life.
+ */
+
+import {
+  AF_INET,
+  AF_INET6,
+  IP_BIND_ADDRESS_NO_PORT,
+  IP_FREEBIND,
+  IP_RECVORIGDSTADDR,
+  IP_TRANSPARENT,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_FREEBIND,
+  IPV6_RECVORIGDSTADDR,
+  IPV6_TRANSPARENT,
+  IPV6_V6ONLY,
+  SO_MARK,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "../../ffi/constants.ts";
+import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
+import { sockaddr_storage } from "../../ffi/layout.ts";
+import { allocate } from "../../ffi/memory.ts";
+import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd, Mark } from "../../ffi/types.ts";
+import { backlog } from "./limits.ts";
+
+/** What a socket shall be before it is bound. */
+export interface SocketOptions {
+  readonly protocol: "tcp" | "udp";
+  /** IP_TRANSPARENT: may be bound to, and be reached at, addresses that this host does not own. */
+  readonly transparent: boolean;
+  /** IP_FREEBIND: may be bound to them, not more. */
+  readonly freebind?: boolean;
+  /** SO_BINDTODEVICE. */
+  readonly device?: string | undefined;
+  /** SO_MARK: what its own packets carry. */
+  readonly mark?: Mark | undefined;
+  /** SO_REUSEPORT: one of several sockets that share the traffic of one address. */
+  readonly reusePort?: boolean;
+  /** The local port is chosen at connect, not at bind (IP_BIND_ADDRESS_NO_PORT). */
+  readonly portAtConnect?: boolean;
+}
+
+const name = allocate(sockaddr_storage.size);
+
+/**
+ * A non-blocking, close-on-exec socket bound to `local`, whose address bytes decide the family.
+ * UDP sockets tell the original destination of each datagram; TCP sockets may take an address
+ * that has connections in TIME_WAIT.
+ * @throws SyscallError naming the option or call that the kernel refused; nothing stays open.
+ */
+export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
+  const domain = local.address.length === 4 ? AF_INET : AF_INET6;
+  const type = options.protocol === "tcp" ? SOCK_STREAM : SOCK_DGRAM;
+  const fd = sys.socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw new SyscallError("socket", -fd, domain === AF_INET ? "AF_INET" : "AF_INET6");
+  try {
+    configure(fd, domain, options);
+    const length = encodeSockaddr(name.view, 0, local.address, local.port, local.scopeId);
+    need(sys.bind(fd, name.address, length), "bind");
+    return fd as Fd;
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+}
+
+/** `listen(2)` on a bound TCP socket. @throws SyscallError, EADDRINUSE included. */
+export function listenOn(fd: Fd): void {
+  need(sys.listen(fd, backlog), "listen");
+}
+
+/**
+ * Starts to connect a bound socket: a TCP one is writable once it is connected or has failed
+ * (SO_ERROR).
+ * @throws SyscallError for what is known at once, such as ENETUNREACH.
+ */
+export function startConnect(fd: Fd, remote: SocketAddress): void {
+  const length = encodeSockaddr(name.view, 0, remote.address, remote.port, remote.scopeId);
+  const result = sys.connect(fd, name.address, length);
+  if (result < 0 && result !== -EINPROGRESS) throw new SyscallError("connect", -result);
+}
+
+/** Where a socket is bound. */
+export function localName(fd: Fd): SocketAddress {
+  need(sys.getsockname(fd, name.address, name.size), "getsockname");
+  const decoded = decodeSockaddr(name.view, 0);
+  if (decoded === undefined) throw new Error("getsockname answered an unknown family");
+  return decoded;
+}
+
+function configure(fd: number, domain: number, options: SocketOptions): void {
+  const set = (level: number, option: number, optionName: string, value = 1) =>
+    need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
+  const isV6 = domain === AF_INET6;
+  // An AF_INET6 socket bound to :: also serves IPv4, so it needs the options of both families.
+  if (isV6) set(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY", 0);
+  if (options.transparent) {
+    if (isV6) set(IPPROTO_IPV6, IPV6_TRANSPARENT, "IPV6_TRANSPARENT");
+    set(IPPROTO_IP, IP_TRANSPARENT, "IP_TRANSPARENT");
+  }
+  if (options.freebind === true) {
+    if (isV6) set(IPPROTO_IPV6, IPV6_FREEBIND, "IPV6_FREEBIND");
+    set(IPPROTO_IP, IP_FREEBIND, "IP_FREEBIND");
+  }
+  if (options.protocol === "udp") {
+    if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
+    set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
+  } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
+  if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
+  if (options.portAtConnect === true) {
+    set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
+  }
+  if (options.mark !== undefined) set(SOL_SOCKET, SO_MARK, "SO_MARK", options.mark | 0);
+  if (options.device !== undefined) {
+    need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");
+  }
+}
+
+function need(result: number, call: string, detail = ""): void {
+  if (result < 0) throw new SyscallError(call, -result, detail);
+}

@@ -1,0 +1,74 @@
+import type { Port } from "../../ffi/types.ts";
+import { type Address, formatAddress } from "./address.ts";
+import { type Endpoint, type EndpointOptions, formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { parsePort } from "./port.ts";
+import { ok, type Parsed, quote, refuse } from "./result.ts";
+
+/** A transport protocol, and the scheme that names it in front of an endpoint. */
+export type Scheme = "tcp" | "udp";
+
+/** An endpoint as tproxy prints it: with or without `tcp://` or `udp://` in front. */
+export interface SchemedEndpoint {
+  readonly scheme: Scheme | undefined;
+  readonly endpoint: Endpoint;
+}
+
+/** Somewhere to send to: an address, or a name that is yet to be looked up. */
+export interface Target {
+  readonly scheme: Scheme | undefined;
+  readonly host: Address | string;
+  readonly port: Port;
+}
+
+/** A host name of RFC 1123: labels of letters, digits and hyphens, not all of them digits. */
+const NAME =
+  /^(?=.{1,253}$)(?!.*\.?[0-9]+$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$/i;
+
+/** Parses `ADDRESS:PORT` with an optional `tcp://` or `udp://` in front of it. */
+export function parseSchemedEndpoint(
+  text: string,
+  options: EndpointOptions = {},
+): Parsed<SchemedEndpoint> {
+  const { scheme, rest } = splitScheme(text);
+  const endpoint = parseEndpoint(rest, options);
+  return endpoint.ok ? ok({ scheme, endpoint: endpoint.value }) : endpoint;
+}
+
+/** Parses `HOST:PORT`, where HOST is an address or a name, with an optional scheme in front. */
+export function parseTarget(text: string): Parsed<Target> {
+  const { scheme, rest } = splitScheme(text);
+  const endpoint = parseEndpoint(rest, { addressRequired: true });
+  if (endpoint.ok && endpoint.value.address !== undefined) {
+    return ok({ scheme, host: endpoint.value.address, port: endpoint.value.port });
+  }
+  const colon = rest.lastIndexOf(":");
+  const host = rest.slice(0, colon);
+  if (colon > 0 && NAME.test(host)) {
+    const port = parsePort(rest.slice(colon + 1));
+    return port.ok
+      ? ok({ scheme, host, port: port.value })
+      : refuse(`${quote(text)}: ${port.error}`);
+  }
+  return refuse(
+    `${quote(text)} is not HOST:PORT: give "192.0.2.1:80", "[2001:db8::9]:80" or "example.com:80"`,
+  );
+}
+
+/** The text of a target without its scheme. */
+export function formatTarget(target: Target): string {
+  const { host, port } = target;
+  if (typeof host === "string") return `${host}:${port}`;
+  return host.family === 4 ? `${formatAddress(host)}:${port}` : `[${formatAddress(host)}]:${port}`;
+}
+
+/** The text of an endpoint with its scheme, if it has one. */
+export function formatSchemedEndpoint({ scheme, endpoint }: SchemedEndpoint): string {
+  const text = formatEndpoint(endpoint);
+  return scheme === undefined ? text : `${scheme}://${text}`;
+}
+
+function splitScheme(text: string): { scheme: Scheme | undefined; rest: string } {
+  if (text.startsWith("tcp://")) return { scheme: "tcp", rest: text.slice(6) };
+  if (text.startsWith("udp://")) return { scheme: "udp", rest: text.slice(6) };
+  return { scheme: undefined, rest: text };
+}
