@@ -96,13 +96,3 @@ function longestZeroRun(groups: readonly number[]): { start: number; length: num
   }
   return best;
 }
-
-/** Whether two addresses have the same family and bytes; zones are not compared. */
-export function sameAddress(a: Address, b: Address): boolean {
-  return a.bytes.length === b.bytes.length && a.bytes.every((byte, i) => byte === b.bytes[i]);
-}
-
-/** Whether it is the address of no host, `0.0.0.0` or `::`, which a listener takes for "any". */
-export function isUnspecified(address: Address): boolean {
-  return address.bytes.every((byte) => byte === 0);
-}

@@ -1,7 +1,7 @@
 import { ok, type Parsed, quote, refuse } from "./result.ts";
 
 /** The longest delay that a timer takes, in ms: 2^31 - 1, almost 25 days. */
-export const durationMsMax = 0x7fffffff;
+const durationMsMax = 0x7fffffff;
 
 const units = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 } as const;
 

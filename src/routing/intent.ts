@@ -44,7 +44,7 @@ export interface Intent {
  * the rules of VPNs and of network managers, `tag` is a routing protocol number that
  * /etc/iproute2/rt_protos leaves free.
  */
-export const defaults = {
+const defaults = {
   mark: { value: 1 as Mark, mask: 1 },
   table: 100,
   priority: 100,
@@ -55,7 +55,7 @@ export const defaults = {
 const seedDestination: Cidr = { family: 4, bytes: Uint8Array.of(8, 8, 8, 8), prefix: 32 };
 
 /** The intent of the article: tcp to 8.8.8.8 through lo, mark 0x1/0x1, table 100. */
-export const seedIntent: Intent = {
+const seedIntent: Intent = {
   seed: true,
   families: [4],
   protocols: defaults.protocols,
@@ -71,9 +71,9 @@ export const seedIntent: Intent = {
 };
 
 /** The most entries of one list. */
-export const listMax = 1000;
+const listMax = 1000;
 /** The most combinations of destination, source, ports and interface: each is an iptables rule. */
-export const combinationsMax = 10_000;
+const combinationsMax = 10_000;
 
 const integer = (min: number, max: number, what: string) => {
   const message = (issue: v.BaseIssue<unknown>) =>

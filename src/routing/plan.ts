@@ -89,7 +89,7 @@ export interface Plan {
 }
 
 /** The name of the firewall table, and of the iptables chain; `tproxy` is a keyword of nft. */
-export const firewallName = "tproxyd";
+const firewallName = "tproxyd";
 
 /** Turns an intent into what the kernel needs for it. Pure: the same intent, the same plan. */
 export function makePlan(intent: Intent): Plan {

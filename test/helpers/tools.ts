@@ -10,10 +10,19 @@ export function which(program: string): string | undefined {
   return Bun.which(program, { PATH }) ?? undefined;
 }
 
-/** `test`, or a skipped one that names the programs that are missing. */
-export function testWith(programs: readonly string[]) {
-  const missing = programs.filter((program) => which(program) === undefined);
-  return (title: string, body: Parameters<typeof test>[1], timeoutMs?: number): void => {
+/**
+ * `test`, or a skipped one that names what is missing: programs, and further means of the machine
+ * that are given as `{ name: whether it is there }`.
+ */
+export function testWith(
+  programs: readonly string[],
+  means: Readonly<Record<string, boolean>> = {},
+) {
+  const missing = [
+    ...programs.filter((program) => which(program) === undefined),
+    ...Object.keys(means).filter((name) => means[name] !== true),
+  ];
+  return (title: string, body: Parameters<typeof test>[1], timeoutMs = 30_000): void => {
     if (missing.length === 0) test(title, body, timeoutMs);
     else test.skip(`${title} [missing: ${missing.join(", ")}]`, body);
   };

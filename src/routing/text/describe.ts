@@ -30,7 +30,7 @@ export function describeFirewallRule(rule: FirewallRule): readonly string[] {
   const where = rule.matches.map(describeMatch).filter((text) => text !== "");
   return [
     `Before routing, ${actions.join(" and ")}:`,
-    `IPv${rule.family} ${kinds.join("")}packets ${where.join(", ")}.`,
+    `IPv${rule.family} ${kinds.join("")}packets ${where.join(", ") || "to any address"}.`,
   ];
 }
 

@@ -57,8 +57,8 @@ function seedLine(verb: "-A" | "-D", family: Family, spec: readonly string[]): s
 function reserveSection(plan: Plan): Section {
   return {
     comment: [
-      "A chain of our own. This comes first because it fails, with nothing changed, if the chain is",
-      "there already; nothing jumps to it yet.",
+      "A chain of our own. This comes first because it fails, with nothing changed, if there is",
+      "one already. Nothing jumps to it yet.",
     ],
     commands: plan.families.map((family) => mangle(family, "-N", plan.firewall.name)),
   };
@@ -103,18 +103,18 @@ function undoSections(plan: Plan): readonly Section[] {
 
 const tidyFunction: Section = {
   comment: [
-    "On nf_tables, iptables makes the table mangle and its chain PREROUTING on first use and leaves",
-    "them behind, empty. They go too, but only if nothing is in them, and not if all five chains of",
-    "mangle are there: then they come from a restored dump. iptables removes the chain, which it",
-    "refuses if there is a rule in it or another policy than ACCEPT; the table only nft can remove.",
+    "On nf_tables, iptables makes the table mangle and its chain PREROUTING on first use and",
+    "leaves them behind, empty. They go too, if nothing is in them, but not if all five chains of",
+    "mangle are there: then a restored dump made them. iptables removes the chain, but not if it",
+    "has a rule or another policy than ACCEPT; the table can only be removed by nft.",
   ],
   commands: [
     "tidy() {",
-    `  [ "$("$1-save" -t mangle | grep -c '^:[A-Z]* [A-Z]')" -lt 5 ] || return 0`,
-    `  "$1" -w -t mangle -X PREROUTING 2>/dev/null || return 0`,
-    "  command -v nft >/dev/null || return 0",
-    `  [ "$(nft list table "$2" mangle | tr -d '[:space:]')" = "table$2mangle{}" ] || return 0`,
-    `  nft delete table "$2" mangle || status=1`,
+    '  command -v nft >/dev/null && "$1" -V | grep -q nf_tables || return 0',
+    `  [ "$(nft list table "$2" mangle 2>/dev/null | grep -c ' hook ')" -lt 5 ] || return 0`,
+    '  "$1" -w -t mangle -X PREROUTING 2>/dev/null || true',
+    `  rest=$(nft list table "$2" mangle 2>/dev/null | tr -d '[:space:]')`,
+    `  [ "$rest" != "table$2mangle{}" ] || nft delete table "$2" mangle || status=1`,
     "}",
   ],
 };

@@ -34,8 +34,8 @@ export function renderNft(plan: Plan, options: { undo?: boolean } = {}): string 
   }
   const reserve: Section = {
     comment: [
-      "A table of our own. This comes first because it fails, with nothing changed, if the table is",
-      "there already; it is empty and captures nothing yet.",
+      "A table of our own. This comes first because it fails, with nothing changed, if there is",
+      "one already. It is empty and captures nothing yet.",
     ],
     commands: [line("nft", "create", "table", "inet", name)],
   };

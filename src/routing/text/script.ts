@@ -14,7 +14,7 @@ export interface Section {
  * One word of a shell command, in quotes if the shell could read anything into it. Everything that
  * reaches a script has been checked before; this is the second lock.
  */
-export function word(text: string): string {
+function word(text: string): string {
   if (text === "!" || /^[A-Za-z0-9_.,:/@%+=-]+$/.test(text)) return text;
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
@@ -29,11 +29,12 @@ export function line(...words: readonly (string | number | undefined)[]): string
 
 /** The script that puts a plan in place: it stops at the first command that fails. */
 export function applyScript(plan: Plan, sections: readonly Section[]): string {
+  const families = describeFamilies(plan.families);
   const head = [
     "#!/bin/sh",
-    `# Delivers captured ${describeFamilies(plan.families)} packets to this host, whatever their destination;`,
+    `# Delivers captured ${families} packets to this host, whatever their destination;`,
     "# a listener that has set IP_TRANSPARENT accepts them. Stops at the first command that fails.",
-    "# Printed by `tproxy routes --print`. Run it as root; the same options with --undo take it back.",
+    "# Printed by `tproxy routes --print`. Run it as root; the same with --undo takes it back.",
     "set -e",
   ];
   return frame(head, sections, []);
@@ -44,10 +45,11 @@ export function applyScript(plan: Plan, sections: readonly Section[]): string {
  * failed, and its exit status is then 1.
  */
 export function undoScript(plan: Plan, sections: readonly Section[]): string {
+  const families = describeFamilies(plan.families);
   const head = [
     "#!/bin/sh",
-    `# Takes back what delivers captured ${describeFamilies(plan.families)} packets to this host. It removes all`,
-    "# that it finds; if anything was missing, its exit status is 1.",
+    `# Takes back what delivers captured ${families} packets to this host.`,
+    "# It removes all that it finds; if anything was missing, its exit status is 1.",
     "# Printed by `tproxy routes --print --undo`. Run it as root.",
     "status=0",
   ];
