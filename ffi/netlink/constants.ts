@@ -137,6 +137,7 @@ export const FRA_PROTOCOL = 21;
 export const FRA_IP_PROTO = 22;
 export const FRA_SPORT_RANGE = 23;
 export const FRA_DPORT_RANGE = 24;
+export const FR_ACT_UNSPEC = 0;
 export const FR_ACT_TO_TBL = 1;
 export const FR_ACT_GOTO = 2;
 export const FR_ACT_BLACKHOLE = 6;

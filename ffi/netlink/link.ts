@@ -75,10 +75,10 @@ export function newLink(link: NewLink): Message {
   return message("RTM_NEWLINK", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, (to) => {
     const change = link.up === undefined ? 0 : IFF_UP;
     writeHeader(to, link.index ?? 0, link.up ? IFF_UP : 0, change);
-    to.cstring(IFLA_IFNAME, link.name);
-    if (link.namespace !== undefined) to.u32(IFLA_NET_NS_FD, link.namespace);
     if (link.mtu !== undefined) to.u32(IFLA_MTU, link.mtu);
     if (link.address !== undefined) to.bytes(IFLA_ADDRESS, link.address);
+    if (link.namespace !== undefined) to.u32(IFLA_NET_NS_FD, link.namespace);
+    to.cstring(IFLA_IFNAME, link.name);
     to.nest(IFLA_LINKINFO, () => {
       to.bytes(IFLA_INFO_KIND, new TextEncoder().encode(link.kind));
       if (link.peer !== undefined) writePeer(to, link.peer);
@@ -97,8 +97,8 @@ function writePeer(to: Writer, peer: NonNullable<NewLink["peer"]>): void {
 }
 
 /**
- * A pair of virtual Ethernet interfaces, both down: `name` in the socket's namespace, `peer` there
- * too or straight in the namespace of the descriptor `peerNamespace`.
+ * A pair of virtual Ethernet interfaces, both down: `name` in the namespace of the socket, `peer`
+ * there too or straight in the namespace of the descriptor `peerNamespace`.
  */
 export function newVeth(name: string, peer: string, peerNamespace?: number): Message {
   const end = defined({ name: peer, namespace: peerNamespace });
@@ -106,8 +106,8 @@ export function newVeth(name: string, peer: string, peerNamespace?: number): Mes
 }
 
 /**
- * Changes an interface: sets it up or down, renames it (older kernels: only while it is down), or moves
- * it to the namespace of a descriptor, where it may get another index.
+ * Changes an interface: sets it up or down, renames it (older kernels: only while it is down), or
+ * moves it to the namespace of a descriptor, where it may get another index.
  */
 export function setLink(
   index: number,

@@ -70,7 +70,7 @@ export interface Route {
   readonly table: number;
   /** RTPROT_*: who made it. 0 in `deleteRoute` matches any. */
   readonly protocol: number;
-  /** Absent for the default route. */
+  /** Absent for the default route; a prefix of length 0 says the same. */
   readonly destination?: Prefix;
   /** The source a packet must have (IPv6 source-specific routing). */
   readonly source?: Prefix;
@@ -216,11 +216,11 @@ export function getRoute(query: RouteQuery): Message {
     to.bytes(RTA_DST, query.destination);
     if (query.source !== undefined) to.bytes(RTA_SRC, query.source);
     if (query.iif !== undefined) to.u32(RTA_IIF, query.iif);
-    if (query.oif !== undefined) to.u32(RTA_OIF, query.oif);
     if (query.mark !== undefined) to.u32(RTA_MARK, query.mark);
     if (query.uid !== undefined) to.u32(RTA_UID, query.uid);
     if (query.protocol !== undefined) to.u8(RTA_IP_PROTO, query.protocol);
     if (query.sourcePort !== undefined) to.be16(RTA_SPORT, query.sourcePort);
     if (query.destinationPort !== undefined) to.be16(RTA_DPORT, query.destinationPort);
+    if (query.oif !== undefined) to.u32(RTA_OIF, query.oif);
   });
 }

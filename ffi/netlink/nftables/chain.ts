@@ -51,12 +51,12 @@ export function newChain(chain: Chain): Message {
     to.cstring(NFTA_CHAIN_TABLE, chain.table);
     to.cstring(NFTA_CHAIN_NAME, chain.name);
     if (base === undefined) return;
+    to.cstring(NFTA_CHAIN_TYPE, base.type);
+    to.be32(NFTA_CHAIN_POLICY, base.policy);
     to.nest(NFTA_CHAIN_HOOK | NLA_F_NESTED, () => {
       to.be32(NFTA_HOOK_HOOKNUM, base.hook);
       to.be32(NFTA_HOOK_PRIORITY, base.priority);
     });
-    to.be32(NFTA_CHAIN_POLICY, base.policy);
-    to.cstring(NFTA_CHAIN_TYPE, base.type);
   });
 }
 

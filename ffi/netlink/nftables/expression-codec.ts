@@ -73,8 +73,8 @@ const encoders: { readonly [Each in Kind]: (to: Writer, expression: Of<Each>) =>
     writeData(to, NFTA_CMP_DATA, data);
   },
   counter(to, { packets, bytes }) {
-    to.be64(NFTA_COUNTER_BYTES, bytes);
-    to.be64(NFTA_COUNTER_PACKETS, packets);
+    if (bytes !== 0n) to.be64(NFTA_COUNTER_BYTES, bytes);
+    if (packets !== 0n) to.be64(NFTA_COUNTER_PACKETS, packets);
   },
   ct(to, { key, dreg }) {
     to.be32(NFTA_CT_KEY, key);
@@ -164,8 +164,8 @@ const decoders: Readonly<Record<string, (from: Attributes) => Expression | undef
   counter(from) {
     return {
       kind: "counter",
-      packets: required(from.be64(NFTA_COUNTER_PACKETS), "NFTA_COUNTER_PACKETS"),
-      bytes: required(from.be64(NFTA_COUNTER_BYTES), "NFTA_COUNTER_BYTES"),
+      packets: from.be64(NFTA_COUNTER_PACKETS) ?? 0n,
+      bytes: from.be64(NFTA_COUNTER_BYTES) ?? 0n,
     };
   },
   ct(from) {
@@ -232,7 +232,8 @@ const decoders: Readonly<Record<string, (from: Attributes) => Expression | undef
     };
   },
   socket(from) {
-    if (from.has(NFTA_SOCKET_LEVEL)) return;
+    // The level of a control group; nft writes 0 for the other keys.
+    if (from.be32(NFTA_SOCKET_LEVEL)) return;
     return {
       kind: "socket",
       key: required(from.be32(NFTA_SOCKET_KEY), "NFTA_SOCKET_KEY"),

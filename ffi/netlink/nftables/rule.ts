@@ -51,8 +51,8 @@ export function newFirewallRule(rule: FirewallRule): Message {
     to.cstring(NFTA_RULE_TABLE, rule.table);
     to.cstring(NFTA_RULE_CHAIN, rule.chain);
     if (rule.position !== undefined) to.be64(NFTA_RULE_POSITION, rule.position);
-    if (rule.comment !== undefined) to.bytes(NFTA_RULE_USERDATA, encodeComment(rule.comment));
     to.nest(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, () => writeExpressions(to, rule.expressions));
+    if (rule.comment !== undefined) to.bytes(NFTA_RULE_USERDATA, encodeComment(rule.comment));
   });
 }
 
