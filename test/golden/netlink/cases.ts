@@ -140,12 +140,12 @@ const routeCases: Case[] = [
     ],
   },
   {
-    command: "ip route get 192.0.2.9 oif veth0 uid 7 ipproto udp sport 53 dport 54",
+    command: "ip route get 192.0.2.9 oif veth0 uid 0 ipproto udp sport 53 dport 54",
     messages: [
       getRoute({
         destination: ip("192.0.2.9"),
         oif: 2,
-        uid: 7,
+        uid: 0,
         protocol: IPPROTO_UDP,
         sourcePort: 53,
         destinationPort: 54,
@@ -178,11 +178,11 @@ const ruleCases: Case[] = [
     ],
   },
   {
-    command: "ip rule add uidrange 1-2 ipproto tcp sport 7 dport 80-90 table 100",
+    command: "ip rule add uidrange 0-0 ipproto tcp sport 7 dport 80-90 table 100",
     messages: [
       newRule({
         family: AF_INET,
-        uids: [1, 2],
+        uids: [0, 0],
         ipProtocol: IPPROTO_TCP,
         sourcePorts: [7, 7],
         destinationPorts: [80, 90],
@@ -294,14 +294,16 @@ const [tcp, udp] = [nft.protocol(IPPROTO_TCP), nft.protocol(IPPROTO_UDP)];
 
 const firewallCases: Case[] = [
   ruleCase(
-    'iifname "veth0" ip daddr 8.8.8.8 tcp dport 80 counter meta mark set meta mark & 0xfffffffe | 0x1',
+    'iifname "veth0" ip daddr 8.8.8.8 tcp dport 80 counter ' +
+      "meta mark set meta mark & 0xfffffffe | 0x1",
     nft.inputInterface("veth0"),
     [...v4, ...nft.address("destination", prefix("8.8.8.8/32"))],
     [...tcp, ...nft.ports("destination", [80, 80])],
     [counter(), ...nft.setMark(1, 1)],
   ),
   ruleCase(
-    'iifname "veth0" ip6 daddr 2001:db8::9 tcp dport 80 counter meta mark set meta mark & 0xfffffffe | 0x1 comment "the twin"',
+    'iifname "veth0" ip6 daddr 2001:db8::9 tcp dport 80 counter ' +
+      'meta mark set meta mark & 0xfffffffe | 0x1 comment "the twin"',
     nft.inputInterface("veth0"),
     [...v6, ...nft.address("destination", prefix("2001:db8::9/128"))],
     [...tcp, ...nft.ports("destination", [80, 80])],
