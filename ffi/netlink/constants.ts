@@ -221,6 +221,7 @@ export const NFTA_SET_FLAGS = 3;
 export const NFTA_SET_KEY_TYPE = 4;
 export const NFTA_SET_KEY_LEN = 5;
 export const NFTA_SET_ID = 10;
+export const NFTA_SET_USERDATA = 13;
 export const NFTA_SET_HANDLE = 16;
 export const NFT_SET_ELEM_INTERVAL_END = 0x1;
 export const NFTA_SET_ELEM_KEY = 1;

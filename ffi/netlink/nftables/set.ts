@@ -27,6 +27,7 @@ import {
   NFTA_SET_KEY_TYPE,
   NFTA_SET_NAME,
   NFTA_SET_TABLE,
+  NFTA_SET_USERDATA,
   NLA_F_NESTED,
   NLM_F_CREATE,
   NLM_F_DUMP,
@@ -56,6 +57,8 @@ export interface NamedSet extends SetReference {
   readonly keyType: number;
   /** In bytes: 4 for IPv4, 16 for IPv6, 2 for ports. */
   readonly keyLength: number;
+  /** The keys are in host order, as those of interface names: nft has to be told to show them. */
+  readonly hostOrder?: true;
   /** NFT_SET_*; absent for none. */
   readonly flags?: number;
   /** The kernel's number of it, in dumps. */
@@ -89,6 +92,7 @@ export function newSet(set: NamedSet): Message {
     to.be32(NFTA_SET_KEY_LEN, set.keyLength);
     // The kernel refuses a set without an id.
     to.be32(NFTA_SET_ID, set.id ?? 0);
+    if (set.hostOrder) to.bytes(NFTA_SET_USERDATA, hostOrderKeys);
   });
 }
 
@@ -121,8 +125,16 @@ export function decodeSet(body: Uint8Array): NamedSet {
     keyType: required(attributes.be32(NFTA_SET_KEY_TYPE), "NFTA_SET_KEY_TYPE"),
     keyLength: required(attributes.be32(NFTA_SET_KEY_LEN), "NFTA_SET_KEY_LEN"),
     id: attributes.be32(NFTA_SET_ID) || undefined,
+    hostOrder: tellsHostOrder(attributes.bytes(NFTA_SET_USERDATA)) ? (true as const) : undefined,
     handle: attributes.be64(NFTA_SET_HANDLE),
   });
+}
+
+/** User data as nft(8) writes it: NFTNL_UDATA_SET_KEYBYTEORDER, 4 bytes, BYTEORDER_HOST_ENDIAN. */
+const hostOrderKeys = Uint8Array.of(0, 4, 1, 0, 0, 0);
+
+function tellsHostOrder(userData: Uint8Array | undefined): boolean {
+  return userData !== undefined && hostOrderKeys.every((byte, i) => byte === userData[i]);
 }
 
 /** Adds elements, in as many messages as they need. */
