@@ -29,6 +29,7 @@ export class EventLoop {
   private readonly change = new EpollEvents(1);
   private readonly handlers: (Handler | undefined)[] = [];
   private readonly generations: number[] = [];
+  private deferred: (() => void)[] = [];
   private running = false;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
@@ -67,6 +68,11 @@ export class EventLoop {
     sys.close(fd);
   }
 
+  /** Runs `callback` in the next turn, after whatever is ready by then. */
+  defer(callback: () => void): void {
+    this.deferred.push(callback);
+  }
+
   /** Turns until `stop`. */
   run(): void {
     this.running = true;
@@ -82,7 +88,7 @@ export class EventLoop {
   private turn(): void {
     this.onTurn();
     if (!this.running) return;
-    const timeout = this.timers.delay(performance.now());
+    const timeout = this.deferred.length > 0 ? 0 : this.timers.delay(performance.now());
     const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, timeout);
     this.now = performance.now();
     if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
@@ -92,6 +98,13 @@ export class EventLoop {
       this.handlers[fd]?.onReady(this.ready.mask(i));
     }
     this.timers.advance(this.now);
+    if (this.deferred.length > 0) this.runDeferred();
+  }
+
+  private runDeferred(): void {
+    const callbacks = this.deferred;
+    this.deferred = [];
+    for (const callback of callbacks) callback();
   }
 
   private forget(fd: Fd): void {

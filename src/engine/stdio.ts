@@ -10,7 +10,6 @@ import type { NativeBuffer } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { EventLoop, Handler } from "./loop.ts";
-import { Timer } from "./timers.ts";
 
 const STDIN = 0 as Fd;
 const STDOUT = 1 as Fd;
@@ -22,8 +21,8 @@ const PIPE_BUF = 4096;
 export class StandardInput implements Handler {
   private readonly loop: EventLoop;
   private readonly onInput: () => void;
-  private readonly soon = new Timer(() => this.wanted && this.onInput());
   private wanted = false;
+  private deferred = false;
   private watchable = true;
 
   constructor(loop: EventLoop, onInput: () => void) {
@@ -41,21 +40,30 @@ export class StandardInput implements Handler {
       this.watchable = this.loop.add(STDIN, EPOLLIN, this) >= 0;
     }
     this.wanted = true;
-    if (!this.watchable) this.loop.timers.arm(this.soon, 0);
+    if (!this.watchable) this.defer();
   }
 
   rest(): void {
     if (!this.wanted) return;
     this.wanted = false;
     if (this.watchable) this.loop.remove(STDIN);
-    this.loop.timers.disarm(this.soon);
   }
 
   /** Reads into `buffer` from `offset`: bytes, 0 at the end. A closed standard input has ended. */
   read(buffer: NativeBuffer, offset: number): number {
     const count = sys.read(STDIN, buffer.address + offset, buffer.size - offset);
-    if (this.wanted && !this.watchable) this.loop.timers.arm(this.soon, 0);
+    if (this.wanted && !this.watchable) this.defer();
     return count === -EBADF ? 0 : count;
+  }
+
+  /** What epoll cannot watch is read once a turn, so that the other side gets its turns too. */
+  private defer(): void {
+    if (this.deferred) return;
+    this.deferred = true;
+    this.loop.defer(() => {
+      this.deferred = false;
+      if (this.wanted) this.onInput();
+    });
   }
 }
 

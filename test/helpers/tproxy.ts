@@ -1,0 +1,138 @@
+/** The program under test, as a user starts it: the built executable if there is one. */
+
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "..", "..");
+const executable = join(root, "dist", "tproxy");
+
+/** The command line that starts tproxy. `bun run test` builds first, so that this is the build. */
+export const tproxy: readonly string[] = existsSync(executable)
+  ? [executable]
+  : [process.execPath, join(root, "src", "main.ts")];
+
+/** A finished run. */
+export interface Run {
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A running tproxy whose output can be waited for. */
+export interface Running {
+  readonly pid: number;
+  /** Everything on standard output so far. */
+  stdout(): string;
+  stderr(): string;
+  /** Settles with the match as soon as standard output has one; fails if the process ends first. */
+  until(pattern: RegExp): Promise<RegExpMatchArray>;
+  write(text: string | Uint8Array): void;
+  endInput(): void;
+  kill(signal: NodeJS.Signals): void;
+  finished(): Promise<Run>;
+}
+
+export interface StartOptions {
+  readonly env?: Record<string, string>;
+  readonly cwd?: string;
+  /** Put in front of the command line: `setpriv …`, `unshare …`. */
+  readonly prefix?: readonly string[];
+}
+
+/** Starts tproxy with open standard input. */
+export function start(args: readonly string[], options: StartOptions = {}): Running {
+  const child = Bun.spawn([...(options.prefix ?? []), ...tproxy, ...args], {
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "pipe",
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: { ...process.env, NO_COLOR: "1", ...options.env },
+  });
+  const output = { stdout: "", stderr: "" };
+  const waiting = new Set<() => void>();
+  const read = async (name: "stdout" | "stderr") => {
+    const decoder = new TextDecoder();
+    for await (const chunk of child[name]) {
+      output[name] += decoder.decode(chunk, { stream: true });
+      for (const wake of waiting) wake();
+    }
+  };
+  const drained = Promise.all([read("stdout"), read("stderr")]);
+  let ended = false;
+  void drained.then(() => {
+    ended = true;
+    for (const wake of waiting) wake();
+  });
+  return {
+    pid: child.pid,
+    stdout: () => output.stdout,
+    stderr: () => output.stderr,
+    until: (pattern) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const match = output.stdout.match(pattern);
+          if (match === null && !ended) return;
+          waiting.delete(look);
+          if (match !== null) resolve(match);
+          else reject(new Error(`no ${pattern} in ${JSON.stringify(output)}`));
+        };
+        waiting.add(look);
+        look();
+      }),
+    write: (text) => {
+      child.stdin.write(text);
+      child.stdin.flush();
+    },
+    endInput: () => {
+      child.stdin.end();
+    },
+    kill: (signal) => child.kill(signal),
+    finished: async () => {
+      await child.exited;
+      await drained;
+      return { status: child.exitCode, signal: child.signalCode, ...output };
+    },
+  };
+}
+
+/** Runs tproxy to its end with `input` as standard input. */
+export function run(
+  args: readonly string[],
+  options: StartOptions & { input?: string | Uint8Array } = {},
+): Promise<Run> {
+  const running = start(args, options);
+  if (options.input !== undefined) running.write(options.input);
+  running.endInput();
+  return running.finished();
+}
+
+/** Starts `listen` with these arguments and waits for its first address; the port of it. */
+export async function listening(
+  args: readonly string[],
+  options: StartOptions = {},
+): Promise<{ server: Running; port: number }> {
+  const server = start(["listen", ...args], options);
+  const [, port] = await server.until(/\[\+\] Bound to \w+:\/\/\S+:(\d+)\n/);
+  return { server, port: Number(port) };
+}
+
+/** What the descriptors of a process are: `socket:[123]`, `/dev/null`, … */
+export function descriptors(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Waits until `condition` holds; fails after a generous time, naming `what`. */
+export async function eventually(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 15_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`never: ${what}`);
+    await Bun.sleep(5);
+  }
+}
