@@ -1,0 +1,76 @@
+import { expect, test } from "bun:test";
+import { EFD_NONBLOCK, EPOLLIN, SOCK_STREAM } from "../../../ffi/constants.ts";
+import { check, EBADF, EEXIST } from "../../../ffi/errno.ts";
+import * as sys from "../../../ffi/sys.ts";
+import type { Fd } from "../../../ffi/types.ts";
+import { EventLoop } from "../../../src/engine/loop.ts";
+import { Timer } from "../../../src/engine/timers.ts";
+import { boundSocket } from "../../helpers/sockets.ts";
+
+const signalled = () => check(sys.eventfd(1, EFD_NONBLOCK), "eventfd") as Fd;
+
+test("an event for a descriptor that was closed in the same turn is dropped", () => {
+  const loop = new EventLoop();
+  const log: string[] = [];
+  // Both are ready; whichever comes first closes the other, whose number is then taken anew.
+  const fds = [signalled(), signalled()];
+  let reused: Fd | undefined;
+  fds.forEach((fd, index) => {
+    loop.add(fd, EPOLLIN, {
+      onReady: () => {
+        log.push("first generation");
+        loop.close(fds[1 - index] as Fd);
+        reused = signalled();
+        loop.add(reused, EPOLLIN, {
+          onReady: () => {
+            log.push("second generation");
+            loop.stop();
+          },
+        });
+        loop.remove(fd);
+      },
+    });
+  });
+  loop.run();
+  expect(fds).toContain(reused as Fd);
+  // The stale event of the closed descriptor reached neither handler.
+  expect(log).toEqual(["first generation", "second generation"]);
+  for (const fd of new Set([...fds, reused as Fd])) sys.close(fd);
+});
+
+test("a removed descriptor stays open and silent, and can be added again", () => {
+  const loop = new EventLoop();
+  const fd = signalled();
+  let ready = 0;
+  const handler = { onReady: () => ++ready };
+  loop.add(fd, EPOLLIN, handler);
+  loop.remove(fd);
+  loop.timers.arm(new Timer(() => loop.add(fd, EPOLLIN, { onReady: () => loop.stop() })), loop.now);
+  loop.run();
+  expect(ready).toBe(0);
+  expect(sys.eventfdDrain(fd)).toBe(8);
+  loop.close(fd);
+});
+
+test("deferred work runs in the next turn, before the loop sleeps", () => {
+  const loop = new EventLoop();
+  const order: number[] = [];
+  loop.defer(() => {
+    order.push(1);
+    loop.defer(() => {
+      order.push(2);
+      loop.stop();
+    });
+  });
+  loop.run();
+  expect(order).toEqual([1, 2]);
+});
+
+test("what epoll cannot watch is answered as an errno, not thrown", () => {
+  const loop = new EventLoop();
+  const listener = boundSocket(SOCK_STREAM) as Fd;
+  expect(loop.add(listener, EPOLLIN, { onReady() {} })).toBe(0);
+  expect(loop.add(listener, EPOLLIN, { onReady() {} })).toBe(-EEXIST);
+  loop.close(listener);
+  expect(loop.add(listener, EPOLLIN, { onReady() {} })).toBe(-EBADF);
+});
