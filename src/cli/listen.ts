@@ -31,7 +31,10 @@ const fields = object({
     argument(schemedEndpointValue({ portZero: true }), {
       description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for every IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
     }),
-    { min: 1 },
+    {
+      min: 1,
+      errors: { tooFew: prose`An address is missing: give [ADDR]:PORT, such as ${":80"}` },
+    },
   ),
   tcp: withDefault(
     flag("--tcp", { description: prose`Accept TCP connections: the default.` }),

@@ -11,7 +11,10 @@ import { CommandError, UsageError } from "./failure.ts";
 import { listenCommand, runListen } from "./listen.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
 
-const parser = or(bindCommand, listenCommand, routesCommand);
+const commandNames = ["bind", "listen", "routes"];
+const parser = or(bindCommand, listenCommand, routesCommand, {
+  errors: { noMatch: message`A command is missing: give bind, listen, routes or demo` },
+});
 
 /** Thrown by the argument parser's exit hook, which must not return. */
 class Exit {
@@ -49,13 +52,15 @@ function parse(args: readonly string[], output: Output) {
       ["sudo tproxy listen :80", "see who connects, and which address they asked for"],
       ["tproxy listen --help", "more of one command"],
     ]),
+    usageLine: [{ type: "literal", value: "COMMAND" }, { type: "ellipsis" }],
+    termWidth: "auto",
     help: "both",
     version: { value: versionText(), option: true },
     completion: "command",
     aboveError: "none",
     errorExitCode: exitStatus.usage,
     stdout: (text) => output.stdout(`${text}\n`),
-    stderr: (text) => output.stderr(oneLine(text)),
+    stderr: (text) => output.stderr(errorLine(text, args)),
     onExit: (status) => {
       throw new Exit(status);
     },
@@ -77,11 +82,22 @@ function carryOut(
   }
 }
 
-/** The argument parser's error in the form of all others: one line, our name in front. */
-function oneLine(text: string): string {
+/**
+ * The argument parser's error in the form of all others: one line, our name in front, and behind
+ * it where to read what would be accepted, unless that has been said. Empty for the help page that
+ * the parser shows after some of its errors.
+ */
+function errorLine(text: string, args: readonly string[]): string {
+  if (!text.startsWith("Error: ")) return "";
+  // What the user wrote is quoted; the option or argument that the line begins with is not.
   const line = text
-    .replace(/^Error: /, "")
+    .slice("Error: ".length)
+    .replace(/^`([^`]*)`/, "$1")
+    .replaceAll("`", '"')
     .replace(/\s+/g, " ")
     .trim();
-  return `tproxy: ${line}\n`;
+  const name = args[0] !== undefined && commandNames.includes(args[0]) ? ` ${args[0]}` : "";
+  const hint = `; "tproxy${name} --help" says what is accepted`;
+  const isSaid = /give |mean |Available/.test(line);
+  return `tproxy: ${line.replace(/\.$/, "")}${isSaid ? "" : hint}\n`;
 }

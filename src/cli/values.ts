@@ -9,12 +9,7 @@ import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
-import {
-  type Endpoint,
-  type EndpointOptions,
-  formatEndpoint,
-  parseEndpoint,
-} from "../net/endpoint.ts";
+import type { EndpointOptions } from "../net/endpoint.ts";
 import { parseInterfaceName } from "../net/interface.ts";
 import { formatMark, fullMask, type MaskedMark, parseMark } from "../net/mark.ts";
 import { formatPortRange, type PortRange, parsePort, parsePortRange } from "../net/port.ts";
@@ -55,16 +50,6 @@ function makeValue<T>({ parse, ...rest }: ValueOf<T>): Value<T> {
 /** An error text as a message of @optique, which would quote it otherwise. */
 function plain(error: string): Message {
   return message`${text(error)}`;
-}
-
-/** `ADDRESS:PORT`, as `parseEndpoint` reads it. */
-export function endpointValue(options: EndpointOptions & { metavar?: NonEmptyString } = {}) {
-  return makeValue<Endpoint>({
-    metavar: options.metavar ?? (options.addressRequired ? "ADDR:PORT" : "[ADDR]:PORT"),
-    placeholder: { address: undefined, port: 1 as Port },
-    parse: (input) => parseEndpoint(input, options),
-    format: formatEndpoint,
-  });
 }
 
 /** `ADDRESS:PORT` with an optional `tcp://` or `udp://` in front of it. */

@@ -1,0 +1,169 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { version } from "../../package.json" with { type: "json" };
+import { run, type StartOptions, tproxy } from "../helpers/tproxy.ts";
+
+const isRoot = process.getuid?.() === 0;
+const commands = ["bind", "listen", "routes", "demo"];
+
+describe("help and version", () => {
+  test("--help names every command and ends with status 0", async () => {
+    const { stdout, stderr, status } = await run(["--help"]);
+    for (const command of [...commands, "completion"]) expect(stdout).toContain(`\n  ${command} `);
+    expect(stdout).toContain("Examples:");
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+  });
+
+  test.each(commands)("%s --help has examples, and help %s is the same", async (command) => {
+    const { stdout, status } = await run([command, "--help"]);
+    expect(stdout).toContain(`Usage: tproxy ${command}`);
+    expect(stdout).toMatch(new RegExp(`Examples:\n.*tproxy ${command}`));
+    expect(status).toBe(0);
+    expect((await run(["help", command])).stdout).toBe(stdout);
+  });
+
+  test("--version says version, commit, Bun, libc and architecture in one line", async () => {
+    const { stdout, status } = await run(["--version"]);
+    expect(stdout).toMatch(
+      /^tproxy \S+ \(commit \S+, Bun \d+\.\d+\.\d+, (glibc \d+\.\d+|musl), built for linux-(x64|arm64)(-musl)?\)\n$/,
+    );
+    expect(stdout).toContain(`tproxy ${version} `);
+    expect(status).toBe(0);
+  });
+
+  test("a pipe that closes early is no accident", async () => {
+    const shell = Bun.spawn(["sh", "-c", `${tproxy.join(" ")} listen --help | head -n 1`], {
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    expect(await shell.exited).toBe(0);
+    expect(await new Response(shell.stderr).text()).toBe("");
+  });
+});
+
+describe("completion", () => {
+  const shells = { bash: ["bash", "-n"], zsh: ["zsh", "-n"], fish: ["fish", "--no-execute"] };
+  for (const [shell, check] of Object.entries(shells)) {
+    const has = Bun.which(shell) !== null;
+    test.skipIf(!has)(
+      `${shell} accepts its script${has ? "" : ` (no ${shell} here)`}`,
+      async () => {
+        const { stdout, status } = await run(["completion", shell]);
+        expect(status).toBe(0);
+        expect(stdout).toContain("tproxy");
+        const checked = Bun.spawn(check, { stdin: new Blob([stdout]), stderr: "pipe" });
+        expect(await new Response(checked.stderr).text()).toBe("");
+        expect(await checked.exited).toBe(0);
+      },
+    );
+  }
+
+  test("it knows commands, options and the words of an option", async () => {
+    const offered = async (...words: string[]) => {
+      return (await run(["completion", "bash", ...words])).stdout;
+    };
+    expect(await offered("li")).toContain("listen");
+    expect(await offered("listen", "--ec")).toContain("--echo");
+    expect(await offered("routes", "--dialect", "n")).toContain("nft");
+  });
+});
+
+describe("nonsense", () => {
+  const table: [args: string[], names: RegExp][] = [
+    [[], /A command is missing: give bind, listen, routes/],
+    [["lisen"], /"lisen".*[Dd]id you mean "listen"/],
+    [["listen"], /An address is missing: give \[ADDR\]:PORT/],
+    [["listen", ":80", "--wat"], /"--wat"; "tproxy listen --help" says what is accepted/],
+    [["listen", "8.8.8.8"], /"8\.8\.8\.8" has no port: give ADDRESS:PORT/],
+    [["listen", "010.1.1.1:80"], /"010\.1\.1\.1:80" is not ADDRESS:PORT/],
+    [["listen", ":65536"], /"65536" is not a port: give a number from 0 to 65535/],
+    [["listen", ":80", "--max", "-1"], /"-1"/],
+    [["listen", ":80", "--max", "1e3"], /--max: "1e3" is not accepted: give a number from 1/],
+    [["listen", ":80", "--timeout", "5"], /--timeout: "5" has no unit: give "5s"/],
+    [["listen", ":80", "--echo", "--discard"], /--echo and --discard: give one of them/],
+    [["listen", ":80", "--reply-file", "/nope"], /--reply-file "\/nope" cannot be read/],
+    [["listen", ":80", "--max", "1", "--workers", "2"], /--max counts in one worker/],
+    [["bind"], /\[ADDR\]:PORT/],
+    [["bind", "8.8.8.8:80", "--to", "nowhere"], /"nowhere" is not HOST:PORT: give/],
+    [["bind", "8.8.8.8:80", "--to", "[::1]:80"], /two addresses of one family/],
+    [["bind", "8.8.8.8:80", "--send", "x"], /--send needs somewhere to send to: give --to/],
+    [["bind", "tcp://8.8.8.8:80", "--to", "udp://1.1.1.1:1"], /give one of --tcp and --udp/],
+    [["bind", "8.8.8.8:80", "--mark", "0x1ffffffff"], /"0x1ffffffff" is not a .*mark: give/],
+    [["bind", "8.8.8.8:80", "--device", "a/b"], /"a\/b"/],
+    [["routes"], /--print/],
+    [["routes", "--print", "--dst", "8.8.8.8/33"], /"8\.8\.8\.8\/33"/],
+    [["routes", "--print", "--dst", "$(reboot)"], /"\$\(reboot\)"/],
+    [["completion", "tcsh"], /"tcsh"/],
+  ];
+  test.each(table)("%p is refused in one line with status 2", async (args, names) => {
+    const { status, stdout, stderr } = await run(args);
+    expect(stderr).toMatch(names);
+    expect(stderr).toMatch(/^tproxy[^\n]*\n$/);
+    expect(stdout).toBe("");
+    expect(status).toBe(2);
+  });
+
+  test("whatever is given, the status is 2 and the message one line", async () => {
+    const word = fc.oneof(
+      fc.constantFrom("bind", "listen", "routes", "--to", "--max", "--print", "--mark", "--dst"),
+      fc.string({ unit: "binary", maxLength: 12 }).filter((text) => !text.includes("\0")),
+    );
+    // The last word can begin no command, option, address or number.
+    const args = fc.tuple(
+      fc.array(word, { maxLength: 4 }),
+      fc.constantFrom("\x1b[2J", "--=", "%s%n"),
+    );
+    await fc.assert(
+      fc.asyncProperty(args, async ([words, last]) => {
+        const { status, stderr } = await run([...words.filter((text) => text !== "--"), last]);
+        expect(stderr).toMatch(/^tproxy[^\n\x1b]*\n$/);
+        expect(status).toBe(2);
+      }),
+      { numRuns: 25 },
+    );
+  }, 60_000);
+});
+
+describe("without privileges", () => {
+  const canDrop = !isRoot || Bun.which("setpriv") !== null;
+  // An ordinary user: no capabilities, and none to be had.
+  const options: StartOptions = isRoot
+    ? {
+        prefix: [
+          ...["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+          ...["--bounding-set=-all", "--inh-caps=-all", "--"],
+        ],
+      }
+    : {};
+  const dropped = test.skipIf(!canDrop);
+  const missing =
+    /^tproxy: Cannot bind \S+: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, and this process has neither: .*sudo.*unshare -Urn.*\n$/;
+
+  dropped.each([
+    ["bind", "8.8.8.8:8080"],
+    ["bind", "8.8.8.8:8080", "--to", "127.0.0.1:9", "--send", "x"],
+    ["bind", "--tcp", "8.8.8.8:8080"],
+    ["listen", "127.0.0.1:0"],
+    ["listen", "--udp", "127.0.0.1:0"],
+  ])("%s %s %s says which capability is missing", async (...args) => {
+    const { status, stderr, stdout } = await run(args.filter(Boolean), options);
+    expect(stderr).toMatch(missing);
+    expect(stdout).toBe("");
+    expect(status).toBe(1);
+  });
+
+  dropped("a low port and a device say theirs", async () => {
+    const low = await run(["listen", "--no-transparent", "127.0.0.1:80"], options);
+    expect(low.stderr).toMatch(/ports below \d+ need CAP_NET_BIND_SERVICE.*choose a port from/);
+    const marked = await run(["bind", "--no-transparent", "127.0.0.1:0", "--mark", "1"], options);
+    expect(marked.stderr).toMatch(/SO_MARK needs CAP_NET_ADMIN or CAP_NET_RAW/);
+    expect([low.status, marked.status]).toEqual([1, 1]);
+  });
+
+  dropped("what needs none works", async () => {
+    expect((await run(["routes", "--print"], options)).status).toBe(0);
+    const held = ["bind", "--no-transparent", "127.0.0.1:0", "--timeout", "1ms"];
+    expect((await run(held, options)).status).toBe(0);
+  });
+});
