@@ -4,8 +4,15 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { decodeAddress, newAddress } from "../../ffi/netlink/address.ts";
-import { NFT_SET_ELEM_INTERVAL_END } from "../../ffi/netlink/constants.ts";
+import {
+  NFT_SET_ELEM_INTERVAL_END,
+  NFTA_RULE_CHAIN,
+  NFTA_RULE_HANDLE,
+  NFTA_RULE_TABLE,
+  NFTA_RULE_USERDATA,
+} from "../../ffi/netlink/constants.ts";
 import { decodeLink, newLink } from "../../ffi/netlink/link.ts";
+import { nftMessage } from "../../ffi/netlink/nftables/batch.ts";
 import { decodeChain, newChain } from "../../ffi/netlink/nftables/chain.ts";
 import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import { counterOf, decodeFirewallRule, newFirewallRule } from "../../ffi/netlink/nftables/rule.ts";
@@ -332,6 +339,17 @@ describe("intervals", () => {
     );
   });
 
+  test("that touch, as other programs may make them", () => {
+    const [one, two, three] = [Uint8Array.of(1), Uint8Array.of(2), Uint8Array.of(3)];
+    const elements = [{ key: one }, { key: two, flags: 1 }, { key: two }, { key: three, flags: 1 }];
+    const expected = [
+      { first: one, last: one },
+      { first: two, last: two },
+    ];
+    expect(elementRanges(elements)).toEqual(expected);
+    expect(elementRanges(elements.toReversed())).toEqual(expected);
+  });
+
   test("at both ends of the space", () => {
     const all = { first: new Uint8Array(4), last: new Uint8Array(4).fill(255) };
     expect(intervalElements([all])).toEqual([{ key: all.first }]);
@@ -343,6 +361,28 @@ describe("intervals", () => {
     const [one, two] = [Uint8Array.of(1), Uint8Array.of(2)];
     expect(() => elementRanges([{ key: one }, { key: two }])).toThrow(WireError);
     expect(() => elementRanges([{ key: one, flags: 1 }])).toThrow(WireError);
+  });
+});
+
+describe("what the kernel adds", () => {
+  /** A rule as a dump has it: with its handle, and user data of any program. */
+  function dumped(userData: string) {
+    const { body } = nftMessage("", 0, 0, 1, (to) => {
+      to.cstring(NFTA_RULE_TABLE, "t");
+      to.cstring(NFTA_RULE_CHAIN, "c");
+      to.be64(NFTA_RULE_HANDLE, 7n);
+      to.bytes(NFTA_RULE_USERDATA, Uint8Array.fromHex(userData));
+    });
+    return decodeFirewallRule(body);
+  }
+
+  test("handles, and comments among other user data", () => {
+    const rule = { family: 1, table: "t", chain: "c", expressions: [], handle: 7n };
+    expect(dumped("0003686900")).toStrictEqual({ ...rule, comment: "hi" });
+    expect(dumped("0502aabb0003686900")).toStrictEqual({ ...rule, comment: "hi" });
+    for (const hex of ["", "00", "0009686900", "0502aabb"]) {
+      expect(dumped(hex)).toStrictEqual(rule);
+    }
   });
 });
 
