@@ -9,6 +9,7 @@ import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { listenCommand, runListen } from "./listen.ts";
+import { escapeControls } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
 
 const commandNames = ["bind", "listen", "routes"];
@@ -90,8 +91,7 @@ function carryOut(
 function errorLine(text: string, args: readonly string[]): string {
   if (!text.startsWith("Error: ")) return "";
   // What the user wrote is quoted; the option or argument that the line begins with is not.
-  const line = text
-    .slice("Error: ".length)
+  const line = escapeControls(text.slice("Error: ".length))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
     .replace(/\s+/g, " ")

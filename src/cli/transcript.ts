@@ -5,6 +5,7 @@
 
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { WorkerEvent } from "../engine/protocol.ts";
+import { printable } from "./printable.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
 export interface Transcript {
@@ -99,22 +100,4 @@ export function payload(bytes: Uint8Array): Record<string, unknown> {
   } catch {
     return { bytes: bytes.length, base64: Buffer.from(bytes).toString("base64") };
   }
-}
-
-/**
- * Received bytes for a terminal: UTF-8, line ends as they are, and every other control character
- * escaped, since a peer must not be able to drive the reader's terminal. Ends with a newline.
- */
-export function printable(bytes: Uint8Array): string {
-  if (bytes.length === 0) return "";
-  const text = new TextDecoder()
-    .decode(bytes)
-    .replace(/\r\n/g, "\n")
-    .replace(/[^\n\t\P{C}]/gu, escaped);
-  return text.endsWith("\n") ? text : `${text}\n`;
-}
-
-function escaped(character: string): string {
-  const code = character.codePointAt(0) as number;
-  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
 }

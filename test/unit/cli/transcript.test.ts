@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { JsonTranscript, payload, printable, TextTranscript } from "../../../src/cli/transcript.ts";
+import { printable } from "../../../src/cli/printable.ts";
+import { JsonTranscript, payload, TextTranscript } from "../../../src/cli/transcript.ts";
 import type { WorkerEvent } from "../../../src/engine/protocol.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
