@@ -1,7 +1,7 @@
 /** `tproxy routes`: the commands that bring packets for other hosts to a listener on this one. */
 
 import { object } from "@optique/core/constructs";
-import { commandLine, lineBreak, type Message, optionName, text } from "@optique/core/message";
+import { optionName } from "@optique/core/message";
 import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag, option } from "@optique/core/primitives";
@@ -11,6 +11,8 @@ import { makePlan, type Plan } from "../routing/plan.ts";
 import { renderIptables } from "../routing/text/iptables.ts";
 import { renderJson } from "../routing/text/json.ts";
 import { renderNft } from "../routing/text/nft.ts";
+import { examplesFooter } from "./examples.ts";
+import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
 import {
   cidrValue,
@@ -96,17 +98,12 @@ const fields = object({
   undo: withDefault(flag("--undo", { description: prose`Print the exact inverse.` }), false),
 });
 
-const examples: readonly (readonly [string, string])[] = [
+const footer = examplesFooter([
   ["tproxy routes --print", "tcp to 8.8.8.8 through lo, in three commands"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 | sudo sh", "apply it at once"],
   ["tproxy routes --print --dport 80,443 --to-port 50080 --dialect nft", "TPROXY to one port"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 --undo | sudo sh", "take it back"],
-];
-
-const footer: Message = [
-  text("Examples:"),
-  ...examples.flatMap(([line, what]) => [lineBreak(), commandLine(line), text(`  ${what}`)]),
-];
+]);
 
 /** The command `routes` for the argument parser. */
 export const routesCommand = command("routes", fields, {
@@ -115,7 +112,8 @@ export const routesCommand = command("routes", fields, {
     one, or with ${optionName("--undo")} the script that takes that back. With no option about what
     to capture it is tcp to 8.8.8.8 through lo; as soon as one of ${optionName("--dst")},
     ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
-    ${optionName("--proto")} or ${optionName("--family")} is given, only those count.`,
+    ${optionName("--proto")} or ${optionName("--family")} is given, only those count. These take
+    lists with commas, and may be repeated.`,
   footer,
 });
 
@@ -128,17 +126,15 @@ export interface Output {
   readonly stderr: (text: string) => void;
 }
 
-/** Runs `routes` and answers its exit status: 0, or 2 for options that contradict each other. */
+/** Runs `routes` and answers its exit status. Throws UsageError for options that conflict. */
 export function runRoutes(options: RoutesOptions, out: Output): number {
   if (!options.print) {
-    out.stderr("tproxy routes: say what to do: --print prints the commands and changes nothing\n");
-    return 2;
+    throw new UsageError(
+      "routes does not know what to do: give --print, which prints the commands and changes nothing",
+    );
   }
   const intent = parseIntent(toRequest(options));
-  if (!intent.ok) {
-    out.stderr(`tproxy routes: ${intent.error}\n`);
-    return 2;
-  }
+  if (!intent.ok) throw new UsageError(intent.error);
   const render: (plan: Plan, how: { undo: boolean }) => string = dialects[options.dialect];
   out.stdout(render(makePlan(intent.value), { undo: options.undo }));
   return 0;

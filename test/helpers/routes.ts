@@ -1,22 +1,23 @@
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
+import { UsageError } from "../../src/cli/failure.ts";
 import { routesCommand, runRoutes } from "../../src/cli/routes.ts";
 
 /** What `tproxy routes …` prints and its exit status, without starting a process. */
 export function routes(...args: string[]): { status: number; stdout: string; stderr: string } {
   const parsed = parse(routesCommand, ["routes", ...args]);
   if (!parsed.success) return { status: 2, stdout: "", stderr: formatMessage(parsed.error) };
-  let stdout = "";
-  let stderr = "";
-  const status = runRoutes(parsed.value, {
-    stdout: (text) => {
-      stdout += text;
-    },
-    stderr: (text) => {
-      stderr += text;
-    },
-  });
-  return { status, stdout, stderr };
+  const written = { stdout: "", stderr: "" };
+  const write = (stream: keyof typeof written) => (text: string) => {
+    written[stream] += text;
+  };
+  try {
+    const out = { stdout: write("stdout"), stderr: write("stderr") };
+    return { status: runRoutes(parsed.value, out), ...written };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return { status: error.status, stdout: written.stdout, stderr: error.message };
+  }
 }
 
 /** The script that `tproxy routes --print …` prints; throws if it prints none. */

@@ -4,6 +4,8 @@ transparent.py listen PORT READY   answers on [::]:PORT, tcp and udp, both famil
                                    original destination; creates the file READY once it listens
 transparent.py ask SECONDS tcp|udp ADDRESS PORT ...   asks all at once and prints each answer, or
                                    "no answer" after that time
+transparent.py ask-lo SECONDS ...  the same from 127.0.0.1, bound to the interface lo, which is what
+                                   curl 7.29 --interface lo did
 """
 
 import socket
@@ -63,11 +65,14 @@ def listen(port, ready):
     serve_udp(udp)
 
 
-def ask(timeout, protocol, address, port):
+def ask(through_lo, timeout, protocol, address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     s = socket.socket(family, kind)
     s.settimeout(timeout)
+    if through_lo:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        s.bind(("127.0.0.1", 0))
     try:
         s.connect((address, port))
         if protocol == "udp":
@@ -80,9 +85,10 @@ def ask(timeout, protocol, address, port):
 if sys.argv[1] == "listen":
     listen(int(sys.argv[2]), sys.argv[3])
 else:
-    seconds, *words = sys.argv[2:]
+    command, seconds, *words = sys.argv[1:]
+    lo = command == "ask-lo"
     with ThreadPoolExecutor(len(words)) as pool:
         questions = zip(words[0::3], words[1::3], words[2::3])
-        answers = [pool.submit(ask, float(seconds), p, a, int(n)) for p, a, n in questions]
+        answers = [pool.submit(ask, lo, float(seconds), p, a, int(n)) for p, a, n in questions]
         for answer in answers:
             print(answer.result())

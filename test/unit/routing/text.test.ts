@@ -182,7 +182,8 @@ describe("what a user passes", () => {
     expect(routes("--dst", "8.8.8.8")).toEqual({
       status: 2,
       stdout: "",
-      stderr: "tproxy routes: say what to do: --print prints the commands and changes nothing\n",
+      stderr:
+        "routes does not know what to do: give --print, which prints the commands and changes nothing",
     });
   });
 
