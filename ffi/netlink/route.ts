@@ -108,7 +108,7 @@ export function deleteRoute(route: Route): Message {
 }
 
 /**
- * Asks for the routes of one family, of all tables or of one. A table that does not exist is
+ * Asks for the routes of one family, of all tables or of one. A table that never had a route is
  * ENOENT. The filter works on sockets with NETLINK_GET_STRICT_CHK.
  */
 export function dumpRoutes(family: number, table: number = RT_TABLE_UNSPEC): Message {
