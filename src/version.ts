@@ -9,17 +9,17 @@ declare const TPROXY_COMMIT: string | undefined;
 declare const TPROXY_TARGET: string | undefined;
 
 /** The release, as in package.json. */
-export const version: string = release;
+const version: string = release;
 
 /** The short git commit, with `-dirty` after it when files differed; `unknown` outside git. */
-export const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
+const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
 
 /** What was built: `linux-x64`, `linux-arm64`, each with `-musl` behind it for musl. */
-export const target: string =
+const target: string =
   typeof TPROXY_TARGET === "string" ? TPROXY_TARGET : `${process.platform}-${process.arch}`;
 
 /** The C library in use with its own version: `glibc 2.36`, or `musl`, which does not tell it. */
-export function libcVersion(): string {
+function libcVersion(): string {
   const { header } = process.report.getReport() as {
     header: { glibcVersionRuntime?: string };
   };
