@@ -2,7 +2,7 @@
  * Makes the executables: `bun build.ts` writes `dist/tproxy` for this machine, `bun build.ts --all`
  * one for each target and `dist/SHA256SUMS`, which `sha256sum -c` verifies.
  *
- * The same sources, Bun and file name give the same bytes. Nearly all of their 113 MB is Bun itself.
+ * The same sources, Bun and file name give the same bytes. Nearly all of the 113 MB of each is Bun.
  */
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
