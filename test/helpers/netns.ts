@@ -25,7 +25,8 @@ function tryUnshare(): boolean {
  * Shell functions for the scripts: `lo` is up; `namespace NAME` starts another namespace whose
  * process id is then in $NAME; `within NAME COMMAND…` runs a command there; `veth NAME A B` makes
  * a pair of interfaces, A here and B there, up and without waiting for duplicate addresses;
- * `background COMMAND…` starts a command. All that was started is ended when the script ends.
+ * `background COMMAND…` starts a program (not a function: its process is the one to end). All that
+ * was started is ended when the script ends.
  */
 const prelude = `
 set -eu

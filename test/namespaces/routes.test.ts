@@ -202,6 +202,44 @@ describe("what is not asked for is not captured", () => {
   }
 });
 
+describe("with no listener nothing gets past", () => {
+  const held = ["--in", "p0", "--proto", "tcp,udp", "--to-port", "50080"];
+  for (const dialect of ["iptables", "nft"]) {
+    testTraffic(`${dialect}, TPROXY: what would be forwarded is held back`, async () => {
+      const { stdout, stderr } = await inNamespace(
+        `${topology}${listen}
+        namespace server
+        veth server p1 s0
+        ip address add 10.9.1.1/24 dev p1
+        within server ip address add 10.9.1.2/24 dev s0
+        within server ip address add 8.8.8.8/32 dev s0
+        within server ip route add default via 10.9.1.1
+        ip route add 8.8.8.8 via 10.9.1.2
+        echo 1 > /proc/sys/net/ipv4/ip_forward
+        background nsenter -t "$server" -n python3 transparent.py listen 80 ready
+        until [ -e ready ]; do kill -0 "$!"; done
+        ask tcp 8.8.8.8 80 udp 8.8.8.8 80
+        sh -e apply.sh
+        hush tcp 8.8.8.8 80 udp 8.8.8.8 80
+        sh -e undo.sh
+        ask tcp 8.8.8.8 80 udp 8.8.8.8 80`,
+        {
+          files: {
+            ...files,
+            "apply.sh": printed("--dialect", dialect, ...held),
+            "undo.sh": printed("--dialect", dialect, ...held, "--undo"),
+          },
+        },
+      );
+      const answers = "tcp for 8.8.8.8:80\nudp for 8.8.8.8:80\n";
+      expect({ stdout, stderr }).toEqual({
+        stdout: `${answers}no answer\nno answer\n${answers}`,
+        stderr: "",
+      });
+    });
+  }
+});
+
 describe("the seed's script", () => {
   for (const dialect of ["iptables", "nft"]) {
     testTraffic(`${dialect}: marks what a client of this host sends to 8.8.8.8 by lo`, async () => {
@@ -294,6 +332,50 @@ describe("nothing of anyone else's is touched", () => {
         });
       }
     }
+  }
+});
+
+describe("where iptables is the legacy one, on x_tables", () => {
+  const isRoot = process.getuid?.() === 0;
+  const legacy = ["iptables-legacy", "ip6tables-legacy", "iptables-legacy-save", "python3"];
+  for (const args of [["--dst", "8.8.8.8"], ["--dst", "8.8.8.8", "--to-port", "80"], []]) {
+    testWith([...firewallTools, ...legacy], { ...means, root: isRoot })(
+      `${args.join(" ") || "the seed"}: applied and taken back, an empty table of nft left alone`,
+      async () => {
+        const seed = args.length === 0;
+        const { stdout, stderr, status } = await inNamespace(
+          `${topology}${dump}${listen}
+          mkdir bin
+          for tool in iptables ip6tables iptables-save ip6tables-save; do
+            ln -s "$(command -v "\${tool%-save}-legacy\${tool#*tables}")" "bin/$tool"
+          done
+          PATH="$PWD/bin:$PATH"
+          nft add table ip mangle
+          iptables -t mangle -S > all
+          listen 80
+          dump before
+          sh -e apply.sh
+          ${seed ? "" : "ask tcp 8.8.8.8 80"}
+          sh -e undo.sh
+          dump after
+          same before after undone
+          grep -c 'table ip mangle' after`,
+          {
+            files: {
+              ...files,
+              "apply.sh": printed(...args),
+              "undo.sh": printed(...args, "--undo"),
+            },
+          },
+        );
+        const answer = seed ? "" : "tcp for 8.8.8.8:80\n";
+        expect({ stdout, stderr, status }).toEqual({
+          stdout: `${answer}undone: same\n1\n`,
+          stderr: "",
+          status: 0,
+        });
+      },
+    );
   }
 });
 
