@@ -19,9 +19,9 @@ for (const option of options) {
 }
 
 async function runInside(option: string, name: string): Promise<void> {
-  const tests = ["bun", "test", "--timeout", "30000", join(folder, `${name}.ts`)];
+  const tests = ["test", "--timeout", "30000", join(folder, `${name}.ts`)];
   const PATH = `${process.env.PATH ?? ""}:/usr/sbin:/sbin`;
-  const child = Bun.spawn(["unshare", option, process.execPath, ...tests.slice(1)], {
+  const child = Bun.spawn(["unshare", option, process.execPath, ...tests], {
     env: { ...process.env, PATH },
     stdin: "ignore",
     stdout: "ignore",

@@ -1,6 +1,7 @@
 /** Run by `../netlink.test.ts` in a namespace of its own: what is sent is what is there. */
 
 import { afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { join } from "node:path";
 import { IPPROTO_TCP, IPPROTO_UDP, SO_SNDBUF, SOL_SOCKET } from "../../../ffi/constants.ts";
 import { EEXIST, EMSGSIZE, ENOENT, EPERM, SyscallError } from "../../../ffi/errno.ts";
 import {
@@ -63,6 +64,7 @@ import * as sys from "../../../ffi/sys.ts";
 import { ip, prefix } from "../../helpers/addresses.ts";
 import { testWith } from "../../helpers/tools.ts";
 
+const folder = join(import.meta.dir, "../../../ffi/netlink");
 const table = { family: NFPROTO_INET, name: "tproxyd" };
 const inTable = { family: NFPROTO_INET, table: "tproxyd" };
 const inChain = { ...inTable, chain: "prerouting" };
@@ -216,6 +218,21 @@ test("a batch is carried out whole or not at all, and says what was refused", ()
   socket.batch([newTable(table, true)]);
   expect(socket.batch([])).toEqual([]);
   expect(tablesOf(socket)).toHaveLength(1);
+});
+
+testWith(["setpriv"])("a batch without capabilities is refused as a whole", async () => {
+  const script = `
+    const { NetlinkSocket } = await import("${folder}/socket.ts");
+    const { newTable } = await import("${folder}/nftables/table.ts");
+    const socket = NetlinkSocket.open(${NETLINK_NETFILTER});
+    const tables = [1, 2, 3].map((i) => newTable({ family: ${NFPROTO_INET}, name: "t" + i }));
+    try {
+      socket.batch(tables);
+    } catch ({ call, code, index }) {
+      console.log(JSON.stringify({ call, code, index }));
+    }`;
+  const unprivileged = Bun.$`setpriv --bounding-set=-all ${process.execPath} -e ${script}`;
+  expect(await unprivileged.json()).toEqual({ call: "batch", code: "EPERM", index: -1 });
 });
 
 test("a batch of hundreds of refusals does not confuse the next request", () => {
