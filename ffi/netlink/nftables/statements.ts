@@ -21,6 +21,7 @@ import {
   NFT_META_OIFNAME,
   NFT_PAYLOAD_NETWORK_HEADER,
   NFT_PAYLOAD_TRANSPORT_HEADER,
+  NFT_RANGE_NEQ,
   NFT_REG_1,
   NFT_REG_2,
   NFT_SOCKET_TRANSPARENT,
@@ -42,6 +43,7 @@ import {
   meta,
   metaSet,
   payload,
+  range,
   socket,
   tproxy,
 } from "./expressions.ts";
@@ -126,10 +128,11 @@ function loadAddress(side: Side, prefix: Prefix, bytes: number): Expression {
   return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, bytes);
 }
 
-/** `tcp dport 80` or `tcp dport 80-90`, after `protocol`: the ports of TCP and UDP alike. */
-export function ports(side: Side, [first, last]: Range): Expressions {
+/** `tcp dport 80`, `80-90` or `!= 80-90`, after `protocol`: the ports of TCP and UDP alike. */
+export function ports(side: Side, [first, last]: Range, isNegated = false): Expressions {
   const load = payload(NFT_PAYLOAD_TRANSPORT_HEADER, side === "source" ? 0 : 2, 2);
-  if (first === last) return [load, compare(u16(first))];
+  if (first === last) return [load, compare(u16(first), isNegated ? NFT_CMP_NEQ : NFT_CMP_EQ)];
+  if (isNegated) return [load, range(u16(first), u16(last), NFT_RANGE_NEQ)];
   return [load, compare(u16(first), NFT_CMP_GTE), compare(u16(last), NFT_CMP_LTE)];
 }
 

@@ -346,6 +346,12 @@ const firewallCases: Case[] = [
       verdict(NF_ACCEPT),
     ),
   ),
+  ruleCase(
+    "tcp dport != 80 tcp sport != 1000-2000 accept",
+    [...tcp, ...nft.ports("destination", [80, 80], true)],
+    nft.ports("source", [1000, 2000], true),
+    verdict(NF_ACCEPT),
+  ),
   ruleCase("fib daddr type local return", nft.localDestination(), verdict(NFT_RETURN)),
   ruleCase("ct direction reply return", nft.replyDirection(), verdict(NFT_RETURN)),
   ruleCase("meta l4proto tcp tproxy to :50080", tcp, nft.tproxyTo(50080)),

@@ -229,7 +229,7 @@ testWith(["setpriv"])("a batch without capabilities is refused as a whole", asyn
     try {
       socket.batch(tables);
     } catch ({ call, code, index }) {
-      console.log(JSON.stringify({ call, code, index }));
+      process.stdout.write(JSON.stringify({ call, code, index }));
     }`;
   const unprivileged = Bun.$`setpriv --bounding-set=-all ${process.execPath} -e ${script}`;
   expect(await unprivileged.json()).toEqual({ call: "batch", code: "EPERM", index: -1 });
