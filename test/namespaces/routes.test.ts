@@ -43,7 +43,7 @@ same() { cmp -s "$1" "$2" && echo "$3: same" || diff "$1" "$2"; }
 
 const listen = `
 listen() {
-  background python3 transparent.py listen "$1" ready
+  background python3 transparent.py listen "$1" ready "\${2-}"
   until [ -e ready ]; do kill -0 "$!"; done
 }
 ask() { within client python3 transparent.py ask 10 "$@"; }
@@ -181,9 +181,9 @@ describe("what is not asked for is not captured", () => {
         // whatever listens there, or a rule for all ports would cut off ssh.
         const { stdout, stderr } = await inNamespace(
           `${topology}${listen}
-        listen 50080
+        listen 50080 'proxy: '
         rm ready
-        listen 22
+        listen 22 'own: '
         sh own.sh
         ask tcp 10.9.0.1 22 tcp fd00:9::1 22 tcp 8.8.8.8 22`,
           {
@@ -194,7 +194,8 @@ describe("what is not asked for is not captured", () => {
           },
         );
         expect({ stdout, stderr }).toEqual({
-          stdout: "tcp for 10.9.0.1:22\ntcp for [fd00:9::1]:22\ntcp for 8.8.8.8:22\n",
+          stdout:
+            "own: tcp for 10.9.0.1:22\nown: tcp for [fd00:9::1]:22\nproxy: tcp for 8.8.8.8:22\n",
           stderr: "",
         });
       },

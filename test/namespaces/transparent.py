@@ -1,7 +1,8 @@
 """A transparent listener and its client, independent of the program under test.
 
-transparent.py listen PORT READY   answers on [::]:PORT, tcp and udp, both families, from the
-                                   original destination; creates the file READY once it listens
+transparent.py listen PORT READY [NAME]   answers on [::]:PORT, tcp and udp, both families, from the
+                                   original destination; creates the file READY once it listens;
+                                   NAME stands before its answers
 transparent.py ask SECONDS tcp|udp ADDRESS PORT ...   asks all at once and prints each answer, or
                                    "no answer" after that time
 transparent.py ask-lo SECONDS ...  the same from 127.0.0.1, bound to the interface lo, which is what
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
 IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR = 20, 74
+NAME = sys.argv[4] if sys.argv[1] == "listen" and len(sys.argv) > 4 else ""
 
 
 def transparent(kind, port, address="::"):
@@ -38,7 +40,7 @@ def name(address, port):
 def serve_tcp(listener):
     while True:
         connection, _ = listener.accept()
-        connection.sendall(f"tcp for {name(*connection.getsockname()[:2])}".encode())
+        connection.sendall(f"{NAME}tcp for {name(*connection.getsockname()[:2])}".encode())
         connection.close()
 
 
@@ -52,7 +54,7 @@ def serve_udp(listener):
             else:
                 address = socket.inet_ntop(socket.AF_INET6, data[8:24])
             reply = transparent(socket.SOCK_DGRAM, port, address)
-            reply.sendto(f"udp for {name(address, port)}".encode(), client)
+            reply.sendto(f"{NAME}udp for {name(address, port)}".encode(), client)
             reply.close()
 
 
