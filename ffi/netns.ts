@@ -37,10 +37,8 @@ export class NetworkNamespace {
    * @throws SyscallError EPERM without CAP_SYS_ADMIN
    */
   static create(): NetworkNamespace {
-    return comingBack(() => {
-      check(sys.unshare(CLONE_NEWNET), "unshare", "CLONE_NEWNET");
-      return NetworkNamespace.current();
-    });
+    const leave = () => check(sys.unshare(CLONE_NEWNET), "unshare", "CLONE_NEWNET");
+    return comingBack(leave, () => NetworkNamespace.current());
   }
 
   /**
@@ -50,8 +48,8 @@ export class NetworkNamespace {
    */
   run<T>(inside: () => T extends PromiseLike<unknown> ? never : T): T {
     assert(this.#isOpen, "the network namespace is closed");
-    return comingBack(() => {
-      check(sys.setns(this.fd, CLONE_NEWNET), "setns", "network namespace");
+    const leave = () => check(sys.setns(this.fd, CLONE_NEWNET), "setns", "network namespace");
+    return comingBack(leave, () => {
       const result = inside();
       assert(!(result instanceof Promise), "an asynchronous function in a network namespace");
       return result;
@@ -70,14 +68,19 @@ export class NetworkNamespace {
   }
 }
 
-/** Runs what leaves the thread's namespace, and returns the thread to it. */
-function comingBack<T>(leaving: () => T): T {
+/** Leaves the thread's namespace, runs `inside`, and returns the thread to where it was. */
+function comingBack<T>(leave: () => void, inside: () => T): T {
   const home = openSync(currentPath, "r");
   try {
-    return leaving();
+    // A refusal leaves the thread at home, where it may not be allowed to return to.
+    leave();
+    try {
+      return inside();
+    } finally {
+      const result = sys.setns(home, CLONE_NEWNET);
+      assert.equal(result, 0, "the thread cannot return to its network namespace");
+    }
   } finally {
-    const result = sys.setns(home, CLONE_NEWNET);
     closeSync(home);
-    assert.equal(result, 0, "the thread cannot return to its network namespace");
   }
 }

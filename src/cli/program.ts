@@ -5,6 +5,7 @@ import { message } from "@optique/core/message";
 import { run } from "@optique/run";
 import { versionText } from "../version.ts";
 import { bindCommand, runBind } from "./bind.ts";
+import { demoCommand, runDemo } from "./demo.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
@@ -12,8 +13,8 @@ import { listenCommand, runListen } from "./listen.ts";
 import { escapeControls } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
 
-const commandNames = ["bind", "listen", "routes"];
-const parser = or(bindCommand, listenCommand, routesCommand, {
+const commandNames = ["bind", "listen", "routes", "demo"];
+const parser = or(bindCommand, listenCommand, routesCommand, demoCommand, {
   errors: { noMatch: message`A command is missing: give bind, listen, routes or demo` },
 });
 
@@ -78,6 +79,8 @@ function carryOut(
       return runBind(options, edges);
     case "listen":
       return runListen(options, edges);
+    case "demo":
+      return runDemo(options, edges);
     case "routes":
       return runRoutes(options, output);
   }

@@ -1,0 +1,94 @@
+/** The stage of acts 3 to 5: a Plan applied to a box, a listener on it, a client behind a cable. */
+
+import type { Port } from "../../../ffi/types.ts";
+import { PathWatch } from "../../diagnose/observe.ts";
+import { diagnosePath, type PathObservations, type PathVerdict } from "../../diagnose/path.ts";
+import type { Family } from "../../net/address.ts";
+import type { Plan } from "../../routing/plan.ts";
+import { applySteps, type Step } from "../../routing/steps.ts";
+import { openCable } from "./bind-act.ts";
+import { alone, cast, planFor, webPort } from "./cast.ts";
+import { type Answered, ask } from "./client.ts";
+import type { Context } from "./context.ts";
+import { helloWorld, Server } from "./server.ts";
+import { type Cable, cableInterface } from "./stage.ts";
+
+/** One attempt of the client, and what the box's kernel says of it. */
+export interface Attempt {
+  readonly answered: Answered;
+  readonly seen: PathObservations;
+  readonly verdict: PathVerdict;
+}
+
+export class Scene {
+  readonly family: Family;
+  readonly plan: Plan;
+  readonly cable: Cable;
+  server: Server | undefined;
+  private readonly context: Context;
+
+  /** Sets the stage: the cable and the Plan, with no listener yet. @throws SyscallError */
+  constructor(family: Family, context: Context) {
+    this.family = family;
+    this.context = context;
+    this.plan = planFor({
+      destinations: [alone(cast[family].foreign)],
+      ports: [{ from: webPort as Port, to: webPort as Port }],
+      interfaces: [cableInterface],
+    });
+    this.cable = openCable(family);
+    for (const step of applySteps(this.plan)) this.perform(step);
+  }
+
+  /** Carries out a step on the box. */
+  perform(step: Step): void {
+    this.context.means.perform(this.cable.box, step);
+  }
+
+  /** Puts a listener on the box, in the place of the one before. */
+  async listen(transparent: boolean): Promise<Server> {
+    await this.stopListening();
+    const address = cast[this.family].any.bytes;
+    const options = { protocol: "tcp", address, port: webPort, transparent } as const;
+    const answer = helloWorld;
+    this.server = new Server(this.cable.box, { ...options, answer }, this.context.setting);
+    return this.server;
+  }
+
+  async stopListening(): Promise<void> {
+    await this.server?.stop();
+    this.server = undefined;
+  }
+
+  /** The client asks for the foreign address; the box's kernel is watched meanwhile. */
+  async attempt(timeoutMs: number): Promise<Attempt> {
+    const { box, client } = this.cable;
+    const { foreign } = cast[this.family];
+    const [chain] = this.plan.firewall.chains;
+    const [ipRule] = this.plan.ipRules;
+    if (chain === undefined || ipRule === undefined) throw new Error("an empty plan");
+    const watch = box.run(
+      () =>
+        new PathWatch(box.control, {
+          client: cast[this.family].client,
+          destination: foreign,
+          port: webPort,
+          iif: box.control.interfaceIndex(cableInterface),
+          mark: ipRule.mark,
+          firewall: { table: this.plan.firewall.name, chain: chain.name },
+        }),
+    );
+    const question = { to: foreign, port: webPort, timeoutMs };
+    const answered = await ask(client, question, this.context.setting.signal);
+    const seen = box.run(() => watch.observe(answered.connected, this.server?.fd));
+    return { answered, seen, verdict: diagnosePath(seen) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.stopListening();
+    } finally {
+      this.cable.close();
+    }
+  }
+}
