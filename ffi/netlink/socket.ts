@@ -41,12 +41,19 @@ import {
   SOL_NETLINK,
 } from "./constants.ts";
 import { batchBegin, batchEnd } from "./nftables/batch.ts";
-import { frame, HOST_ORDER, type Message, parseMessages, type ReceivedMessage } from "./wire.ts";
+import {
+  frame,
+  HOST_ORDER,
+  type Message,
+  parseMessages,
+  type ReceivedMessage,
+  WireError,
+} from "./wire.ts";
 
 /** The kernel sends datagrams of up to 32 KiB; larger ones only when asked with a larger buffer. */
 const receiveBytes = 64 * 1024;
 const sendBytesInitial = 16 * 1024;
-/** What the kernel may queue for and from us: whole batches and their errors. */
+/** What the kernel may queue for and from us: whole batches and their errors. It doubles this. */
 const queueBytesMax = 8 * 1024 * 1024;
 const receiveTimeoutMs = 5000;
 /** How often a dump that changed under way is started again. */
@@ -144,7 +151,7 @@ export class NetlinkSocket {
    */
   get<T>(message: Message, decode: (body: Uint8Array) => T): T {
     const [reply] = this.request(message);
-    if (reply === undefined) throw new NetlinkError(message.operation, { errno: 0 });
+    if (reply === undefined) throw new WireError(`no answer to ${message.operation}`);
     return decode(reply.body);
   }
 
@@ -248,6 +255,7 @@ export class NetlinkSocket {
   }
 
   #send(bytes: Uint8Array, operation: string): void {
+    if (bytes.length > 2 * queueBytesMax) throw new SyscallError("send", EMSGSIZE, operation);
     if (bytes.length > outgoing.size) outgoing = allocate(2 ** Math.ceil(Math.log2(bytes.length)));
     outgoing.bytes.set(bytes);
     for (;;) {
