@@ -130,7 +130,7 @@ export interface Output {
 export function runRoutes(options: RoutesOptions, out: Output): number {
   if (!options.print) {
     throw new UsageError(
-      "routes does not know what to do: give --print, which prints the commands and changes nothing",
+      "routes has nothing to do: give --print, which prints the commands and changes nothing",
     );
   }
   const intent = parseIntent(toRequest(options));

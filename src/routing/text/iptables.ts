@@ -7,7 +7,7 @@
 import type { Family } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
 import type { PortRange } from "../../net/port.ts";
-import type { FirewallRule, Match, Plan, Statement } from "../plan.ts";
+import type { AddressType, FirewallRule, Match, Plan, Statement } from "../plan.ts";
 import { describeFirewallRule } from "./describe.ts";
 import {
   applyScript,
@@ -140,14 +140,18 @@ function specs(rule: FirewallRule, note: readonly string[] = []): readonly (read
   const { protocol } = rule.matches.find((match) => match.kind === "protocol") ?? {};
   let products: readonly (readonly string[])[] = [[]];
   for (const match of rule.matches) {
-    const choices = matchWords(match, protocol);
+    const choices = matchWords(match, rule, protocol);
     products = products.flatMap((head) => choices.map((words) => [...head, ...words]));
   }
   return products.map((words) => [...words, ...note, ...targetWords(rule.statements)]);
 }
 
 /** The alternatives of one match, each the words of one iptables rule. */
-function matchWords(match: Match, protocol: string | undefined): readonly (readonly string[])[] {
+function matchWords(
+  match: Match,
+  rule: FirewallRule,
+  protocol: string | undefined,
+): readonly (readonly string[])[] {
   switch (match.kind) {
     case "interface":
       return match.names.map((name) => ["-i", name]);
@@ -158,10 +162,22 @@ function matchWords(match: Match, protocol: string | undefined): readonly (reado
     case "destination":
       return match.networks.map((network) => ["-d", formatCidr(network)]);
     case "destination-type":
-      return [["-m", "addrtype", "!", "--dst-type", match.not.join(",").toUpperCase()]];
+      return [addressTypeWords(match.not, rule.family)];
     case "destination-port":
       return portWords(match.ranges, protocol);
   }
+}
+
+/**
+ * In IPv4 a list of types is met by any of them. In IPv6 a list with MULTICAST in it is met by
+ * multicast addresses alone (match_type6 in net/netfilter/xt_addrtype.c), so that stands apart.
+ */
+function addressTypeWords(types: readonly AddressType[], family: Family): readonly string[] {
+  const others = types.filter((type) => type !== "multicast");
+  const lists = family === 4 ? [types] : [others, types.filter((type) => type === "multicast")];
+  return lists
+    .filter((list) => list.length > 0)
+    .flatMap((list) => ["-m", "addrtype", "!", "--dst-type", list.join(",").toUpperCase()]);
 }
 
 function portWords(ranges: readonly PortRange[], protocol: string | undefined) {

@@ -183,7 +183,7 @@ describe("what a user passes", () => {
       status: 2,
       stdout: "",
       stderr:
-        "routes does not know what to do: give --print, which prints the commands and changes nothing",
+        "routes has nothing to do: give --print, which prints the commands and changes nothing",
     });
   });
 
