@@ -5,6 +5,10 @@ export interface Sink {
   /** Settles when the text has been handed to the kernel, or nobody reads any more. */
   write(text: string): Promise<void>;
   readonly isTerminal: boolean;
+  /** Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org). */
+  readonly colors: boolean;
+  /** The terminal's width; undefined when it is none, and lines are not broken. */
+  readonly columns: number | undefined;
 }
 
 export interface Edges {
@@ -55,8 +59,11 @@ export function processEdges(workerEntry: URL): Edges {
       open = false;
       if (stream === process.stdout) stop("EPIPE");
     });
+    const isTerminal = stream.isTTY === true;
     return {
-      isTerminal: stream.isTTY === true,
+      isTerminal,
+      colors: isTerminal && !process.env.NO_COLOR,
+      columns: isTerminal && stream.columns >= 40 ? stream.columns : undefined,
       write: (text) =>
         new Promise((resolve) => {
           if (open && text !== "") stream.write(text, () => resolve());

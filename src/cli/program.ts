@@ -1,8 +1,8 @@
 /** The program: its commands, its help, and how a parsed command line is carried out. */
 
 import { or } from "@optique/core/constructs";
-import { message } from "@optique/core/message";
-import { run } from "@optique/run";
+import { runParser } from "@optique/core/facade";
+import { formatMessage, type Message, message } from "@optique/core/message";
 import { versionText } from "../version.ts";
 import { bindCommand, runBind } from "./bind.ts";
 import { demoCommand, runDemo } from "./demo.ts";
@@ -18,14 +18,8 @@ const parser = or(bindCommand, listenCommand, routesCommand, demoCommand, {
   errors: { noMatch: message`A command is missing: give bind, listen, routes or demo` },
 });
 
-/** Thrown by the argument parser's exit hook, which must not return. */
-class Exit {
-  readonly status: number;
-
-  constructor(status: number) {
-    this.status = status;
-  }
-}
+/** Thrown when the argument parser has shown what was asked for: help, version, completion. */
+class Shown extends Error {}
 
 /** Parses `args` and carries them out; the exit status. Everything has been written by then. */
 export async function runProgram(args: readonly string[], edges: Edges): Promise<number> {
@@ -33,9 +27,9 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
   const print = (sink: Sink) => (shown: string) => void written.push(sink.write(shown));
   const output: Output = { stdout: print(edges.stdout), stderr: print(edges.stderr) };
   try {
-    return await carryOut(parse(args, output), output, edges);
+    return await carryOut(parse(args, output, edges.stdout), output, edges);
   } catch (error) {
-    if (error instanceof Exit) return error.status;
+    if (error instanceof Shown) return exitStatus.success;
     if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;
     written.push(edges.stderr.write(`tproxy: ${error.message}\n`));
     return error.status;
@@ -44,10 +38,11 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
   }
 }
 
-function parse(args: readonly string[], output: Output) {
-  return run(parser, {
-    programName: "tproxy",
-    args,
+function parse(args: readonly string[], output: Output, terminal: Sink) {
+  const onShow = (): never => {
+    throw new Shown();
+  };
+  return runParser(parser, "tproxy", args, {
     brief: message`The Linux transparent-proxy tool in one file.`,
     footer: examplesFooter([
       ["tproxy demo", "the whole story, with nothing changed on this machine"],
@@ -56,15 +51,17 @@ function parse(args: readonly string[], output: Output) {
     ]),
     usageLine: [{ type: "literal", value: "COMMAND" }, { type: "ellipsis" }],
     termWidth: "auto",
-    help: "both",
-    version: { value: versionText(), option: true },
-    completion: "command",
+    colors: terminal.colors,
+    ...(terminal.columns === undefined ? {} : { maxWidth: terminal.columns }),
+    help: { command: true, option: true, onShow },
+    version: { value: versionText(), option: true, onShow },
+    completion: { command: true, onShow },
     aboveError: "none",
-    errorExitCode: exitStatus.usage,
     stdout: (text) => output.stdout(`${text}\n`),
-    stderr: (text) => output.stderr(errorLine(text, args)),
-    onExit: (status) => {
-      throw new Exit(status);
+    // Errors are thrown by `onError`, in the form of all others.
+    stderr: () => {},
+    onError: (_status, error): never => {
+      throw new UsageError(errorText(error, args));
     },
   });
 }
@@ -87,20 +84,17 @@ function carryOut(
 }
 
 /**
- * The argument parser's error in the form of all others: one line, our name in front, and behind
- * it where to read what would be accepted, unless that has been said. Empty for the help page that
- * the parser shows after some of its errors.
+ * The argument parser's error in the form of all others: one line, and behind it where to read
+ * what would be accepted, unless the line says so itself.
  */
-function errorLine(text: string, args: readonly string[]): string {
-  if (!text.startsWith("Error: ")) return "";
+function errorText(error: Message, args: readonly string[]): string {
   // What the user wrote is quoted; the option or argument that the line begins with is not.
-  const line = escapeControls(text.slice("Error: ".length))
+  const line = escapeControls(formatMessage(error, { quotes: true }))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
     .replace(/\s+/g, " ")
     .trim();
+  if (/give |mean |Available/.test(line)) return line;
   const name = args[0] !== undefined && commandNames.includes(args[0]) ? ` ${args[0]}` : "";
-  const hint = `; "tproxy${name} --help" says what is accepted`;
-  const isSaid = /give |mean |Available/.test(line);
-  return `tproxy: ${line.replace(/\.$/, "")}${isSaid ? "" : hint}\n`;
+  return `${line.replace(/\.$/, "")}; "tproxy${name} --help" says what is accepted`;
 }
