@@ -109,7 +109,10 @@ export function accept4(fd: number, address: Address, length: number, flags: num
   return latch(libc.accept4(fd, address, SCRATCH_LENGTH, flags));
 }
 
-/** `getsockname(2)` into `length` bytes at `address`; on a transparent socket, what the peer asked for. */
+/**
+ * `getsockname(2)` into `length` bytes at `address`: on a connection that a transparent listener
+ * accepted, the address that the peer asked for.
+ */
 export function getsockname(fd: number, address: Address, length: number): Result {
   scratchLength.view.setUint32(0, length, true);
   return latch(libc.getsockname(fd, address, SCRATCH_LENGTH));

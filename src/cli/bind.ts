@@ -33,13 +33,15 @@ import {
 const fields = object({
   command: constant("bind"),
   address: argument(schemedEndpointValue({ portZero: true }), {
-    description: prose`The address to hold or send from: ${"8.8.8.8:8080"}, ${"[2001:db8::9]:8080"}, ${":8080"}, port 0 for a free one.`,
+    description: prose`The address to hold or send from: ${"8.8.8.8:8080"}, ${"[2001:db8::9]:8080"},
+      ${":8080"}, port 0 for a free one.`,
   }),
   tcp: withDefault(flag("--tcp", { description: prose`A TCP socket.` }), false),
   udp: withDefault(flag("--udp", { description: prose`A UDP socket: the default.` }), false),
   to: optional(
     option("--to", targetValue(), {
-      description: prose`Send from the address to there. UDP: each line of standard input is a datagram, replies are printed. TCP: connects standard input and output.`,
+      description: prose`Send from the address to there. UDP: each line of standard input is a
+        datagram, replies are printed. TCP: connects standard input and output.`,
     }),
   ),
   send: optional(
@@ -66,7 +68,8 @@ const fields = object({
   ),
   timeout: optional(
     option("--timeout", durationValue(), {
-      description: prose`UDP: how long to wait for another reply, 1s by default. TCP: how long to connect, 10s by default, and to be silent. Without --to: how long to hold.`,
+      description: prose`UDP: how long to wait for another reply, 1s by default. TCP: how long to
+        connect, 10s by default, and to be silent. Without --to: how long to hold.`,
     }),
   ),
   json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
@@ -82,7 +85,9 @@ const examples: readonly (readonly [string, string])[] = [
 /** The command `bind` for the argument parser. */
 export const bindCommand = command("bind", fields, {
   brief: prose`Bind to an address that this host does not own, and send from it.`,
-  description: prose`Opens a socket with IP_TRANSPARENT, binds it, and says what it holds. Replies to a foreign address reach this socket only if they are routed here: see ${commandLine("tproxy routes --print")}.`,
+  description: prose`Opens a socket with IP_TRANSPARENT, binds it, and says what it holds.
+    Replies to a foreign address reach this socket only if they are routed here: see
+    ${commandLine("tproxy routes --print")}.`,
   footer: examplesFooter(examples),
 });
 

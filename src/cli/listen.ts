@@ -29,7 +29,8 @@ const fields = object({
   command: constant("listen"),
   addresses: multiple(
     argument(schemedEndpointValue({ portZero: true }), {
-      description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for every IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
+      description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for every
+        IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
     }),
     {
       min: 1,
@@ -102,7 +103,9 @@ const examples: readonly (readonly [string, string])[] = [
 /** The command `listen` for the argument parser. */
 export const listenCommand = command("listen", fields, {
   brief: prose`Accept connections to any address and see both ends' real addresses.`,
-  description: prose`Binds with IP_TRANSPARENT, shows who connects and which address they asked for, answers, and closes. What brings packets for other hosts here is printed by ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.`,
+  description: prose`Binds with IP_TRANSPARENT, shows who connects and which address they asked for,
+    answers, and closes. What brings packets for other hosts here is printed by
+    ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.`,
   footer: examplesFooter(examples),
 });
 
@@ -201,7 +204,8 @@ function readReply(path: string): Uint8Array {
     const { size } = statSync(path);
     if (size > limits.replyBytesMax) {
       throw new UsageError(
-        `--reply-file ${quote(path)} has ${size} bytes: give one of at most ${limits.replyBytesMax}`,
+        `--reply-file ${quote(path)} has ${size} bytes: ` +
+          `give one of at most ${limits.replyBytesMax}`,
       );
     }
     return new Uint8Array(readFileSync(path));

@@ -93,7 +93,7 @@ export function jsonLine(
 }
 
 /** Bytes for JSON: as text if they are UTF-8, otherwise in base 64. */
-export function payload(bytes: Uint8Array): Record<string, unknown> {
+function payload(bytes: Uint8Array): Record<string, unknown> {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     return { bytes: bytes.length, text };

@@ -22,7 +22,7 @@ import { quote } from "../net/result.ts";
 /** What of this machine bears on a refusal. */
 export interface Facts {
   readonly capabilities: ReadonlySet<string>;
-  /** net.ipv4.ip_nonlocal_bind, or net.ipv6.bindv6only's neighbour of the same name. */
+  /** net.ipv4.ip_nonlocal_bind, or its namesake of net.ipv6. */
   readonly nonlocalBind: boolean;
   /** net.ipv4.ip_unprivileged_port_start. */
   readonly unprivilegedPortStart: number;
@@ -93,7 +93,7 @@ function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string
         facts.addressIsLocal === false ? `${address} is not an address of this host` : undefined;
       const because = [
         owner ?? `the kernel does not take ${address} for an address of this host`,
-        `${attempt.isV6 ? "net.ipv6" : "net.ipv4"}.ip_nonlocal_bind is ${facts.nonlocalBind ? 1 : 0}`,
+        `net.${attempt.isV6 ? "ipv6" : "ipv4"}.ip_nonlocal_bind is ${Number(facts.nonlocalBind)}`,
         ...(attempt.transparent || attempt.freebind
           ? []
           : ["the socket has neither IP_TRANSPARENT nor IP_FREEBIND"]),

@@ -20,9 +20,14 @@ export interface Target {
   readonly port: Port;
 }
 
-/** A host name of RFC 1123: labels of letters, digits and hyphens, not all of them digits. */
-const NAME =
-  /^(?=.{1,253}$)(?!.*\.?[0-9]+$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$/i;
+const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i;
+
+/** Whether it is a host name of RFC 1123, whose last label is not all digits. */
+function isName(text: string): boolean {
+  const labels = text.replace(/\.$/, "").split(".");
+  const isNumber = /^[0-9]+$/.test(labels.at(-1) ?? "");
+  return text.length <= 253 && !isNumber && labels.every((label) => LABEL.test(label));
+}
 
 /** Parses `ADDRESS:PORT` with an optional `tcp://` or `udp://` in front of it. */
 export function parseSchemedEndpoint(
@@ -43,7 +48,7 @@ export function parseTarget(text: string): Parsed<Target> {
   }
   const colon = rest.lastIndexOf(":");
   const host = rest.slice(0, colon);
-  if (colon > 0 && NAME.test(host)) {
+  if (colon > 0 && isName(host)) {
     const port = parsePort(rest.slice(colon + 1));
     return port.ok
       ? ok({ scheme, host, port: port.value })

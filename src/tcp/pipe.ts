@@ -14,7 +14,7 @@ import {
   SO_ERROR,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, EPIPE, ETIMEDOUT } from "../../ffi/errno.ts";
+import { EAGAIN, EINTR, ETIMEDOUT } from "../../ffi/errno.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -190,9 +190,4 @@ export class PipeService implements Service, Handler {
 
 function direction(): Direction {
   return { buffer: allocate(receiveBytes), from: 0, to: 0, ended: false, closed: false };
-}
-
-/** Whether an errno only says that nobody reads our standard output any more. */
-export function isClosedOutput(errno: number, call: string): boolean {
-  return errno === EPIPE && call === "write";
 }

@@ -20,14 +20,29 @@ import {
   SHUT_WR,
 } from "../../ffi/constants.ts";
 import { EAGAIN, EINTR } from "../../ffi/errno.ts";
+import type { NativeBuffer } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Address, Fd } from "../../ffi/types.ts";
 import { lingerBytes, lingerMs, readsPerTurn } from "../engine/limits.ts";
-import type { Handler } from "../engine/loop.ts";
-import type { CloseReason } from "../engine/protocol.ts";
-import { Counter } from "../engine/shared.ts";
+import type { EventLoop, Handler } from "../engine/loop.ts";
+import type { Answer, CloseReason } from "../engine/protocol.ts";
+import { Counter, type SharedState } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
-import type { TcpService } from "./service.ts";
+
+/** What a responder needs of the service that it belongs to. */
+export interface ResponderOwner {
+  readonly loop: EventLoop;
+  readonly counters: SharedState;
+  readonly answer: Answer;
+  readonly idleTimeoutMs: number;
+  /** Shared by all connections: valid until the next read. */
+  readonly receiveBuffer: NativeBuffer;
+  /** The reply, once for all connections; of size 0 if there is none. */
+  readonly reply: { readonly address: Address; readonly size: number };
+  /** `count` bytes from `connection` are in the receive buffer. */
+  data(connection: Responder, count: number): void;
+  closed(connection: Responder, reason: CloseReason): void;
+}
 
 export class Responder implements Handler {
   readonly id: number;
@@ -35,7 +50,7 @@ export class Responder implements Handler {
   readonly local: string;
   received = 0;
   sent = 0;
-  private readonly service: TcpService;
+  private readonly service: ResponderOwner;
   private readonly fd: Fd;
   private readonly timer = new Timer(() => this.onTimer());
   private lastActive: number;
@@ -48,7 +63,7 @@ export class Responder implements Handler {
   private lingering = false;
   private lingered = 0;
 
-  constructor(service: TcpService, fd: Fd, id: number, client: string, local: string) {
+  constructor(service: ResponderOwner, fd: Fd, id: number, client: string, local: string) {
     this.service = service;
     this.fd = fd;
     this.id = id;

@@ -6,7 +6,7 @@ import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { decodeSockaddr } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Fd } from "../../ffi/types.ts";
+import type { Address, Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { receiveBytes } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
@@ -15,17 +15,15 @@ import type { Quota } from "../engine/quota.ts";
 import { Counter, type SharedState } from "../engine/shared.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Listener, type ListenerOwner } from "./listener.ts";
-import { Responder } from "./responder.ts";
+import { Responder, type ResponderOwner } from "./responder.ts";
 
-export class TcpService implements Service, ListenerOwner {
+export class TcpService implements Service, ListenerOwner, ResponderOwner {
   readonly loop: EventLoop;
   readonly counters: SharedState;
   readonly answer: Answer;
   readonly idleTimeoutMs: number;
-  /** Shared by all connections: valid until the next read. */
   readonly receiveBuffer = allocate(receiveBytes);
-  /** The reply, once for all connections; empty if there is none. */
-  readonly reply: { address: number; size: number };
+  readonly reply: { readonly address: Address; readonly size: number };
   private readonly task: RespondTask;
   private readonly context: WorkerContext;
   private readonly quota: Quota;
@@ -78,7 +76,6 @@ export class TcpService implements Service, ListenerOwner {
     this.context.report({ kind: "warning", text: `accept4: ${errnoText(errno)}: ${consequence}` });
   }
 
-  /** `count` bytes for `connection` are in the receive buffer. */
   data(connection: Responder, count: number): void {
     if (!this.task.report) return;
     const { id, client, local } = connection;
@@ -122,7 +119,7 @@ function endpoint(name: NativeBuffer): string {
 
 const NO_REPLY = { address: 0, size: 0 } as const;
 
-function load(bytes: Uint8Array): { address: number; size: number } {
+function load(bytes: Uint8Array): { address: Address; size: number } {
   if (bytes.length === 0) return NO_REPLY;
   const buffer: NativeBuffer = allocate(bytes.length);
   buffer.bytes.set(bytes);

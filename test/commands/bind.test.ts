@@ -81,9 +81,10 @@ describe("bind without --to", () => {
   test("--no-transparent: the kernel's refusal, explained", async () => {
     const { status, stderr, stdout } = await run(["bind", "192.0.2.8:8080", "--no-transparent"]);
     expect(stderr).toBe(
-      "tproxy: Cannot bind udp://192.0.2.8:8080: EADDRNOTAVAIL (Cannot assign requested address) " +
-        "because 192.0.2.8 is not an address of this host, net.ipv4.ip_nonlocal_bind is 0 and the " +
-        "socket has neither IP_TRANSPARENT nor IP_FREEBIND\n",
+      "tproxy: Cannot bind udp://192.0.2.8:8080: " +
+        "EADDRNOTAVAIL (Cannot assign requested address) " +
+        "because 192.0.2.8 is not an address of this host, net.ipv4.ip_nonlocal_bind is 0 and " +
+        "the socket has neither IP_TRANSPARENT nor IP_FREEBIND\n",
     );
     expect(stdout).toBe("");
     expect(status).toBe(1);
@@ -146,7 +147,7 @@ describe("bind without --to", () => {
 });
 
 describe("bind --to over UDP", () => {
-  test("each line is a datagram, the replies are printed, the status goes to standard error", async () => {
+  test("each line is a datagram, replies are printed, the rest is on standard error", async () => {
     const peer = await udpPeer((text) => `<${text}>`);
     const { status, stdout, stderr } = await run(
       ["bind", ...plain, "127.0.0.1:0", "--to", `127.0.0.1:${peer.port}`, "--timeout", "300ms"],
@@ -225,7 +226,7 @@ describe("bind --to over TCP", () => {
   test("pipes both ways, and passes each half-close on", async () => {
     const port = await tcpServer((socket) => {
       const chunks: Buffer[] = [];
-      socket.on("data", (chunk) => chunks.push(chunk));
+      socket.on("data", (chunk: Buffer) => chunks.push(chunk));
       // Answers only after the client has ended its side: without a half-close this never comes.
       socket.on("end", () => socket.end(`got ${Buffer.concat(chunks).length}`));
     });

@@ -39,7 +39,7 @@ function peer(port: number, host = "127.0.0.1"): Peer {
   const socket = connect({ port, host, allowHalfOpen: true });
   const chunks: Buffer[] = [];
   const received = new Promise<Buffer>((resolve) => {
-    socket.on("data", (chunk) => chunks.push(chunk));
+    socket.on("data", (chunk: Buffer) => chunks.push(chunk));
     socket.on("end", () => resolve(Buffer.concat(chunks)));
     socket.on("close", () => resolve(Buffer.concat(chunks)));
   });

@@ -91,7 +91,7 @@ export function start(args: readonly string[], options: StartOptions = {}): Runn
     finished: async () => {
       await child.exited;
       await drained;
-      return { status: child.exitCode, signal: child.signalCode, ...output };
+      return { status: child.exitCode, signal: child.signalCode as Run["signal"], ...output };
     },
   };
 }

@@ -107,7 +107,8 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       capture --proto udp --to-port 50053 --family both
       serve listen --udp --echo --json '[::]:50053'
       for i in 1 2 3 4 5; do
-        echo "question $i" | within client socat -t5 - 'udp:${destination}:'"$((5000 + i)),readbytes=11"
+        asked='${destination}':$((5000 + i))
+        echo "question $i" | within client socat -t5 - "udp:$asked,readbytes=11"
       done
       seen 5005
     `);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { printable } from "../../../src/cli/printable.ts";
-import { JsonTranscript, payload, TextTranscript } from "../../../src/cli/transcript.ts";
+import { JsonTranscript, TextTranscript } from "../../../src/cli/transcript.ts";
 import type { WorkerEvent } from "../../../src/engine/protocol.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
@@ -64,7 +64,8 @@ test("printable text holds no control characters whatever a peer sends, and lose
 test("JSON gives every byte back, as text or in base 64", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-      const { text, base64, bytes: length } = payload(bytes);
+      const line = new JsonTranscript("tcp").render({ kind: "received", bytes });
+      const { text, base64, bytes: length } = JSON.parse(line);
       const back =
         text === undefined ? Buffer.from(base64 as string, "base64") : encode(text as string);
       expect(new Uint8Array(back)).toEqual(new Uint8Array(bytes));
