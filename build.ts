@@ -17,6 +17,17 @@ const entrypoints = ["src/main.ts", "src/worker.ts"].map((file) => join(root, fi
 const architectures = ["x64", "arm64"];
 const targets = architectures.flatMap((arch) => [`linux-${arch}`, `linux-${arch}-musl`]);
 
+/**
+ * tproxy is started as root from any folder: no bunfig.toml (whose `preload` is code), .env,
+ * tsconfig.json or package.json of that folder may reach into it. By default the first two do.
+ */
+export const isolation = {
+  autoloadBunfig: false,
+  autoloadDotenv: false,
+  autoloadTsconfig: false,
+  autoloadPackageJson: false,
+} as const;
+
 /** `linux-x64`, `linux-arm64-musl`…: what the running Bun is. */
 function hostTarget(): string {
   const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
@@ -50,11 +61,7 @@ async function build(target: string, outfile: string, commit: string): Promise<v
     compile: {
       target: `bun-${target}` as Bun.Build.CompileTarget,
       outfile,
-      // tproxy is started as root from any folder: nothing in that folder may reach into it.
-      autoloadBunfig: false,
-      autoloadDotenv: false,
-      autoloadTsconfig: false,
-      autoloadPackageJson: false,
+      ...isolation,
     },
   });
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
@@ -91,17 +98,21 @@ async function main(argv: string[]): Promise<void> {
 
 const report = (line: string) => process.stdout.write(`${line}\n`);
 
-// Bun writes the executable into the working directory first; one of our own leaves nothing behind.
-mkdirSync(dist, { recursive: true });
-const scratch = mkdtempSync(join(dist, ".build-"));
-process.chdir(scratch);
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  const problems = error instanceof AggregateError ? error.errors : [error];
-  for (const problem of problems)
-    process.stderr.write(`build: ${String(problem).replace(/^Error: /, "")}\n`);
-  process.exitCode = 1;
-} finally {
-  rmSync(scratch, { recursive: true, force: true });
+async function run(): Promise<void> {
+  // Bun writes the executable into the working directory first; one of our own leaves nothing.
+  mkdirSync(dist, { recursive: true });
+  const scratch = mkdtempSync(join(dist, ".build-"));
+  process.chdir(scratch);
+  try {
+    await main(process.argv.slice(2));
+  } catch (error) {
+    for (const problem of error instanceof AggregateError ? error.errors : [error]) {
+      process.stderr.write(`build: ${String(problem).replace(/^Error: /, "")}\n`);
+    }
+    process.exitCode = 1;
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
+
+if (import.meta.main) await run();
