@@ -235,6 +235,19 @@ describe.skipIf(!all)(`all targets${why}`, () => {
     120_000,
   );
 
+  test("each asks for the loader of its libc and architecture", async () => {
+    const loaders = {
+      x64: "/lib64/ld-linux-x86-64.so.2",
+      "x64-musl": "/lib/ld-musl-x86_64.so.1",
+      arm64: "/lib/ld-linux-aarch64.so.1",
+      "arm64-musl": "/lib/ld-musl-aarch64.so.1",
+    };
+    for (const [target, loader] of Object.entries(loaders)) {
+      const file = Bun.file(join(root, `dist/tproxy-linux-${target}`));
+      expect(await file.slice(0, 4096).text()).toContain(`${loader}\0`);
+    }
+  });
+
   testWith(["qemu-aarch64-static"])(
     "arm64 by qemu: --version, routes, errors",
     async () => {
