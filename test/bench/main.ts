@@ -1,0 +1,58 @@
+/**
+ * `bun run bench [ffi] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as Markdown
+ * tables or one JSON object. All references are measured in the same run.
+ */
+
+import { arch, cpus, release } from "node:os";
+import { parseArgs } from "node:util";
+import { ffiTable, measureFfi } from "./ffi.ts";
+import { measureStartup, startupTable } from "./startup.ts";
+import { type Series, summary } from "./statistics.ts";
+
+interface Benchmark {
+  readonly title: string;
+  readonly rounds: number;
+  measure(rounds: number): Promise<Series[]>;
+  table(series: readonly Series[]): string;
+}
+
+const benchmarks: Record<string, Benchmark> = {
+  ffi: {
+    title: "System calls through the FFI layer",
+    rounds: 11,
+    measure: measureFfi,
+    table: (series) => ffiTable(new Map(series.map(summary).map((row) => [row.name, row.median]))),
+  },
+  startup: {
+    title: "Start-up",
+    rounds: 20,
+    measure: measureStartup,
+    table: (series) => startupTable(series.map(summary)),
+  },
+};
+
+const { values, positionals } = parseArgs({
+  options: { json: { type: "boolean", default: false }, rounds: { type: "string" } },
+  allowPositionals: true,
+});
+const rounds = values.rounds === undefined ? undefined : Number(values.rounds);
+const unknown = positionals.find((name) => benchmarks[name] === undefined);
+if (unknown !== undefined || (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))) {
+  const wrong = unknown === undefined ? `--rounds "${values.rounds}"` : `benchmark "${unknown}"`;
+  process.stderr.write(`bench: ${wrong}: give ${Object.keys(benchmarks).join(" or ")}, a number\n`);
+  process.exit(2);
+}
+
+const machine = `${cpus().length} CPUs, Linux ${release()}, ${arch()}, Bun ${Bun.version}`;
+const results: Record<string, unknown> = { machine };
+if (!values.json) process.stdout.write(`${machine}\n`);
+for (const name of positionals.length > 0 ? positionals : Object.keys(benchmarks)) {
+  const benchmark = benchmarks[name] as Benchmark;
+  const count = rounds ?? benchmark.rounds;
+  const series = await benchmark.measure(count);
+  results[name] = series.map((each) => ({ ...summary(each), samples: each.samples }));
+  if (values.json) continue;
+  process.stdout.write(`\n## ${benchmark.title} (${count} rounds)\n\n${benchmark.table(series)}\n`);
+}
+if (values.json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
+process.exit(0);
