@@ -13,7 +13,6 @@ import { join } from "node:path";
 const oracles: Readonly<Record<string, string>> = {
   "bash-completion": "/usr/share/bash-completion/bash_completion",
   curl: "curl",
-  dnsutils: "dig",
   fish: "fish",
   gcc: "gcc",
   "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
@@ -24,11 +23,11 @@ const oracles: Readonly<Record<string, string>> = {
   "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
   "musl-tools": "musl-gcc",
   nftables: "nft",
+  python3: "python3",
   "qemu-user-static": "qemu-aarch64-static",
   shellcheck: "shellcheck",
   socat: "socat",
   strace: "strace",
-  tcpdump: "tcpdump",
   zsh: "zsh",
 };
 
