@@ -126,7 +126,8 @@ describe("a hostile folder", () => {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "tproxy-hostile-"));
-    const evil = `require("node:fs").writeFileSync(${JSON.stringify(join(folder, "evil-ran"))}, "");\n`;
+    const mark = JSON.stringify(join(folder, "evil-ran"));
+    const evil = `require("node:fs").writeFileSync(${mark}, "");\n`;
     const files: Record<string, string> = {
       "bunfig.toml": 'preload = ["./evil.ts"]\n[run]\npreload = ["./evil.ts"]\n',
       ".env": "HOSTILE=.env\n",

@@ -42,7 +42,7 @@ async function untilFirstLine(command: readonly string[]): Promise<number> {
 
 async function makeCommands(folder: string): Promise<Record<string, readonly string[]>> {
   const hello = join(folder, "hello");
-  await Bun.write(`${hello}.ts`, 'console.log("hello");\n');
+  await Bun.write(`${hello}.ts`, 'await Bun.write(Bun.stdout, "hello\\n");\n');
   await Bun.build({ entrypoints: [`${hello}.ts`], compile: { outfile: hello, ...isolation } });
   // A version manager's wrapper called python3 would be measured instead of Python.
   const python = existsSync("/usr/bin/python3") ? "/usr/bin/python3" : which("python3");
