@@ -183,13 +183,13 @@ describe("a hostile folder", () => {
   testWith(["strace"])("is not even looked at", async () => {
     const names = ["bunfig.toml", ".env", "tsconfig.json", "package.json", "evil.ts", "worker.ts"];
     // -D: the tracer stands aside, so that a signal goes to the program.
-    const trace = join(root, "dist", `trace-${process.pid}`);
+    const trace = join(folder, "control", "trace");
     const strace = ["strace", "-D", "-f", "-o", trace, "-e", "trace=%file"];
     const touched = async () => {
       let text = "";
       const complete = () => {
         text = readFileSync(trace, "utf8");
-        return new RegExp(`^${Number.parseInt(text, 10)} \\+\\+\\+ `, "m").test(text);
+        return new RegExp(`^${Number.parseInt(text, 10)} +\\+\\+\\+ `, "m").test(text);
       };
       await eventually("the end of the trace", complete);
       await rm(trace);

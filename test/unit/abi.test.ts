@@ -39,9 +39,16 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   TYPE_IPADDR: "the same",
 };
 
-/** Table members that are no field, as C spells them. */
+/** Table members that are no field of their own, as C spells them. */
 const EXPRESSIONS: Readonly<Record<string, string>> = {
   "cmsghdr.align": "CMSG_ALIGN(1)",
+  // Members of the struct inet_diag_sockid inside.
+  ...Object.fromEntries(
+    ["sport", "dport", "src", "dst", "if", "cookie"].map((field) => [
+      `inet_diag_msg.idiag_${field}`,
+      `offsetof(struct inet_diag_msg, id.idiag_${field})`,
+    ]),
+  ),
 };
 
 const ffi = join(import.meta.dir, "../../ffi");
