@@ -27,6 +27,7 @@ export const NLMSG_OVERRUN = 4;
 export const NLMSGERR_ATTR_MSG = 1;
 export const NLMSGERR_ATTR_OFFS = 2;
 export const NLMSGERR_ATTR_MISS_TYPE = 5;
+export const NETLINK_ADD_MEMBERSHIP = 1;
 export const NETLINK_CAP_ACK = 10;
 export const NETLINK_EXT_ACK = 11;
 export const NETLINK_GET_STRICT_CHK = 12;
@@ -75,6 +76,10 @@ export const RTM_F_LOOKUP_TABLE = 0x1000;
 export const RTM_F_FIB_MATCH = 0x2000;
 export const RTEXT_FILTER_SKIP_STATS = 8;
 export const RTNH_F_ONLINK = 4;
+export const RTNLGRP_IPV4_ROUTE = 7;
+export const RTNLGRP_IPV4_RULE = 8;
+export const RTNLGRP_IPV6_ROUTE = 11;
+export const RTNLGRP_IPV6_RULE = 19;
 export const RTA_DST = 1;
 export const RTA_SRC = 2;
 export const RTA_IIF = 3;
@@ -108,6 +113,7 @@ export const VETH_INFO_PEER = 1;
 // linux/if.h
 export const IFF_UP = 0x1;
 export const IFF_LOOPBACK = 0x8;
+export const IFF_RUNNING = 0x40;
 
 // linux/if_addr.h
 export const IFA_ADDRESS = 1;
@@ -163,6 +169,7 @@ export const NF_IP_PRI_MANGLE = -150;
 // linux/netfilter/nfnetlink.h
 export const NFNETLINK_V0 = 0;
 export const NFNL_SUBSYS_NFTABLES = 10;
+export const NFNLGRP_NFTABLES = 7;
 export const NFNL_MSG_BATCH_BEGIN = 0x10;
 export const NFNL_MSG_BATCH_END = 0x11;
 

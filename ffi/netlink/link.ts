@@ -2,6 +2,7 @@
 
 import {
   IFF_LOOPBACK,
+  IFF_RUNNING,
   IFF_UP,
   IFLA_ADDRESS,
   IFLA_EXT_MASK,
@@ -41,6 +42,8 @@ export interface Link {
   readonly index: number;
   readonly name: string;
   readonly up: boolean;
+  /** It is up and sends; a cable just plugged in takes the kernel a moment (RFC 2863). */
+  readonly running: boolean;
   readonly loopback: boolean;
   readonly mtu?: number;
   /** The driver's kind: `veth`, `dummy`; absent for hardware and lo. */
@@ -160,6 +163,7 @@ export function decodeLink(body: Uint8Array): Link {
     index: header.getInt32(ifinfomsg.ifi_index, HOST_ORDER),
     name: required(attributes.string(IFLA_IFNAME), "IFLA_IFNAME"),
     up: (flags & IFF_UP) !== 0,
+    running: (flags & IFF_RUNNING) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,
     mtu: attributes.u32(IFLA_MTU),
     kind: attributes.nested(IFLA_LINKINFO)?.string(IFLA_INFO_KIND),

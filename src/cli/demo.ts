@@ -30,7 +30,11 @@ const fields = object({
 /** The command `demo` for the argument parser. */
 export const demoCommand = command("demo", fields, {
   brief: prose`Show all of it in namespaces of its own; nothing on this machine is changed.`,
-  description: prose`Plays five acts in network namespaces that end with it: an address bound that is not ours, the article's curl, a client elsewhere that reaches an address nobody has, the same with one piece missing and where the kernel then drops the packet, and IPv6. An ordinary user needs ${commandLine("unshare")} and a kernel that lets users make namespaces. The exit status is 1 if a claim turns out wrong.`,
+  description: prose`Plays five acts in network namespaces that end with it: an address bound that
+    is not ours, the article's curl, a client elsewhere that reaches an address nobody has, the same
+    with one piece missing and where the kernel then drops the packet, and IPv6. An ordinary user
+    needs ${commandLine("unshare")} and a kernel that lets users make namespaces. The exit status is
+    1 if a claim turns out wrong.`,
   footer: examplesFooter([
     ["tproxy demo", "the five acts, for people"],
     ["tproxy demo --json", "one object a claim, for programs"],
@@ -60,9 +64,7 @@ export async function runDemo(
     setTimeout(() => edges.exit(cutOffStatus(reason)), stopGraceMs);
   });
   const { stdout } = edges;
-  const report = options.json
-    ? new JsonReport(stdout)
-    : new TextReport(stdout, stdout.isTerminal && !process.env.NO_COLOR);
+  const report = options.json ? new JsonReport(stdout) : new TextReport(stdout);
   const setting = { workerEntry: edges.workerEntry, signal: stop.signal };
   try {
     const failed = await playAll({ report, setting, means });

@@ -185,7 +185,8 @@ function evidenceOf(seen: PathObservations): string[] {
   const changed = (Object.keys(counters) as PathCounterName[]).filter((name) => counters[name] > 0);
   return [
     `firewall rules that set mark ${mark}: ${marking.rules}, packets ${marking.packets}`,
-    `route look-up: ${describeAnswer(seen.unmarked)}; with the mark: ${describeAnswer(seen.marked)}`,
+    `route look-up: ${describeAnswer(seen.unmarked)}`,
+    `route look-up with the mark: ${describeAnswer(seen.marked)}`,
     `ip rules for the mark: ${selecting.map(describeRule).join(", ") || "none"}`,
     `listener on port ${seen.port}: ${describeListener(listener)}`,
     `counters: ${changed.map((name) => moved(name, counters, counterNames)).join(", ") || "none"}`,

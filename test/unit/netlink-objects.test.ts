@@ -230,7 +230,12 @@ describe("decoding undoes encoding", () => {
     fc.assert(
       fc.property(links, (link) => {
         const read = decodeLink(newLink({ ...link, peer: { name: "p", namespace: 3 } }).body);
-        expect(read).toStrictEqual({ ...link, up: link.up ?? false, loopback: false });
+        expect(read).toStrictEqual({
+          ...link,
+          up: link.up ?? false,
+          running: false,
+          loopback: false,
+        });
       }),
     );
   });

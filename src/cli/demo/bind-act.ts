@@ -22,15 +22,19 @@ export const bindAct: Act = {
     "The box is 192.0.2.1, its peer in another network namespace is 192.0.2.2, a veth cable " +
     "between them. The box wants to send from 8.8.8.8:8080.",
   play: async (context) => {
-    using cable = openCable(4);
+    using cable = await layCable(4, context);
     await playBinding(context, cable, 4);
   },
 };
 
-/** The cable between the client and the box of a family. */
-export function openCable(family: Family): Cable {
+/** The cable between the client and the box of a family. @throws NetlinkError, Interrupted */
+export function layCable(family: Family, { setting }: Context): Promise<Cable> {
   const { box, client, prefixLength } = cast[family];
-  return new Cable({ address: box, prefixLength }, { address: client, prefixLength });
+  return Cable.lay(
+    { address: box, prefixLength },
+    { address: client, prefixLength },
+    setting.signal,
+  );
 }
 
 /** Refused without the option, bound with it, and heard by a peer. */

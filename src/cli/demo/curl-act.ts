@@ -57,8 +57,7 @@ async function playVisits(
 ): Promise<void> {
   await using server = await listen(host, true, setting);
   const first = await visitor.visit(host, patientMs, setting.signal);
-  const connection = await server.next("connection");
-  await server.next("closed");
+  const connection = first.ok ? await server.conversation() : undefined;
   report.output("listener", server.takeLines());
   report.output(visitor.name, first.text || first.error);
   report.claim({
@@ -122,8 +121,8 @@ function chooseVisitor({ report, means }: Context, host: Host): Visitor {
     "curl --http0.9 --interface lo 8.8.8.8:80",
   ]);
   report.note(
-    "Not in the article: the route, because curl now binds to lo alone and the kernel has to find " +
-      "a source address; and --http0.9, because curl now refuses an answer without a header.",
+    "Not in the article: the route, because curl now binds to lo alone and the kernel has to " +
+      "find a source address; --http0.9, because curl now refuses an answer without a header.",
   );
   return { name: "curl", visit: (...args) => visitByCurl(path, ...args) };
 }

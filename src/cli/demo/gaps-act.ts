@@ -26,7 +26,7 @@ export const gapsAct: Act = {
     "and where its packet ended is read from the box's kernel: the rule's counter, route " +
     "look-ups, ip rules, sockets and /proc/net/snmp.",
   play: async (context) => {
-    await using scene = new Scene(4, context);
+    await using scene = await Scene.set(4, context);
     await scene.listen(true);
     for (const kind of ["firewall", "rule", "route"] as const) {
       await playRemoved(context, scene, kind);

@@ -20,7 +20,7 @@ export const ipv6Act: Act = {
     return undefined;
   },
   play: async (context) => {
-    await using scene = new Scene(6, context);
+    await using scene = await Scene.set(6, context);
     await playBinding(context, scene.cable, 6);
     await playReach(context, scene);
     for (const kind of ["firewall", "rule", "route"] as const) {

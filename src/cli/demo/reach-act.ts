@@ -14,7 +14,7 @@ export const reachAct: Act = {
     "The client 192.0.2.2 has a cable to the box and its default route over it. The box takes in " +
     "what is for 8.8.8.8:80, with a mark, an ip rule and a local route:",
   play: async (context) => {
-    await using scene = new Scene(4, context);
+    await using scene = await Scene.set(4, context);
     await playReach(context, scene);
   },
 };
@@ -26,8 +26,7 @@ export async function playReach({ report }: Context, scene: Scene): Promise<void
   const server = await scene.listen(true);
   const attempt = await scene.attempt(patientMs);
   const { answered, seen, verdict } = attempt;
-  const connection = await server.next("connection");
-  await server.next("closed");
+  const connection = answered.connected ? await server.conversation() : undefined;
   report.output("listener", server.takeLines());
   const foreign = formatSocketAddress({
     address: cast[family].foreign.bytes,

@@ -41,7 +41,7 @@ export interface Report {
   flush(): Promise<void>;
 }
 
-const width = 100;
+const widthMax = 100;
 const UNCHANGED = "Nothing on this machine was changed.";
 
 abstract class Writer {
@@ -74,25 +74,28 @@ abstract class Writer {
 /** The transcript for people, at most 100 columns wide. */
 export class TextReport extends Writer implements Report {
   private readonly style: Style;
+  private readonly width: number;
 
-  constructor(sink: Sink, color: boolean) {
+  constructor(sink: Sink) {
     super(sink);
-    this.style = color ? colors : plain;
+    this.style = sink.colors ? colors : plain;
+    this.width = Math.min(widthMax, sink.columns ?? widthMax);
   }
 
   begin(): void {
-    this.write("Five acts in network namespaces of their own, which end with this process.\n");
+    const what = "Five acts in network namespaces of their own, which end with this process.";
+    this.write(this.wrap(what, ""));
   }
 
   act(number: number, title: string, intro: string): void {
     this.write(`\n${this.style.title(`Act ${number}: ${title}`)}\n`);
-    this.write(wrap(intro, "  "));
+    this.write(this.wrap(intro, "  "));
   }
 
   commands(lines: readonly string[]): void {
     let isInput = false;
     for (const line of lines) {
-      this.write(`${this.style.faint(foldCommand(line, isInput ? "    " : "  # "))}\n`);
+      this.write(`${this.style.faint(this.foldCommand(line, isInput ? "    " : "  # "))}\n`);
       isInput = line.endsWith("<<'EOF'") || (isInput && line !== "EOF");
     }
   }
@@ -104,17 +107,17 @@ export class TextReport extends Writer implements Report {
   }
 
   note(text: string): void {
-    this.write(wrap(text, "  "));
+    this.write(this.wrap(text, "  "));
   }
 
   protected writeClaim({ ok, text, because = [] }: Claim): void {
     const sign = ok ? this.style.good("✓") : this.style.bad("✗");
-    this.write(`  ${sign} ${wrap(text, "    ").trimStart()}`);
-    for (const line of because) this.write(this.style.faint(wrap(line, "      ")));
+    this.write(`  ${sign} ${this.wrap(text, "    ").trimStart()}`);
+    for (const line of because) this.write(this.style.faint(this.wrap(line, "      ")));
   }
 
   skip(reason: string): void {
-    this.write(wrap(`Not played: ${reason}.`, "  "));
+    this.write(this.wrap(`Not played: ${reason}.`, "  "));
   }
 
   end({ acts, skipped }: Summary): void {
@@ -131,6 +134,18 @@ export class TextReport extends Writer implements Report {
 
   interrupted(): void {
     this.write(`\nInterrupted. ${UNCHANGED}\n`);
+  }
+
+  /** Text in lines that fit, each behind the indent and ended. */
+  private wrap(text: string, indent: string): string {
+    return `${fold(text, indent, indent, this.width).join("\n")}\n`;
+  }
+
+  /** A command in lines that fit, joined by a backslash as a shell and nft read it. */
+  private foldCommand(command: string, head: string): string {
+    const own = /^ */.exec(command)?.[0] ?? "";
+    const lines = fold(command.trim(), `${head}${own}`, `    ${own}  `, this.width - 2);
+    return lines.join(" \\\n");
   }
 }
 
@@ -181,23 +196,13 @@ const colors: Style = { title: sgr(1), good: sgr(32), bad: sgr(31), faint: sgr(2
 const same = (text: string) => text;
 const plain: Style = { title: same, good: same, bad: same, faint: same };
 
-/** Text in lines of at most 100 columns, each behind the indent and ended. */
-function wrap(text: string, indent: string): string {
-  return `${fold(text, indent, indent).join("\n")}\n`;
-}
-
-/** A command in lines of at most 100 columns, joined by a backslash as a shell and nft read it. */
-function foldCommand(command: string, head: string): string {
-  const own = /^ */.exec(command)?.[0] ?? "";
-  return fold(command.trim(), `${head}${own}`, `    ${own}  `, 2).join(" \\\n");
-}
-
-function fold(text: string, head: string, indent: string, reserved = 0): string[] {
+/** Words in lines of at most `width` columns; what is too long for a line has one of its own. */
+function fold(text: string, head: string, indent: string, width: number): string[] {
   const lines: string[] = [];
   let line = head;
   let isEmpty = true;
   for (const word of text.split(" ")) {
-    if (!isEmpty && line.length + 1 + word.length > width - reserved) {
+    if (!isEmpty && line.length + 1 + word.length > width) {
       lines.push(line);
       line = indent;
       isEmpty = true;

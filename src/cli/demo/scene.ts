@@ -6,7 +6,7 @@ import { diagnosePath, type PathObservations, type PathVerdict } from "../../dia
 import type { Family } from "../../net/address.ts";
 import type { Plan } from "../../routing/plan.ts";
 import { applySteps, type Step } from "../../routing/steps.ts";
-import { openCable } from "./bind-act.ts";
+import { layCable } from "./bind-act.ts";
 import { alone, cast, planFor, webPort } from "./cast.ts";
 import { type Answered, ask } from "./client.ts";
 import type { Context } from "./context.ts";
@@ -27,17 +27,31 @@ export class Scene {
   server: Server | undefined;
   private readonly context: Context;
 
-  /** Sets the stage: the cable and the Plan, with no listener yet. @throws SyscallError */
-  constructor(family: Family, context: Context) {
+  private constructor(family: Family, context: Context, cable: Cable) {
     this.family = family;
     this.context = context;
+    this.cable = cable;
     this.plan = planFor({
       destinations: [alone(cast[family].foreign)],
       ports: [{ from: webPort as Port, to: webPort as Port }],
       interfaces: [cableInterface],
     });
-    this.cable = openCable(family);
-    for (const step of applySteps(this.plan)) this.perform(step);
+  }
+
+  /**
+   * Sets the stage: the cable and the Plan, with no listener yet.
+   * @throws NetlinkError, Interrupted
+   */
+  static async set(family: Family, context: Context): Promise<Scene> {
+    const cable = await layCable(family, context);
+    try {
+      const scene = new Scene(family, context, cable);
+      for (const step of applySteps(scene.plan)) scene.perform(step);
+      return scene;
+    } catch (error) {
+      cable.close();
+      throw error;
+    }
   }
 
   /** Carries out a step on the box. */

@@ -96,6 +96,13 @@ export class Server {
     );
   }
 
+  /** Waits for a connection and its end, and answers the connection. @throws Interrupted */
+  async conversation() {
+    const connection = await this.next("connection");
+    await this.next("closed");
+    return connection;
+  }
+
   /** What the listener has printed since the last call, as `tproxy listen` prints it. */
   takeLines(): string {
     const { lines } = this;

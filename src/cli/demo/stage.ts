@@ -2,23 +2,28 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { AF_INET, AF_INET6 } from "../../../ffi/constants.ts";
-import { newAddress } from "../../../ffi/netlink/address.ts";
+import { decodeAddress, dumpAddresses, newAddress } from "../../../ffi/netlink/address.ts";
 import {
   IFA_F_NODAD,
+  IFA_F_TENTATIVE,
+  RT_SCOPE_LINK,
   RT_TABLE_MAIN,
   RTN_UNICAST,
   RTPROT_BOOT,
 } from "../../../ffi/netlink/constants.ts";
-import { newVeth, setLink } from "../../../ffi/netlink/link.ts";
+import { decodeLink, getLink, newVeth, setLink } from "../../../ffi/netlink/link.ts";
 import { newRoute } from "../../../ffi/netlink/route.ts";
 import type { Message } from "../../../ffi/netlink/wire.ts";
 import { NetworkNamespace } from "../../../ffi/netns.ts";
 import { RoutingControl } from "../../control/routing.ts";
 import type { Address } from "../../net/address.ts";
+import { waitFor } from "./wait.ts";
 
 /** The interface of both ends of the cable. */
 export const cableInterface = "eth0";
 const LOOPBACK_INDEX = 1;
+/** How long the kernel may take until both ends of a new cable can be sent through. */
+const plugMs = 3_000;
 
 /**
  * A new namespace has the machine's IPv4 settings, not the kernel's defaults. These are what the
@@ -90,6 +95,28 @@ export class Host {
     );
   }
 
+  /** Takes an end of the cable into use; answers a look at whether it can be sent through. */
+  plug({ address, prefixLength }: CableEnd): () => boolean {
+    const index = this.control.interfaceIndex(cableInterface);
+    this.request(setLink(index, { up: true }));
+    // An IPv6 address is usable at once only if nobody asks first whether others have it.
+    const flags = address.family === 6 ? { flags: IFA_F_NODAD } : {};
+    this.request(newAddress({ index, address: address.bytes, prefixLength, ...flags }));
+    return () =>
+      this.control.route.get(getLink({ index }), decodeLink).running &&
+      (address.family === 4 || this.hasLinkLocal(index));
+  }
+
+  /** Whether the interface has a link-local address in use: neighbours are asked from it. */
+  private hasLinkLocal(of: number): boolean {
+    return this.control.route
+      .dump(dumpAddresses(AF_INET6), decodeAddress)
+      .some(
+        ({ index, scope, flags = 0 }) =>
+          index === of && scope === RT_SCOPE_LINK && (flags & IFA_F_TENTATIVE) === 0,
+      );
+  }
+
   close(): void {
     this.control.close();
     this.namespace.close();
@@ -111,15 +138,24 @@ export class Cable {
   readonly box = Host.create();
   readonly client = Host.create();
 
-  /** Both ends of the cable, and the client's default route to the box. @throws NetlinkError */
-  constructor(box: CableEnd, client: CableEnd) {
+  private constructor() {}
+
+  /**
+   * Lays the cable: the addresses of both ends, and the client's default route to the box.
+   * @throws NetlinkError, Interrupted
+   */
+  static async lay(box: CableEnd, client: CableEnd, signal: AbortSignal): Promise<Cable> {
+    const cable = new Cable();
     try {
-      this.box.request(newVeth(cableInterface, cableInterface, this.client.namespace.fd));
-      this.plug(this.box, box);
-      this.plug(this.client, client);
-      this.client.request(newRoute({ ...mainRoute(box.address), gateway: box.address.bytes }));
+      cable.box.request(newVeth(cableInterface, cableInterface, cable.client.namespace.fd));
+      const ends = [cable.box.plug(box), cable.client.plug(client)];
+      // What is sent before that is lost, and sent again after a second.
+      await waitFor(() => ends.every((isRunning) => isRunning()) || undefined, plugMs, signal);
+      const route = { ...mainRoute(box.address), gateway: box.address.bytes };
+      cable.client.request(newRoute(route));
+      return cable;
     } catch (error) {
-      this.close();
+      cable.close();
       throw error;
     }
   }
@@ -131,14 +167,6 @@ export class Cable {
 
   [Symbol.dispose](): void {
     this.close();
-  }
-
-  private plug(host: Host, { address, prefixLength }: CableEnd): void {
-    const index = host.control.interfaceIndex(cableInterface);
-    host.request(setLink(index, { up: true }));
-    // An IPv6 address is usable at once only if nobody asks first whether others have it.
-    const flags = address.family === 6 ? { flags: IFA_F_NODAD } : {};
-    host.request(newAddress({ index, address: address.bytes, prefixLength, ...flags }));
   }
 }
 
