@@ -22,9 +22,14 @@ interface Finished {
   readonly stderr: string;
 }
 
-/** Runs a command to its end, with an environment that is nothing but PATH. */
-async function run(command: readonly string[], cwd = root): Promise<Finished> {
-  const env = { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/" };
+const barely = { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/" };
+
+/** Runs a command to its end, in an environment with hardly anything in it. */
+async function run(
+  command: readonly string[],
+  cwd = root,
+  env: Record<string, string | undefined> = barely,
+): Promise<Finished> {
   const child = Bun.spawn([...command], {
     cwd,
     env,
@@ -36,6 +41,10 @@ async function run(command: readonly string[], cwd = root): Promise<Finished> {
   await child.exited;
   return { status: child.exitCode, stdout, stderr };
 }
+
+/** `bun build.ts`, in the environment of this machine: a download may need what it says. */
+const build = (...args: string[]) =>
+  run([process.execPath, "build.ts", ...args], root, process.env);
 
 /** Starts a server, gives `use` the port of its first line, ends it and answers its output. */
 async function serve(
@@ -96,8 +105,7 @@ function newestSource(): number {
 
 beforeAll(async () => {
   if (existsSync(executable) && statSync(executable).mtimeMs > newestSource()) return;
-  const built = await run([process.execPath, "build.ts"]);
-  expect(built).toMatchObject({ status: 0, stderr: "" });
+  expect(await build()).toMatchObject({ status: 0, stderr: "" });
 }, 60_000);
 
 test("--version tells release, commit, Bun, libc and architecture", async () => {
@@ -213,7 +221,7 @@ describe.skipIf(!all)(`all targets${why}`, () => {
 
   if (all) {
     beforeAll(async () => {
-      expect(await run([process.execPath, "build.ts", "--all"])).toMatchObject({ status: 0 });
+      expect(await build("--all")).toMatchObject({ status: 0 });
     }, 300_000);
   }
 
@@ -230,7 +238,7 @@ describe.skipIf(!all)(`all targets${why}`, () => {
       );
       const checked = await run(["sha256sum", "--strict", "-c", "SHA256SUMS"], join(root, "dist"));
       expect(checked).toMatchObject({ status: 0, stderr: "" });
-      expect((await run([process.execPath, "build.ts", "--all"])).status).toBe(0);
+      expect((await build("--all")).status).toBe(0);
       expect(await Bun.file(join(root, "dist/SHA256SUMS")).text()).toBe(sums);
     },
     120_000,
