@@ -3,35 +3,80 @@
  * what they amount to: a request for an Intent.
  */
 
-import { multiple, optional } from "@optique/core/modifiers";
+import { type Message, optionName } from "@optique/core/message";
+import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
-import { option } from "@optique/core/primitives";
-import type { Family } from "../net/address.ts";
-import type { IntentRequest } from "../routing/intent.ts";
+import { flag, option } from "@optique/core/primitives";
+import { string } from "@optique/core/valueparser";
+import { type Address, type Family, formatAddress, parseAddress } from "../net/address.ts";
+import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
+import { ok, quote, refuse } from "../net/result.ts";
+import type { BackendHost, IntentRequest } from "../routing/intent.ts";
+import { UsageError } from "./failure.ts";
+import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
 import { prose } from "./prose.ts";
 import {
-  cidrValue,
   interfaceValue,
   listValue,
+  makeValue,
   maskedMarkValue,
   numberValue,
   portRangeValue,
   portValue,
+  type Value,
   wordValue,
 } from "./values.ts";
 
 const familyNames = { 4: [4], 6: [6], both: [4, 6] } as const;
 
+/** The largest user or group id; the one above it is nobody's, (uid_t)-1. */
+const idMax = 0xfffffffe;
+
+/** A flag that is off unless it is given. */
+function yes(name: `--${string}`, description: Message) {
+  return withDefault(flag(name, { description }), false);
+}
+
+/** An address alone, without a zone. */
+function addressValue(): Value<Address> {
+  return makeValue<Address>({
+    metavar: "ADDR",
+    placeholder: { family: 4, bytes: new Uint8Array(4) },
+    parse: parseAddress,
+    format: formatAddress,
+  });
+}
+
+/** An address with or without a port: `192.0.2.7`, `192.0.2.7:80`, `[2001:db8::7]:80`. */
+function backendValue(): Value<BackendHost> {
+  return makeValue<BackendHost>({
+    metavar: "ADDR[:PORT]",
+    placeholder: { address: { family: 4, bytes: new Uint8Array(4) }, port: undefined },
+    parse: (input) => {
+      const bare = parseAddress(input);
+      if (bare.ok) return ok({ address: bare.value, port: undefined });
+      const parsed = parseEndpoint(input, { addressRequired: true });
+      if (!parsed.ok) return refuse(parsed.error);
+      const { address, port } = parsed.value;
+      if (address !== undefined && address.zone === undefined) return ok({ address, port });
+      return refuse(`${quote(input)} is not accepted: give an address without a zone`);
+    },
+    format: ({ address, port }) =>
+      port === undefined ? formatAddress(address) : formatEndpoint({ address, port }),
+  });
+}
+
 /** The fields for a command's `object({ … })`. */
 export const captureFields = {
   dst: multiple(
-    option("--dst", listValue(cidrValue()), {
-      description: prose`Capture packets to these addresses or networks. Without it, to every
-        unicast address that is not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
+    option("--dst", listValue(networkSourceValue()), {
+      description: prose`Capture packets to these addresses or networks; ${"@FILE"} stands for those
+        in a file, ${"@-"} for those on standard input. Without it, to every unicast address that is
+        not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
     }),
   ),
   src: multiple(
-    option("--src", listValue(cidrValue()), {
+    option("--src", listValue(networkSourceValue()), {
       description: prose`Capture packets from these addresses or networks only.`,
     }),
   ),
@@ -56,10 +101,71 @@ export const captureFields = {
         both if there are none.`,
     }),
   ),
+  bypass: multiple(
+    option("--bypass", listValue(networkSourceValue()), {
+      description: prose`Leave packets to these addresses or networks alone, whatever else is
+        captured.`,
+    }),
+  ),
+  bypassPrivate: yes(
+    "--bypass-private",
+    prose`Leave packets to private, shared, loopback,
+    link-local, multicast and reserved networks alone.`,
+  ),
+  local: yes(
+    "--local",
+    prose`Also capture what programs of this host send to other hosts. The
+    proxy's own packets must be told from theirs, by one of the guards.`,
+  ),
+  guardMark: optional(
+    option("--guard-mark", maskedMarkValue(), {
+      description: prose`With ${optionName("--local")}: leave sockets with this mark alone, the
+        SO_MARK of the proxy.`,
+    }),
+  ),
+  guardUid: multiple(
+    option("--guard-uid", listValue(numberValue("UID", 0, idMax)), {
+      description: prose`With ${optionName("--local")}: leave the sockets of these users alone.`,
+    }),
+  ),
+  guardGid: multiple(
+    option("--guard-gid", listValue(numberValue("GID", 0, idMax)), {
+      description: prose`With ${optionName("--local")}: leave the sockets of these groups alone.`,
+    }),
+  ),
+  guardCgroup: multiple(
+    option("--guard-cgroup", string({ metavar: "PATH" }), {
+      description: prose`With ${optionName("--local")}: leave the sockets of this control group
+        alone, such as ${"system.slice/tproxy.service"}. It has to be there already.`,
+    }),
+  ),
   toPort: optional(
     option("--to-port", portValue(), {
       description: prose`Hand the packets to a listener on this port, by TPROXY. Without it the
         listener has the port that they are sent to, and they are only marked.`,
+    }),
+  ),
+  toAddress: multiple(
+    option("--to-address", listValue(addressValue()), {
+      description: prose`With ${optionName("--to-port")}: the address that the listener is bound to,
+        such as ${"127.0.0.1"}; one for each family.`,
+    }),
+  ),
+  redirect: yes(
+    "--redirect",
+    prose`Reach the listener on ${optionName("--to-port")} by NAT, for
+    kernels without TPROXY; tcp only, and SO_ORIGINAL_DST tells the destination.`,
+  ),
+  replyPath: yes(
+    "--reply-path",
+    prose`Also bring back the replies to connections that the proxy
+    makes with its clients' addresses.`,
+  ),
+  backend: multiple(
+    option("--backend", listValue(backendValue()), {
+      description: prose`Also print, in comments, what a backend with this address has to route so
+        that its replies to clients come back through this host; with
+        ${optionName("--reply-path")}.`,
     }),
   ),
   mark: optional(
@@ -78,6 +184,17 @@ export const captureFields = {
       description: prose`The priority of the ip rule; 100 by default.`,
     }),
   ),
+  tableName: optional(
+    option("--table-name", string({ metavar: "NAME" }), {
+      description: prose`The name of the firewall table, which begins with ${"tproxyd"}; another one
+        for each instance. They need tables, priorities and marks of their own as well.`,
+    }),
+  ),
+  sysctl: yes(
+    "--sysctl",
+    prose`Set the kernel settings that the capture may need, and keep what
+    they were. Otherwise they are only named.`,
+  ),
 } as const;
 
 /** The options once parsed. */
@@ -85,25 +202,53 @@ export type CaptureOptions = {
   readonly [Name in keyof typeof captureFields]: InferValue<(typeof captureFields)[Name]>;
 };
 
-/** The options as an intent's fields; what was not given stays out. */
+/**
+ * The options as an intent's fields; what was not given stays out. Reads the files of lists.
+ * @throws UsageError
+ */
 export function toRequest(options: CaptureOptions): IntentRequest {
+  const { dst, src, bypass } = options;
+  if ([dst, src, bypass].flat(2).filter(isStdin).length > 1) {
+    throw new UsageError('standard input can be read once: give "@-" to one option only');
+  }
   const family: readonly Family[] | undefined =
     options.family === undefined ? undefined : familyNames[options.family];
   const request = {
-    destinations: given(options.dst),
-    sources: given(options.src),
+    destinations: networks(dst),
+    sources: networks(src),
     ports: given(options.dport),
     interfaces: given(options.in),
     protocols: given(options.proto),
     families: family === undefined ? undefined : [...family],
+    bypass: networks(bypass),
+    bypassPrivate: options.bypassPrivate || undefined,
+    local: options.local || undefined,
+    guardMark: options.guardMark,
+    guardUids: given(options.guardUid),
+    guardGids: given(options.guardGid),
+    guardCgroups: options.guardCgroup.length === 0 ? undefined : [...options.guardCgroup],
+    replyPath: options.replyPath || undefined,
     mark: options.mark,
     table: options.table,
     priority: options.priority,
     toPort: options.toPort,
+    toAddresses: given(options.toAddress),
+    redirect: options.redirect || undefined,
+    backends: given(options.backend),
+    tableName: options.tableName,
+    sysctl: options.sysctl || undefined,
   };
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as IntentRequest;
+}
+
+function isStdin(source: NetworkSource): boolean {
+  return "file" in source && source.file === "-";
+}
+
+function networks(lists: readonly (readonly NetworkSource[])[]) {
+  return lists.length === 0 ? undefined : readNetworks(lists.flat());
 }
 
 /** The lists of an option that was given any number of times, as one. */

@@ -34,7 +34,8 @@ interface ValueOf<T> {
   readonly format: (value: T) => string;
 }
 
-function makeValue<T>({ parse, ...rest }: ValueOf<T>): Value<T> {
+/** A value parser out of a parser of `src/net/`, which answers errors as text. */
+export function makeValue<T>({ parse, ...rest }: ValueOf<T>): Value<T> {
   return {
     mode: "sync",
     ...rest,

@@ -4,11 +4,13 @@
  */
 
 import type { Port } from "../../ffi/types.ts";
-import type { Family } from "../net/address.ts";
-import { type Cidr, cidrContains } from "../net/cidr.ts";
+import type { Address, Family } from "../net/address.ts";
+import type { Cidr } from "../net/cidr.ts";
 import { fullMask, type MaskedMark } from "../net/mark.ts";
 import type { PortRange } from "../net/port.ts";
+import { isLoopback, listedNetworksMax } from "./contradictions.ts";
 import type { Intent, Protocol } from "./intent.ts";
+import { aggregate } from "./networks.ts";
 
 /** A rule of the routing policy database: packets with the mark are routed by the table. */
 export interface IpRule {
@@ -31,51 +33,112 @@ export interface LocalRoute {
 /** Kinds of destination address, as rtnetlink and nft's `fib daddr type` name them. */
 export type AddressType = "local" | "broadcast" | "anycast" | "multicast";
 
-/** A condition on a packet. A list is met if one of its entries is. */
+/**
+ * A condition on a packet. A list is met if one of its entries is. Networks are of the rule's
+ * family, ascending, and neither overlap nor are halves of one; those of a long list are also the
+ * set of the table that `set` names.
+ */
 export type Match =
   | { readonly kind: "interface"; readonly names: readonly string[] }
   | { readonly kind: "protocol"; readonly protocol: Protocol }
-  | { readonly kind: "source"; readonly networks: readonly Cidr[] }
-  | { readonly kind: "destination"; readonly networks: readonly Cidr[] }
+  | { readonly kind: "source"; readonly networks: readonly Cidr[]; readonly set?: string }
+  | { readonly kind: "destination"; readonly networks: readonly Cidr[]; readonly set?: string }
   | { readonly kind: "destination-type"; readonly not: readonly AddressType[] }
-  | { readonly kind: "destination-port"; readonly ranges: readonly PortRange[] };
+  /** With `not`: a port in none of the ranges. */
+  | {
+      readonly kind: "destination-port";
+      readonly ranges: readonly PortRange[];
+      readonly not?: true;
+    }
+  | { readonly kind: "mark"; readonly mark: MaskedMark }
+  /** Whose socket sends it: the effective ids, or a path below the root of cgroup v2. */
+  | { readonly kind: "user"; readonly id: number }
+  | { readonly kind: "group"; readonly id: number }
+  | { readonly kind: "cgroup"; readonly path: string }
+  /** From the accepting end of a connection that conntrack knows. */
+  | { readonly kind: "reply" }
+  /** No first packet of a TCP connection: not SYN alone of SYN, ACK, FIN and RST. */
+  | { readonly kind: "not-syn" }
+  /** For a transparent socket of this host that is bound to one address, not to every one. */
+  | { readonly kind: "transparent-socket" };
 
 /**
  * What happens to a packet that meets every condition of its rule, in this order. `mark` replaces
  * the bits of the mask and leaves the others. `tproxy` hands the packet to the transparent
- * listener on that port of this host.
+ * listener on that port of this host, and of that address if there is one. `redirect` is NAT to
+ * that port of this host. `return` leaves the packet alone: no later rule of the chain sees it.
  */
 export type Statement =
   | { readonly kind: "mark"; readonly mark: MaskedMark }
-  | { readonly kind: "tproxy"; readonly port: Port };
+  | { readonly kind: "tproxy"; readonly port: Port; readonly address?: Address }
+  | { readonly kind: "redirect"; readonly port: Port }
+  | { readonly kind: "return" };
+
+/** What a rule is for, which its comment says behind the table's name. */
+export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "local";
+
+/** The comment of a rule in the kernel: whose it is, and what for. */
+export function ruleComment(table: { readonly name: string }, rule: FirewallRule): string {
+  return `${table.name}: ${rule.purpose}`;
+}
 
 /** A firewall rule for one family. */
 export interface FirewallRule {
   readonly family: Family;
+  readonly purpose: Purpose;
   readonly matches: readonly Match[];
   readonly statements: readonly Statement[];
 }
 
-/** A base chain: in `iptables` the chain PREROUTING of the table mangle. */
+/**
+ * A base chain: in `iptables` a chain of our own to which PREROUTING or OUTPUT jumps, in the table
+ * mangle, or nat for `nat`. A chain of type `route` routes a packet anew when its mark changes.
+ */
 export interface FirewallChain {
-  readonly name: string;
-  readonly type: "filter";
-  readonly hook: "prerouting";
-  /** NF_IP_PRI_MANGLE of linux/netfilter_ipv4.h: before routing, after connection tracking. */
-  readonly priority: -150;
+  readonly name: "prerouting" | "output";
+  readonly type: "filter" | "route" | "nat";
+  readonly hook: "prerouting" | "output";
+  /**
+   * Of linux/netfilter_ipv4.h: NF_IP_PRI_MANGLE, before routing and after connection tracking, or
+   * NF_IP_PRI_NAT_DST.
+   */
+  readonly priority: -150 | -100;
   readonly rules: readonly FirewallRule[];
+}
+
+/** A set of networks that rules of the table look up. */
+export interface NetworkSet {
+  readonly name: string;
+  readonly family: Family;
+  readonly networks: readonly Cidr[];
 }
 
 /** A table of our own. */
 export interface FirewallTable {
   readonly name: string;
+  readonly sets: readonly NetworkSet[];
   readonly chains: readonly FirewallChain[];
 }
 
 /** A kernel setting: `net.ipv4.conf.eth0.accept_local` and the value it needs. */
 export interface Sysctl {
+  /** With `/` between the parts, as interfaces have `.` in their names. */
   readonly name: string;
   readonly value: string;
+  /** When it is needed, and why: one line. */
+  readonly reason: string;
+}
+
+/** What a host needs so that what it sends to spoofed addresses comes back through this one. */
+export interface Backend {
+  readonly address: Address;
+  readonly port: Port | undefined;
+  readonly protocols: readonly Protocol[];
+  /** The address is this host's own, a loopback one. */
+  readonly here: boolean;
+  readonly table: number;
+  readonly priority: number | undefined;
+  readonly protocol: number | undefined;
 }
 
 export interface Plan {
@@ -86,42 +149,46 @@ export interface Plan {
   readonly ipRules: readonly IpRule[];
   readonly firewall: FirewallTable;
   readonly sysctls: readonly Sysctl[];
+  /** Whether the sysctls are to be set; otherwise they are only named. */
+  readonly setsSysctls: boolean;
+  /** For other hosts: printed, never applied here. */
+  readonly backends: readonly Backend[];
 }
-
-/** The name of the firewall table, and of the iptables chain; `tproxy` is a keyword of nft. */
-const firewallName = "tproxyd";
 
 /** Turns an intent into what the kernel needs for it. Pure: the same intent, the same plan. */
 export function makePlan(intent: Intent): Plan {
   const { families, table, priority, tag: protocol } = intent;
   // The article's rule compares the whole mark; a mask leaves the other bits to other programs.
   const mark = intent.seed ? { ...intent.mark, mask: fullMask } : intent.mark;
+  const routed = intent.redirect ? [] : families;
+  const sets = new Sets();
+  const chains = [
+    preroutingChain(intent, sets),
+    ...(intent.local ? [outputChain(intent, sets)] : []),
+  ];
   return {
     seed: intent.seed,
     families,
-    routes: families.map((family) => ({
+    routes: routed.map((family) => ({
       family,
       destination: everyAddress(family),
       device: "lo",
       table,
       protocol,
     })),
-    ipRules: families.map((family) => ({ family, priority, mark, table, protocol })),
-    firewall: {
-      name: firewallName,
-      chains: [
-        {
-          name: "prerouting",
-          type: "filter",
-          hook: "prerouting",
-          priority: -150,
-          rules: families.flatMap((family) =>
-            intent.protocols.map((name) => makeRule(intent, family, name)),
-          ),
-        },
-      ],
-    },
-    sysctls: [],
+    ipRules: routed.map((family) => ({ family, priority, mark, table, protocol })),
+    firewall: { name: intent.tableName, sets: sets.all, chains },
+    sysctls: sysctlsOf(intent),
+    setsSysctls: intent.sysctl,
+    backends: intent.backends.map(({ address, port }) => ({
+      address,
+      port,
+      protocols: intent.protocols,
+      here: isLoopback(address),
+      table,
+      priority,
+      protocol,
+    })),
   };
 }
 
@@ -129,24 +196,31 @@ function everyAddress(family: Family): Cidr {
   return { family, bytes: new Uint8Array(family === 4 ? 4 : 16), prefix: 0 };
 }
 
-function makeRule(intent: Intent, family: Family, protocol: Protocol): FirewallRule {
-  const matches: Match[] = [];
-  if (intent.interfaces.length > 0) matches.push({ kind: "interface", names: intent.interfaces });
-  matches.push({ kind: "protocol", protocol });
-  const sources = restrict(intent.sources, family);
-  if (sources.length > 0) matches.push({ kind: "source", networks: sources });
-  const destinations = restrict(intent.destinations, family);
-  if (destinations.length > 0) matches.push({ kind: "destination", networks: destinations });
-  if (intent.destinations.length === 0) matches.push(notOurs(family));
-  const ranges = mergeRanges(intent.ports);
-  if (ranges.length > 0) matches.push({ kind: "destination-port", ranges });
-  // The mark comes first: with no listener the packet then stays marked and the connection fails.
-  // Unmarked it would go on to its destination past the proxy.
-  const statements: Statement[] = [{ kind: "mark", mark: intent.mark }];
-  if (intent.toPort !== undefined) statements.push({ kind: "tproxy", port: intent.toPort });
-  return { family, matches, statements };
+/** The sets of a table: a long list of networks is one, whatever number of rules look it up. */
+class Sets {
+  readonly #sets = new Map<string, NetworkSet>();
+
+  get all(): readonly NetworkSet[] {
+    return [...this.#sets.values()];
+  }
+
+  /** The condition that an address is in a list, or none if the list is of every address. */
+  match(
+    kind: "source" | "destination",
+    name: string,
+    list: readonly Cidr[],
+    family: Family,
+  ): readonly Match[] {
+    const set = `${name}${family}`;
+    const networks = this.#sets.get(set)?.networks ?? aggregate(list, family);
+    if (networks.length === 0 || networks[0]?.prefix === 0) return [];
+    if (networks.length <= listedNetworksMax) return [{ kind, networks }];
+    this.#sets.set(set, { name: set, family, networks });
+    return [{ kind, networks, set }];
+  }
 }
 
+/** This host's own addresses and those that are nobody's alone. */
 function notOurs(family: Family): Match {
   const not: AddressType[] = ["local", "broadcast", "anycast", "multicast"];
   return {
@@ -155,19 +229,146 @@ function notOurs(family: Family): Match {
   };
 }
 
+function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
+  const { families, protocols, redirect } = intent;
+  const rules = [
+    // Replies may come from, and go to, what is bypassed.
+    ...families.flatMap((family) => replyPathRules(intent, family)),
+    ...families.flatMap((family) => returnedRules(intent, family)),
+    ...families.flatMap((family) => bypassRules(intent, family, sets)),
+    ...families.flatMap((family) =>
+      protocols.map((protocol): FirewallRule => {
+        const { interfaces } = intent;
+        const matches = captureMatches(intent, family, protocol, sets);
+        if (interfaces.length > 0) matches.unshift({ kind: "interface", names: interfaces });
+        if (intent.destinations.length === 0) matches.push(notOurs(family));
+        matches.push(...portMatch(intent));
+        return { family, purpose: "capture", matches, statements: deliver(intent, family) };
+      }),
+    ),
+  ];
+  const base = { name: "prerouting", hook: "prerouting", rules } as const;
+  return redirect
+    ? { ...base, type: "nat", priority: -100 }
+    : { ...base, type: "filter", priority: -150 };
+}
+
 /**
- * The networks of one family, each once and none inside another (nft refuses overlaps in a set);
- * none at all if they amount to every address.
+ * What programs of this host send. A packet that gets the mark is routed anew, to lo, and is then
+ * in prerouting like one that arrives.
  */
-function restrict(networks: readonly Cidr[], family: Family): readonly Cidr[] {
-  const own = networks.filter((network) => network.family === family);
-  if (own.some((network) => network.prefix === 0)) return [];
-  return own.filter(
-    (network, i) =>
-      !own.some(
-        (other, k) => cidrContains(other, network) && (other.prefix < network.prefix || k < i),
-      ),
-  );
+function outputChain(intent: Intent, sets: Sets): FirewallChain {
+  const { families, protocols, redirect } = intent;
+  const rules = [
+    ...families.flatMap((family) => guardRules(intent, family)),
+    ...families.flatMap((family) => bypassRules(intent, family, sets)),
+    ...families.flatMap((family) =>
+      protocols.map((protocol): FirewallRule => {
+        const matches = captureMatches(intent, family, protocol, sets);
+        // Whatever is captured, what this host sends to itself is its own affair.
+        matches.push(notOurs(family), ...portMatch(intent));
+        const statements: Statement[] = redirect
+          ? deliver(intent, family)
+          : [{ kind: "mark", mark: intent.mark }];
+        return { family, purpose: "capture", matches, statements };
+      }),
+    ),
+  ];
+  const base = { name: "output", hook: "output", rules } as const;
+  return redirect
+    ? { ...base, type: "nat", priority: -100 }
+    : { ...base, type: "route", priority: -150 };
+}
+
+function captureMatches(intent: Intent, family: Family, protocol: Protocol, sets: Sets): Match[] {
+  return [
+    { kind: "protocol", protocol },
+    ...sets.match("source", "src", intent.sources, family),
+    ...sets.match("destination", "dst", intent.destinations, family),
+  ];
+}
+
+function portMatch({ ports }: Intent): readonly Match[] {
+  const ranges = mergeRanges(ports);
+  return ranges.length === 0 ? [] : [{ kind: "destination-port", ranges }];
+}
+
+/** What is done with a packet that is to be captured where it arrives. */
+function deliver(intent: Intent, family: Family): Statement[] {
+  const { toPort: port, toAddresses, mark, redirect } = intent;
+  if (redirect && port !== undefined) return [{ kind: "redirect", port }];
+  // The mark comes first: with no listener the packet then stays marked and the connection fails.
+  // Unmarked it would go on to its destination past the proxy.
+  const marking: Statement = { kind: "mark", mark };
+  if (port === undefined) return [marking];
+  const address = toAddresses.find((each) => each.family === family);
+  return [marking, address ? { kind: "tproxy", port, address } : { kind: "tproxy", port }];
+}
+
+function bypassRules({ bypass }: Intent, family: Family, sets: Sets): readonly FirewallRule[] {
+  const matches = sets.match("destination", "bypass", bypass, family);
+  if (matches.length === 0) return [];
+  return [{ family, purpose: "bypass", matches, statements: [{ kind: "return" }] }];
+}
+
+/** What the proxy itself sends, and what answers a connection made from elsewhere. */
+function guardRules({ guards }: Intent, family: Family): readonly FirewallRule[] {
+  const { mark, uids, gids, cgroups } = guards;
+  const matches: Match[] = [
+    ...(mark === undefined ? [] : [{ kind: "mark", mark } as const]),
+    ...uids.map((id) => ({ kind: "user", id }) as const),
+    ...gids.map((id) => ({ kind: "group", id }) as const),
+    ...cgroups.map((path) => ({ kind: "cgroup", path }) as const),
+    { kind: "reply" },
+  ];
+  const statements = [{ kind: "return" }] as const;
+  return matches.map((match) => ({ family, purpose: "guard", matches: [match], statements }));
+}
+
+/**
+ * What the output chain has marked comes in by lo, whatever interfaces are captured: it is handed
+ * to the listener and not looked at again. Without TPROXY the mark alone has delivered it.
+ */
+function returnedRules(intent: Intent, family: Family): readonly FirewallRule[] {
+  if (!intent.local || intent.redirect || intent.toPort === undefined) return [];
+  const handing = deliver(intent, family).filter(({ kind }) => kind === "tproxy");
+  return intent.protocols.map((protocol) => ({
+    family,
+    purpose: "local",
+    matches: [
+      { kind: "interface", names: ["lo"] },
+      { kind: "mark", mark: intent.mark },
+      { kind: "protocol", protocol },
+    ],
+    statements: [...handing, { kind: "return" }],
+  }));
+}
+
+/**
+ * What comes back to a socket that is bound to a client's address is marked, and so delivered.
+ * No first packet of a connection: one for a socket in TIME_WAIT is for TPROXY, which alone finds
+ * the listener for it. No datagram that a client could have sent: an unconnected socket that is
+ * bound to the original destination, to reply from it, would take it from the listener.
+ */
+function replyPathRules(intent: Intent, family: Family): readonly FirewallRule[] {
+  if (!intent.replyPath) return [];
+  const ranges = mergeRanges(intent.ports);
+  const beyond: Record<Protocol, readonly Match[]> = {
+    tcp: [{ kind: "not-syn" }],
+    udp: ranges.length === 0 ? [] : [{ kind: "destination-port", ranges, not: true }],
+  };
+  return intent.protocols
+    .filter((protocol) => beyond[protocol].length > 0)
+    .map((protocol) => ({
+      family,
+      purpose: "reply path",
+      matches: [
+        { kind: "protocol", protocol },
+        ...beyond[protocol],
+        { kind: "transparent-socket" },
+      ],
+      statements: [{ kind: "mark", mark: intent.mark }],
+    }));
 }
 
 /** Sorted ranges that neither overlap nor touch. */
@@ -179,4 +380,21 @@ function mergeRanges(ranges: readonly PortRange[]): readonly PortRange[] {
     else if (range.to > last.to) merged[merged.length - 1] = { from: last.from, to: range.to };
   }
   return merged;
+}
+
+/**
+ * fib_validate_source() (net/ipv4/fib_frontend.c) looks up the way back to the client, with the
+ * packet's mark where src_valid_mark is set: our table then answers that the client is this host.
+ */
+function sysctlsOf({ seed, redirect, families, interfaces }: Intent): readonly Sysctl[] {
+  if (seed || redirect || !families.includes(4)) return [];
+  return interfaces
+    .filter((name) => name !== "lo")
+    .map((name) => ({
+      name: `net/ipv4/conf/${name}/accept_local`,
+      value: "1",
+      reason:
+        "Needed where net.ipv4.conf.*.src_valid_mark is 1, as Tailscale sets it: without it the " +
+        "kernel drops what is captured and says nothing.",
+    }));
 }

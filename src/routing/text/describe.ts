@@ -2,11 +2,13 @@
 
 import type { Family } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
+import { formatEndpoint } from "../../net/endpoint.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
-import type { FirewallRule, IpRule, LocalRoute, Match, Statement } from "../plan.ts";
+import type { FirewallChain, FirewallRule, IpRule, LocalRoute, Match, Statement } from "../plan.ts";
 
 const listedMax = 4;
+const whens = { prerouting: "Before routing", output: "On the way out" } as const;
 
 /** One line about a route. */
 export function describeRoute({ table, family }: LocalRoute): string {
@@ -22,14 +24,19 @@ export function describeIpRule({ family, mark, table }: IpRule): string {
 }
 
 /** Two lines about a firewall rule: what is done, and to which packets. */
-export function describeFirewallRule(rule: FirewallRule): readonly string[] {
-  const actions = rule.statements.map((statement) => describeStatement(statement, rule.family));
+export function describeFirewallRule(
+  rule: FirewallRule,
+  hook: FirewallChain["hook"],
+): readonly string[] {
+  const actions = rule.statements
+    .filter(({ kind }) => kind !== "return" || rule.statements.length === 1)
+    .map((statement) => describeStatement(statement, rule.family));
   const kinds = rule.matches.map((match) =>
     match.kind === "protocol" ? `${match.protocol} ` : "",
   );
   const where = rule.matches.map(describeMatch).filter((text) => text !== "");
   return [
-    `Before routing, ${actions.join(" and ")}:`,
+    `${whens[hook]}, ${actions.join(" and ")}:`,
     `IPv${rule.family} ${kinds.join("")}packets ${where.join(", ") || "to any address"}.`,
   ];
 }
@@ -45,9 +52,20 @@ export function describeFamilies(families: readonly Family[]): string {
 }
 
 function describeStatement(statement: Statement, family: Family): string {
-  return statement.kind === "mark"
-    ? `set mark ${formatMark(statement.mark)}`
-    : `hand to the listener on ${family === 4 ? "0.0.0.0" : "[::]"}:${statement.port}`;
+  switch (statement.kind) {
+    case "mark":
+      return `set mark ${formatMark(statement.mark)}`;
+    case "tproxy": {
+      const { address, port } = statement;
+      if (address !== undefined)
+        return `hand to the listener on ${formatEndpoint({ address, port })}`;
+      return `hand to the listener on ${family === 4 ? "0.0.0.0" : "[::]"}:${port}`;
+    }
+    case "redirect":
+      return `send to port ${statement.port} of this host`;
+    case "return":
+      return "leave alone";
+  }
 }
 
 function describeMatch(match: Match): string {
@@ -63,7 +81,21 @@ function describeMatch(match: Match): string {
     case "destination-type":
       return "to unicast addresses that are not this host's own";
     case "destination-port":
-      return `to port ${shorten(match.ranges.map(formatPortRange))}`;
+      return `to ${match.not ? "no " : ""}port ${shorten(match.ranges.map(formatPortRange))}`;
+    case "mark":
+      return `with mark ${formatMark(match.mark)}`;
+    case "user":
+      return `of sockets of user ${match.id}`;
+    case "group":
+      return `of sockets of group ${match.id}`;
+    case "cgroup":
+      return `of sockets of control group ${match.path}`;
+    case "reply":
+      return "from the accepting end of a connection";
+    case "not-syn":
+      return "other than the first of a connection";
+    case "transparent-socket":
+      return "for a transparent socket that is bound to one address";
   }
 }
 

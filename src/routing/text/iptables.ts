@@ -6,47 +6,42 @@
 
 import type { Family } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
-import type { PortRange } from "../../net/port.ts";
-import type { AddressType, FirewallRule, Match, Plan, Statement } from "../plan.ts";
+import { type FirewallChain, type Plan, ruleComment } from "../plan.ts";
 import { describeFirewallRule } from "./describe.ts";
+import { ruleWords } from "./iptables-words.ts";
 import {
   applyScript,
   ipSections,
-  ipUndoSection,
+  ipUndoSections,
   line,
   type Section,
   tolerant,
   undoScript,
 } from "./script.ts";
 
-/** The most ports that `-m multiport` takes; a range counts as two (iptables-extensions(8)). */
-const multiportMax = 15;
-
 /** The script that puts a plan in place, or with `undo` the one that takes it back. */
 export function renderIptables(plan: Plan, options: { undo?: boolean } = {}): string {
   if (options.undo === true) {
     const firewall = plan.seed ? seedUndoSections(plan) : undoSections(plan);
-    return undoScript(plan, [tidyFunction, ...firewall, ipUndoSection(plan)]);
+    return undoScript(plan, [tidyFunction, ...firewall, ...ipUndoSections(plan)]);
   }
   if (plan.seed) return applyScript(plan, [...ipSections(plan), ...seedSections(plan)]);
   return applyScript(plan, [reserveSection(plan), ...ipSections(plan), ...ownSections(plan)]);
 }
 
-function rulesOf(plan: Plan): readonly FirewallRule[] {
-  return plan.firewall.chains.flatMap((chain) => chain.rules);
-}
-
 function seedSections(plan: Plan): readonly Section[] {
-  return rulesOf(plan).map((rule) => ({
-    comment: describeFirewallRule(rule),
-    commands: specs(rule).map((spec) => seedLine("-A", rule.family, spec)),
+  return rulesOf(plan).map(({ chain, rule }) => ({
+    comment: describeFirewallRule(rule, chain.hook),
+    commands: ruleWords(rule).map((spec) => seedLine("-A", rule.family, spec)),
   }));
 }
 
 function seedUndoSections(plan: Plan): readonly Section[] {
-  return rulesOf(plan).map((rule) => ({
+  return rulesOf(plan).map(({ chain, rule }) => ({
     comment: ["The firewall rule: from here on nothing is captured."],
-    commands: specs(rule).map((spec) => tidied(seedLine("-D", rule.family, spec), rule.family)),
+    commands: ruleWords(rule).map((spec) =>
+      tidied(seedLine("-D", rule.family, spec), rule.family, chain),
+    ),
   }));
 }
 
@@ -54,171 +49,141 @@ function seedLine(verb: "-A" | "-D", family: Family, spec: readonly string[]): s
   return line(tool(family), "-t", "mangle", verb, "PREROUTING", ...spec);
 }
 
+/** Each chain of our own, for each family: what nft has once, iptables and ip6tables have both. */
+function chainsOf({ families, firewall }: Plan) {
+  return firewall.chains.flatMap((chain) =>
+    families.map((family) => ({ chain, family, name: ownName(firewall.name, chain) })),
+  );
+}
+
+function rulesOf({ firewall }: Plan) {
+  return firewall.chains.flatMap((chain) =>
+    chain.rules.map((rule) => ({ chain, rule, name: ownName(firewall.name, chain) })),
+  );
+}
+
+function ownName(table: string, { hook }: FirewallChain): string {
+  return hook === "prerouting" ? table : `${table}-${hook}`;
+}
+
 function reserveSection(plan: Plan): Section {
+  const chains = plan.firewall.chains.length === 1 ? "A chain" : "Chains";
   return {
     comment: [
-      "A chain of our own. This comes first because it fails, with nothing changed, if there is",
+      `${chains} of our own. This comes first because it fails, with nothing changed, if there is`,
       "one already. Nothing jumps to it yet.",
     ],
-    commands: plan.families.map((family) => mangle(family, "-N", plan.firewall.name)),
+    commands: chainsOf(plan).map(({ chain, family, name }) => command(family, chain, "-N", name)),
   };
 }
 
 function ownSections(plan: Plan): readonly Section[] {
-  const { name } = plan.firewall;
-  const note = ["-m", "comment", "--comment", name];
-  const rules = rulesOf(plan).map((rule) => ({
-    comment: describeFirewallRule(rule),
-    commands: specs(rule, note).map((spec) => mangle(rule.family, "-A", name, ...spec)),
+  const rules = rulesOf(plan).map(({ chain, rule, name }) => ({
+    comment: describeFirewallRule(rule, chain.hook),
+    commands: ruleWords(rule, {
+      table: plan.firewall.name,
+      comment: ruleComment(plan.firewall, rule),
+    }).map((spec) => command(rule.family, chain, "-A", name, ...spec)),
   }));
   const jump = {
     comment: ["From here on packets are captured."],
-    commands: plan.families.map((family) =>
-      mangle(family, "-A", "PREROUTING", ...note, "-j", name),
-    ),
+    commands: chainsOf(plan).map((each) => jumpLine(plan, "-A", each)),
   };
-  return [...rules, jump];
+  return [...setSections(plan), ...rules, jump];
+}
+
+/** Long lists of networks, in one command each: it makes the set and fills it. */
+function setSections({ firewall }: Plan): readonly Section[] {
+  return firewall.sets.map(({ name, family, networks }) => {
+    const set = `${firewall.name}-${name}`;
+    const room = Math.max(networks.length, 65_536);
+    return {
+      comment: [`A set of ${networks.length} networks, which rules below look up.`],
+      commands: [
+        "ipset restore <<'EOF'",
+        `create ${set} hash:net family ${family === 4 ? "inet" : "inet6"} maxelem ${room}`,
+        ...networks.map((network) => `add ${set} ${formatCidr(network)}`),
+        "EOF",
+      ],
+    };
+  });
 }
 
 function undoSections(plan: Plan): readonly Section[] {
-  const { name } = plan.firewall;
-  const families = plan.families.toReversed();
-  const note = ["-m", "comment", "--comment", name];
+  const chains = chainsOf(plan).toReversed();
+  const { name: table, sets } = plan.firewall;
+  const emptied = {
+    comment: ["The sets of networks."],
+    commands: sets.map(({ name }) => tolerant(line("ipset", "destroy", `${table}-${name}`))),
+  };
   return [
     {
       comment: ["From here on nothing is captured."],
-      commands: families.map((family) =>
-        tolerant(mangle(family, "-D", "PREROUTING", ...note, "-j", name)),
-      ),
+      commands: chains.map((each) => tolerant(jumpLine(plan, "-D", each))),
     },
     {
-      comment: ["The chain of our own and its rules."],
-      commands: families.flatMap((family) => [
-        tolerant(mangle(family, "-F", name)),
-        tidied(mangle(family, "-X", name), family),
+      comment: ["What was of our own, and its rules."],
+      commands: chains.flatMap(({ chain, family, name }) => [
+        tolerant(command(family, chain, "-F", name)),
+        tidied(command(family, chain, "-X", name), family, chain),
       ]),
     },
+    ...(sets.length === 0 ? [] : [emptied]),
   ];
+}
+
+function jumpLine(
+  plan: Plan,
+  verb: "-A" | "-D",
+  { chain, family, name }: ReturnType<typeof chainsOf>[number],
+): string {
+  const note = ["-m", "comment", "--comment", plan.firewall.name];
+  return command(family, chain, verb, chain.hook.toUpperCase(), ...note, "-j", name);
 }
 
 const tidyFunction: Section = {
   comment: [
-    "On nf_tables, iptables makes the table mangle and its chain PREROUTING on first use and",
-    "leaves them behind, empty. They go too, if nothing is in them, but not if all five chains of",
-    "mangle are there: then a restored dump made them. iptables removes the chain, but not if it",
+    "On nf_tables, iptables makes a table and its chain PREROUTING or OUTPUT on first use and",
+    "leaves them behind, empty. They go too, if nothing is in them, but not if all chains of the",
+    "table are there: then a restored dump made them. iptables removes the chain, but not if it",
     "has a rule or another policy than ACCEPT; the table can only be removed by nft.",
   ],
   commands: [
     "tidy() {",
     '  command -v nft >/dev/null && "$1" -V | grep -q nf_tables || return 0',
-    `  [ "$(nft list table "$2" mangle 2>/dev/null | grep -c ' hook ')" -lt 5 ] || return 0`,
-    '  "$1" -w -t mangle -X PREROUTING 2>/dev/null || true',
-    `  rest=$(nft list table "$2" mangle 2>/dev/null | tr -d '[:space:]')`,
-    `  [ "$rest" != "table$2mangle{}" ] || nft delete table "$2" mangle || status=1`,
+    `  [ "$(nft list table "$2" "$3" 2>/dev/null | grep -c ' hook ')" -lt "$5" ] || return 0`,
+    '  "$1" -w -t "$3" -X "$4" 2>/dev/null || true',
+    `  rest=$(nft list table "$2" "$3" 2>/dev/null | tr -d '[:space:]')`,
+    `  [ "$rest" != "table$2$3{}" ] || nft delete table "$2" "$3" || status=1`,
     "}",
   ],
 };
 
 /** A command of an undo script that, where it succeeds, may leave empty things behind. */
-function tidied(command: string, family: Family): string {
-  const table = family === 4 ? "ip" : "ip6";
-  const tidy = `tidy ${tool(family)} ${table}`;
-  return [`if ${command}; then`, `  ${tidy}`, "else", "  status=1", "fi"].join("\n");
+function tidied(text: string, family: Family, chain: FirewallChain): string {
+  const table = tableOf(chain);
+  const tidy = line(
+    "tidy",
+    tool(family),
+    family === 4 ? "ip" : "ip6",
+    table,
+    chain.hook.toUpperCase(),
+    chainsOfTable[table],
+  );
+  return [`if ${text}; then`, `  ${tidy}`, "else", "  status=1", "fi"].join("\n");
+}
+
+const chainsOfTable = { mangle: 5, nat: 4 } as const;
+
+function tableOf({ type }: FirewallChain): "mangle" | "nat" {
+  return type === "nat" ? "nat" : "mangle";
 }
 
 function tool(family: Family): string {
   return family === 4 ? "iptables" : "ip6tables";
 }
 
-/** A command on the table mangle that waits for the lock of other iptables commands (`-w`). */
-function mangle(family: Family, ...words: readonly string[]): string {
-  return line(tool(family), "-w", "-t", "mangle", ...words);
-}
-
-/** A rule's matches and target as iptables words: a rule of ours can take several of iptables'. */
-function specs(rule: FirewallRule, note: readonly string[] = []): readonly (readonly string[])[] {
-  const { protocol } = rule.matches.find((match) => match.kind === "protocol") ?? {};
-  let products: readonly (readonly string[])[] = [[]];
-  for (const match of rule.matches) {
-    const choices = matchWords(match, rule, protocol);
-    products = products.flatMap((head) => choices.map((words) => [...head, ...words]));
-  }
-  return products.map((words) => [...words, ...note, ...targetWords(rule.statements)]);
-}
-
-/** The alternatives of one match, each the words of one iptables rule. */
-function matchWords(
-  match: Match,
-  rule: FirewallRule,
-  protocol: string | undefined,
-): readonly (readonly string[])[] {
-  switch (match.kind) {
-    case "interface":
-      return match.names.map((name) => ["-i", name]);
-    case "protocol":
-      return [["-p", match.protocol]];
-    case "source":
-      return match.networks.map((network) => ["-s", formatCidr(network)]);
-    case "destination":
-      return match.networks.map((network) => ["-d", formatCidr(network)]);
-    case "destination-type":
-      return [addressTypeWords(match.not, rule.family)];
-    case "destination-port":
-      return portWords(match.ranges, protocol);
-  }
-}
-
-/**
- * In IPv4 a list of types is met by any of them. In IPv6 a list with MULTICAST in it is met by
- * multicast addresses alone (match_type6 in net/netfilter/xt_addrtype.c), so that stands apart.
- */
-function addressTypeWords(types: readonly AddressType[], family: Family): readonly string[] {
-  const others = types.filter((type) => type !== "multicast");
-  const lists = family === 4 ? [types] : [others, types.filter((type) => type === "multicast")];
-  return lists
-    .filter((list) => list.length > 0)
-    .flatMap((list) => ["-m", "addrtype", "!", "--dst-type", list.join(",").toUpperCase()]);
-}
-
-function portWords(ranges: readonly PortRange[], protocol: string | undefined) {
-  const text = ({ from, to }: PortRange) => (from === to ? `${from}` : `${from}:${to}`);
-  const [first, second] = ranges;
-  if (first !== undefined && second === undefined) {
-    return [["-m", protocol ?? "", "--dport", text(first)]];
-  }
-  return multiportChunks(ranges).map((chunk) => [
-    "-m",
-    "multiport",
-    "--dports",
-    chunk.map(text).join(","),
-  ]);
-}
-
-function multiportChunks(ranges: readonly PortRange[]): readonly (readonly PortRange[])[] {
-  const chunks: PortRange[][] = [];
-  let room = 0;
-  for (const range of ranges) {
-    const size = range.from === range.to ? 1 : 2;
-    if (size > room) {
-      chunks.push([]);
-      room = multiportMax;
-    }
-    chunks.at(-1)?.push(range);
-    room -= size;
-  }
-  return chunks;
-}
-
-/** The target; TPROXY sets the mark itself, and drops the packet if there is no listener. */
-function targetWords(statements: readonly Statement[]): readonly string[] {
-  const marking = statements.find((statement) => statement.kind === "mark");
-  const tproxy = statements.find((statement) => statement.kind === "tproxy");
-  const mark = marking === undefined ? "0x0/0x0" : markAndMask(marking.mark);
-  return tproxy === undefined
-    ? ["-j", "MARK", "--set-xmark", mark]
-    : ["-j", "TPROXY", "--on-port", String(tproxy.port), "--tproxy-mark", mark];
-}
-
-function markAndMask({ value, mask }: { value: number; mask: number }): string {
-  return `0x${value.toString(16)}/0x${mask.toString(16)}`;
+/** A command that waits for the lock of other iptables commands (`-w`). */
+function command(family: Family, chain: FirewallChain, ...words: readonly string[]): string {
+  return line(tool(family), "-w", "-t", tableOf(chain), ...words);
 }

@@ -1,21 +1,25 @@
-/** A plan as `ip` commands and an nft table of its own, `inet tproxyd`. */
+/** A plan as `ip` commands and an nft table of its own: `inet tproxyd`, or by another name. */
 
 import { formatCidr } from "../../net/cidr.ts";
+import { formatEndpoint } from "../../net/endpoint.ts";
 import { fullMask } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
-import type {
-  FirewallChain,
-  FirewallRule,
-  FirewallTable,
-  Match,
-  Plan,
-  Statement,
+import { formatRange, rangesOf } from "../networks.ts";
+import {
+  type FirewallChain,
+  type FirewallRule,
+  type FirewallTable,
+  type Match,
+  type NetworkSet,
+  type Plan,
+  ruleComment,
+  type Statement,
 } from "../plan.ts";
 import { describeFirewallRule } from "./describe.ts";
 import {
   applyScript,
   ipSections,
-  ipUndoSection,
+  ipUndoSections,
   line,
   type Section,
   tolerant,
@@ -30,7 +34,7 @@ export function renderNft(plan: Plan, options: { undo?: boolean } = {}): string 
       comment: ["The table of our own: from here on nothing is captured."],
       commands: [tolerant(line("nft", "delete", "table", "inet", name))],
     };
-    return undoScript(plan, [firewall, ipUndoSection(plan)]);
+    return undoScript(plan, [firewall, ...ipUndoSections(plan)]);
   }
   const reserve: Section = {
     comment: [
@@ -47,27 +51,46 @@ export function renderNft(plan: Plan, options: { undo?: boolean } = {}): string 
 }
 
 function tableLines(table: FirewallTable): readonly string[] {
-  return [`table inet ${table.name} {`, ...table.chains.flatMap(chainLines), "}"];
+  return [
+    `table inet ${table.name} {`,
+    ...table.sets.flatMap(setLines),
+    ...table.chains.flatMap((chain) => chainLines(table, chain)),
+    "}",
+  ];
 }
 
-function chainLines(chain: FirewallChain): readonly string[] {
-  const { name, type, hook, priority } = chain;
+function setLines({ name, family, networks }: NetworkSet): readonly string[] {
   return [
-    `  chain ${name} {`,
-    `    type ${type} hook ${hook} priority ${priority}; policy accept;`,
-    ...chain.rules.flatMap(ruleLines).map((text) => `    ${text}`),
+    `  set ${name} {`,
+    `    type ipv${family}_addr; flags interval;`,
+    "    elements = {",
+    ...rangesOf(networks).map((range) => `      ${formatRange(range)},`),
+    "    }",
     "  }",
   ];
 }
 
-function ruleLines(rule: FirewallRule): readonly string[] {
+function chainLines(table: FirewallTable, chain: FirewallChain): readonly string[] {
+  const { name, type, hook, priority } = chain;
+  const rules = chain.rules.flatMap((rule) => [
+    ...describeFirewallRule(rule, hook).map((text) => `# ${text}`),
+    `${ruleText(rule)} comment "${ruleComment(table, rule)}"`,
+  ]);
+  return [
+    `  chain ${name} {`,
+    `    type ${type} hook ${hook} priority ${priority}; policy accept;`,
+    ...rules.map((text) => `    ${text}`),
+    "  }",
+  ];
+}
+
+function ruleText(rule: FirewallRule): string {
   const { protocol } = rule.matches.find((match) => match.kind === "protocol") ?? {};
-  const words = [
+  return [
     `meta nfproto ipv${rule.family}`,
     ...rule.matches.map((match) => matchText(match, rule, protocol)),
     ...rule.statements.map((statement) => statementText(statement, rule)),
-  ];
-  return [...describeFirewallRule(rule).map((text) => `# ${text}`), words.join(" ")];
+  ].join(" ");
 }
 
 function matchText(match: Match, rule: FirewallRule, protocol: string | undefined): string {
@@ -78,26 +101,62 @@ function matchText(match: Match, rule: FirewallRule, protocol: string | undefine
     case "protocol":
       return `meta l4proto ${match.protocol}`;
     case "source":
-      return `${header} saddr ${set(match.networks.map(formatCidr))}`;
+      return `${header} saddr ${networksText(match)}`;
     case "destination":
-      return `${header} daddr ${set(match.networks.map(formatCidr))}`;
+      return `${header} daddr ${networksText(match)}`;
     case "destination-type":
       return `fib daddr type != ${set(match.not)}`;
     case "destination-port":
-      return `${protocol} dport ${set(match.ranges.map(formatPortRange))}`;
+      return `${protocol} dport ${match.not ? "!= " : ""}${set(match.ranges.map(formatPortRange))}`;
+    case "mark": {
+      const { value, mask } = match.mark;
+      if (mask === fullMask) return `meta mark ${hex(value)}`;
+      return `meta mark & ${hex(mask)} == ${hex(value)}`;
+    }
+    case "user":
+      return `meta skuid ${match.id}`;
+    case "group":
+      return `meta skgid ${match.id}`;
+    case "cgroup":
+      return `socket cgroupv2 level ${match.path.split("/").length} "${match.path}"`;
+    case "reply":
+      return "ct direction reply";
+    case "not-syn":
+      return "tcp flags & (fin | syn | rst | ack) != syn";
+    case "transparent-socket":
+      return "socket transparent 1 socket wildcard 0";
   }
+}
+
+function networksText({ networks, set: name }: Extract<Match, { networks: unknown }>): string {
+  if (name !== undefined) return `@${name}`;
+  if (networks.length === 1) return networks.map(formatCidr).join();
+  return `{ ${rangesOf(networks).map(formatRange).join(", ")} }`;
 }
 
 function set(items: readonly string[]): string {
   return items.length === 1 ? (items[0] as string) : `{ ${items.join(", ")} }`;
 }
 
-function statementText(statement: Statement, rule: FirewallRule): string {
-  if (statement.kind === "tproxy") {
-    return `tproxy ${rule.family === 4 ? "ip" : "ip6"} to :${statement.port}`;
+function statementText(statement: Statement, { family }: FirewallRule): string {
+  switch (statement.kind) {
+    case "mark": {
+      const { value, mask } = statement.mark;
+      if (mask === fullMask) return `meta mark set ${hex(value)}`;
+      return `meta mark set meta mark & ${hex(~mask >>> 0)} | ${hex(value)}`;
+    }
+    case "tproxy": {
+      const { address, port } = statement;
+      const to = address === undefined ? `:${port}` : formatEndpoint({ address, port });
+      return `tproxy ${family === 4 ? "ip" : "ip6"} to ${to}`;
+    }
+    case "redirect":
+      return `redirect to :${statement.port}`;
+    case "return":
+      return "return";
   }
-  const { value, mask } = statement.mark;
-  const bits = `0x${value.toString(16)}`;
-  if (mask === fullMask) return `meta mark set ${bits}`;
-  return `meta mark set meta mark & 0x${(~mask >>> 0).toString(16)} | ${bits}`;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
 }

@@ -2,6 +2,7 @@
 
 import { formatCidr } from "../../net/cidr.ts";
 import type { IpRule, LocalRoute, Plan } from "../plan.ts";
+import { backendLines } from "./backend.ts";
 import { describeFamilies, describeIpRule, describeRoute, plainMark } from "./describe.ts";
 
 /** Commands under one comment; the comment's lines come without their `#`. */
@@ -27,17 +28,29 @@ export function line(...words: readonly (string | number | undefined)[]): string
     .join(" ");
 }
 
-/** The script that puts a plan in place: it stops at the first command that fails. */
+/**
+ * The script that puts a plan in place: it stops at the first command that fails. What a backend
+ * needs follows in comments.
+ */
 export function applyScript(plan: Plan, sections: readonly Section[]): string {
   const families = describeFamilies(plan.families);
   const head = [
     "#!/bin/sh",
-    `# Delivers captured ${families} packets to this host, whatever their destination;`,
-    "# a listener that has set IP_TRANSPARENT accepts them. Stops at the first command that fails.",
+    ...(plan.routes.length > 0
+      ? [
+          `# Delivers captured ${families} packets to this host, whatever their destination;`,
+          "# a listener that has set IP_TRANSPARENT accepts them.",
+          "# Stops at the first command that fails.",
+        ]
+      : [
+          `# Sends captured ${families} packets to a listener on this host, by NAT;`,
+          "# SO_ORIGINAL_DST tells it where they were sent to.",
+          "# Stops at the first command that fails.",
+        ]),
     "# Printed by `tproxy routes --print`. Run it as root; the same with --undo takes it back.",
     "set -e",
   ];
-  return frame(head, sections, []);
+  return frame(head, sections, backendLines(plan, false));
 }
 
 /**
@@ -53,9 +66,10 @@ export function undoScript(plan: Plan, sections: readonly Section[]): string {
     "# Printed by `tproxy routes --print --undo`. Run it as root.",
     "status=0",
   ];
-  return frame(head, sections, ['exit "$status"']);
+  return frame(head, sections, [...backendLines(plan, true), 'exit "$status"']);
 }
 
+/** A script of a head, sections and single lines at the end, with a blank line between them. */
 function frame(head: readonly string[], sections: readonly Section[], foot: readonly string[]) {
   const blocks = sections.map(({ comment, commands }) =>
     [...comment.map((text) => `# ${text}`), ...commands].join("\n"),
@@ -68,22 +82,69 @@ export function tolerant(command: string): string {
   return `${command} || status=1`;
 }
 
-/** The routes and then the rules of a plan, one section each. */
+/** The sysctls, the routes and then the rules of a plan. */
 export function ipSections(plan: Plan): readonly Section[] {
   return [
+    ...sysctlSections(plan),
     ...plan.routes.map((route) => section(describeRoute(route), routeLine("add", route))),
     ...plan.ipRules.map((rule) => section(describeIpRule(rule), ruleLine("add", rule))),
   ];
 }
 
 /** The same taken back, in the opposite order. */
-export function ipUndoSection(plan: Plan): Section {
+export function ipUndoSections(plan: Plan): readonly Section[] {
   const rules = plan.ipRules.toReversed().map((rule) => ruleLine("del", rule));
   const routes = plan.routes.toReversed().map((route) => routeLine("del", route));
-  return {
-    comment: ["The ip rules and the routes."],
-    commands: [...rules, ...routes].map(tolerant),
-  };
+  const commands = [...rules, ...routes].map(tolerant);
+  const section = { comment: ["The ip rules and the routes."], commands };
+  return [...(commands.length === 0 ? [] : [section]), ...sysctlUndoSections(plan)];
+}
+
+/** Where a script keeps what the settings were, for the other one to restore. */
+function sysctlFile(plan: Plan): string {
+  return `/run/${plan.firewall.name}.sysctl`;
+}
+
+/** The settings of a plan, saved and then set; or what to set, in comments alone. */
+function sysctlSections(plan: Plan): readonly Section[] {
+  const file = sysctlFile(plan);
+  const settings = plan.sysctls.map(({ name, value, reason }) => ({
+    name,
+    reason,
+    set: line("sysctl", "-q", "-w", `${name}=${value}`),
+  }));
+  if (settings.length === 0) return [];
+  const reasons = [...new Set(settings.map(({ reason }) => reason))].flatMap(wrap);
+  if (!plan.setsSysctls) {
+    const comment = [...reasons, ...settings.map(({ set }) => `  ${set}`)];
+    return [{ comment, commands: [] }];
+  }
+  return [
+    {
+      comment: [...reasons, "What is set now is kept, for --undo to restore."],
+      commands: [
+        line("test", "!", "-e", file),
+        `${line("sysctl", ...settings.map(({ name }) => name))} > ${file}`,
+        ...settings.map(({ set }) => set),
+      ],
+    },
+  ];
+}
+
+/** A sentence as lines of at most 98 characters, which leaves room for the `# `. */
+function wrap(sentence: string): readonly string[] {
+  return sentence.match(/.{1,98}(?:\s|$)/g)?.map((text) => text.trim()) ?? [];
+}
+
+function sysctlUndoSections(plan: Plan): readonly Section[] {
+  if (!plan.setsSysctls || plan.sysctls.length === 0) return [];
+  const file = sysctlFile(plan);
+  return [
+    {
+      comment: ["The settings as they were."],
+      commands: [tolerant(`${line("sysctl", "-q", "-p", file)} && ${line("rm", file)}`)],
+    },
+  ];
 }
 
 function section(comment: string, command: string): Section {
@@ -120,6 +181,7 @@ function ruleLine(verb: "add" | "del", rule: IpRule): string {
   );
 }
 
+/** The program `ip`, for a family. */
 function ip(family: 4 | 6): readonly string[] {
   return family === 4 ? ["ip"] : ["ip", "-6"];
 }

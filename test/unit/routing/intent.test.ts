@@ -35,6 +35,15 @@ describe("what a request leaves open", () => {
       priority: undefined,
       tag: undefined,
       toPort: undefined,
+      bypass: [],
+      local: false,
+      guards: { mark: undefined, uids: [], gids: [], cgroups: [] },
+      replyPath: false,
+      toAddresses: [],
+      redirect: false,
+      backends: [],
+      tableName: "tproxyd",
+      sysctl: false,
     } as unknown as Intent);
     expect(intent({ table: undefined }).seed).toBe(true);
   });
@@ -142,10 +151,11 @@ describe("what contradicts itself is refused", () => {
     [
       "a product of lists that makes too many rules",
       {
-        destinations: Array.from({ length: 200 }, (_, i) => cidr(`10.0.${i}.0/24`)),
-        sources: Array.from({ length: 200 }, (_, i) => cidr(`10.1.${i}.0/24`)),
+        destinations: Array.from({ length: 64 }, (_, i) => cidr(`10.0.${i}.0/24`)),
+        sources: Array.from({ length: 64 }, (_, i) => cidr(`10.1.${i}.0/24`)),
+        interfaces: ["a", "b", "c"],
       },
-      "40000 combinations of destination, source, port and interface are too many",
+      "12288 combinations of destination, source, port and interface are too many",
     ],
   ];
   test.each(cases)("%s", (_, request, message) => expect(error(request)).toContain(message));

@@ -197,11 +197,11 @@ describe("what a user passes", () => {
 test("the JSON keeps its documented shape", () => {
   const keys = (value: object) => Object.keys(value).sort();
   const document = JSON.parse(printed("--dialect", "json", "--to-port", "50080"));
-  expect(keys(document)).toEqual(["steps", "sysctls", "version"]);
+  expect(keys(document)).toEqual(["backend", "setsSysctls", "steps", "sysctls", "version"]);
   expect(document.steps.map(keys)).toEqual([
     ["action", "destination", "device", "family", "kind", "protocol", "table", "type"],
     ["action", "family", "kind", "mark", "priority", "protocol", "table"],
-    ["action", "chains", "family", "kind", "table"],
+    ["action", "chains", "family", "kind", "sets", "table"],
   ]);
   const undone = JSON.parse(printed("--dialect", "json", "--to-port", "50080", "--undo"));
   const back = undone.steps.toReversed().map((step: object) => ({ ...step, action: "add" }));

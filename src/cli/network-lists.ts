@@ -1,0 +1,59 @@
+/** Lists of networks from the command line, from files and from standard input. */
+
+import { readFileSync } from "node:fs";
+import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
+import { ok, quote } from "../net/result.ts";
+import { UsageError } from "./failure.ts";
+import { makeValue, type Value } from "./values.ts";
+
+/** A network, or a file with a list of them. */
+export type NetworkSource = Cidr | { readonly file: string };
+
+/** `192.0.2.0/24`, or `@FILE` for what is in a file, `@-` for standard input. */
+export function networkSourceValue(): Value<NetworkSource> {
+  return makeValue<NetworkSource>({
+    metavar: "CIDR|@FILE",
+    placeholder: { file: "-" },
+    parse: (input) => (/^@./.test(input) ? ok({ file: input.slice(1) }) : parseCidr(input)),
+    format: (source) => ("file" in source ? `@${source.file}` : formatCidr(source)),
+  });
+}
+
+/**
+ * The networks of some sources. A file has networks between blanks, line breaks or commas; what
+ * follows a `#` on its line is a comment. Standard input can be read once.
+ * @throws UsageError for what cannot be read and for what is no network
+ */
+export function readNetworks(sources: readonly NetworkSource[]): Cidr[] {
+  return sources.flatMap((source) => ("file" in source ? readFile(source.file) : [source]));
+}
+
+function readFile(file: string): Cidr[] {
+  const lines = textOf(file).split("\n");
+  const networks = lines.flatMap((line, i) =>
+    wordsOf(line).map((word) => {
+      const parsed = parseCidr(word);
+      if (parsed.ok) return parsed.value;
+      throw new UsageError(`${quote(`@${file}`)}, line ${i + 1}: ${parsed.error}`);
+    }),
+  );
+  if (networks.length > 0) return networks;
+  // No network at all would capture every address: somebody's list has been lost.
+  throw new UsageError(`${quote(`@${file}`)} has no network in it: give at least one, one a line`);
+}
+
+function wordsOf(line: string): readonly string[] {
+  return line
+    .replace(/#.*$/, "")
+    .split(/[\s,]+/)
+    .filter((word) => word !== "");
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file === "-" ? 0 : file, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new UsageError(`Cannot read ${quote(`@${file}`)}: ${code}; give a readable file`);
+  }
+}
