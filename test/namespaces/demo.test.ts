@@ -138,7 +138,7 @@ testDemo("the transcript has the article's lines, in 100 columns and no colours"
   const article = [
     /^ {2}# ip route add local 0\.0\.0\.0\/0 dev lo table 100$/m,
     /^ {2}# ip rule add fwmark 1 table 100$/m,
-    /^ {2}# iptables -t mangle -A PREROUTING -i lo -p tcp -d 8\.8\.8\.8 -j MARK --set-xmark 0x1\/0x1$/m,
+    /^ {2}# iptables -t mangle -A PREROUTING -i lo -p tcp -d 8\.8\.8\.8 -j MARK .* 0x1\/0x1$/m,
     /^ {2}listener \| \[\+\] Bound to tcp:\/\/0\.0\.0\.0:80$/m,
     /^ {2}listener \| \[ \] Connection from tcp:\/\/127\.0\.0\.1:\d+ to tcp:\/\/8\.8\.8\.8:80$/m,
     /^ {2}listener \| GET \/ HTTP\/1\.1$/m,
@@ -301,14 +301,11 @@ for (const [who, testAs, prefix] of kinds) {
     }
 
     testAs("SIGINT to all of its processes, as a terminal sends it", async () => {
-      const demo = start(["demo", "--json"], { prefix });
-      const acted = start(["demo"], { prefix });
-      const done = await expectNothingLeft(acted, (pids) => {
+      const done = await expectNothingLeft(start(["demo"], { prefix }), (pids) => {
         for (const pid of pids) process.kill(pid, "SIGINT");
       });
       expect(done.status).toBe(130);
       expect(done.stdout.match(/Interrupted\./g)).toHaveLength(1);
-      expect((await demo.finished()).status).toBe(0);
     });
 
     testAs("SIGKILL", async () => {
@@ -348,19 +345,19 @@ describe("where namespaces cannot be had, one line says so and what would do:", 
       status: 1,
       stdout: "",
       stderr:
-        "tproxy: the demo needs network namespaces of its own: run it as root, or install unshare " +
-        '(Debian\'s package "util-linux") and run it again\n',
+        "tproxy: the demo needs network namespaces of its own: run it as root, or install " +
+        'unshare (Debian\'s package "util-linux") and run it again\n',
     });
   });
 
   testRefused("no user namespaces", async () => {
-    const refusing =
-      "#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n";
+    const word = "unshare failed: Operation not permitted";
+    const refusing = `#!/bin/sh\necho 'unshare: ${word}' >&2\nexit 1\n`;
     const { status, stdout, stderr } = await inFolder({ unshare: refusing });
     expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
-    expect(stderr).toMatch(
-      /^tproxy: the demo .* \(unshare -Urn: unshare failed: Operation not permitted\): run it as root, "sudo tproxy demo", or .*\n$/,
-    );
+    expect(stderr).toStartWith("tproxy: the demo needs network namespaces of its own");
+    expect(stderr).toContain(`(unshare -Urn: ${word}): run it as root, "sudo tproxy demo", or `);
+    expect(stderr.match(/\n/g)).toHaveLength(1);
   });
 });
 

@@ -69,8 +69,8 @@ const table: readonly [
     "no firewall rule",
     { marking: { rules: 0, packets: 0 }, counters: dropped },
     "mark",
-    "No firewall rule sets mark 0x1/0x1. So 8.8.8.8 is not this host's, and the packet is dropped " +
-      "(IpInAddrErrors +1).",
+    "No firewall rule sets mark 0x1/0x1. So 8.8.8.8 is not this host's, and the packet is " +
+      "dropped (IpInAddrErrors +1).",
   ],
   [
     "a firewall rule that matches something else, on a router",
@@ -91,8 +91,8 @@ const table: readonly [
       counters: { ...still, noRoutes: 1 },
     },
     "mark",
-    "No firewall rule sets mark 0x1/0x1. So 8.8.8.8 is not this host's, and the packet is dropped " +
-      "(IpExtInNoRoutes +1).",
+    "No firewall rule sets mark 0x1/0x1. So 8.8.8.8 is not this host's, and the packet is " +
+      "dropped (IpExtInNoRoutes +1).",
   ],
   [
     "no ip rule",
