@@ -29,6 +29,7 @@ import {
   RTN_BROADCAST,
   RTN_LOCAL,
   RTN_UNICAST,
+  RTPROT_UNSPEC,
 } from "./constants.ts";
 import {
   Attributes,
@@ -108,12 +109,18 @@ export function deleteRoute(route: Route): Message {
 }
 
 /**
- * Asks for the routes of one family, of all tables or of one. A table that never had a route is
- * ENOENT. The filter works on sockets with NETLINK_GET_STRICT_CHK.
+ * Asks for the routes of one family, of all tables or of one, of every protocol or of one. A table
+ * that never had a route is ENOENT. The filters work on sockets with NETLINK_GET_STRICT_CHK.
  */
-export function dumpRoutes(family: number, table: number = RT_TABLE_UNSPEC): Message {
+export function dumpRoutes(
+  family: number,
+  table: number = RT_TABLE_UNSPEC,
+  protocol: number = RTPROT_UNSPEC,
+): Message {
   return message("RTM_GETROUTE", RTM_GETROUTE, NLM_F_DUMP, (to) => {
-    to.struct(rtmsg.size).setUint8(rtmsg.rtm_family, family);
+    const header = to.struct(rtmsg.size);
+    header.setUint8(rtmsg.rtm_family, family);
+    header.setUint8(rtmsg.rtm_protocol, protocol);
     if (table !== RT_TABLE_UNSPEC) to.u32(RTA_TABLE, table);
   });
 }

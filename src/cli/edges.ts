@@ -19,6 +19,8 @@ export interface Edges {
   readonly workerEntry: URL;
   /** Calls `stop` at SIGINT, at SIGTERM, and when nobody reads standard output any more. */
   onStop(stop: (reason: StopReason) => void): void;
+  /** Calls `hangup` at SIGHUP, which from then on does not end the process by itself. */
+  onHangup(hangup: () => void): void;
   /** Ends the process at once, whatever is still open. */
   exit(status: number): never;
 }
@@ -82,6 +84,7 @@ export function processEdges(workerEntry: URL): Edges {
       listener = callback;
       if (stopping !== undefined) callback(stopping);
     },
+    onHangup: (hangup) => void process.on("SIGHUP", hangup),
     exit: (status) => process.exit(status),
   };
 }

@@ -12,6 +12,8 @@ import { CommandError, UsageError } from "./failure.ts";
 import { listenCommand, runListen } from "./listen.ts";
 import { escapeControls } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
+import { isLiveAction } from "./rule-options.ts";
+import { runRules } from "./rules.ts";
 
 const commandNames = ["bind", "listen", "routes", "demo"];
 const parser = or(bindCommand, listenCommand, routesCommand, demoCommand, {
@@ -79,7 +81,7 @@ function carryOut(
     case "demo":
       return runDemo(options, edges);
     case "routes":
-      return runRoutes(options, output);
+      return isLiveAction(options) ? runRules(options, edges) : runRoutes(options, output);
   }
 }
 

@@ -14,16 +14,14 @@ import { captureFields, toRequest } from "./capture-options.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
+import { ruleFields } from "./rule-options.ts";
 import { wordValue } from "./values.ts";
 
 const dialects = { iptables: renderIptables, nft: renderNft, json: renderJson } as const;
 
 const fields = object({
   command: constant("routes"),
-  print: withDefault(
-    flag("--print", { description: prose`Print the commands; nothing is changed.` }),
-    false,
-  ),
+  ...ruleFields,
   ...captureFields,
   dialect: withDefault(
     option("--dialect", wordValue("iptables|nft|json", ["iptables", "nft", "json"]), {
@@ -67,7 +65,8 @@ export interface Output {
 export function runRoutes(options: RoutesOptions, out: Output): number {
   if (!options.print) {
     throw new UsageError(
-      "routes has nothing to do: give --print, which prints the commands and changes nothing",
+      "routes has nothing to do: give --print, which prints the commands and changes nothing, or " +
+        "--apply, --check, --remove or --confirm",
     );
   }
   const intent = parseIntent(toRequest(options));

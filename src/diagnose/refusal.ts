@@ -46,7 +46,8 @@ export interface Attempt {
   readonly remote: string | undefined;
 }
 
-const WAYS =
+/** What a user without the capabilities can do. */
+export const WAYS =
   "run it with sudo, from a service with AmbientCapabilities=CAP_NET_ADMIN, " +
   'or try it in a namespace of your own: "unshare -Urn"';
 

@@ -1,0 +1,73 @@
+/**
+ * A netlink socket that is told of other people's changes (multicast groups, netlink(7)).
+ *
+ * It is read without waiting: what the messages say is not looked at, since a reader that falls
+ * behind loses some (ENOBUFS). They are the occasion to look at the state itself.
+ */
+
+import {
+  AF_NETLINK,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+} from "../constants.ts";
+import { check, EAGAIN, EINTR, ENOBUFS } from "../errno.ts";
+import { sockaddr_nl } from "../layout.ts";
+import { allocate } from "../memory.ts";
+import * as sys from "../sys.ts";
+import type { Fd } from "../types.ts";
+import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "./constants.ts";
+import { HOST_ORDER } from "./wire.ts";
+
+/** Only the fact that there was a message counts, so its first bytes will do. */
+const ignored = allocate(64);
+const address = allocate(sockaddr_nl.size);
+address.view.setUint16(sockaddr_nl.nl_family, AF_NETLINK, HOST_ORDER);
+/** A queue that fills as fast as it is read must not hold its reader for ever. */
+const messagesPerDrainMax = 10_000;
+
+export class NetlinkMonitor {
+  readonly #fd: Fd;
+
+  private constructor(fd: Fd) {
+    this.#fd = fd;
+  }
+
+  /**
+   * Joins multicast groups (RTNLGRP_*, NFNLGRP_*) in the thread's current network namespace.
+   * @throws SyscallError
+   */
+  static open(protocol: number, groups: readonly number[]): NetlinkMonitor {
+    const type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    const fd = check(sys.socket(AF_NETLINK, type, protocol), "socket", "netlink");
+    try {
+      check(sys.bind(fd, address.address, sockaddr_nl.size), "bind", "netlink");
+      for (const group of groups) {
+        const result = sys.setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group);
+        check(result, "setsockopt", `NETLINK_ADD_MEMBERSHIP ${group}`);
+      }
+    } catch (error) {
+      sys.close(fd);
+      throw error;
+    }
+    return new NetlinkMonitor(fd as Fd);
+  }
+
+  /** Empties the queue: whether anything was in it, or was lost because it was full. */
+  drain(): boolean {
+    let heard = false;
+    for (let count = 0; count < messagesPerDrainMax; count++) {
+      const result = sys.recv(this.#fd, ignored.address, ignored.size, MSG_DONTWAIT | MSG_TRUNC);
+      if (result === -EAGAIN) break;
+      if (result !== -EINTR && result !== -ENOBUFS) check(result, "recv", "netlink");
+      heard = true;
+    }
+    return heard;
+  }
+
+  close(): void {
+    sys.close(this.#fd);
+  }
+}

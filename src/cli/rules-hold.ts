@@ -1,0 +1,73 @@
+/** `routes --apply` with `--hold` or `--rollback-after`: the process that stays. */
+
+import { formatDuration } from "../net/duration.ts";
+import type { Applied } from "../rules/apply.ts";
+import { Hold, type HoldEnd } from "../rules/hold.ts";
+import { closedSuffix, pendingHeldSuffix, pendingSuffix } from "../rules/names.ts";
+import { restoreSysctls } from "../rules/sysctls.ts";
+import { type Edges, exitStatus } from "./edges.ts";
+import type { RuleOptions } from "./rule-options.ts";
+import type { Situation } from "./situation.ts";
+
+/**
+ * Stays until the set-up is confirmed, taken back, or the process is told to end; the exit status.
+ * A session that hangs up does not end the wait for a confirmation: the deadline does.
+ */
+export async function holdOn(
+  situation: Situation,
+  options: RuleOptions,
+  applied: Applied,
+  edges: Edges,
+): Promise<number> {
+  const { kernel, parts, question, plan, say, warn } = situation;
+  const { hold: staysHeld, rollbackAfter } = options;
+  const closed = options.onExit === "closed";
+  const suffix = staysHeld ? pendingHeldSuffix : pendingSuffix;
+  const now = () => performance.now();
+  const hold = new Hold({
+    ...{ kernel, parts, question, closed, staysHeld, now },
+    owned: applied.owned,
+    pending: rollbackAfter === undefined ? undefined : suffix,
+    deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
+    say: (line) => void say(line),
+  });
+  const ended = hold.run();
+  edges.onStop((reason) => hold.signal(reason));
+  edges.onHangup(() => hold.signal("SIGHUP"));
+  for (const line of applied.changes) await say(line);
+  if (!applied.owned) await warn(noOwner);
+  await say(
+    rollbackAfter === undefined
+      ? `held: ${owner(applied)}`
+      : `in force for ${formatDuration(rollbackAfter)}: "tproxy routes --confirm" keeps it`,
+  );
+  const end = await ended;
+  const givesBack = plan.setsSysctls && end !== "keep";
+  const restored = givesBack ? restoreSysctls() : [];
+  for (const line of restored) await say(line);
+  await say(endText(end, closed, `${question.name}${closedSuffix}`));
+  return end === "expire" || end === "abandon" ? exitStatus.failure : exitStatus.success;
+}
+
+const noOwner =
+  "this kernel has no tables with an owner (Linux 5.12): what is applied is taken back at the " +
+  "end of this process, but not when it is killed";
+
+function owner({ owned }: Applied): string {
+  return owned ? "the kernel takes the firewall table away with this process" : "until it ends";
+}
+
+function endText(end: HoldEnd, closed: boolean, closedTable: string): string {
+  switch (end) {
+    case "keep":
+      return "confirmed";
+    case "expire":
+      return "taken back: nobody confirmed";
+    case "abandon":
+      return "taken back";
+    case "release":
+      return closed
+        ? `released: table inet ${closedTable} drops what was captured; "tproxy routes --remove"`
+        : "released";
+  }
+}

@@ -1,0 +1,243 @@
+/** `tproxy routes --apply`, `--check`, `--remove`, `--confirm`: the Plan in the running system. */
+
+import { EPERM, SyscallError } from "../../ffi/errno.ts";
+import { WAYS } from "../diagnose/refusal.ts";
+import { parseCidr } from "../net/cidr.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
+import { makePlan, type Plan, type Sysctl } from "../routing/plan.ts";
+import { type Applied, applyParts } from "../rules/apply.ts";
+import { UnmarkedCapture } from "../rules/closed.ts";
+import { confirm } from "../rules/confirm.ts";
+import { findConflicts, heldTable, isOurs } from "../rules/conflicts.ts";
+import { compare, staleRouting } from "../rules/differences.ts";
+import { type Kernel, openKernel } from "../rules/kernel.ts";
+import { pendingHeldSuffix, pendingSuffix } from "../rules/names.ts";
+import { removeParts } from "../rules/remove.ts";
+import { restoreSysctls, SysctlError, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
+import { type CaptureOptions, toRequest } from "./capture-options.ts";
+import { type Edges, exitStatus } from "./edges.ts";
+import { CommandError, UsageError } from "./failure.ts";
+import type { RuleOptions } from "./rule-options.ts";
+import { holdOn } from "./rules-hold.ts";
+import { type Situation, survey } from "./situation.ts";
+
+/** The options of a live action, once parsed. */
+export type LiveOptions = RuleOptions & CaptureOptions;
+
+/** Runs a live action and answers its exit status. @throws UsageError, CommandError */
+export async function runRules(options: LiveOptions, edges: Edges): Promise<number> {
+  const action = actionOf(options);
+  checkModifiers(options, action);
+  const request = toRequest(options);
+  const intent = liveIntent(request);
+  const kernel = await explained(action, openKernel);
+  try {
+    return await explained(action, async () => {
+      if (action === "confirm") return runConfirm(kernel, makePlan(intent), edges);
+      const situation = survey(kernel, intent, edges);
+      if (action === "check") return runCheck(situation, options.json, edges);
+      // Nothing said about the capture: all that this program has ever put in place.
+      const isBare = Object.keys(request).length === 0;
+      if (action === "remove") return runRemove(situation, isBare);
+      return runApply(situation, options, edges);
+    });
+  } finally {
+    kernel.close();
+  }
+}
+
+type Action = "apply" | "check" | "remove" | "confirm";
+
+function actionOf(options: LiveOptions): Action {
+  const all = ["print", "apply", "check", "remove", "confirm"] as const;
+  const given = all.filter((name) => options[name]);
+  const [action, second] = given;
+  if (second !== undefined) {
+    throw new UsageError(`--${action} and --${second} are two actions: give one of them`);
+  }
+  if (action === undefined || action === "print") throw new Error("no live action");
+  return action;
+}
+
+function checkModifiers(options: LiveOptions, action: Action): void {
+  const { hold, onExit, rollbackAfter, force, json } = options;
+  const needsApply = Object.entries({
+    "--hold": hold,
+    "--on-exit": onExit !== undefined,
+    "--rollback-after": rollbackAfter !== undefined,
+    "--force": force,
+  }).find(([, given]) => given);
+  if (action !== "apply" && needsApply !== undefined) {
+    throw new UsageError(`${needsApply[0]} belongs to --apply, not to --${action}: leave it out`);
+  }
+  if (json && action !== "check") {
+    throw new UsageError(`--json belongs to --check, not to --${action}: leave it out`);
+  }
+  if (onExit !== undefined && !hold) {
+    throw new UsageError("--on-exit says what becomes of a held set-up: give --hold as well");
+  }
+  if (rollbackAfter === 0) {
+    throw new UsageError('--rollback-after "0s" is over at once: give "30s"');
+  }
+}
+
+/** As for printing, but always with a priority and a tag: what is applied can be told apart. */
+function liveIntent(request: IntentRequest): Intent {
+  const seed = parseCidr("8.8.8.8");
+  const isBare = Object.keys(request).length === 0 && seed.ok;
+  const intent = parseIntent(isBare ? { destinations: [seed.value], interfaces: ["lo"] } : request);
+  if (!intent.ok) throw new UsageError(intent.error);
+  return intent.value;
+}
+
+async function runApply(situation: Situation, options: LiveOptions, edges: Edges): Promise<number> {
+  const { plan, parts, live, question, say, warn } = situation;
+  const held = heldTable(live);
+  if (held !== undefined) {
+    throw new CommandError(
+      `Cannot apply: a running process holds the firewall table inet ${held.name} (netlink port ` +
+        `${held.owner}): end that process first`,
+    );
+  }
+  const conflicts = findConflicts(parts, live, question.tag);
+  if (conflicts.length > 0 && !options.force) {
+    throw new CommandError(
+      `Cannot apply, and nothing has been changed: ${conflicts.join("; ")}; or go on with --force`,
+    );
+  }
+  for (const each of conflicts) await warn(`going on in spite of this: ${each}`);
+  const isInForce = compare(parts, live, question.tag).length === 0;
+  if (options.rollbackAfter !== undefined && !isInForce) refuseReplacing(situation);
+  const wrong = wrongSysctls(plan.sysctls);
+  if (isInForce && !options.hold && (wrong.length === 0 || !plan.setsSysctls)) {
+    await say("nothing to change: everything is as it should be");
+    return exitStatus.success;
+  }
+  const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls) : [];
+  const applied = applyOrRestore(situation, options);
+  const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
+  const lines = [...sysctls, ...applied.changes, ...hints];
+  const waits = options.hold || (options.rollbackAfter !== undefined && !isInForce);
+  // Before anything is awaited: a signal from here on has to find the hold.
+  if (waits) return holdOn(situation, options, { ...applied, changes: lines }, edges);
+  for (const line of lines) await say(line);
+  await say("applied");
+  return exitStatus.success;
+}
+
+function sysctlHint({ name, value, reason }: Sysctl): string {
+  return `  not set without --sysctl: ${name}=${value}: ${reason}`;
+}
+
+/** What stood there before could not be given back: so it is not replaced for a trial. */
+function refuseReplacing({ parts, live, question }: Situation): void {
+  const inForce = live.firewall?.chains.some(({ rules }) => rules.length > 0) === true;
+  if (!inForce && staleRouting(parts, live, question.tag).length === 0) return;
+  throw new CommandError(
+    "Cannot apply for a trial: another set-up of tproxy is in place, and could not be given back " +
+      'afterwards: take it away first with "tproxy routes --remove"',
+  );
+}
+
+function applyOrRestore(situation: Situation, options: LiveOptions): Applied {
+  const { kernel, plan, parts, live, question } = situation;
+  const { hold, onExit, rollbackAfter } = options;
+  const suffix = hold ? pendingHeldSuffix : pendingSuffix;
+  try {
+    return applyParts(kernel, parts, live, {
+      tag: question.tag,
+      owned: hold || rollbackAfter !== undefined,
+      closed: onExit === "closed",
+      pending: rollbackAfter === undefined ? undefined : suffix,
+    });
+  } catch (error) {
+    if (plan.setsSysctls) restoreSysctls();
+    if (!(error instanceof UnmarkedCapture)) throw error;
+    throw new CommandError(
+      "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +
+        "--redirect or --on-exit closed out",
+    );
+  }
+}
+
+async function runCheck(situation: Situation, json: boolean, edges: Edges): Promise<number> {
+  const { parts, live, plan, question } = situation;
+  const sysctls = plan.setsSysctls ? wrongSysctls(plan.sysctls) : [];
+  const differences = [
+    ...compare(parts, live, question.tag),
+    ...sysctls.map(({ name, value }) => ({
+      kind: "missing" as const,
+      part: "sysctl",
+      what: `sysctl ${name}=${value}`,
+    })),
+  ];
+  const { owner } = live.firewall?.table ?? {};
+  if (json) {
+    const result = { ok: differences.length === 0, heldBy: owner ?? null, differences };
+    await edges.stdout.write(`${JSON.stringify(result)}\n`);
+  } else {
+    for (const { kind, what } of differences) {
+      await situation.say(`${kind === "missing" ? "-" : "+"} ${what}`);
+    }
+    const held = owner === undefined ? "" : `, held by a running process (netlink port ${owner})`;
+    await situation.say(
+      differences.length === 0
+        ? `as it should be${held}`
+        : `${differences.length} not as it should be (- missing, + too much)${held}`,
+    );
+  }
+  return differences.length === 0 ? exitStatus.success : exitStatus.failure;
+}
+
+async function runRemove(situation: Situation, everything: boolean): Promise<number> {
+  const { kernel, parts, live, question, say, warn } = situation;
+  const others = everything ? live.others.map(({ table }) => table) : [];
+  const owned = [...live.tables, ...others].find(({ owner }) => owner !== undefined);
+  if (owned !== undefined) {
+    throw new CommandError(
+      `Cannot remove the firewall table inet ${owned.name}: a running process holds it (netlink ` +
+        `port ${owned.owner}): end that process, which takes everything back`,
+    );
+  }
+  const removed = removeParts(kernel, parts, live, { tag: question.tag, everything });
+  const sysctls = restoreSysctls();
+  for (const line of [...removed.changes, ...sysctls]) await say(line);
+  const count = removed.changes.length + sysctls.length;
+  await say(count === 0 ? "nothing to remove: it is all gone" : "removed");
+  if (removed.foreign && live.firewall !== undefined && !isOurs(live.firewall)) {
+    await warn(`the firewall table inet ${question.name} is not tproxy's, and was left alone`);
+  }
+  return exitStatus.success;
+}
+
+async function runConfirm(kernel: Kernel, plan: Plan, edges: Edges): Promise<number> {
+  switch (await confirm(kernel, plan.firewall.name)) {
+    case "confirmed":
+      await edges.stdout.write("confirmed\n");
+      return exitStatus.success;
+    case "nothing":
+      throw new CommandError(
+        "Nothing waits for confirmation here: it was confirmed, or has been taken back",
+      );
+    case "lost":
+      throw new CommandError("Too late: the set-up has been taken back");
+  }
+}
+
+/** Turns what the kernel refuses into one line. @throws CommandError */
+async function explained<T>(action: Action, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof SysctlError) throw new CommandError(`Cannot ${action}: ${error.message}`);
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === EPERM) {
+      throw new CommandError(
+        `Cannot ${action} routes: ip rules and nf_tables need CAP_NET_ADMIN, and this process ` +
+          `does not have it: ${WAYS}`,
+      );
+    }
+    const hint = error.code === "ENETDOWN" ? ': lo is down, "ip link set lo up"' : "";
+    throw new CommandError(`Cannot ${action} routes: ${error.message}${hint}`);
+  }
+}

@@ -1,0 +1,36 @@
+/** What the live actions of `routes` work on: a Plan and the running system beside it. */
+
+import type { Intent } from "../routing/intent.ts";
+import { makePlan, type Plan } from "../routing/plan.ts";
+import { interfaceIndex, type Kernel } from "../rules/kernel.ts";
+import { type Live, type Question, readLive } from "../rules/live.ts";
+import { type Parts, partsOf } from "../rules/parts.ts";
+import type { Edges } from "./edges.ts";
+
+export interface Situation {
+  readonly kernel: Kernel;
+  readonly plan: Plan;
+  readonly parts: Parts;
+  readonly live: Live;
+  readonly question: Question;
+  readonly say: (line: string) => Promise<void>;
+  /** About what the kernel or the system lacks; on standard error. */
+  readonly warn: (line: string) => Promise<void>;
+}
+
+/** Reads the system. @throws NetlinkError, SyscallError */
+export function survey(kernel: Kernel, intent: Intent, edges: Edges): Situation {
+  const plan = makePlan(intent);
+  const parts = partsOf(plan, (name) => interfaceIndex(kernel, name));
+  const { table, tag } = intent;
+  const question = { tables: [table], tag, name: plan.firewall.name };
+  return {
+    kernel,
+    plan,
+    parts,
+    live: readLive(kernel, question),
+    question,
+    say: (line) => edges.stdout.write(`${line}\n`),
+    warn: (line) => edges.stderr.write(`tproxy: ${line}\n`),
+  };
+}

@@ -1,0 +1,161 @@
+/**
+ * What on this machine a Plan would get into conflict with. Pure: found before anything is changed.
+ *
+ * Mark bits of other programs, from their sources: Tailscale 0xff0000 (util/linuxfw), of which it
+ * uses 0x80000 and 0x40000; kube-proxy 0x4000 and 0x8000 (iptablesMasqueradeBit and the mark for
+ * drop); Cilium 0x0f00 (MagicMark* of its Linux defaults); Calico 0xffff0000 (IptablesMarkMask).
+ * Docker sets marks only inside the namespaces of swarm services, and so has no entry.
+ */
+
+import type { Table } from "../../ffi/netlink/nftables/table.ts";
+import type { Rule } from "../../ffi/netlink/rule.ts";
+import { formatMark, fullMask, type MaskedMark } from "../net/mark.ts";
+import { describeRoute, describeRule } from "./describe.ts";
+import { isPlanned, isSameFirewall } from "./differences.ts";
+import type { Live } from "./live.ts";
+import type { Parts, TableContents } from "./parts.ts";
+
+/** Why the Plan should not be applied: one line each. */
+export type Conflict = string;
+
+interface KnownTool {
+  readonly name: string;
+  readonly mask: number;
+  /** An interface that it makes. */
+  readonly interfaces: RegExp;
+  /** A chain that it makes, with nft or iptables-nft. */
+  readonly chains: RegExp;
+}
+
+const knownTools: readonly KnownTool[] = [
+  { name: "Tailscale", mask: 0xff0000, interfaces: /^tailscale\d/, chains: /^ts-(input|forward)/ },
+  { name: "kube-proxy", mask: 0xc000, interfaces: /^kube-(ipvs|bridge)/, chains: /^KUBE-/ },
+  { name: "Cilium", mask: 0x0f00, interfaces: /^cilium_/, chains: /^(OLD_)?CILIUM_/ },
+  { name: "Calico", mask: 0xffff0000, interfaces: /^cali[0-9a-f]/, chains: /^cali-/ },
+];
+
+/** Every conflict of the Plan's parts with what is there; `tag` is the protocol number of ours. */
+export function findConflicts(parts: Parts, live: Live, tag: number | undefined): Conflict[] {
+  const isForeign = (rule: Rule) =>
+    (tag === undefined || rule.protocol !== tag) && !isPlanned(parts, { kind: "rule", rule });
+  const foreign = live.rules.filter(isForeign);
+  return [
+    ...firewallConflicts(parts.firewall, live),
+    ...priorityConflicts(parts, foreign),
+    ...markConflicts(parts, foreign),
+    ...setupConflicts(parts, live),
+    ...toolConflicts(parts, live),
+    ...routeConflicts(parts, live, tag),
+  ];
+}
+
+/** The table that a running process holds, which nobody else can change: no --force helps. */
+export function heldTable(live: Live): Table | undefined {
+  return live.tables.find(({ owner }) => owner !== undefined);
+}
+
+/**
+ * Whether a table is this program's: it bears our name and our comments, does what the Plan says,
+ * or does nothing at all, as the printed script's before its last command.
+ */
+export function isOurs(table: TableContents, wanted?: TableContents): boolean {
+  const rules = table.chains.flatMap((chain) => chain.rules);
+  if (rules.length === 0) return true;
+  if (rules.some(({ comment }) => comment?.startsWith(`${table.table.name}: `))) return true;
+  return wanted !== undefined && isSameFirewall(wanted, table);
+}
+
+function firewallConflicts(wanted: TableContents, { firewall }: Live): Conflict[] {
+  const { name } = wanted.table;
+  if (firewall !== undefined && !isOurs(firewall, wanted)) {
+    return [`there is a firewall table inet ${name} that tproxy did not make`];
+  }
+  return [];
+}
+
+function priorityConflicts(parts: Parts, foreign: readonly Rule[]): Conflict[] {
+  return planRules(parts).flatMap(({ family, priority }) =>
+    foreign
+      .filter((other) => other.family === family && other.priority === priority)
+      .map((other) => `the priority ${priority} is taken by "${describeRule(other)}"`),
+  );
+}
+
+function markConflicts(parts: Parts, foreign: readonly Rule[]): Conflict[] {
+  const found = planMarks(parts).flatMap((mark) =>
+    foreign.filter((other) => sharesMark(mark, other)).map((other) => [mark, other] as const),
+  );
+  return found.map(
+    ([mark, other]) =>
+      `the mark ${formatMark(mark)} shares bits with "${describeRule(other)}": ` +
+      "choose others with --mark",
+  );
+}
+
+/**
+ * Whether a rule looks at the bits of the mark. One without a mask looks at all of them, as every
+ * rule that was made without thinking of others does: it counts if either would take the other's
+ * packets.
+ */
+function sharesMark({ value, mask }: MaskedMark, rule: Rule): boolean {
+  const { mark: other = 0, mask: otherMask = rule.mark === undefined ? 0 : fullMask } = rule;
+  if ((mask & otherMask) >>> 0 === 0) return false;
+  if (otherMask !== fullMask || mask === fullMask) return true;
+  return (other & mask) >>> 0 === value || other === value;
+}
+
+function setupConflicts(parts: Parts, { others }: Live): Conflict[] {
+  return planMarks(parts).flatMap((mark) =>
+    others
+      .filter(({ marks }) => marks.some((other) => (other.mask & mark.mask) !== 0))
+      .map(
+        ({ table }) =>
+          `the mark ${formatMark(mark)} shares bits with another set-up of tproxy, the firewall ` +
+          `table inet ${table.name}: choose others with --mark`,
+      ),
+  );
+}
+
+function toolConflicts(parts: Parts, live: Live): Conflict[] {
+  const present = knownTools.filter(
+    (tool) =>
+      live.interfaces.some((name) => tool.interfaces.test(name)) ||
+      live.chains.some(({ name }) => tool.chains.test(name)),
+  );
+  return planMarks(parts).flatMap((mark) =>
+    present
+      .filter((tool) => (tool.mask & mark.mask) !== 0)
+      .map(
+        (tool) =>
+          `the mark ${formatMark(mark)} shares bits with those of ${tool.name} ` +
+          `(0x${tool.mask.toString(16)}), which is on this host: choose others with --mark`,
+      ),
+  );
+}
+
+function routeConflicts(parts: Parts, { routes }: Live, tag: number | undefined): Conflict[] {
+  const tables = new Set(parts.routing.flatMap((p) => (p.kind === "route" ? [p.route.table] : [])));
+  return routes
+    .filter((route) => tables.has(route.table) && (tag === undefined || route.protocol !== tag))
+    .filter((route) => !isPlanned(parts, { kind: "route", route }))
+    .map(
+      (route) =>
+        `the table ${route.table} has a route of others, "${describeRoute(route)}": ` +
+        "choose another with --table",
+    );
+}
+
+function planRules(parts: Parts): Rule[] {
+  return parts.routing.flatMap((part) => (part.kind === "rule" ? [part.rule] : []));
+}
+
+/** The marks of the Plan's rules, each once. */
+function planMarks(parts: Parts): MaskedMark[] {
+  const marks = new Map<string, MaskedMark>();
+  for (const { mark, mask = fullMask } of planRules(parts)) {
+    if (mark === undefined) continue;
+    const masked = { value: mark as MaskedMark["value"], mask };
+    marks.set(formatMark(masked), masked);
+  }
+  return [...marks.values()];
+}

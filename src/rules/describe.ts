@@ -1,0 +1,211 @@
+/** Rules, routes and firewall rules in words close to those of ip(8) and nft(8). Pure. */
+
+import { AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
+import * as nl from "../../ffi/netlink/constants.ts";
+import type { Expression, PayloadLoad } from "../../ffi/netlink/nftables/expressions.ts";
+import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
+import { elementRanges } from "../../ffi/netlink/nftables/set.ts";
+import type { Prefix, Route } from "../../ffi/netlink/route.ts";
+import type { Rule } from "../../ffi/netlink/rule.ts";
+import { HOST_ORDER, NETWORK_ORDER } from "../../ffi/netlink/wire.ts";
+import { formatAddress } from "../net/address.ts";
+import { fullMask } from "../net/mark.ts";
+import type { FilledSet } from "./parts.ts";
+
+const actions: Readonly<Record<number, string>> = {
+  [nl.FR_ACT_GOTO]: "goto",
+  [nl.FR_ACT_BLACKHOLE]: "blackhole",
+  [nl.FR_ACT_UNREACHABLE]: "unreachable",
+  [nl.FR_ACT_PROHIBIT]: "prohibit",
+};
+
+/** `ip rule 100: fwmark 0x1/0x1 lookup 100 protocol 116` */
+export function describeRule(rule: Rule): string {
+  const { family, priority, mark, mask = fullMask, action, table, protocol } = rule;
+  const words = [
+    rule.invert && "not",
+    rule.source && `from ${prefixText(rule.source)}`,
+    rule.destination && `to ${prefixText(rule.destination)}`,
+    rule.iif !== undefined && `iif ${rule.iif}`,
+    rule.oif !== undefined && `oif ${rule.oif}`,
+    mark !== undefined &&
+      `fwmark ${hexNumber(mark)}${mask === fullMask ? "" : `/${hexNumber(mask)}`}`,
+    action === undefined ? `lookup ${table}` : (actions[action] ?? `action ${action}`),
+    protocol ? `protocol ${protocol}` : false,
+  ];
+  const place = priority === undefined ? "" : ` ${priority}`;
+  return `${ip(family)} rule${place}: ${words.filter(Boolean).join(" ")}`;
+}
+
+const routeTypes: Readonly<Record<number, string>> = {
+  [nl.RTN_LOCAL]: "local ",
+  [nl.RTN_BLACKHOLE]: "blackhole ",
+  [nl.RTN_UNREACHABLE]: "unreachable ",
+  [nl.RTN_PROHIBIT]: "prohibit ",
+};
+
+/** `ip route: local default table 100 protocol 116` */
+export function describeRoute(route: Route): string {
+  const { family, type, table, protocol, destination, gateway } = route;
+  const to = destination === undefined || destination.length === 0 ? undefined : destination;
+  const via = gateway === undefined ? "" : ` via ${addressText(gateway)}`;
+  const where = to === undefined ? "default" : prefixText(to);
+  return (
+    `${ip(family)} route: ${routeTypes[type] ?? ""}${where}${via} table ${table}` +
+    (protocol === nl.RTPROT_BOOT || protocol === 0 ? "" : ` protocol ${protocol}`)
+  );
+}
+
+function ip(family: number): string {
+  return family === AF_INET6 ? "ip -6" : "ip";
+}
+
+/** `meta l4proto tcp ip daddr 8.8.8.8 meta mark set …`; long sets are cut short. */
+export function describeFirewallRule(rule: FirewallRule, sets: readonly FilledSet[]): string {
+  const words: string[] = [];
+  let loaded = "";
+  for (const expression of rule.expressions) {
+    const next = step(expression, loaded, sets);
+    if (next.loads !== undefined) loaded = next.loads;
+    if (next.says !== undefined) words.push(next.says);
+  }
+  return words.join(" ");
+}
+
+interface Words {
+  /** What the register holds now. */
+  readonly loads?: string;
+  /** What the rule says with it. */
+  readonly says?: string;
+}
+
+const metaNames: Readonly<Record<number, string>> = {
+  [nl.NFT_META_MARK]: "meta mark",
+  [nl.NFT_META_IIFNAME]: "iifname",
+  [nl.NFT_META_OIFNAME]: "oifname",
+  [nl.NFT_META_SKUID]: "meta skuid",
+  [nl.NFT_META_SKGID]: "meta skgid",
+  [nl.NFT_META_NFPROTO]: "meta nfproto",
+  [nl.NFT_META_L4PROTO]: "meta l4proto",
+};
+const comparisons = ["", "!= ", "< ", "<= ", "> ", ">= "];
+const verdicts: Readonly<Record<number, string>> = {
+  [nl.NF_DROP]: "drop",
+  [nl.NF_ACCEPT]: "accept",
+  [nl.NFT_JUMP]: "jump",
+  [nl.NFT_GOTO]: "goto",
+  [nl.NFT_RETURN]: "return",
+};
+
+function step(expression: Expression, loaded: string, sets: readonly FilledSet[]): Words {
+  switch (expression.kind) {
+    case "meta":
+      return { loads: metaNames[expression.key] ?? `meta ${expression.key}` };
+    case "payload":
+      return { loads: payloadName(expression) };
+    case "fib":
+      return { loads: "fib daddr type" };
+    case "socket":
+      return { loads: expression.key === nl.NFT_SOCKET_WILDCARD ? "wildcard" : "transparent" };
+    case "ct":
+      return { loads: "ct direction" };
+    case "bitwise":
+      return { loads: `${loaded} & ${hexOf(expression.mask)} ^ ${hexOf(expression.xor)}` };
+    case "immediate":
+      return { loads: hexOf(expression.data) };
+    case "cmp":
+      return { says: `${loaded} ${comparisons[expression.op]}${value(loaded, expression.data)}` };
+    case "range":
+      return {
+        says: `${loaded} ${value(loaded, expression.from)}-${value(loaded, expression.to)}`,
+      };
+    case "lookup": {
+      const set = sets.find(({ id, name }) =>
+        expression.setId === undefined ? name === expression.set : id === expression.setId,
+      );
+      return { says: `${loaded} ${expression.flags ? "!= " : ""}${setText(loaded, set)}` };
+    }
+    case "meta set":
+      return { says: `${metaNames[expression.key] ?? `meta ${expression.key}`} set ${loaded}` };
+    case "tproxy":
+      return { says: `tproxy to ${loaded}` };
+    case "verdict":
+      return { says: [verdicts[expression.code], expression.chain].filter(Boolean).join(" ") };
+    case "counter":
+      return {};
+    case "other":
+      return { says: expression.name };
+  }
+}
+
+function payloadName({ base, offset, length }: PayloadLoad): string {
+  if (base === nl.NFT_PAYLOAD_TRANSPORT_HEADER) return offset === 0 ? "sport" : "dport";
+  const isV4 = length <= 4 && offset >= 12;
+  if (isV4) return offset < 16 ? "ip saddr" : "ip daddr";
+  return offset < 24 ? "ip6 saddr" : "ip6 daddr";
+}
+
+const entriesShownMax = 4;
+
+function setText(loaded: string, set: FilledSet | undefined): string {
+  if (set === undefined) return "{ … }";
+  const isInterval = ((set.flags ?? 0) & nl.NFT_SET_INTERVAL) !== 0;
+  const ranges = isInterval
+    ? elementRanges(set.elements)
+    : set.elements.map(({ key }) => ({ first: key, last: key }));
+  const shown = ranges.slice(0, entriesShownMax).map(({ first, last }) => {
+    const isOne = Buffer.compare(first, last) === 0;
+    return isOne ? value(loaded, first) : `${value(loaded, first)}-${value(loaded, last)}`;
+  });
+  const rest = ranges.length - shown.length;
+  return `{ ${shown.join(", ")}${rest > 0 ? `, … ${rest} more` : ""} }`;
+}
+
+const protocolNames: Readonly<Record<number, string>> = {
+  [IPPROTO_TCP]: "tcp",
+  [IPPROTO_UDP]: "udp",
+};
+const addressTypes: Readonly<Record<number, string>> = {
+  [nl.RTN_LOCAL]: "local",
+  [nl.RTN_BROADCAST]: "broadcast",
+  [nl.RTN_ANYCAST]: "anycast",
+  [nl.RTN_MULTICAST]: "multicast",
+};
+
+function value(loaded: string, data: Uint8Array): string {
+  const [first = 0] = data;
+  if (/^[io]ifname$/.test(loaded)) return `"${Buffer.from(data).toString().replace(/\0+$/, "")}"`;
+  if (loaded === "meta nfproto") return first === nl.NFPROTO_IPV4 ? "ipv4" : "ipv6";
+  if (loaded === "meta l4proto") return protocolNames[first] ?? String(first);
+  if (/port$/.test(loaded) && data.length === 2)
+    return String(view(data).getUint16(0, NETWORK_ORDER));
+  if (loaded === "fib daddr type" && data.length === 4) {
+    const type = view(data).getUint32(0, HOST_ORDER);
+    return addressTypes[type] ?? String(type);
+  }
+  if (/addr$/.test(loaded) && (data.length === 4 || data.length === 16)) return addressText(data);
+  return hexOf(data);
+}
+
+function view(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+/** A register's bytes: marks in host order, everything else as it is. */
+function hexOf(data: Uint8Array): string {
+  if (data.length === 4) return hexNumber(view(data).getUint32(0, HOST_ORDER));
+  if (data.length === 2) return `:${view(data).getUint16(0, NETWORK_ORDER)}`;
+  return data.length === 1 ? String(data[0]) : `0x${Buffer.from(data).toString("hex")}`;
+}
+
+function hexNumber(number: number): string {
+  return `0x${number.toString(16)}`;
+}
+
+function prefixText({ address, length }: Prefix): string {
+  return `${addressText(address)}/${length}`;
+}
+
+function addressText(bytes: Uint8Array): string {
+  return formatAddress({ family: bytes.length === 4 ? 4 : 6, bytes });
+}

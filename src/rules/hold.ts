@@ -1,0 +1,243 @@
+/**
+ * Holds what was applied: for as long as the process lives, or until a deadline.
+ *
+ * The main thread owns netlink, and its loop is Bun's, which cannot watch a descriptor. So the
+ * monitor is read without waiting ten times a second: one `recv` that answers EAGAIN, and what
+ * others flush is missing for a tenth of a second at most. Nothing is made of the messages but an
+ * occasion to compare the system with the Plan, so none that is lost is missed.
+ */
+
+import { ENOENT, SyscallError } from "../../ffi/errno.ts";
+import {
+  NETLINK_NETFILTER,
+  NETLINK_ROUTE,
+  NFNLGRP_NFTABLES,
+  NFPROTO_INET,
+  RTNLGRP_IPV4_ROUTE,
+  RTNLGRP_IPV4_RULE,
+  RTNLGRP_IPV6_ROUTE,
+  RTNLGRP_IPV6_RULE,
+} from "../../ffi/netlink/constants.ts";
+import { NetlinkMonitor } from "../../ffi/netlink/monitor.ts";
+import { decodeTable, deleteTable, dumpTables } from "../../ffi/netlink/nftables/table.ts";
+import { firewallBatch } from "./apply.ts";
+import { closedMessages } from "./closed.ts";
+import { findConflicts } from "./conflicts.ts";
+import { describePart, isSameFirewall, missingRouting, plannedRouting } from "./differences.ts";
+import { type HoldAction, type HoldSignal, type HoldState, nextHold, startHold } from "./keeper.ts";
+import type { Kernel } from "./kernel.ts";
+import { type Live, type Question, readLive } from "./live.ts";
+import { closedSuffix } from "./names.ts";
+import type { Parts, RoutingPart } from "./parts.ts";
+import { deleteTables, removeRouting } from "./remove.ts";
+
+const tickMs = 100;
+
+/** What is held, and how. */
+export interface Holding {
+  readonly kernel: Kernel;
+  readonly parts: Parts;
+  readonly question: Question;
+  /** Whether the kernel removes the table with this process. */
+  readonly owned: boolean;
+  /** Whether the table that drops stays behind. */
+  readonly closed: boolean;
+  /** Suffix of the table that waits for `--confirm`. */
+  readonly pending: string | undefined;
+  /** When all is taken back; on the clock of `now`. */
+  readonly deadlineMs: number | undefined;
+  /** It stays held after confirmation. */
+  readonly staysHeld: boolean;
+  readonly now: () => number;
+  /** Says a line. */
+  readonly say: (line: string) => void;
+}
+
+/** How a hold came to its end. */
+export type HoldEnd = Extract<HoldAction, "keep" | "expire" | "abandon" | "release">;
+
+export class Hold {
+  readonly #holding: Holding;
+  readonly #monitors: readonly NetlinkMonitor[];
+  #state: HoldState;
+  #conflicts: ReadonlySet<string>;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #finish: (end: HoldEnd) => void = () => {};
+  #fail: (error: unknown) => void = () => {};
+
+  /** Begins to watch. @throws SyscallError */
+  constructor(holding: Holding) {
+    this.#holding = holding;
+    this.#state = startHold(holding.staysHeld, holding.deadlineMs);
+    this.#conflicts = new Set(this.#findConflicts(this.#read()));
+    const groups = [RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
+    const monitors = [NetlinkMonitor.open(NETLINK_ROUTE, groups)];
+    // A table that has an owner cannot be changed by others; the one that drops has none.
+    if (!holding.owned || holding.closed)
+      monitors.push(NetlinkMonitor.open(NETLINK_NETFILTER, [NFNLGRP_NFTABLES]));
+    this.#monitors = monitors;
+  }
+
+  /** Settles when the hold is over, and everything that belongs to its end is done. */
+  run(): Promise<HoldEnd> {
+    return new Promise((resolve, reject) => {
+      this.#finish = resolve;
+      this.#fail = reject;
+      this.#timer = setInterval(() => this.#guarded(() => this.#tick()), tickMs);
+    });
+  }
+
+  /** Tells of a signal, or of a standard output that nobody reads any more. */
+  signal(name: HoldSignal): void {
+    this.#guarded(() => this.#next({ kind: "signal", name }));
+  }
+
+  #guarded(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#stop();
+      this.#fail(error);
+    }
+  }
+
+  #tick(): void {
+    const heard = this.#monitors.map((monitor) => monitor.drain()).includes(true);
+    this.#next({
+      kind: "tick",
+      nowMs: this.#holding.now(),
+      heard,
+      isPending: this.#state.phase === "pending" && this.#isPending(),
+    });
+  }
+
+  #isPending(): boolean {
+    const { kernel, question, pending = "" } = this.#holding;
+    const tables = kernel.netfilter.dump(dumpTables(NFPROTO_INET), decodeTable);
+    return tables.some(({ name }) => name === question.name + pending);
+  }
+
+  #next(input: Parameters<typeof nextHold>[1]): void {
+    const [state, action] = nextHold(this.#state, input);
+    this.#state = state;
+    if (action !== undefined) this.#do(action);
+  }
+
+  #do(action: HoldAction): void {
+    const { say } = this.#holding;
+    switch (action) {
+      case "look":
+        return this.#look();
+      case "confirm":
+        return say("confirmed");
+      case "keep":
+        this.#makePersistent();
+        return this.#end("keep");
+      case "release":
+        this.#release();
+        return this.#end("release");
+      case "expire":
+      case "abandon":
+        return this.#takeBack(action);
+    }
+  }
+
+  #end(end: HoldEnd): void {
+    this.#stop();
+    this.#finish(end);
+  }
+
+  #stop(): void {
+    clearInterval(this.#timer);
+    for (const monitor of this.#monitors) monitor.close();
+  }
+
+  #read(): Live {
+    return readLive(this.#holding.kernel, this.#holding.question);
+  }
+
+  #findConflicts(live: Live): string[] {
+    const { parts, question } = this.#holding;
+    return findConflicts(parts, { ...live, tables: [] }, question.tag);
+  }
+
+  /** Puts back what is missing, and tells of what has come. */
+  #look(): void {
+    const { kernel, parts, owned, closed, pending, say, now } = this.#holding;
+    const closedName = parts.firewall.table.name + closedSuffix;
+    const live = this.#read();
+    const missing = missingRouting(parts, live);
+    for (const part of missing) this.#putBack(part);
+    const changed = !isSameFirewall(parts.firewall, live.firewall);
+    if (changed) {
+      const stillPending = this.#state.phase === "pending" ? pending : undefined;
+      kernel.netfilter.batch(firewallBatch(parts, live, { owned, closed, pending: stillPending }));
+      say(`put back what another program changed: table inet ${parts.firewall.table.name}`);
+    }
+    const unclosed = closed && !changed && !live.tables.some((each) => each.name === closedName);
+    if (unclosed) {
+      kernel.netfilter.batch(closedMessages(parts));
+      say(`put back what another program removed: table inet ${closedName}`);
+    }
+    if (missing.length > 0 || changed || unclosed) this.#next({ kind: "repaired", nowMs: now() });
+    const conflicts = this.#findConflicts(live);
+    for (const each of conflicts) if (!this.#conflicts.has(each)) say(`drift: ${each}`);
+    this.#conflicts = new Set(conflicts);
+  }
+
+  #putBack(part: RoutingPart): void {
+    const { kernel, say } = this.#holding;
+    const what = `put back what another program removed: ${describePart(part)}`;
+    try {
+      kernel.route.request(part.message);
+      say(what);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      say(`cannot ${what}: ${error.message}`);
+    }
+  }
+
+  /** Confirmed: the same table, which nobody owns, in place of the owned one. */
+  #makePersistent(): void {
+    const { kernel, parts, owned, closed } = this.#holding;
+    if (!owned) return;
+    const tables = this.#read().tables;
+    kernel.netfilter.batch(firewallBatch(parts, { tables }, { owned: false, closed }));
+  }
+
+  #release(): void {
+    const { kernel, parts, closed, question } = this.#holding;
+    const live = this.#read();
+    const tables = live.tables.filter(
+      ({ name }) => !closed || name !== question.name + closedSuffix,
+    );
+    const deletions = deleteTables({ tables }, question.name);
+    if (deletions.length > 0) kernel.netfilter.batch(deletions);
+    removeRouting(kernel, plannedRouting(parts, live));
+  }
+
+  /**
+   * The table that `--confirm` removes goes in the same transaction: if it is gone, somebody has
+   * confirmed at the last moment, the kernel refuses the whole, and the set-up stays.
+   */
+  #takeBack(end: "expire" | "abandon"): void {
+    const { kernel, parts, question, pending = "", staysHeld } = this.#holding;
+    const live = this.#read();
+    const name = question.name + pending;
+    const others = live.tables.filter((table) => table.name !== name);
+    try {
+      const first = deleteTable({ family: NFPROTO_INET, name });
+      kernel.netfilter.batch([first, ...deleteTables({ tables: others }, question.name)]);
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.errno !== ENOENT) throw error;
+      if (!staysHeld || end === "abandon") {
+        this.#makePersistent();
+        return this.#end("keep");
+      }
+      this.#state = startHold(true, undefined);
+      return this.#holding.say("confirmed");
+    }
+    removeRouting(kernel, plannedRouting(parts, live));
+    this.#end(end);
+  }
+}

@@ -1,0 +1,138 @@
+/** Reads what is in the kernel of all that a Plan is about. */
+
+import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
+import { ENOENT, SyscallError } from "../../ffi/errno.ts";
+import { NFPROTO_INET, NFPROTO_UNSPEC } from "../../ffi/netlink/constants.ts";
+import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
+import { type Chain, decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
+import {
+  decodeFirewallRule,
+  dumpFirewallRules,
+  type FirewallRule,
+} from "../../ffi/netlink/nftables/rule.ts";
+import {
+  decodeElements,
+  decodeSet,
+  dumpElements,
+  dumpSets,
+} from "../../ffi/netlink/nftables/set.ts";
+import { decodeTable, dumpTables, type Table } from "../../ffi/netlink/nftables/table.ts";
+import { decodeRoute, dumpRoutes, type Route } from "../../ffi/netlink/route.ts";
+import { decodeRule, dumpRules, type Rule } from "../../ffi/netlink/rule.ts";
+import type { MaskedMark } from "../net/mark.ts";
+import type { Kernel } from "./kernel.ts";
+import { findMarking } from "./marking.ts";
+import { isOurName } from "./names.ts";
+import type { TableContents } from "./parts.ts";
+
+/** The live system, as far as it matters. */
+export interface Live {
+  /** Every ip rule of both families. */
+  readonly rules: readonly Rule[];
+  /** The routes of the tables that were asked for, and those with the tag in any table. */
+  readonly routes: readonly Route[];
+  /** The table of the name that was asked for. */
+  readonly firewall: TableContents | undefined;
+  /** It and those beside it, of family inet. */
+  readonly tables: readonly Table[];
+  /** Every chain of every table: who else is here. */
+  readonly chains: readonly Chain[];
+  /** The names of the interfaces. */
+  readonly interfaces: readonly string[];
+  /** Set-ups of this program under other names. */
+  readonly others: readonly OtherSetup[];
+}
+
+/** Another set-up of this program, told by the comments of its rules. */
+export interface OtherSetup {
+  readonly table: Table;
+  readonly marks: readonly MaskedMark[];
+}
+
+/** What to read. */
+export interface Question {
+  readonly tables: readonly number[];
+  /** The protocol number of rules and routes; undefined when they have none. */
+  readonly tag: number | undefined;
+  /** The firewall table's name. */
+  readonly name: string;
+}
+
+/** Reads it. @throws NetlinkError EPERM without CAP_NET_ADMIN, SyscallError */
+export function readLive(kernel: Kernel, question: Question): Live {
+  const { tag, name } = question;
+  const families = [AF_INET, AF_INET6];
+  const all = kernel.netfilter
+    .dump(dumpTables(NFPROTO_INET), decodeTable)
+    .filter((table) => table.family === NFPROTO_INET);
+  const tables = all.filter((table) => isOurName(table.name, name));
+  const chains = kernel.netfilter.dump(dumpChains(NFPROTO_UNSPEC), decodeChain);
+  const own = tables.find((table) => table.name === name);
+  return {
+    rules: families.flatMap((family) => kernel.route.dump(dumpRules(family), decodeRule)),
+    routes: families.flatMap((family) => [
+      ...new Set(question.tables).values().flatMap((table) => tableRoutes(kernel, family, table)),
+      ...(tag === undefined ? [] : taggedRoutes(kernel, family, tag)).filter(
+        ({ table }) => !question.tables.includes(table),
+      ),
+    ]),
+    firewall: own === undefined ? undefined : readTable(kernel, own, chains),
+    tables,
+    chains,
+    others: all
+      .filter((table) => !tables.includes(table))
+      .flatMap((table) => otherSetup(kernel, table, chains)),
+    interfaces: kernel.route.dump(dumpLinks(), decodeLink).map((link) => link.name),
+  };
+}
+
+/** A table that never had a route is ENOENT, and has none. */
+function tableRoutes(kernel: Kernel, family: number, table: number): Route[] {
+  try {
+    // Kernels before 4.20 list all tables.
+    const routes = kernel.route.dump(dumpRoutes(family, table), decodeRoute);
+    return routes.filter((route) => route.table === table);
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ENOENT) return [];
+    throw error;
+  }
+}
+
+function taggedRoutes(kernel: Kernel, family: number, tag: number): Route[] {
+  const routes = kernel.route.dump(dumpRoutes(family, undefined, tag), decodeRoute);
+  return routes.filter(({ protocol }) => protocol === tag);
+}
+
+/** Only a table with a chain named as ours are is looked into: others may have very many rules. */
+function otherSetup(kernel: Kernel, table: Table, chains: readonly Chain[]): OtherSetup[] {
+  const { family, name } = table;
+  const rules = chains
+    .filter((chain) => chain.family === family && chain.table === name)
+    .filter((chain) => chain.base !== undefined && /^(prerouting|output)$/.test(chain.name))
+    .flatMap((chain) => firewallRules(kernel, chain));
+  const ours = rules.filter(({ comment }) => comment?.startsWith(`${name}: `));
+  if (ours.length === 0) return [];
+  const marks = ours.flatMap(({ expressions }) => findMarking(expressions)?.mark ?? []);
+  return [{ table, marks }];
+}
+
+function firewallRules(kernel: Kernel, { family, table, name }: Chain): FirewallRule[] {
+  const reference = { family, table, chain: name };
+  return kernel.netfilter.dump(dumpFirewallRules(reference), decodeFirewallRule);
+}
+
+function readTable(kernel: Kernel, table: Table, chains: readonly Chain[]): TableContents {
+  const { netfilter } = kernel;
+  const { family, name } = table;
+  const sets = netfilter.dump(dumpSets(family, name), decodeSet);
+  return {
+    table,
+    chains: chains
+      .filter((chain) => chain.family === family && chain.table === name)
+      .map((chain) => ({ ...chain, rules: firewallRules(kernel, chain) })),
+    sets: sets.map((set) => ({
+      ...set,
+      elements: netfilter.dump(dumpElements(set), decodeElements).flat(),
+    })),
+  };
+}
