@@ -18,8 +18,12 @@ const listMax = 1000;
 const networksMax = 200_000;
 
 const integer = (min: number, max: number, what: string) => {
-  const message = (issue: v.BaseIssue<unknown>) =>
-    `${quote(String(issue.input))} is not ${what}: give a number from ${min} to ${max}`;
+  const message = ({ input, received }: v.BaseIssue<unknown>) => {
+    // An object need not have a text, and asking it for one may throw.
+    const isPlain = typeof input === "number" || typeof input === "string";
+    const shown = isPlain ? quote(String(input)) : received;
+    return `${shown} is not ${what}: give a number from ${min} to ${max}`;
+  };
   return v.pipe(
     v.number(message),
     v.integer(message),
