@@ -18,6 +18,9 @@ const networks = (...texts: string[]) =>
     if (!parsed.ok) throw new Error(parsed.error);
     return parsed.value;
   });
+/** 99 networks that are mostly neighbours. */
+const many = (text: (i: number) => string) =>
+  Array.from({ length: 99 }, (_, i) => networks(text(i + (i > 50 ? 1 : 0)))).flat();
 const range = (from: number, to = from) => ({ from: from as Port, to: to as Port });
 
 const requests: Readonly<Record<string, object>> = {
@@ -40,6 +43,60 @@ const requests: Readonly<Record<string, object>> = {
     priority: 5,
   },
   "a whole mark": { families: [6], mark: { value: 7, mask: 0xffffffff } },
+  "what is private bypassed, and neighbours": {
+    bypass: networks("192.0.2.0/25", "192.0.2.128/25", "198.51.100.1", "198.51.100.2"),
+    bypassPrivate: true,
+    ports: [range(80)],
+  },
+  "one network bypassed": { bypass: networks("192.0.2.4/30", "2001:db8::/32") },
+  "what is local, by TPROXY, with guards": {
+    local: true,
+    guardMark: { value: 2, mask: 2 },
+    guardUids: [0, 65534],
+    guardGids: [1000],
+    protocols: ["tcp", "udp"],
+    interfaces: ["eth0"],
+    toPort: 50080,
+  },
+  "what is local, by the mark alone, with a whole guard mark": {
+    local: true,
+    guardMark: { value: 2, mask: 0xffffffff },
+    destinations: networks("203.0.113.0/24", "198.51.100.0/24"),
+  },
+  "the reply path": { replyPath: true, protocols: ["tcp", "udp"], ports: [range(53)] },
+  "the reply path, beside several ports": {
+    replyPath: true,
+    protocols: ["tcp", "udp"],
+    ports: [range(53), range(1000, 2000)],
+    toPort: 50080,
+  },
+  "the reply path, beside a range": {
+    replyPath: true,
+    protocols: ["udp"],
+    ports: [range(1000, 2000)],
+  },
+  "TPROXY to an address": {
+    ports: [range(80)],
+    toPort: 50080,
+    toAddresses: [...networks("127.0.0.1", "::1")].map(({ family, bytes }) => ({ family, bytes })),
+  },
+  "by NAT, local too": {
+    redirect: true,
+    local: true,
+    guardUids: [7],
+    toPort: 50080,
+    ports: [range(80), range(443)],
+  },
+  "long lists": {
+    destinations: [
+      ...many((i) => `10.${i}.0.0/16`),
+      ...many((i) => `2001:db8:${i.toString(16)}::/48`),
+    ],
+    sources: [...many((i) => `192.0.2.${2 * i}`), ...networks("::/0")],
+    bypass: many((i) => `10.${i}.${i}.128/25`),
+    protocols: ["tcp", "udp"],
+    tableName: "tproxyd-long",
+  },
 };
 
 export const planNames = Object.keys(requests);

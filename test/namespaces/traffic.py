@@ -1,0 +1,119 @@
+"""Clients and relays for the tests of local capture and of the reply path.
+
+traffic.py marked MARK tcp|udp ADDRESS PORT ...   asks as transparent.py does, with SO_MARK (0: none)
+traffic.py relay PORT MARK READY LOG [ADDRESS]    a transparent listener that connects to the original
+                              destination with SO_MARK and hands on "relayed: " and the answer; a
+                              line in LOG for each connection
+traffic.py spoof-relay PORT READY TO [udp]        the same, but connects to TO with the client's address
+"""
+
+import socket
+import struct
+import sys
+import threading
+
+SOL_IP, IP_TRANSPARENT, IP_RECVORIGDSTADDR, SO_ORIGINAL_DST = socket.SOL_IP, 19, 20, 80
+
+
+def client(protocol, address, mark):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+    s.settimeout(10)
+    if mark:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    return s
+
+
+def ask(s, protocol, address, port):
+    try:
+        s.connect((address, port))
+        if protocol == "udp":
+            s.send(b"hello")
+        return s.recv(2048).decode()
+    except OSError:
+        return "no answer"
+
+
+def destination(connection):
+    """By TPROXY the socket's own name; after NAT what conntrack remembers."""
+    address, port = connection.getsockname()[:2]
+    try:
+        data = connection.getsockopt(SOL_IP, SO_ORIGINAL_DST, 16)
+        port, packed = struct.unpack("!2xH4s8x", data)
+        address = socket.inet_ntoa(packed)
+    except OSError:
+        pass
+    return address, port
+
+
+def listener(kind, port, address="0.0.0.0"):
+    s = socket.socket(socket.AF_INET, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(SOL_IP, IP_TRANSPARENT, 1)
+    s.bind((address, port))
+    return s
+
+
+def relay(port, mark, ready, log, address="0.0.0.0"):
+    tcp = listener(socket.SOCK_STREAM, port, address)
+    tcp.listen()
+    open(ready, "w").close()
+    while True:
+        connection, _ = tcp.accept()
+        with open(log, "a") as lines:
+            print(destination(connection), file=lines)
+        upstream = client("tcp", "0.0.0.0", mark)
+        answer = ask(upstream, "tcp", *destination(connection))
+        connection.sendall(f"relayed: {answer}".encode())
+        connection.close()
+
+
+def spoofed(kind, address, timeout):
+    s = socket.socket(socket.AF_INET, kind)
+    s.settimeout(timeout)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(SOL_IP, IP_TRANSPARENT, 1)
+    s.bind(address)
+    return s
+
+
+def spoof_tcp(port, ready, to):
+    tcp = listener(socket.SOCK_STREAM, port)
+    tcp.listen()
+    open(ready, "w").close()
+    while True:
+        connection, peer = tcp.accept()
+        upstream = spoofed(socket.SOCK_STREAM, (peer[0], 0), 1)
+        answer = ask(upstream, "tcp", to, 80)
+        connection.sendall(f"relayed: {answer}".encode())
+        connection.close()
+
+
+def spoof_udp(port, ready, to):
+    """Each datagram is answered from its destination by an unconnected socket, which stays open."""
+    udp = listener(socket.SOCK_DGRAM, port)
+    udp.setsockopt(SOL_IP, IP_RECVORIGDSTADDR, 1)
+    open(ready, "w").close()
+    replies = {}
+    while True:
+        _, control, _, peer = udp.recvmsg(2048, 256)
+        number, packed = struct.unpack("!2xH4s8x", control[0][2])
+        original = (socket.inet_ntoa(packed), number)
+        upstream = spoofed(socket.SOCK_DGRAM, (peer[0], 0), 1)
+        answer = ask(upstream, "udp", to, 80)
+        upstream.close()
+        if original not in replies:
+            replies[original] = spoofed(socket.SOCK_DGRAM, original, 1)
+        replies[original].sendto(f"relayed: {answer}".encode(), peer)
+
+
+command, *words = sys.argv[1:]
+if command == "relay":
+    relay(int(words[0]), int(words[1]), *words[2:])
+elif command == "spoof-relay":
+    serve = spoof_udp if words[3:] == ["udp"] else spoof_tcp
+    threading.Thread(target=serve, args=(int(words[0]), *words[1:3])).start()
+else:
+    mark, *words = words
+    for protocol, address, port in zip(words[0::3], words[1::3], words[2::3]):
+        print(ask(client(protocol, address, int(mark)), protocol, address, int(port)))
