@@ -1,18 +1,11 @@
 /**
  * `struct msghdr` with one iovec, one address and control messages: what `recvmsg(2)` and
- * `sendmsg(2)` need for datagrams whose original destination matters (cmsg(3), ip(7), ipv6(7)).
+ * `sendmsg(2)` need for datagrams whose original destination matters.
  */
 
-import {
-  AF_INET,
-  IP_ORIGDSTADDR,
-  IP_PKTINFO,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_ORIGDSTADDR,
-  IPV6_PKTINFO,
-} from "./constants.ts";
-import { cmsghdr, in_pktinfo, in6_pktinfo, iovec, msghdr, sockaddr_storage } from "./layout.ts";
+import { decodeOriginalDestination, encodePacketInfo } from "./cmsg.ts";
+import { AF_INET } from "./constants.ts";
+import { iovec, msghdr, sockaddr_storage } from "./layout.ts";
 import { allocate, type NativeBuffer } from "./memory.ts";
 import { decodeSockaddr, encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import type { Address } from "./types.ts";
@@ -66,17 +59,10 @@ export class Message {
     return this.header.view.getUint32(msghdr.msg_flags, true);
   }
 
-  /**
-   * Where the sender meant the received datagram to go: IP_ORIGDSTADDR, or IPV6_ORIGDSTADDR. On
-   * a dual-stack socket an IPv4 datagram carries the former. Undefined without either.
-   */
+  /** Where the sender meant the received datagram to go; undefined if the kernel did not say. */
   originalDestination(): SocketAddress | undefined {
-    const at = this.findControl(
-      (level, type) =>
-        (level === IPPROTO_IP && type === IP_ORIGDSTADDR) ||
-        (level === IPPROTO_IPV6 && type === IPV6_ORIGDSTADDR),
-    );
-    return at < 0 ? undefined : decodeSockaddr(this.control.view, at);
+    const length = this.header.view.getUint32(msghdr.msg_controllen, true);
+    return decodeOriginalDestination(this.control.view, length);
   }
 
   /**
@@ -91,43 +77,10 @@ export class Message {
     view.setBigUint64(msghdr.msg_name, BigInt(this.name.address), true);
     view.setUint32(msghdr.msg_namelen, nameLength, true);
     view.setUint32(msghdr.size + iovec.iov_len, length, true);
-    const controlLength = source === undefined ? 0 : this.encodePacketInfo(source, to.scopeId);
+    const controlLength =
+      source === undefined ? 0 : encodePacketInfo(this.control.view, source, to.scopeId);
     view.setBigUint64(msghdr.msg_control, BigInt(controlLength && this.control.address), true);
     view.setUint32(msghdr.msg_controllen, controlLength, true);
     view.setUint32(msghdr.msg_flags, 0, true);
   }
-
-  /** The offset of the data of the first control message that `matches`, or -1. */
-  private findControl(matches: (level: number, type: number) => boolean): number {
-    const view = this.control.view;
-    const end = Math.min(this.header.view.getUint32(msghdr.msg_controllen, true), CONTROL_BYTES);
-    let at = 0;
-    while (at + cmsghdr.size <= end) {
-      const length = view.getUint32(at + cmsghdr.cmsg_len, true);
-      if (length < cmsghdr.size || at + length > end) return -1;
-      const level = view.getInt32(at + cmsghdr.cmsg_level, true);
-      if (matches(level, view.getInt32(at + cmsghdr.cmsg_type, true))) return at + cmsghdr.size;
-      at += align(length);
-    }
-    return -1;
-  }
-
-  private encodePacketInfo(source: Uint8Array, scopeId: number): number {
-    const view = this.control.view;
-    const isV4 = source.length === 4;
-    const info = isV4 ? in_pktinfo : in6_pktinfo;
-    this.control.bytes.fill(0, 0, cmsghdr.size + info.size);
-    view.setUint32(cmsghdr.cmsg_len, cmsghdr.size + info.size, true);
-    view.setInt32(cmsghdr.cmsg_level, isV4 ? IPPROTO_IP : IPPROTO_IPV6, true);
-    view.setInt32(cmsghdr.cmsg_type, isV4 ? IP_PKTINFO : IPV6_PKTINFO, true);
-    if (isV4) {
-      this.control.bytes.set(source, cmsghdr.size + in_pktinfo.ipi_spec_dst);
-    } else {
-      this.control.bytes.set(source, cmsghdr.size + in6_pktinfo.ipi6_addr);
-      view.setInt32(cmsghdr.size + in6_pktinfo.ipi6_ifindex, scopeId, true);
-    }
-    return align(cmsghdr.size + info.size);
-  }
 }
-
-const align = (length: number) => (length + cmsghdr.align - 1) & ~(cmsghdr.align - 1);
