@@ -3,15 +3,15 @@
  * `sendmsg(2)` need for datagrams whose original destination matters.
  */
 
-import { decodeOriginalDestination, encodePacketInfo } from "./cmsg.ts";
+import { decodeOriginalDestination, encodePacketInfo, packetInfoBytesMax } from "./cmsg.ts";
 import { AF_INET } from "./constants.ts";
 import { iovec, msghdr, sockaddr_storage } from "./layout.ts";
 import { allocate, type NativeBuffer } from "./memory.ts";
 import { decodeSockaddr, encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import type { Address } from "./types.ts";
 
-/** Room for the control messages of one datagram: an address and a packet info of each family. */
-const CONTROL_BYTES = 256;
+/** Room for the control messages of one datagram: whatever the kernel tells, or a source of ours. */
+const CONTROL_BYTES = Math.max(256, packetInfoBytesMax);
 const NAME_BYTES = sockaddr_storage.size;
 
 /** One reusable message: header, iovec, peer address and control in native memory. */
