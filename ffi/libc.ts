@@ -22,6 +22,7 @@ const prototypes = {
   getpeername: { args: ["i32", "ptr", "ptr"], returns: "i32" }, // int getpeername(int, struct sockaddr *, socklen_t *)
   getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" }, // int getsockname(int, struct sockaddr *, socklen_t *)
   getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" }, // int getsockopt(int, int, int, void *, socklen_t *)
+  getxattr: { args: ["ptr", "ptr", "ptr", "u64_fast"], returns: "i64_fast" }, // ssize_t getxattr(const char *, const char *, void *, size_t)
   listen: { args: ["i32", "i32"], returns: "i32" }, // int listen(int, int)
   pipe2: { args: ["ptr", "i32"], returns: "i32" }, // int pipe2(int[2], int)
   prlimit: { args: ["i32", "i32", "ptr", "ptr"], returns: "i32" }, // int prlimit(pid_t, int, const struct rlimit *, struct rlimit *)

@@ -16,7 +16,7 @@ import {
   SO_RCVTIMEO,
   SOL_SOCKET,
 } from "./constants.ts";
-import { ENODEV } from "./errno.ts";
+import { EINVAL, ENODEV } from "./errno.ts";
 import { linger, rlimit, timeval } from "./layout.ts";
 import { errno, libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
@@ -24,6 +24,7 @@ import type { Address, Result } from "./types.ts";
 
 const scratch = allocate(64);
 const scratchLength = allocate(8);
+const names = allocate(512);
 
 const SCRATCH = scratch.address;
 const SCRATCH_LENGTH = scratchLength.address;
@@ -246,6 +247,18 @@ export function setrlimit(resource: number, soft: number, hard: number): Result 
 const RLIM_INFINITY = 0xffff_ffff_ffff_ffffn;
 const fromRlim = (value: bigint) => (value === RLIM_INFINITY ? Infinity : Number(value));
 const toRlim = (value: number) => (value === Infinity ? RLIM_INFINITY : BigInt(value));
+
+/**
+ * `getxattr(2)` of `name` on the file `path`, both ASCII and 255 bytes at most: the size of the
+ * value, -ENODATA without one.
+ */
+export function getxattrSize(path: string, name: string): Result {
+  for (const [at, text] of [path, name].entries()) {
+    if (text.length > 255) return -EINVAL;
+    names.bytes.set(new TextEncoder().encode(`${text}\0`), at * 256);
+  }
+  return latch(libc.getxattr(names.address, names.address + 256, NULL, 0));
+}
 
 /** `getppid(2)`: what the micro-benchmark of this layer calls. */
 export function getppid(): Result {
