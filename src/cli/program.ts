@@ -6,8 +6,10 @@ import { formatMessage, type Message, message } from "@optique/core/message";
 import { versionText } from "../version.ts";
 import { bindCommand, runBind } from "./bind.ts";
 import { demoCommand, runDemo } from "./demo.ts";
+import { doctorCommand, runDoctor } from "./doctor.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
+import { explainCommand, runExplain } from "./explain.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { listenCommand, runListen } from "./listen.ts";
 import { escapeControls } from "./printable.ts";
@@ -15,10 +17,20 @@ import { type Output, routesCommand, runRoutes } from "./routes.ts";
 import { isLiveAction } from "./rule-options.ts";
 import { runRules } from "./rules.ts";
 
-const commandNames = ["bind", "listen", "routes", "demo"];
-const parser = or(bindCommand, listenCommand, routesCommand, demoCommand, {
-  errors: { noMatch: message`A command is missing: give bind, listen, routes or demo` },
-});
+const commandNames = ["bind", "listen", "routes", "doctor", "explain", "demo"];
+const parser = or(
+  bindCommand,
+  listenCommand,
+  routesCommand,
+  doctorCommand,
+  explainCommand,
+  demoCommand,
+  {
+    errors: {
+      noMatch: message`A command is missing: give bind, listen, routes, doctor, explain or demo`,
+    },
+  },
+);
 
 /** Thrown when the argument parser has shown what was asked for: help, version, completion. */
 class Shown extends Error {}
@@ -80,6 +92,10 @@ function carryOut(
       return runListen(options, edges);
     case "demo":
       return runDemo(options, edges);
+    case "doctor":
+      return runDoctor(options, edges);
+    case "explain":
+      return runExplain(options, edges);
     case "routes":
       return isLiveAction(options) ? runRules(options, edges) : runRoutes(options, output);
   }

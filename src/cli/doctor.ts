@@ -1,0 +1,128 @@
+/** `tproxy doctor`: what of this system stands between a packet and its listener. */
+
+import { object } from "@optique/core/constructs";
+import { commandLine, optionName } from "@optique/core/message";
+import { optional, withDefault } from "@optique/core/modifiers";
+import type { InferValue } from "@optique/core/parser";
+import { command, constant, flag, option } from "@optique/core/primitives";
+import { unknown } from "../diagnose/finding.ts";
+import { checkListener } from "../diagnose/listener-checks.ts";
+import { gatherLocal, judgeLocal } from "../diagnose/local-checks.ts";
+import { endpointText } from "../diagnose/lookup.ts";
+import { type Machine, readMachine } from "../diagnose/machine.ts";
+import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
+import { gatherPath, type PathQuestion } from "../diagnose/path-facts.ts";
+import { conclusion, hasFailure, renderSections, type Section } from "../diagnose/report.ts";
+import { type CapturedPacket, samplePackets } from "../diagnose/sample.ts";
+import { judgeSystem } from "../diagnose/system-checks.ts";
+import { gatherSystem } from "../diagnose/system-facts.ts";
+import { formatAddress } from "../net/address.ts";
+import { type Intent, parseIntent } from "../routing/intent.ts";
+import { captureFields, toRequest } from "./capture-options.ts";
+import { type Edges, exitStatus } from "./edges.ts";
+import { examplesFooter } from "./examples.ts";
+import { UsageError } from "./failure.ts";
+import { prose } from "./prose.ts";
+import { schemedEndpointValue } from "./values.ts";
+
+const fields = object({
+  command: constant("doctor"),
+  listen: optional(
+    option("--listen", schemedEndpointValue(), {
+      description: prose`The listener that packets are meant for: ${":50080"},
+        ${"127.0.0.1:50080"}, ${"udp://:50053"}.`,
+    }),
+  ),
+  ...captureFields,
+  json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+});
+
+const footer = examplesFooter([
+  ["sudo tproxy doctor", "the system by itself"],
+  ["sudo tproxy doctor --listen :50080", "and whether that listener is transparent"],
+  ["sudo tproxy doctor --dport 80 --in eth1 --to-port 50080", "the way of a packet to port 80"],
+]);
+
+/** The command `doctor` for the argument parser. */
+export const doctorCommand = command("doctor", fields, {
+  brief: prose`Say what is wrong, and which command repairs it.`,
+  description: prose`Checks this system, and with the options of
+    ${commandLine("tproxy routes")} the very path of a packet that they capture: firewall, ip rules,
+    routes, source checks, the listener, the way of the answer. Nothing is changed. The exit
+    status is 1 if anything would fail. ${optionName("--json")} prints the findings as data.`,
+  footer,
+});
+
+export type DoctorOptions = InferValue<typeof fields>;
+
+/** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
+export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
+  const intent = intentOf(options);
+  const machine = readMachine();
+  const sections = [
+    { title: "System", findings: judgeSystem(gatherSystem(machine)) },
+    ...(intent === undefined ? listenerSections(options, machine) : []),
+    ...(intent === undefined ? [] : pathSections(intent, options, machine)),
+  ];
+  await edges.stdout.write(
+    options.json ? asJson(sections) : renderSections(sections, { colors: edges.stdout.colors }),
+  );
+  return hasFailure(sections) ? exitStatus.failure : exitStatus.success;
+}
+
+/** The intent that was given; undefined if none of its options were. */
+function intentOf(options: DoctorOptions): Intent | undefined {
+  const request = toRequest(options);
+  if (Object.values(request).every((value) => value === undefined)) return undefined;
+  const intent = parseIntent(request);
+  if (!intent.ok) throw new UsageError(intent.error);
+  return intent.value;
+}
+
+function listenerSections({ listen }: DoctorOptions, machine: Machine): Section[] {
+  if (listen === undefined) return [];
+  const { address, port } = listen.endpoint;
+  const protocol = listen.scheme ?? "tcp";
+  const expected = { protocol, address: address?.bytes, port };
+  const title = `Listener on ${protocol} port ${port}`;
+  return [{ title, findings: [checkListener(machine.sockets[protocol], expected)] }];
+}
+
+function pathSections(intent: Intent, options: DoctorOptions, machine: Machine): Section[] {
+  if (intent.redirect) {
+    const text = "The way of a packet is not followed through NAT.";
+    const finding = unknown("redirect", text, "tproxy routes --check …");
+    return [{ title: "Packets by --redirect", findings: [finding] }];
+  }
+  const questions = samplePackets(intent, machine, options.listen?.endpoint.port);
+  const own = intent.local ? questions.map((question) => localSection(question, machine)) : [];
+  return [...questions.map((question) => pathSection(question, machine)), ...own];
+}
+
+function pathSection(question: PathQuestion, machine: Machine): Section {
+  const findings = judgePath(gatherPath(machine, question), [...wayChecks, ...sideChecks]);
+  return { title: titleOf(question), findings };
+}
+
+/** A packet that a program of this host sends, whatever else is captured. */
+function localSection(question: CapturedPacket, machine: Machine): Section {
+  const { facts, rest } = gatherLocal(machine, question);
+  const way = rest === undefined ? [] : judgePath(gatherPath(machine, rest), wayChecks);
+  const { protocol, destination, port } = question.packet;
+  const to = endpointText(destination.bytes, port);
+  return {
+    title: `A packet of ${protocol} from this host to ${to}`,
+    findings: [...judgeLocal(facts), ...way],
+  };
+}
+
+function titleOf({ packet }: PathQuestion): string {
+  const { protocol, source, iif, destination, port } = packet;
+  const to = endpointText(destination.bytes, port);
+  return `A packet of ${protocol} from ${formatAddress(source)} by ${iif} to ${to}`;
+}
+
+function asJson(sections: readonly Section[]): string {
+  const ok = !hasFailure(sections);
+  return `${JSON.stringify({ ok, conclusion: conclusion(sections), sections }, null, 2)}\n`;
+}

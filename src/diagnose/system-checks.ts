@@ -1,0 +1,128 @@
+/** The checks of the system, whatever is captured. Pure: facts in, findings out. */
+
+import { featureNames } from "./features.ts";
+import { type Finding, failure, fine, unknown, warning } from "./finding.ts";
+import type { SystemFacts } from "./system-facts.ts";
+
+type SystemCheck = (facts: SystemFacts) => Finding | readonly Finding[];
+
+const systemChecks: readonly SystemCheck[] = [
+  checkCapabilities,
+  checkFileCapabilities,
+  checkFeatures,
+  checkLo,
+  checkSourceSettings,
+  checkForwarding,
+  checkBridges,
+  checkDescriptors,
+];
+
+/** Runs them all. */
+export function judgeSystem(facts: SystemFacts): readonly Finding[] {
+  return systemChecks.flatMap((check) => check(facts));
+}
+
+function checkCapabilities({ capabilities }: SystemFacts): Finding {
+  const [admin, raw] = ["CAP_NET_ADMIN", "CAP_NET_RAW"].map((name) => capabilities.has(name));
+  if (admin) return fine("capabilities", "CAP_NET_ADMIN: IP_TRANSPARENT, rules and routes.");
+  if (raw) {
+    const text = "CAP_NET_RAW allows IP_TRANSPARENT, but rules and routes need CAP_NET_ADMIN.";
+    return warning("capabilities", text, "sudo tproxy …");
+  }
+  const text =
+    "IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, and this process has neither: " +
+    "as it is now, no listener can be transparent.";
+  return failure(
+    "capabilities",
+    text,
+    "sudo tproxy …, or AmbientCapabilities=CAP_NET_ADMIN in the service",
+  );
+}
+
+function checkFileCapabilities({ fileCapabilities, executable }: SystemFacts): Finding {
+  if (fileCapabilities === undefined) {
+    return unknown("executable", `The extended attributes of ${executable} cannot be read.`);
+  }
+  if (!fileCapabilities) return fine("executable", "It carries no file capabilities.");
+  const text =
+    `${executable} carries file capabilities: anyone who may start it can run code of his own ` +
+    "with them by BUN_OPTIONS or BUN_BE_BUN.";
+  return warning("executable", text, `setcap -r ${executable}, and a service or sudo instead`);
+}
+
+function checkFeatures({ features }: SystemFacts): Finding {
+  if (features.kind === "untested") {
+    const text =
+      "What the kernel can do was not tried: that takes a private network namespace " +
+      `(${features.reason}).`;
+    return unknown("kernel", text, "sudo tproxy doctor");
+  }
+  const { missing } = features;
+  const has = featureNames.filter((name) => !missing.has(name));
+  const lacks = [...missing].map(([name, code]) => `${name} (${code})`);
+  if (lacks.length === 0) return fine("kernel", `It has ${has.join(", ")}.`);
+  const lacksNft = missing.has("nft tproxy");
+  const lacksXt = missing.has("xt_TPROXY");
+  const text = `It has not ${lacks.join(", ")}; it has ${has.join(", ") || "nothing of that"}.`;
+  const modules = "modprobe -a nft_tproxy nft_socket xt_TPROXY xt_socket";
+  if ((lacksNft && lacksXt) || missing.has("IP_TRANSPARENT")) {
+    return failure("kernel", text, modules);
+  }
+  if (lacksNft) return warning("kernel", `${text} Use iptables.`, modules);
+  return warning("kernel", lacksXt ? `${text} Use nft.` : text, modules);
+}
+
+function checkLo({ loUp }: SystemFacts): Finding {
+  if (loUp) return fine("lo", "It is up.");
+  const text = "lo is down: the local route of captured packets goes through it, so nothing does.";
+  return failure("lo", text, "ip link set lo up");
+}
+
+function checkSourceSettings({ sysctls }: SystemFacts): Finding {
+  const at = (name: string) => sysctls.get(`net.ipv4.conf.all.${name}`);
+  const text = ["src_valid_mark", "rp_filter", "accept_local", "route_localnet"]
+    .map((name) => `${name} ${at(name) ?? "?"}`)
+    .join(", ");
+  if (at("src_valid_mark") === 1 && at("accept_local") !== 1) {
+    const why =
+      "With src_valid_mark the source of a marked packet is looked up with its mark, which finds " +
+      "this host: captured packets of other hosts are dropped in silence.";
+    const repair = "sysctl -w net.ipv4.conf.IFACE.accept_local=1, or: ip rule add iif IFACE …";
+    return warning("source checks", `${text}. ${why}`, repair);
+  }
+  return fine("source checks", `For all interfaces: ${text}.`);
+}
+
+function checkForwarding({ sysctls }: SystemFacts): Finding {
+  const on = sysctls.get("net.ipv4.ip_forward") === 1;
+  const text = on
+    ? "ip_forward is 1: what is not captured is routed on."
+    : "ip_forward is 0, which captured packets do not need: what is not captured is dropped.";
+  return fine("forwarding", text);
+}
+
+function checkBridges({ sysctls, bridges }: SystemFacts): Finding {
+  const names = ["iptables", "ip6tables"].map((name) => `net.bridge.bridge-nf-call-${name}`);
+  const on = names.filter((name) => sysctls.get(name) === 1);
+  const [first] = bridges;
+  if (on.length === 0) return fine("bridges", "Bridged packets do not pass iptables.");
+  if (first === undefined) return fine("bridges", "There is no bridge here.");
+  const text =
+    `${on.join(" and ")} is 1: packets of ${bridges.join(", ")} pass PREROUTING before they are ` +
+    "routed, and TPROXY of them fails.";
+  return warning("bridges", text, on.map((name) => `sysctl -w ${name}=0`).join("; "));
+}
+
+/** Below this, some 2,000 spliced connections exhaust the descriptors: 6 each. */
+const descriptorsWanted = 16_384;
+
+function checkDescriptors({ descriptorsMax }: SystemFacts): Finding {
+  if (descriptorsMax === undefined) return unknown("descriptors", "Their limit cannot be read.");
+  if (descriptorsMax >= descriptorsWanted) {
+    return fine("descriptors", `Up to ${descriptorsMax} at once.`);
+  }
+  const text =
+    `At most ${descriptorsMax} at once, and a spliced connection can need 6: enough for some ` +
+    `${Math.floor(descriptorsMax / 6)} connections.`;
+  return warning("descriptors", text, "LimitNOFILE=1048576 in the service, or ulimit -Hn");
+}

@@ -1,0 +1,70 @@
+/** What of this process and this system bears on a transparent proxy. I/O, and no judgement. */
+
+import { readFileSync } from "node:fs";
+import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
+import { ENODATA } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import { type Features, testFeatures } from "./features.ts";
+import type { Machine } from "./machine.ts";
+
+/** Names of capability bits (linux/capability.h). */
+const capabilityBits: Readonly<Record<string, number>> = {
+  CAP_NET_BIND_SERVICE: 10,
+  CAP_NET_ADMIN: 12,
+  CAP_NET_RAW: 13,
+  CAP_SYS_ADMIN: 21,
+};
+
+export interface SystemFacts {
+  /** Those in force, of the few that matter here. */
+  readonly capabilities: ReadonlySet<string>;
+  /** Whether the executable carries capabilities; undefined if that cannot be read. */
+  readonly fileCapabilities: boolean | undefined;
+  readonly executable: string;
+  readonly features: Features;
+  readonly loUp: boolean;
+  /** Numbers of /proc/sys by their name; absent ones do not exist or cannot be read. */
+  readonly sysctls: ReadonlyMap<string, number>;
+  readonly bridges: readonly string[];
+  /** The most descriptors that this process may have; tproxy raises itself to that. */
+  readonly descriptorsMax: number | undefined;
+}
+
+const sysctlNames = [
+  "net.ipv4.ip_forward",
+  "net.ipv4.conf.all.src_valid_mark",
+  "net.ipv4.conf.all.rp_filter",
+  "net.ipv4.conf.all.accept_local",
+  "net.ipv4.conf.all.route_localnet",
+  "net.ipv4.ip_nonlocal_bind",
+  "net.bridge.bridge-nf-call-iptables",
+  "net.bridge.bridge-nf-call-ip6tables",
+];
+
+/** Gathers them. Tries the kernel's features in a private namespace that is gone afterwards. */
+export function gatherSystem(machine: Machine): SystemFacts {
+  const limit = sys.getrlimit(RLIMIT_NOFILE);
+  const size = sys.getxattrSize("/proc/self/exe", "security.capability");
+  const sysctls = sysctlNames.flatMap((name) => {
+    const value = machine.sysctl(name);
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return {
+    capabilities: effectiveCapabilities(),
+    fileCapabilities: size > 0 ? true : size === -ENODATA ? false : undefined,
+    executable: process.execPath,
+    features: testFeatures(),
+    loUp: machine.links.some(({ loopback, up }) => loopback && up),
+    sysctls: new Map(sysctls),
+    bridges: machine.links.filter(({ kind }) => kind === "bridge").map(({ name }) => name),
+    descriptorsMax: typeof limit === "number" ? undefined : limit.hard,
+  };
+}
+
+/** The capabilities that are in force, of those that matter here. */
+export function effectiveCapabilities(): Set<string> {
+  const status = readFileSync("/proc/self/status", "latin1");
+  const bits = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
+  const held = Object.entries(capabilityBits).filter(([, bit]) => (bits >> BigInt(bit)) & 1n);
+  return new Set(held.map(([name]) => name));
+}
