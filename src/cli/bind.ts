@@ -6,7 +6,7 @@ import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
-import { ECONNREFUSED } from "../../ffi/errno.ts";
+import { ECONNREFUSED, EPIPE } from "../../ffi/errno.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
 import * as limits from "../engine/limits.ts";
 import type { Task } from "../engine/protocol.ts";
@@ -17,7 +17,7 @@ import type { Scheme } from "../net/target.ts";
 import { cutOffStatus, type Edges, exitStatus } from "./edges.ts";
 import { bindAddress, resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
-import { UsageError } from "./failure.ts";
+import { CommandError, UsageError } from "./failure.ts";
 import { type OpenSocket, openSocket, type Purpose, refusal, served } from "./open-socket.ts";
 import { prose } from "./prose.ts";
 import { failure, serve } from "./serve.ts";
@@ -181,7 +181,8 @@ async function talk(conversation: Conversation): Promise<number> {
   if (stoppedBy !== undefined && stoppedBy !== "timeout") return cutOffStatus(stoppedBy);
   const error = failure(outcomes);
   if (error === undefined) return exitStatus.success;
-  if (error.call === "write") return exitStatus.brokenPipe;
+  if (error.call === "write" && (error.errno as number) === EPIPE) return exitStatus.brokenPipe;
+  if (error.call === "write") throw new CommandError(`standard output: ${error.code}`);
   // The refusal of a datagram has been shown when it came.
   if (protocol === "udp" && (error.errno as number) === ECONNREFUSED) return exitStatus.failure;
   throw refusal(error, socketOptions, socket.local, purpose);

@@ -21,6 +21,8 @@ export interface Edges {
   onStop(stop: (reason: StopReason) => void): void;
   /** Calls `hangup` at SIGHUP, which from then on does not end the process by itself. */
   onHangup(hangup: () => void): void;
+  /** The errno's name if standard output could not be written, as on a full disk; not EPIPE. */
+  outputFailure(): string | undefined;
   /** Ends the process at once, whatever is still open. */
   exit(status: number): never;
 }
@@ -52,15 +54,21 @@ export function processEdges(workerEntry: URL): Edges {
     if (stopping !== undefined && reason !== "EPIPE") process.exit(cutOffStatus(reason));
     if (stopping !== undefined) return;
     stopping = reason;
-    if (listener === undefined) process.exit(cutOffStatus(reason));
-    listener(reason);
+    if (listener === undefined && outputFailure === undefined) process.exit(cutOffStatus(reason));
+    listener?.(reason);
   };
+  let outputFailure: string | undefined;
   const sink = (stream: NodeJS.WriteStream): Sink => {
     let open = true;
-    stream.on("error", () => {
+    const onError = ({ code = "EIO" }: NodeJS.ErrnoException) => {
+      if (!open) return;
       open = false;
-      if (stream === process.stdout) stop("EPIPE");
-    });
+      if (stream !== process.stdout) return;
+      if (code !== "EPIPE") outputFailure = code;
+      // What cannot be written has no use for more of it either.
+      stop("EPIPE");
+    };
+    stream.on("error", onError);
     const isTerminal = stream.isTTY === true;
     return {
       isTerminal,
@@ -68,8 +76,11 @@ export function processEdges(workerEntry: URL): Edges {
       columns: isTerminal && stream.columns >= 40 ? stream.columns : undefined,
       write: (text) =>
         new Promise((resolve) => {
-          if (open && text !== "") stream.write(text, () => resolve());
-          else resolve();
+          if (!open || text === "") return resolve();
+          stream.write(text, (error) => {
+            if (error) onError(error);
+            resolve();
+          });
         }),
     };
   };
@@ -85,6 +96,7 @@ export function processEdges(workerEntry: URL): Edges {
       if (stopping !== undefined) callback(stopping);
     },
     onHangup: (hangup) => void process.on("SIGHUP", hangup),
+    outputFailure: () => outputFailure,
     exit: (status) => process.exit(status),
   };
 }

@@ -44,6 +44,30 @@ describe("help and version", () => {
   });
 });
 
+describe("a standard output that takes nothing", () => {
+  const line = (args: string) => `${tproxy.join(" ")} ${args}`;
+  const plain = isRoot ? "" : "--no-transparent";
+
+  test.each([
+    "routes --print",
+    "listen --help",
+    `listen ${plain} 127.0.0.1:0`,
+    `bind ${plain} 127.0.0.1:0`,
+  ])("a full disk is a failure: %s", async (args) => {
+    const shell = Bun.spawn(["sh", "-c", `${line(args)} > /dev/full`], { stderr: "pipe" });
+    expect(await new Response(shell.stderr).text()).toBe("tproxy: standard output: ENOSPC\n");
+    expect(await shell.exited).toBe(1);
+  });
+
+  test("one that is closed is not waited for, and --version fails, too", async () => {
+    const version = Bun.spawn(["sh", "-c", `${line("--version")} > /dev/full`]);
+    expect(await version.exited).toBe(1);
+    const held = ["sh", "-c", `${line(`bind ${plain} 127.0.0.1:0 --timeout 1ms`)} >&- 2>&-`];
+    const closed = Bun.spawn(held);
+    expect(await closed.exited).toBeNumber();
+  });
+});
+
 describe("completion", () => {
   const shells = { bash: ["bash", "-n"], zsh: ["zsh", "-n"], fish: ["fish", "--no-execute"] };
   for (const [shell, check] of Object.entries(shells)) {
