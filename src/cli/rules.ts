@@ -34,7 +34,7 @@ export async function runRules(options: LiveOptions, edges: Edges): Promise<numb
   try {
     return await explained(action, async () => {
       if (action === "confirm") return runConfirm(kernel, makePlan(intent), edges);
-      const situation = survey(kernel, intent, edges);
+      const situation = survey(kernel, intent, edges, action === "remove");
       if (action === "check") return runCheck(situation, options.json, edges);
       // Nothing said about the capture: all that this program has ever put in place.
       const isBare = Object.keys(request).length === 0;

@@ -2,6 +2,7 @@
 
 import type { Intent } from "../routing/intent.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
+import { cgroupId } from "../rules/cgroups.ts";
 import { interfaceIndex, type Kernel } from "../rules/kernel.ts";
 import { type Live, type Question, readLive } from "../rules/live.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
@@ -18,10 +19,20 @@ export interface Situation {
   readonly warn: (line: string) => Promise<void>;
 }
 
-/** Reads the system. @throws NetlinkError, SyscallError */
-export function survey(kernel: Kernel, intent: Intent, edges: Edges): Situation {
+/**
+ * Reads the system. A control group that a guard names has to be there, unless `groupsMayBeGone`:
+ * to be removed, a table need not be described to the letter.
+ * @throws NetlinkError, SyscallError
+ */
+export function survey(
+  kernel: Kernel,
+  intent: Intent,
+  edges: Edges,
+  groupsMayBeGone = false,
+): Situation {
   const plan = makePlan(intent);
-  const parts = partsOf(plan, (name) => interfaceIndex(kernel, name));
+  const groupId = groupsMayBeGone ? undefined : cgroupId;
+  const parts = partsOf(plan, (name) => interfaceIndex(kernel, name), groupId);
   const { table, tag } = intent;
   const question = { tables: [table], tag, name: plan.firewall.name };
   return {

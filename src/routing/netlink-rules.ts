@@ -46,6 +46,9 @@ const TYPE_IFNAME = 41;
 const NFT_SOCKET_CGROUPV2 = 3;
 const NFTA_REDIR_REG_PROTO_MIN = 1;
 const NFTA_REDIR_REG_PROTO_MAX = 2;
+const NFTA_REDIR_FLAGS = 3;
+// linux/netfilter/nf_nat.h
+const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
 
 const nfproto = { 4: nl.NFPROTO_IPV4, 6: nl.NFPROTO_IPV6 } as const;
 const ipProtocol = { tcp: IPPROTO_TCP, udp: IPPROTO_UDP } as const;
@@ -198,10 +201,11 @@ function statementExpressions(
   }
 }
 
-/** `[ redir proto_min reg 1 ]`; the kernel tells the maximum back in any case. */
+/** `[ redir proto_min reg 1 ]`, with all that the kernel tells back of it in any case. */
 const redirect = otherExpression("redir", (to) => {
   to.be32(NFTA_REDIR_REG_PROTO_MIN, nl.NFT_REG_1);
   to.be32(NFTA_REDIR_REG_PROTO_MAX, nl.NFT_REG_1);
+  to.be32(NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
 });
 
 /** An expression that `ffi/netlink/` has no type of its own for. */

@@ -61,10 +61,14 @@ export interface Parts {
   readonly firewallMessages: readonly Message[];
 }
 
-/** The parts of a Plan. @throws what `interfaceIndex` throws */
-export function partsOf(plan: Plan, interfaceIndex: NetlinkOptions["interfaceIndex"]): Parts {
+/** The parts of a Plan. @throws what `interfaceIndex` and `cgroupId` throw */
+export function partsOf(
+  plan: Plan,
+  interfaceIndex: NetlinkOptions["interfaceIndex"],
+  cgroupId: NonNullable<NetlinkOptions["cgroupId"]> = () => 0n,
+): Parts {
   // Without counters, as the printed script has it: both make the same table.
-  const options = { interfaceIndex, counters: false };
+  const options = { interfaceIndex, cgroupId, counters: false };
   const routing: RoutingPart[] = [];
   const firewallMessages: Message[] = [];
   for (const step of applySteps(plan)) {
