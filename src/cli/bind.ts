@@ -229,8 +229,12 @@ function ownership(
   owned: boolean | undefined,
   options: SocketOptions,
 ): string {
-  if (owned === undefined) return "";
   const name = formatBytes(address);
+  if (address.every((byte) => byte === 0)) {
+    const others = options.transparent ? ", and with IP_TRANSPARENT any that is routed here" : "";
+    return `    ${name} stands for every address of this host${others}\n`;
+  }
+  if (owned === undefined) return "";
   if (owned) return `    ${name} is an address of this host\n`;
   const by = options.transparent
     ? "IP_TRANSPARENT"

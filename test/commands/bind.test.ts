@@ -78,6 +78,15 @@ describe("bind without --to", () => {
     expect((await holder.finished()).status).toBe(0);
   });
 
+  test(":PORT is every address, and said to be", async () => {
+    const any = await run(["bind", ...plain, ":0", "--timeout", "1ms"]);
+    expect(any.stdout).toMatch(
+      /^\[\+\] Bound to udp:\/\/0\.0\.0\.0:\d+\n {4}0\.0\.0\.0 stands for every/,
+    );
+    const any6 = await run(["bind", ...plain, "[::]:0", "--timeout", "1ms"]);
+    expect(any6.stdout).toMatch(/Bound to udp:\/\/\[::\]:\d+\n {4}:: stands for every address/);
+  });
+
   test("--no-transparent: the kernel's refusal, explained", async () => {
     const { status, stderr, stdout } = await run(["bind", "192.0.2.8:8080", "--no-transparent"]);
     expect(stderr).toBe(
