@@ -74,7 +74,9 @@ function checkFeatures({ features }: SystemFacts): Finding {
 
 function checkLo({ loUp }: SystemFacts): Finding {
   if (loUp) return fine("lo", "It is up.");
-  const text = "lo is down: the local route of captured packets goes through it, so nothing does.";
+  const text =
+    "lo is down: nothing arrives that this host sends to itself, so neither local capture nor a " +
+    "listener on 127.0.0.1 works.";
   return failure("lo", text, "ip link set lo up");
 }
 

@@ -1,0 +1,257 @@
+/**
+ * Set-ups that are broken in one way each, made in namespaces: `doctor` and `explain` name the
+ * cause, and say that nothing is wrong once it is repaired.
+ */
+
+import { describe, expect } from "bun:test";
+import { existsSync } from "node:fs";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { tproxy } from "../helpers/tproxy.ts";
+
+const quoted = tproxy.map((word) => `'${word}'`).join(" ");
+
+/** A proxy host between a client (p0, 10.9.0.2) and an upstream (u0, 10.8.0.2). */
+const topology = `
+tproxy() { ${quoted} "$@"; }
+namespace client
+namespace upstream
+veth client p0 c0
+veth upstream u0 s0
+ip address add 10.9.0.1/24 dev p0
+ip address add 10.8.0.1/24 dev u0
+ip address add fd00:9::1/64 dev p0 nodad
+within client ip address add 10.9.0.2/24 dev c0
+within client ip address add fd00:9::2/64 dev c0 nodad
+within client ip route add default via 10.9.0.1
+within upstream ip address add 10.8.0.2/24 dev s0
+capture() { tproxy routes --print --dialect nft "$@" > rules.sh; sh -e rules.sh; }
+release() { tproxy routes --print --dialect nft --undo "$@" > rules.sh; sh -e rules.sh; }
+serve() {
+  ${quoted} listen --json "$@" > events &
+  server=$!
+  started="$started $server"
+  until grep -q bound events; do kill -0 "$server"; done
+}
+stop() { kill "$server"; wait "$server" || :; }
+# A program that knows nothing of transparent proxies, once it holds its port.
+foreign() { background socat -u "$1" -; until grep -qi ":$2 " "/proc/net/$3"; do kill -0 $!; done; }
+status() { "$@" && echo "status 0" || echo "status $?"; }
+`;
+
+interface Case {
+  readonly name: string;
+  /** Makes the capture and breaks it. */
+  readonly broken: string;
+  /** The arguments of tproxy. */
+  readonly ask: string;
+  /** What the answer has to name. */
+  readonly cause: RegExp;
+  readonly repair: string;
+  /** Put in front of the command while it is broken. */
+  readonly prefix?: string;
+  readonly needs?: Readonly<Record<string, boolean>>;
+}
+
+const intent = "--dport 80 --in p0 --family 4";
+const intent6 = "--dport 80 --in p0 --family 6";
+const tproxyIntent = `${intent} --to-port 50080`;
+const udpIntent = "--dport 53 --in p0 --family 4 --proto udp --to-port 50053";
+const localIntent = "--dport 80 --family 4 --local --guard-uid 65534 --to-port 50080";
+const working = `capture ${intent}; serve :80`;
+const table = "ip route add local 0.0.0.0/0 dev lo table 100";
+
+const cases: readonly Case[] = [
+  {
+    name: "src_valid_mark=1",
+    broken: `${working}; sysctl -qw net.ipv4.conf.all.src_valid_mark=1`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +source +src_valid_mark is 1.*\n.*repair: sysctl -w .*p0\.accept_local=1/,
+    repair: "sysctl -qw net.ipv4.conf.all.src_valid_mark=0",
+  },
+  {
+    name: "strict rp_filter on an asymmetric path",
+    broken: `${working}; ip route add 198.51.100.0/24 via 10.8.0.2
+      sysctl -qw net.ipv4.conf.p0.rp_filter=1`,
+    ask: `doctor ${intent} --src 198.51.100.7`,
+    cause: /FAILURE +source +rp_filter is 1 \(strict\) on p0, but the route back .* goes by u0/,
+    repair: "sysctl -qw net.ipv4.conf.p0.rp_filter=2",
+  },
+  {
+    name: "DIVERT missing",
+    broken: working,
+    ask: "explain connect 10.8.0.2:80 --from 10.9.0.2",
+    cause: /FAILURE +way back +.*marked by no firewall rule.*DIVERT/,
+    repair: `release ${intent}; capture ${intent} --reply-path`,
+  },
+  {
+    name: "wrong table",
+    broken: `${working}; ip rule del priority 100
+      ip rule add priority 100 fwmark 1/1 lookup 101`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +ip rule +Ip rule 100 .*sends mark 0x1\/0x1 to table 101, not to table 100/,
+    repair: "ip rule del priority 100; ip rule add priority 100 fwmark 1/1 lookup 100",
+  },
+  {
+    name: "no ip rule",
+    broken: `${working}; ip rule del priority 100`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +ip rule +No ip rule asks for mark 0x1\/0x1/,
+    repair: "ip rule add priority 100 fwmark 1/1 lookup 100",
+  },
+  {
+    name: "missing local route",
+    broken: `${working}; ip route flush table 100`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +local route +Table 100, .*has no local route for/,
+    repair: table,
+  },
+  {
+    name: "missing local route, IPv6",
+    broken: `capture ${intent6}; serve '[::]:80'; ip -6 route flush table 100`,
+    ask: `doctor ${intent6}`,
+    cause: /FAILURE +local route +Table 100, .*has no local route for 2001:db8::50/,
+    repair: "ip -6 route add local ::/0 dev lo table 100",
+  },
+  {
+    name: "mark overlap",
+    broken: `${working}; ip route add default via 10.8.0.2 table 52
+      ip rule add priority 50 fwmark 0x1/0xff lookup 52`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +ip rule +Ip rule 50 .*bits of the same mark and comes before ip rule 100/,
+    repair: "ip rule del priority 50",
+  },
+  {
+    name: "a higher-priority rule that wins",
+    broken: `${working}; ip route add default via 10.8.0.2 table 200
+      ip rule add priority 10 lookup 200`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +ip rule +Ip rule 10 \(from all lookup 200\) comes before ip rule 100/,
+    repair: "ip rule del priority 10",
+  },
+  {
+    name: "no firewall rule for the interface",
+    broken: `capture --dport 80 --in u0 --family 4; serve :80`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +firewall +No firewall rule sets mark 0x1\/0x1/,
+    repair: `release --dport 80 --in u0 --family 4; capture ${intent}`,
+  },
+  {
+    name: "another chain drops",
+    broken: `${working}; nft add table inet other
+      nft 'add chain inet other early { type filter hook prerouting priority -300; }'
+      nft add rule inet other early tcp dport 80 drop`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +firewall +Rule inet other early handle 2 drops it/,
+    repair: "nft delete table inet other",
+  },
+  {
+    name: "another chain overwrites the mark",
+    broken: `${working}; nft add table ip other
+      nft 'add chain ip other late { type filter hook prerouting priority -100; }'
+      nft add rule ip other late meta mark set 0`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +firewall +Rule inet tproxyd .*but rule ip other late handle 2 comes after it/,
+    repair: "nft delete table ip other",
+  },
+  {
+    name: "listener not transparent",
+    broken: `capture ${intent}; foreign TCP-LISTEN:80 0050 tcp; holder=$!`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +listener +The listener on 0\.0\.0\.0:80 does not have IP_TRANSPARENT/,
+    repair: `kill $holder; wait $holder || :; serve :80`,
+  },
+  {
+    name: "listener on 127.0.0.1 without --on-ip",
+    broken: `capture ${tproxyIntent}; serve 127.0.0.1:50080`,
+    ask: `doctor ${tproxyIntent}`,
+    cause: /FAILURE +listener +The look-up will ask for 10\.9\.0\.1:50080 .*127\.0\.0\.1:50080/,
+    repair: `release ${tproxyIntent}; capture ${tproxyIntent} --to-address 127.0.0.1`,
+  },
+  {
+    name: "no listener",
+    broken: `capture ${tproxyIntent}`,
+    ask: `doctor ${tproxyIntent}`,
+    cause: /FAILURE +listener +Nothing listens on tcp port 50080/,
+    repair: "serve :50080",
+  },
+  {
+    name: "lo down",
+    broken: `capture ${localIntent}; serve :50080; ip route add default via 10.8.0.2
+      ip link set lo down`,
+    ask: `doctor ${localIntent}`,
+    cause: /FAILURE +lo +lo is down/,
+    repair: "ip link set lo up",
+  },
+  {
+    name: "no default route for local capture",
+    broken: `capture ${localIntent}; serve :50080`,
+    ask: `doctor ${localIntent}`,
+    cause: /FAILURE +route +This host has no route to 203\.0\.113\.80: .*ENETUNREACH/,
+    repair: "ip route add default via 10.8.0.2",
+  },
+  {
+    name: "a foreign wildcard UDP socket on the port",
+    broken: `capture ${udpIntent}; serve --udp :50053; foreign UDP-RECV:53 0035 udp; holder=$!`,
+    ask: `doctor ${udpIntent}`,
+    cause: /FAILURE +udp answers +A socket on 0\.0\.0\.0:53 .*EADDRINUSE/,
+    repair: "kill $holder; wait $holder || :",
+  },
+  {
+    name: "missing capability",
+    broken: working,
+    ask: `doctor ${intent}`,
+    prefix: "setpriv --bounding-set -net_admin,-net_raw --inh-caps -net_admin,-net_raw",
+    cause: /FAILURE +capabilities +IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW/,
+    repair: "",
+    needs: { setpriv: Bun.which("setpriv") !== null },
+  },
+  {
+    name: "bridge-nf-call-iptables=1",
+    broken: `ip link add br0 type bridge; ip link set p0 master br0; ip address flush dev p0
+      ip address add 10.9.0.1/24 dev br0; ip link set br0 up
+      sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=0
+      capture --dport 80 --in br0 --family 4 --to-port 50080; serve :50080`,
+    ask: "doctor --dport 80 --in br0 --family 4 --to-port 50080",
+    cause: /FAILURE +bridge +net\.bridge\.bridge-nf-call-iptables is 1 and br0 is a bridge/,
+    repair: "sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+    needs: { br_netfilter: existsSync("/proc/sys/net/bridge") },
+  },
+  {
+    name: "blackhole route to the client",
+    broken: `${working}; ip route add blackhole 10.9.0.2`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +answer +The SYN-ACK .*finds no route to 10\.9\.0\.2: EINVAL/,
+    repair: "ip route del blackhole 10.9.0.2",
+  },
+];
+
+const finished = /Nothing is wrong|It will work/;
+
+describe("one fault each: its cause is named, and nothing once it is repaired", () => {
+  for (const { name, broken, ask, cause, repair, prefix = "", needs = {} } of cases) {
+    const testCase = testWith(["ip", "nft", "nsenter", "socat"], {
+      "network namespaces": canUnshare,
+      ...needs,
+    });
+    testCase(name, async () => {
+      const { stdout, stderr, status } = await inNamespace(`${topology}
+        ${broken}
+        echo "== broken"
+        status ${prefix === "" ? "tproxy" : `${prefix} ${quoted}`} ${ask}
+        ${repair}
+        echo "== repaired"
+        status tproxy ${ask}
+      `);
+      if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout}`);
+      const [before = "", after = ""] =
+        stdout.split("== broken\n")[1]?.split("== repaired\n") ?? [];
+      expect(before).toMatch(cause);
+      expect(before).toContain("It will not work");
+      expect(before).toEndWith("status 1\n");
+      expect(after).not.toMatch(/FAILURE|WARNING|unknown/);
+      expect(after).toMatch(finished);
+      expect(after).toEndWith("status 0\n");
+    });
+  }
+});
