@@ -38,9 +38,9 @@ const stateFolder = "/run/tproxy";
 /** A setting cannot be read or written, or what is remembered is not to be trusted. */
 export class SysctlError extends Error {}
 
-/** The settings that are not as they should be. */
+/** The settings that are not as they should be; those of interfaces that are not there, too. */
 export function wrongSysctls(wanted: readonly Sysctl[]): readonly Sysctl[] {
-  return wanted.filter(({ name, value }) => read(name) !== value);
+  return wanted.filter(({ name, value }) => readIfThere(name) !== value);
 }
 
 /** Sets them; what they were is remembered first. A line for each. @throws SysctlError */

@@ -1,0 +1,361 @@
+/**
+ * Processes that hold a set-up, and processes that are killed: whatever the moment, nothing is left
+ * that captures traffic, and what is left is cleared by `--remove`.
+ */
+
+import { describe, expect } from "bun:test";
+import { readFileSync } from "node:fs";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { ruleFunctions } from "../helpers/rules.ts";
+import { testWith } from "../helpers/tools.ts";
+
+const means = { "network namespaces": canUnshare };
+const testHold = testWith(["ip", "nft", "iptables", "ip6tables"], means);
+const testTraffic = testWith(["ip", "nft", "python3", "nsenter"], means);
+
+const files = {
+  "transparent.py": readFileSync(new URL("transparent.py", import.meta.url), "utf8"),
+};
+
+async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
+  const { stdout, stderr } = await inNamespace(ruleFunctions + script, { files, timeoutMs });
+  return `${stdout}${stderr}`.trim().split("\n");
+}
+
+const capture = "--dport 80 --to-port 50080";
+const applied = [
+  "+ ip route: local default table 100 protocol 116",
+  "+ ip -6 route: local default table 100 protocol 116",
+  "+ ip rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
+  "+ ip -6 rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
+  "+ table inet tproxyd: 2 rules",
+];
+const holds = "held: the kernel takes the firewall table away with this process";
+const waits = (time: string) => `in force for ${time}: "tproxy routes --confirm" keeps it`;
+
+describe("a held set-up", () => {
+  testHold("is in force, and taken back when the process is told to end", async () => {
+    for (const signal of ["TERM", "INT", "HUP"]) {
+      const found = await lines(`
+        dump before
+        hold --hold ${capture}
+        routes --check ${capture} | sed 's/port [0-9]*/port P/'
+        kill -${signal} "$holder"; wait "$holder" && echo "status $?"
+        dump after; same before after "released"; cat held`);
+      expect(found).toEqual([
+        "as it should be, held by a running process (netlink port P)",
+        "status 0",
+        "released: same",
+        ...applied,
+        holds,
+        "released",
+      ]);
+    }
+  });
+
+  testHold("loses its firewall in the instant that it is killed; the rest is cleared", async () => {
+    const found = await lines(`
+      dump before
+      hold --hold ${capture}
+      nft flush ruleset; capturing
+      nft delete table inet tproxyd 2> /dev/null || echo "not to be deleted"
+      kill -KILL "$holder"; wait "$holder" || :
+      capturing
+      routes --remove | tail -n 1; dump after; same before after "removed"
+      hold --hold ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      routes --apply ${capture}; routes --check ${capture}`);
+    expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+      "table inet tproxyd",
+      "not to be deleted",
+      "nothing of ours",
+      "removed",
+      "removed: same",
+      "+ table inet tproxyd: 2 rules",
+      "applied",
+      "as it should be",
+    ]);
+  });
+
+  testHold("puts back the rules and routes that others flush", async () => {
+    const found = await lines(`
+      hold --hold ${capture}; dump complete
+      ip rule flush; ip rule add priority 32766 table main; ip rule add priority 32767 table default
+      ip -6 rule del priority 100; ip route flush table 100; ip -6 route flush table 100
+      eventually routes --check ${capture}
+      dump again; same complete again "put back"
+      kill "$holder"; wait "$holder"; grep -c '^put back' held || cat held`);
+    expect(found[0]).toBe("put back: same");
+    expect(Number(found[1])).toBeGreaterThanOrEqual(4);
+  });
+
+  testHold("tells of rules of others that come into its way", async () => {
+    const found = await lines(`
+      hold --hold ${capture}
+      ip rule add priority 50 fwmark 0x1/0xff table 99
+      eventually grep '^drift' held
+      kill "$holder"; wait "$holder"; grep '^drift' held`);
+    expect(found).toEqual([
+      'drift: the mark 0x1/0x1 shares bits with "ip rule 50: fwmark 0x1/0xff lookup 99": ' +
+        "choose others with --mark",
+    ]);
+  });
+
+  testHold("keeps a second tproxy out, and refuses to be removed by it", async () => {
+    const found = await lines(`
+      hold --hold ${capture}; dump complete
+      for how in --apply '--apply --force' '--apply --hold' --remove; do
+        routes $how ${capture} || echo "status $?"
+      done 2>&1 | sed 's/port [0-9]*/port P/'
+      dump again; same complete again "unharmed"`);
+    const holder = "a running process holds";
+    expect(found.filter((line) => line.includes(holder))).toHaveLength(4);
+    expect(found.filter((line) => line === "status 1")).toHaveLength(4);
+    expect(found.at(-1)).toBe("unharmed: same");
+  });
+
+  testHold("takes over what was applied before", async () => {
+    const found = await lines(`
+      dump before
+      routes --apply ${capture} > /dev/null
+      hold --hold ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      capturing; routes --remove > /dev/null; dump after; same before after "removed"`);
+    expect(found.slice(0, 2)).toEqual(["nothing of ours", "removed: same"]);
+  });
+});
+
+describe("with --rollback-after", () => {
+  testHold("everything is taken back, also when the session hangs up", async () => {
+    const found = await lines(`
+      dump before
+      hold --rollback-after 700ms ${capture}; kill -HUP "$holder"; capturing
+      wait "$holder" || echo "status $?"
+      dump after; same before after "taken back"; cat held
+      routes --confirm || echo "status $?"`);
+    expect(found).toEqual([
+      "table inet tproxyd",
+      "table inet tproxyd_pending",
+      "status 1",
+      "taken back: same",
+      ...applied,
+      waits("700ms"),
+      "taken back: nobody confirmed",
+      "status 1",
+      "tproxy: Nothing waits for confirmation here: it was confirmed, or has been taken back",
+    ]);
+  });
+
+  testHold("it stays when it is confirmed, as if it had just been applied", async () => {
+    const found = await lines(`
+      routes --apply ${capture} > /dev/null; dump plain; routes --remove > /dev/null
+      hold --rollback-after 1h ${capture}
+      routes --confirm; wait "$holder"; echo "status $?"
+      dump confirmed; same plain confirmed "confirmed"; tail -n 1 held
+      routes --apply --rollback-after 1h ${capture}
+      routes --apply --rollback-after 1h --dport 81 || echo "status $?"`);
+    expect(found).toEqual([
+      "confirmed",
+      "status 0",
+      "confirmed: same",
+      "confirmed",
+      "nothing to change: everything is as it should be",
+      "status 1",
+      "tproxy: Cannot apply for a trial: another set-up of tproxy is in place, and could not be " +
+        'given back afterwards: take it away first with "tproxy routes --remove"',
+    ]);
+  });
+
+  testHold("it stays held when it is confirmed with --hold", async () => {
+    const found = await lines(`
+      dump before
+      hold --hold --rollback-after 1h ${capture}
+      routes --confirm; eventually grep confirmed held
+      routes --check ${capture} | sed 's/port [0-9]*/port P/'
+      kill "$holder"; wait "$holder"; dump after; same before after "released"`);
+    expect(found).toEqual([
+      "confirmed",
+      "as it should be, held by a running process (netlink port P)",
+      "released: same",
+    ]);
+  });
+
+  testHold("it is taken back at once when the process is killed or told to end", async () => {
+    const found = await lines(`
+      dump before
+      hold --rollback-after 1h ${capture}; kill "$holder"; wait "$holder" || echo "status $?"
+      dump after; same before after "told to end"
+      hold --rollback-after 1h ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      nft list ruleset | grep tproxy
+      routes --confirm || echo "status $?"
+      routes --remove > /dev/null; dump after; same before after "removed"`);
+    expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+      "status 1",
+      "told to end: same",
+      "table inet tproxyd_pending {",
+      "status 1",
+      "removed: same",
+      "tproxy: Too late: the set-up has been taken back",
+    ]);
+  });
+});
+
+/** Where a SIGKILL may fall: milliseconds from the start, from a seed that a failure shows. */
+function delays(seed: number, count: number, maxMs: number): number[] {
+  let state = seed;
+  return Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * maxMs);
+  });
+}
+
+const seed = Number(process.env.TPROXY_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const asArguments = (times: number[]) =>
+  times.map((ms) => `0.${String(ms).padStart(3, "0")}`).join(" ");
+
+describe(`killed at random moments (TPROXY_SEED=${seed})`, () => {
+  const killed = `
+    killed() {
+      delay="$1"; shift
+      "$@" > /dev/null 2>&1 & victim=$!
+      sleep "$delay"; kill -KILL "$victim" 2> /dev/null || :; wait "$victim" 2> /dev/null || :
+    }
+    # With a firewall there is all that belongs to it; without one nothing captures.
+    judge() {
+      if nft list table inet tproxyd > /dev/null 2>&1; then
+        routes --check ${capture} > check || { echo "$1: half in force"; cat check; }
+      fi
+    }
+    clear() {
+      routes --remove > removed 2>&1 || { echo "$1: not removed"; cat removed; }
+      dump after; cmp -s before after || { echo "$1: left behind"; diff before after || :; }
+    }
+    dump before`;
+  const tproxyCommand = ruleFunctions.match(/^routes\(\) \{ (.*) routes "\$@"; \}$/m)?.[1];
+
+  testHold("while applying", async () => {
+    const found = await lines(`${killed}
+      for delay in ${asArguments(delays(seed, 25, 90))}; do
+        killed "$delay" ${tproxyCommand} routes --apply ${capture}
+        judge "applying $delay"; clear "applying $delay"
+      done; echo done`);
+    expect(found).toEqual(["done"]);
+  });
+
+  testHold("while removing", async () => {
+    const found = await lines(`${killed}
+      for delay in ${asArguments(delays(seed + 1, 25, 90))}; do
+        routes --apply ${capture} > /dev/null
+        killed "$delay" ${tproxyCommand} routes --remove
+        judge "removing $delay"; clear "removing $delay"
+      done; echo done`);
+    expect(found).toEqual(["done"]);
+  });
+
+  for (const how of ["open", "closed"]) {
+    testHold(`while holding, ${how}`, async () => {
+      const found = await lines(`${killed}
+        for delay in ${asArguments(delays(seed + 2, 25, 150))}; do
+          killed "$delay" ${tproxyCommand} routes --apply --hold --on-exit ${how} ${capture}
+          nft list table inet tproxyd > /dev/null 2>&1 && echo "holding $delay: captures"
+          clear "holding $delay"
+        done; echo done`);
+      expect(found).toEqual(["done"]);
+    });
+  }
+
+  testHold("while it waits for confirmation, and is confirmed", async () => {
+    const found = await lines(`${killed}
+      for delay in ${asArguments(delays(seed + 3, 10, 150))}; do
+        hold --rollback-after 1h ${capture}
+        routes --confirm > confirmed 2>&1 & confirming=$!
+        sleep "$delay"; kill -KILL "$holder" 2> /dev/null || :; wait "$holder" 2> /dev/null || :
+        wait "$confirming" && status=0 || status=$?
+        if nft list table inet tproxyd > /dev/null 2>&1; then in_force=0; else in_force=1; fi
+        [ "$status" = "$in_force" ] || { echo "$delay: status $status"; cat confirmed; capturing; }
+        judge "confirming $delay"; clear "confirming $delay"
+      done; echo done`);
+    expect(found).toEqual(["done"]);
+  });
+});
+
+/** A client, this host as its router, and behind it a server that has every address. */
+const topology = `
+namespace client; namespace server
+veth client p0 c0; veth server p1 s0
+ip address add 10.9.0.1/24 dev p0; ip address add 10.8.0.1/24 dev p1
+within client ip address add 10.9.0.2/24 dev c0; within client ip route add default via 10.9.0.1
+within server ip address add 10.8.0.2/24 dev s0; within server ip route add default via 10.8.0.1
+within server ip address add 203.0.113.9/32 dev lo
+ip route add 203.0.113.0/24 via 10.8.0.2
+echo 1 > /proc/sys/net/ipv4/ip_forward
+background python3 transparent.py listen 50080 ready "proxy: "
+background nsenter -t "$server" -n python3 transparent.py listen 80 there "server: "
+eventually test -e ready -a -e there
+ask() { within client python3 transparent.py ask "$1" "\${2-tcp}" 203.0.113.9 80; }
+`;
+
+describe("what captured traffic meets when the process is gone", () => {
+  const ways = { killed: 'kill -KILL "$holder"', ended: 'kill "$holder"' };
+  for (const [way, command] of Object.entries(ways)) {
+    testTraffic(`${way}, open: it goes its own way`, async () => {
+      const found = await lines(`${topology}
+        ask 10; hold --hold ${capture}; ask 10
+        ${command}; wait "$holder" 2> /dev/null || :
+        ask 10`);
+      expect(found).toEqual([
+        "server: tcp for 203.0.113.9:80",
+        "proxy: tcp for 203.0.113.9:80",
+        "server: tcp for 203.0.113.9:80",
+      ]);
+    });
+
+    testTraffic(
+      `${way}, closed: it is dropped until it is removed, and nothing else is`,
+      async () => {
+        const found = await lines(`${topology}
+        hold --hold --on-exit closed ${capture}; ask 10
+        nft flush ruleset; eventually nft list table inet tproxyd_closed; ask 10
+        ${command}; wait "$holder" 2> /dev/null || :
+        ask 0.7
+        ask 10 udp
+        hold --hold --on-exit closed ${capture}; ask 10
+        ${command}; wait "$holder" 2> /dev/null || :
+        routes --remove > /dev/null; ask 10`);
+        expect(found).toEqual([
+          "proxy: tcp for 203.0.113.9:80",
+          "proxy: tcp for 203.0.113.9:80",
+          "no answer",
+          "server: udp for 203.0.113.9:80",
+          "proxy: tcp for 203.0.113.9:80",
+          "server: tcp for 203.0.113.9:80",
+        ]);
+      },
+    );
+  }
+});
+
+testHold("what cannot be meant is refused before anything is changed", async () => {
+  const found = await lines(`
+    for words in "--apply --check" "--check --hold" "--remove --rollback-after 5s" "--apply --json" \\
+      "--apply --on-exit closed" "--apply --rollback-after 0s" \\
+      "--apply --hold --on-exit closed --redirect --to-port 5 --dport 80"; do
+      routes $words 2>&1 || echo "status $?"
+    done; capturing`);
+  expect(found).toEqual([
+    "tproxy: --apply and --check are two actions: give one of them",
+    "status 2",
+    "tproxy: --hold belongs to --apply, not to --check: leave it out",
+    "status 2",
+    "tproxy: --rollback-after belongs to --apply, not to --remove: leave it out",
+    "status 2",
+    "tproxy: --json belongs to --check, not to --apply: leave it out",
+    "status 2",
+    "tproxy: --on-exit says what becomes of a held set-up: give --hold as well",
+    "status 2",
+    'tproxy: --rollback-after "0s" is over at once: give "30s"',
+    "status 2",
+    "tproxy: Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; " +
+      "leave --redirect or --on-exit closed out",
+    "status 1",
+    "nothing of ours",
+  ]);
+});

@@ -1,0 +1,319 @@
+/**
+ * Rules in the running system, by the built executable: applied they are what the printed nft script
+ * makes, checked they pass, and removed the system is as it was, byte for byte.
+ */
+
+import { describe, expect } from "bun:test";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { ruleFunctions } from "../helpers/rules.ts";
+import { testWith } from "../helpers/tools.ts";
+
+const testRules = testWith(["ip", "nft", "iptables", "ip6tables"], {
+  "network namespaces": canUnshare,
+});
+
+/** Runs a script; what it printed, a line each, with what went to standard error behind it. */
+async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
+  const { stdout, stderr } = await inNamespace(ruleFunctions + script, { timeoutMs });
+  return `${stdout}${stderr}`.trim().split("\n");
+}
+
+const options: Readonly<Record<string, string>> = {
+  "one port": "--dport 80",
+  "TPROXY to a port": "--dport 80 --to-port 50080",
+  "TPROXY to an address": "--dport 80 --to-port 50080 --to-address 127.0.0.1,::1",
+  IPv4: "--family 4 --dport 80 --to-port 50080",
+  IPv6: "--family 6 --dport 80 --to-port 50080",
+  "tcp and udp": "--proto tcp,udp --dport 53,80-90,443",
+  "destinations and sources":
+    "--dst 8.8.8.8,10.0.0.0/8,2001:db8::/33 --src 192.0.2.0/25,fd00::/8 --to-port 50080",
+  interfaces: "--in eth0,wlan0.100 --dport 80",
+  "a bypass": "--dport 80 --bypass 192.0.2.0/24,2001:db8::/32 --bypass-private",
+  "local programs, guarded": "--local --guard-uid 65534 --guard-gid 65534 --to-port 50080",
+  "local programs, guarded by mark": "--local --guard-mark 0x10/0x10 --dport 443",
+  "the reply path": "--dport 80 --to-port 50080 --reply-path",
+  redirect: "--dport 80 --to-port 50080 --redirect",
+  "another mark, table, priority": "--dport 80 --mark 0x40/0xf0 --table 4000 --priority 77",
+  "a whole mark": "--dport 80 --mark 7",
+  "another table name": "--dport 80 --table-name tproxyd_two",
+};
+
+describe("applied as printed, checked, and removed without a trace:", () => {
+  for (const [what, words] of Object.entries(options)) {
+    testRules(what, async () => {
+      const script = `
+        O="${words}"
+        dump before
+        routes --print --dialect nft $O | sh
+        dump printed
+        routes --check $O
+        routes --apply $O
+        routes --remove $O > removed || cat removed
+        dump after; same before after "the script's removed"
+        routes --apply $O > /dev/null
+        dump applied; same printed applied "as printed"
+        cmp -s before applied && echo "nothing was applied"
+        routes --check $O; routes --check --json $O
+        routes --apply $O
+        dump again; same applied again "applied again"
+        routes --remove $O > removed || cat removed
+        tail -n 1 removed
+        dump after; same before after "removed"
+        routes --remove $O
+        routes --check $O > missing && echo "check passed" || tail -n 1 missing`;
+      const found = await lines(script);
+      expect(found.pop()).toMatch(/^\d+ not as it should be/);
+      expect(found).toEqual([
+        "as it should be",
+        "nothing to change: everything is as it should be",
+        "the script's removed: same",
+        "as printed: same",
+        "as it should be",
+        '{"ok":true,"heldBy":null,"differences":[]}',
+        "nothing to change: everything is as it should be",
+        "applied again: same",
+        "removed",
+        "removed: same",
+        "nothing to remove: it is all gone",
+      ]);
+    });
+  }
+});
+
+const capture = "--dport 80 --to-port 50080";
+
+describe("parts that are gone", () => {
+  const losses = {
+    "the firewall table": "nft delete table inet tproxyd",
+    "all firewall rules": "nft flush ruleset",
+    "an ip rule": "ip rule del priority 100",
+    "a route": "ip -6 route flush table 100",
+    everything: "nft flush ruleset; ip rule del priority 100; ip -6 rule del priority 100",
+  };
+  for (const [what, command] of Object.entries(losses)) {
+    testRules(`are told of, put back and no hindrance: ${what}`, async () => {
+      const script = `
+        dump before
+        routes --apply ${capture} > /dev/null; dump applied
+        ${command}
+        routes --check ${capture} > /dev/null && echo "check passed"
+        routes --apply ${capture} > /dev/null; dump again; same applied again "put back"
+        routes --check ${capture}
+        ${command}
+        routes --remove ${capture} > /dev/null; echo "status $?"
+        dump after; same before after "removed"`;
+      expect(await lines(script)).toEqual([
+        "put back: same",
+        "as it should be",
+        "status 0",
+        "removed: same",
+      ]);
+    });
+  }
+
+  testRules("and what was put in", async () => {
+    const script = `
+      routes --apply ${capture} > /dev/null
+      nft add rule inet tproxyd prerouting counter accept
+      ip route add local 192.0.2.0/24 dev lo table 100 protocol 116
+      routes --check ${capture} || echo "status $?"
+      routes --apply ${capture}
+      routes --check ${capture}`;
+    expect(await lines(script)).toEqual([
+      "+ ip route: local 192.0.2.0/24 table 100 protocol 116",
+      "+ table inet tproxyd chain prerouting: accept",
+      "2 not as it should be (- missing, + too much)",
+      "status 1",
+      "~ table inet tproxyd: 2 rules",
+      "- ip route: local 192.0.2.0/24 table 100 protocol 116",
+      "applied",
+      "as it should be",
+    ]);
+  });
+});
+
+describe("other people's", () => {
+  testRules(
+    "rules, routes and tables are left alone, with the same mark and priority too",
+    async () => {
+      const script = `
+      nft -f - <<'EOF'
+table inet other {
+  set tproxyd { type ipv4_addr; elements = { 192.0.2.1 } }
+  chain prerouting {
+    type filter hook prerouting priority mangle; policy accept;
+    tcp dport 80 meta mark set meta mark or 1 comment "tproxyd, not"
+  }
+}
+EOF
+      nft add table ip tproxyd
+      iptables -t mangle -A PREROUTING -p tcp --dport 81 -j MARK --set-xmark 0x1/0x1
+      ip rule add priority 100 fwmark 0x1/0x1 table 77
+      ip route add local default dev lo table 100 metric 5
+      dump before
+      routes --apply ${capture} 2>&1 || echo "status $?"
+      dump refused; same before refused "refused"
+      routes --apply --force ${capture} > /dev/null 2>&1; echo "status $?"
+      routes --check ${capture}
+      routes --remove > /dev/null; dump after; same before after "removed"`;
+      const [refusal = "", ...rest] = await lines(script);
+      for (const reason of [
+        'the priority 100 is taken by "ip rule 100: fwmark 0x1/0x1 lookup 77"',
+        'the mark 0x1/0x1 shares bits with "ip rule 100: fwmark 0x1/0x1 lookup 77"',
+        'the table 100 has a route of others, "ip route: local default table 100"',
+      ]) {
+        expect(refusal).toContain(reason);
+      }
+      expect(rest).toEqual([
+        "status 1",
+        "refused: same",
+        "status 0",
+        "as it should be",
+        "removed: same",
+      ]);
+    },
+  );
+
+  testRules("table of our name is neither replaced nor removed", async () => {
+    const script = `
+      nft -f - <<'EOF'
+table inet tproxyd {
+  chain x {
+    drop
+  }
+}
+EOF
+      dump before
+      routes --apply ${capture} 2>&1 || echo "status $?"
+      routes --remove 2>&1; echo "status $?"
+      dump after; same before after "left alone"`;
+    const [refusal, ...rest] = await lines(script);
+    expect(refusal).toContain("there is a firewall table inet tproxyd that tproxy did not make");
+    expect(rest).toEqual([
+      "status 1",
+      "nothing to remove: it is all gone",
+      "tproxy: the firewall table inet tproxyd is not tproxy's, and was left alone",
+      "status 0",
+      "left alone: same",
+    ]);
+  });
+
+  testRules("instance is told from ours, and removed only when nothing is said", async () => {
+    const two = "--dport 81 --table-name tproxyd_two --table 200 --priority 200";
+    const script = `
+      dump before
+      routes --apply ${capture} > /dev/null; dump one
+      routes --apply ${two} 2>&1 || echo "status $?"
+      routes --apply ${two} --mark 0x2/0x2 > /dev/null
+      routes --check ${capture}; routes --check ${two} --mark 0x2/0x2
+      routes --remove ${two} --mark 0x2/0x2 > /dev/null; dump left; same one left "one"
+      routes --apply ${two} --mark 0x2/0x2 > /dev/null
+      routes --remove > /dev/null; dump after; same before after "both removed"`;
+    const [refusal, ...rest] = await lines(script);
+    expect(refusal).toContain("another set-up of tproxy, the firewall table inet tproxyd");
+    expect(rest).toEqual([
+      "status 1",
+      "as it should be",
+      "as it should be",
+      "one: same",
+      "both removed: same",
+    ]);
+  });
+});
+
+testRules("another capture takes the place of the first, with all that belongs to it", async () => {
+  const script = `
+    dump before
+    routes --apply ${capture} > /dev/null
+    routes --apply --dport 443 --mark 0x20/0x20 --table 300 --priority 50 > /dev/null; dump second
+    routes --remove > /dev/null
+    routes --apply --dport 443 --mark 0x20/0x20 --table 300 --priority 50 > /dev/null; dump alone
+    same alone second "second"
+    routes --remove > /dev/null; dump after; same before after "removed"`;
+  expect(await lines(script)).toEqual(["second: same", "removed: same"]);
+});
+
+testRules("20,000 networks are applied in well under a second, once", async () => {
+  const script = `
+    seq 0 19999 | awk '{ printf "%d.%d.%d.0/24\\n", 20 + $1 / 32768, ($1 * 2 / 256) % 256, ($1 * 2) % 256 }' > list
+    dump before
+    routes --apply --dst @list | tail -n 1
+    routes --apply --dst @list
+    nft list table inet tproxyd | grep -o '/24' | wc -l
+    routes --remove --dst @list | tail -n 1
+    dump after; same before after "removed"`;
+  expect(await lines(script)).toEqual([
+    "applied",
+    "nothing to change: everything is as it should be",
+    "20000",
+    "removed",
+    "removed: same",
+  ]);
+});
+
+const testPrivileges = testWith(["ip", "setpriv"], { root: process.getuid?.() === 0 });
+
+describe("without privileges", () => {
+  for (const action of ["apply", "check", "remove", "confirm"]) {
+    testPrivileges(`--${action} is refused in one line`, async () => {
+      const script =
+        `
+        ${"routes() { setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all "}` +
+        `${ruleFunctions.match(/^routes\(\) \{ (.*) "\$@"; \}$/m)?.[1]} "$@"; }
+        routes --${action} ${action === "confirm" ? "" : capture} || echo "status $?"`;
+      const [status, ...rest] = await lines(script);
+      expect(status).toBe("status 1");
+      expect(rest.join("\n")).toMatch(
+        new RegExp(`^tproxy: Cannot ${action} routes: ip rules and nf_tables need CAP_NET_ADMIN`),
+      );
+    });
+  }
+});
+
+const testSysctls = testWith(["ip", "nft", "unshare", "mount"], { root: process.getuid?.() === 0 });
+
+testSysctls("kernel settings are set when asked, remembered and given back", async () => {
+  const script = `
+    cat > inner.sh <<'EOF'
+mount -t tmpfs none /run
+ip link add eth7 type veth peer name eth8
+value() { cat /proc/sys/net/ipv4/conf/eth7/accept_local; }
+O="--in eth7 --dport 80"
+routes --apply $O | grep sysctl
+value
+routes --apply --sysctl $O | grep sysctl
+value
+stat -c '%a %F' /run/tproxy /run/tproxy/*
+routes --apply --sysctl $O
+echo 0 > /proc/sys/net/ipv4/conf/eth7/accept_local
+routes --check --sysctl $O || echo "status $?"
+routes --apply --sysctl $O | grep sysctl
+routes --remove $O | grep sysctl
+value
+ls /run/tproxy
+ln -s /etc /run/link; rm -r /run/tproxy; ln -s /run/link /run/tproxy
+routes --apply --sysctl $O 2>&1 || echo "status $?"
+EOF
+    { echo '${ruleFunctions.replaceAll("'", "'\\''")}'; cat inner.sh; } > all.sh
+    unshare -m sh all.sh`;
+  const name = "net/ipv4/conf/eth7/accept_local";
+  const found = await lines(script);
+  expect(found[0]).toContain(`not set without --sysctl: ${name}=1`);
+  expect(found.at(-2)).toContain(
+    'tproxy: Cannot apply: /run/tproxy cannot be written: "/run/tproxy"',
+  );
+  expect(found.slice(1, -2)).toEqual([
+    "0",
+    `~ sysctl ${name}: 0 -> 1`,
+    "1",
+    "700 directory",
+    "600 regular file",
+    "nothing to change: everything is as it should be",
+    `- sysctl ${name}=1`,
+    "1 not as it should be (- missing, + too much)",
+    "status 1",
+    `~ sysctl ${name}: 0 -> 1`,
+    `~ sysctl ${name}: 1 -> 0`,
+    "0",
+  ]);
+});
