@@ -43,10 +43,8 @@ function readFile(file: string): Cidr[] {
 }
 
 function wordsOf(line: string): readonly string[] {
-  return line
-    .replace(/#.*$/, "")
-    .split(/[\s,]+/)
-    .filter((word) => word !== "");
+  const [text = ""] = line.split("#", 1);
+  return text.split(/[\s,]+/).filter((word) => word !== "");
 }
 
 function textOf(file: string): string {

@@ -37,6 +37,9 @@ const footer = examplesFooter([
   ["tproxy routes --print", "tcp to 8.8.8.8 through lo, in three commands"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 | sudo sh", "apply it at once"],
   ["tproxy routes --print --dport 80,443 --to-port 50080 --dialect nft", "TPROXY to one port"],
+  ["tproxy routes --print --dst @networks.txt --bypass-private", "networks from a file"],
+  ["tproxy routes --print --local --guard-uid 33 --to-port 50080", "what this host sends, too"],
+  ["tproxy routes --print --dport 80 --backend 192.0.2.7:80", "with what the backend needs"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 --undo | sudo sh", "take it back"],
 ]);
 
@@ -47,8 +50,9 @@ export const routesCommand = command("routes", fields, {
     one, or with ${optionName("--undo")} the script that takes that back. With no option about what
     to capture it is tcp to 8.8.8.8 through lo; as soon as one of ${optionName("--dst")},
     ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
-    ${optionName("--proto")} or ${optionName("--family")} is given, only those count. These take
-    lists with commas, and may be repeated.`,
+    ${optionName("--proto")}, ${optionName("--family")}, ${optionName("--bypass")} or
+    ${optionName("--local")} is given, only those count. Options of lists take commas, and may be
+    repeated.`,
   footer,
 });
 

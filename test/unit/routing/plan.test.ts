@@ -98,6 +98,134 @@ describe("makePlan", () => {
   });
 });
 
+/** The rules of one chain, as what they are for and what they do. */
+function outline(of: Plan, name: string): string[] {
+  const chain = of.firewall.chains.find((each) => each.name === name);
+  return (chain?.rules ?? []).map(
+    ({ purpose, statements }) => `${purpose}: ${statements.map(({ kind }) => kind).join(", ")}`,
+  );
+}
+
+describe("the order of rules", () => {
+  const all = {
+    families: [4],
+    local: true,
+    guardMark: { value: 2, mask: 2 },
+    guardUids: [7],
+    bypassPrivate: true,
+    replyPath: true,
+    toPort: 50080,
+  };
+
+  test("before routing: replies, what was marked on the way out, what is bypassed, the rest", () => {
+    expect(outline(plan(all), "prerouting")).toEqual([
+      "reply path: mark",
+      "local: tproxy, return",
+      "bypass: return",
+      "capture: mark, tproxy",
+    ]);
+  });
+
+  test("on the way out: guards, replies, what is bypassed, the rest", () => {
+    const guarded = ["guard: return", "guard: return", "guard: return"];
+    expect(outline(plan(all), "output")).toEqual([...guarded, "bypass: return", "capture: mark"]);
+    const [chain] = plan(all).firewall.chains.slice(1);
+    expect(chain).toMatchObject({ type: "route", hook: "output", priority: -150 });
+  });
+
+  test("without --local there is no chain for it", () => {
+    expect(plan({ bypassPrivate: true }).firewall.chains.map(({ name }) => name)).toEqual([
+      "prerouting",
+    ]);
+  });
+
+  test("by the mark alone nothing has to be done for what was marked on the way out", () => {
+    const marked = { families: [4], local: true, guardUids: [7] };
+    expect(outline(plan(marked), "prerouting")).toEqual(["capture: mark"]);
+  });
+
+  test("NAT has neither route nor ip rule, and the priority of NAT", () => {
+    const nat = plan({ redirect: true, toPort: 80, local: true, guardUids: [7], families: [4] });
+    expect({ routes: nat.routes, ipRules: nat.ipRules }).toEqual({ routes: [], ipRules: [] });
+    expect(nat.firewall.chains.map(({ type, priority }) => [type, priority])).toEqual([
+      ["nat", -100],
+      ["nat", -100],
+    ]);
+    expect(outline(nat, "output").at(-1)).toBe("capture: redirect");
+  });
+});
+
+describe("the reply path", () => {
+  const kinds = (request: object) =>
+    rules(plan({ families: [4], replyPath: true, ...request }))
+      .filter(({ purpose }) => purpose === "reply path")
+      .map(({ matches }) => matches.map(({ kind }) => kind as string));
+  const ports = [{ from: 53, to: 53 }];
+
+  test("of tcp is for no first packet, of udp for no port that is captured", () => {
+    expect(kinds({ protocols: ["tcp", "udp"], ports })).toEqual([
+      ["protocol", "not-syn", "transparent-socket"],
+      ["protocol", "destination-port", "transparent-socket"],
+    ]);
+  });
+
+  test("of udp is left out where every port is captured", () => {
+    expect(kinds({ protocols: ["tcp", "udp"] })).toEqual([
+      ["protocol", "not-syn", "transparent-socket"],
+    ]);
+  });
+
+  test("does not depend on the interfaces, sources and destinations that are captured", () => {
+    const narrow = { interfaces: ["eth0"], sources: networks("10.0.0.0/8") };
+    expect(kinds({ ...narrow, destinations: networks("8.8.8.8") })).toEqual(kinds({}));
+  });
+
+  test("comes with backends", () => {
+    const address = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) };
+    expect(kinds({ replyPath: undefined, backends: [{ address }] }).length).toBe(1);
+  });
+});
+
+describe("sets", () => {
+  const many = networks(...Array.from({ length: 100 }, (_, i) => `10.0.${2 * i}.0/24`));
+
+  test("a long list is one set, however many rules look it up", () => {
+    const { firewall } = plan({ destinations: many, protocols: ["tcp", "udp"] });
+    expect(firewall.sets.map(({ name, networks: { length } }) => [name, length])).toEqual([
+      ["dst4", 100],
+    ]);
+    const names = firewall.chains[0]?.rules.map(
+      ({ matches }) => matches.find((match) => match.kind === "destination")?.set,
+    );
+    expect(names).toEqual(["dst4", "dst4"]);
+  });
+
+  test("a list that amounts to little is none", () => {
+    const halves = networks(...Array.from({ length: 128 }, (_, i) => `10.0.${i}.0/24`));
+    const { firewall } = plan({ destinations: halves });
+    expect(firewall.sets).toEqual([]);
+    expect(matched(firewall.chains[0]?.rules[0], "destination")).toEqual(["10.0.0.0/17"]);
+  });
+});
+
+describe("settings", () => {
+  test("of each interface but lo, only named unless asked for", () => {
+    const { sysctls, setsSysctls } = plan({ interfaces: ["lo", "eth0", "eth1.5"] });
+    expect(sysctls.map(({ name, value }) => `${name}=${value}`)).toEqual([
+      "net/ipv4/conf/eth0/accept_local=1",
+      "net/ipv4/conf/eth1.5/accept_local=1",
+    ]);
+    expect(setsSysctls).toBe(false);
+    expect(plan({ interfaces: ["eth0"], sysctl: true }).setsSysctls).toBe(true);
+  });
+
+  test("never route_localnet", () => {
+    const address = { family: 4, bytes: Uint8Array.of(127, 0, 0, 1) };
+    const { sysctls } = plan({ interfaces: ["eth0"], backends: [{ address }], families: [4] });
+    expect(JSON.stringify(sysctls)).not.toContain("route_localnet");
+  });
+});
+
 describe("steps", () => {
   test("capture begins last and ends first", () => {
     const both = plan({ families: [4, 6] });

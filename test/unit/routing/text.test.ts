@@ -19,12 +19,27 @@ const lines = [
   ...["--dport 80,443,8000-9000", "--in eth0", "--in eth0,eth1", "--proto udp", "--proto tcp,udp"],
   ...["--mark 0x10/0xf0", "--mark 256", "--table 200", "--priority 50", "--to-port 50080"],
   ...["--to-port 50080 --proto tcp,udp --family both --dport 53", "--dst 0.0.0.0/0", everything],
+  ...["--bypass 10.0.0.0/8", "--bypass-private --dport 80", "--table-name tproxyd-two"],
+  "--local --guard-mark 0x2/0x2 --guard-uid 33,34 --guard-gid 12 --proto tcp,udp --to-port 50080",
+  ...["--local --guard-uid 33 --dst 203.0.113.0/24 --in eth0", "--reply-path --dport 80"],
+  "--reply-path --dport 53,80-90 --proto tcp,udp --to-port 50080 --family 4",
+  "--to-port 50080 --to-address 127.0.0.1,::1 --dport 80",
+  "--redirect --to-port 50080 --local --guard-uid 33 --dport 80",
+  ...["--backend 192.0.2.7:80 --dport 80 --family 4", "--backend 127.0.0.1 --dst 8.8.8.8"],
+];
+/** Those that need an interface or a control group, which a new namespace has not. */
+const needy = [
+  "--local --guard-cgroup system.slice/tproxy.service --family 4",
+  "--in eth0,eth1.5 --sysctl --dport 80",
 ];
 
 const goldenOf = {
-  iptables: lines,
-  nft: lines,
-  json: ["", "--to-port 50080", everything],
+  iptables: [...lines, ...needy],
+  nft: [...lines, ...needy],
+  json: [
+    ...["", "--to-port 50080", everything, "--backend 192.0.2.7:80,::1 --dport 80", ...needy],
+    "--to-port 50080 --to-address 127.0.0.1 --dport 80 --bypass 10.0.0.0/8",
+  ],
 };
 
 function args(dialect: string, line: string): string[] {
@@ -71,12 +86,15 @@ describe("golden text", () => {
 });
 
 describe("every script", () => {
-  const scripts = (["iptables", "nft"] as const).flatMap((dialect) =>
-    lines.flatMap((line) => [
-      printed(...args(dialect, line)),
-      printed(...args(dialect, line), "--undo"),
-    ]),
-  );
+  const both = (some: readonly string[]) =>
+    (["iptables", "nft"] as const).flatMap((dialect) =>
+      some.flatMap((line) => [
+        printed(...args(dialect, line)),
+        printed(...args(dialect, line), "--undo"),
+      ]),
+    );
+  const plain = both(lines);
+  const scripts = [...plain, ...both(needy)];
 
   test("begins with a comment and has no line longer than a person reads at once", () => {
     for (const script of scripts) {
@@ -98,9 +116,9 @@ describe("every script", () => {
   testWith(["ip", "nft", "iptables"], { "network namespaces": canUnshare })(
     "is taken by ip, iptables and nft, and taken back, without a word",
     async () => {
-      const files = Object.fromEntries(scripts.map((script, i) => [`${i}.sh`, script]));
+      const files = Object.fromEntries(plain.map((script, i) => [`${i}.sh`, script]));
       const { status, stdout, stderr } = await inNamespace(
-        `for i in $(seq 0 ${scripts.length - 1}); do sh -e "$i.sh"; done`,
+        `for i in $(seq 0 ${plain.length - 1}); do sh -e "$i.sh"; done`,
         { files, timeoutMs: 60_000 },
       );
       expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
@@ -111,7 +129,10 @@ describe("every script", () => {
 
 describe("what a user passes", () => {
   const options = ["--dst", "--src", "--dport", "--in", "--proto", "--mark", "--table"];
-  const more = ["--priority", "--family", "--to-port", "--dialect"];
+  const more = [
+    ...["--priority", "--family", "--to-port", "--dialect", "--bypass", "--to-address"],
+    ...["--backend", "--guard-mark", "--guard-uid", "--guard-cgroup", "--table-name"],
+  ];
   const junk = [
     ...["$(touch x)", "`id`", "; reboot", "&& id", "| sh", "\n id", "\0", "'", '"', "\\", "{", "}"],
     ...["EOF", "\nEOF\nid", "#", "!", "*", "-", "--", "%", ",", "", "\u202e"],
@@ -127,6 +148,9 @@ describe("what a user passes", () => {
     "100",
     "both",
     "4",
+    "[::1]:80",
+    "tproxyd-x",
+    "system.slice/a@b.service",
   ];
 
   test("never gets into a script unless it is plain", () => {
@@ -140,12 +164,13 @@ describe("what a user passes", () => {
           "--print",
           ...given.flat(),
           ...(undo ? ["--undo"] : []),
+          ...(given.some(([option]) => option.startsWith("--guard")) ? ["--local"] : []),
         );
         if (status !== 0) {
           expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
           expect(stderr.trim()).toMatch(/^[^\n]+$/);
         } else {
-          expect(given.flat().every((word) => /^[A-Za-z0-9.:,/-]+$/.test(word))).toBe(true);
+          expect(given.flat().every((word) => /^[\][A-Za-z0-9.:,/@_-]+$/.test(word))).toBe(true);
         }
       }),
       { numRuns: 2000 },
@@ -179,12 +204,9 @@ describe("what a user passes", () => {
   });
 
   test("without --print nothing is printed", () => {
-    expect(routes("--dst", "8.8.8.8")).toEqual({
-      status: 2,
-      stdout: "",
-      stderr:
-        "routes has nothing to do: give --print, which prints the commands and changes nothing",
-    });
+    const { status, stdout, stderr } = routes("--dst", "8.8.8.8");
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(stderr).toContain("give --print, which prints the commands and changes nothing");
   });
 
   test("lists may be repeated or have commas, to the same effect", () => {
