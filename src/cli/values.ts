@@ -7,7 +7,6 @@ import { type Message, message, text } from "@optique/core/message";
 import type { NonEmptyString } from "@optique/core/nonempty";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
-import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
 import type { EndpointOptions } from "../net/endpoint.ts";
 import { parseInterfaceName } from "../net/interface.ts";
@@ -70,16 +69,6 @@ export function targetValue(): Value<Target> {
     placeholder: { scheme: undefined, host: "localhost", port: 1 as Port },
     parse: parseTarget,
     format: formatTarget,
-  });
-}
-
-/** A network, `192.0.2.0/24`, or one address. */
-export function cidrValue(): Value<Cidr> {
-  return makeValue({
-    metavar: "CIDR",
-    placeholder: { family: 4, bytes: new Uint8Array(4), prefix: 0 },
-    parse: parseCidr,
-    format: formatCidr,
   });
 }
 

@@ -147,6 +147,76 @@ describe("the reply path of connections with the client's address", () => {
   }
 });
 
+describe("a client that uses its port again while the proxy is in TIME_WAIT", () => {
+  for (const dialect of dialects) {
+    testTraffic(`${dialect}: reaches the listener, with the reply path as well`, async () => {
+      const capture = ["--dialect", dialect, "--dport", "80", "--to-port", "50080"];
+      const again = "within client python3 traffic.py again 5 8.8.8.8 80 4000 4000 4001 4001";
+      const lines = await between([...capture, "--reply-path"], `listen 50080\n${again}`);
+      expect(lines).toEqual(Array(4).fill("proxy: tcp for 8.8.8.8:80"));
+    });
+  }
+});
+
+describe("a backend beside a client", () => {
+  // It reaches the client by another way than this host, until what is printed is done there.
+  const beside = `
+    ip address add 10.9.1.1/24 dev p1 2>/dev/null || :
+    ip link add l0 type veth peer name l1
+    eval "ip link set l0 netns $client; ip link set l1 netns $server"
+    within client ip address add 10.9.2.2/24 dev l0
+    within server ip address add 10.9.2.1/24 dev l1
+    within client ip link set l0 up
+    within server ip link set l1 up
+    within server ip route add 10.9.0.0/24 via 10.9.2.2
+    background python3 traffic.py spoof-relay 50080 relay-ready 10.9.1.2
+    until [ -e relay-ready ]; do kill -0 "$!"; done`;
+  for (const dialect of dialects) {
+    testTraffic(`${dialect}: answers through this host with what is printed for it`, async () => {
+      const args = ["--dialect", dialect, "--dport", "80", "--to-port", "50080", "--in", "p0"];
+      const commands = (script: string) =>
+        `PROXY=10.9.1.1; ${[...script.matchAll(/^# (ip .*)$/gm)].map(([, text]) => text).join("; ")}`;
+      const all = [...args, "--backend", "10.9.1.2:80"];
+      const there = (...more: string[]) =>
+        `within server sh -ec '${commands(printed(...all, ...more))}'`;
+      const lines = await between(
+        all,
+        `${beside}
+        ask tcp 8.8.8.8 80
+        ${there()}
+        ask tcp 8.8.8.8 80
+        ${there("--undo")}
+        within server ip rule | grep -c 'lookup 100' || :
+        ask tcp 8.8.8.8 80`,
+      );
+      expect(lines).toEqual([
+        "relayed: no answer",
+        "relayed: server: tcp for 10.9.1.2:80",
+        "0",
+        "relayed: no answer",
+      ]);
+    });
+    testTraffic(`${dialect}: on this host, with what is printed for it`, async () => {
+      const args = ["--dialect", dialect, "--dport", "80", "--to-port", "50080", "--in", "p0"];
+      const all = [...args, "--backend", "127.0.0.1:80"];
+      const rules = (script: string) =>
+        [...script.matchAll(/^# (ip rule .*)$/gm)].map(([, text]) => text).join("; ");
+      const lines = await between(
+        all,
+        `background python3 traffic.py hello 80 backend-ready
+        until [ -e backend-ready ]; do kill -0 "$!"; done
+        background python3 traffic.py spoof-relay 50080 relay-ready 127.0.0.1
+        until [ -e relay-ready ]; do kill -0 "$!"; done
+        ask tcp 8.8.8.8 80
+        ${rules(printed(...all))}
+        ask tcp 8.8.8.8 80
+        ${rules(printed(...all, "--undo"))}`,
+      );
+      expect(lines).toEqual(["relayed: no answer", "relayed: hello 10.9.0.2"]);
+    });
+  }
+});
+
 describe("a long list, from a file or from standard input", () => {
   const list = Array.from({ length: 300 }, (_, i) => `100.64.${i % 256}.${2 * (i >> 8)}\n`);
   for (const dialect of dialects) {

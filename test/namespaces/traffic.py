@@ -4,6 +4,8 @@ traffic.py marked MARK tcp|udp ADDRESS PORT ...   asks as transparent.py does, w
 traffic.py relay PORT MARK READY LOG [ADDRESS]    a transparent listener that connects to the original
                               destination with SO_MARK and hands on "relayed: " and the answer; a
                               line in LOG for each connection
+traffic.py hello PORT READY   an ordinary server on 127.0.0.1 that says who asks
+traffic.py again SECONDS ADDRESS PORT SOURCE-PORT...   asks by tcp from each port in turn
 traffic.py spoof-relay PORT READY TO [udp]        the same, but connects to TO with the client's address
 """
 
@@ -113,6 +115,24 @@ if command == "relay":
 elif command == "spoof-relay":
     serve = spoof_udp if words[3:] == ["udp"] else spoof_tcp
     threading.Thread(target=serve, args=(int(words[0]), *words[1:3])).start()
+elif command == "hello":
+    server = socket.create_server(("127.0.0.1", int(words[0])))
+    open(words[1], "w").close()
+    while True:
+        connection, peer = server.accept()
+        connection.sendall(f"hello {peer[0]}".encode())
+        connection.close()
+elif command == "again":
+    seconds, address, port, *sources = words
+    for number in sources:
+        s = client("tcp", address, 0)
+        s.settimeout(float(seconds))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("0.0.0.0", int(number)))
+        print(ask(s, "tcp", address, int(port)))
+        # The proxy has closed first: it keeps the connection in TIME_WAIT.
+        s.recv(1)
+        s.close()
 else:
     mark, *words = words
     for protocol, address, port in zip(words[0::3], words[1::3], words[2::3]):

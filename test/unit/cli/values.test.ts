@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { formatMessage } from "@optique/core/message";
+import { networkSourceValue } from "../../../src/cli/network-lists.ts";
 import {
-  cidrValue,
   durationValue,
   interfaceValue,
   listValue,
@@ -23,7 +23,8 @@ function through<T>(value: Value<T>, input: string): string {
 }
 
 const cases: [name: string, value: Value<unknown>, input: string, output: string][] = [
-  ["cidr", cidrValue(), "10.0.0.0/8", "10.0.0.0/8"],
+  ["network", networkSourceValue(), "10.0.0.0/8", "10.0.0.0/8"],
+  ["file of networks", networkSourceValue(), "@list", "@list"],
   ["duration", durationValue(), "60s", "1m"],
   ["interface", interfaceValue(), "eth0", "eth0"],
   ["mark", markValue(), "255", "0xff"],

@@ -117,7 +117,7 @@ describe("the order of rules", () => {
     toPort: 50080,
   };
 
-  test("before routing: replies, what was marked on the way out, what is bypassed, the rest", () => {
+  test("before routing: replies, what was marked on the way out, the bypass, the rest", () => {
     expect(outline(plan(all), "prerouting")).toEqual([
       "reply path: mark",
       "local: tproxy, return",
