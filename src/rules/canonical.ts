@@ -4,10 +4,9 @@
  */
 
 import { AF_INET6 } from "../../ffi/constants.ts";
-import { NFT_SET_INTERVAL, RTN_LOCAL, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
+import { NFT_SET_ELEM_INTERVAL_END, RTN_LOCAL, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
 import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import { elementRanges } from "../../ffi/netlink/nftables/set.ts";
 import type { Prefix, Route } from "../../ffi/netlink/route.ts";
 import type { Rule } from "../../ffi/netlink/rule.ts";
 import { fullMask } from "../net/mark.ts";
@@ -91,13 +90,19 @@ function expressionText(expression: Expression, sets: readonly FilledSet[]): str
   return stable({ ...rest, set: set === undefined ? name : setText(set) });
 }
 
-function setText(set: FilledSet): string {
-  const { keyLength, flags = 0, elements } = set;
-  const keys =
-    flags & NFT_SET_INTERVAL
-      ? elementRanges(elements).map(({ first, last }) => `${hex(first)}-${hex(last)}`)
-      : elements.map(({ key }) => hex(key)).sort();
-  return `${keyLength}: ${keys.join(" ")}`;
+/**
+ * The bounds of a set's ranges, or its keys, sorted. The end at 0 that leads a set of ranges says
+ * nothing, and who made the set decides whether it is there.
+ */
+function setText({ keyLength, elements }: FilledSet): string {
+  const texts: string[] = [];
+  for (const { key, flags = 0 } of elements) {
+    const isEnd = (flags & NFT_SET_ELEM_INTERVAL_END) !== 0;
+    if (isEnd && key.every((byte) => byte === 0)) continue;
+    // Bytes as they are: there may be very many, and nobody reads this.
+    texts.push(String.fromCharCode(...key) + (isEnd ? "]" : "["));
+  }
+  return `${keyLength}: ${texts.sort().join(" ")}`;
 }
 
 /** JSON with sorted members, and bytes and big integers as text; undefined members are left out. */

@@ -99,7 +99,7 @@ export function nftType({ type }: Pick<Message, "type">): number | undefined {
 function tableContents(messages: readonly Message[]): TableContents {
   let table: Table | undefined;
   const chains: (Chain & { rules: FirewallRule[] })[] = [];
-  const sets: (NamedSet & { elements: SetElement[] })[] = [];
+  const sets: (FilledSet & { readonly messages: Message[] })[] = [];
   for (const message of messages) {
     switch (nftType(message)) {
       case NFT_MSG_NEWTABLE:
@@ -114,15 +114,29 @@ function tableContents(messages: readonly Message[]): TableContents {
         break;
       }
       case NFT_MSG_NEWSET:
-        sets.push({ ...decodeSet(message.body), elements: [] });
+        sets.push(lazySet(decodeSet(message.body)));
         break;
       case NFT_MSG_NEWSETELEM:
-        setOf(message, sets)?.elements.push(...decodeElements(message.body));
+        setOf(message, sets)?.messages.push(message);
         break;
     }
   }
   if (table === undefined) throw new Error("a plan without a firewall table");
   return { table, chains, sets };
+}
+
+/** A set whose elements are decoded when they are asked for: of long lists that takes its time. */
+function lazySet(set: NamedSet): FilledSet & { readonly messages: Message[] } {
+  let elements: readonly SetElement[] | undefined;
+  const messages: Message[] = [];
+  return {
+    ...set,
+    messages,
+    get elements() {
+      elements ??= messages.flatMap(({ body }) => decodeElements(body));
+      return elements;
+    },
+  };
 }
 
 /** The set that a message of elements is for: by id within a batch, by name otherwise. */

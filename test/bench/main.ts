@@ -1,11 +1,12 @@
 /**
- * `bun run bench [ffi] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as Markdown
+ * `bun run bench [ffi] [rules] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as Markdown
  * tables or one JSON object. All references are measured in the same run.
  */
 
 import { arch, cpus, release } from "node:os";
 import { parseArgs } from "node:util";
 import { ffiTable, measureFfi } from "./ffi.ts";
+import { measureRules, rulesTable } from "./rules.ts";
 import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
 
@@ -22,6 +23,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 11,
     measure: measureFfi,
     table: (series) => ffiTable(new Map(series.map(summary).map((row) => [row.name, row.median]))),
+  },
+  rules: {
+    title: "20,000 networks into the kernel",
+    rounds: 11,
+    measure: measureRules,
+    table: (series) => rulesTable(series.map(summary)),
   },
   startup: {
     title: "Start-up",

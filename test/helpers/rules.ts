@@ -7,9 +7,10 @@ const program = tproxy.map((word) => `'${word}'`).join(" ");
 
 /**
  * `routes …`: the program under test; `dump FILE`: all that it could change; `same A B WHAT`: says
- * whether two dumps are alike; `capturing`: says which of its tables are there; `eventually WORDS…`:
- * waits until a command succeeds; `hold ARGUMENTS…`: starts a process that stays, whose output is in
- * the file `held` and whose process id in $holder, and waits until it says that it stays.
+ * whether two dumps are alike; `capturing`: says which of its tables are there;
+ * `eventually WORDS…`: waits until a command succeeds; `hold ARGUMENTS…`: starts a process that
+ * stays, whose output is in the file `held` and whose process id in $holder, and waits until it
+ * says that it stays.
  */
 export const ruleFunctions = `
 routes() { ${program} routes "$@"; }

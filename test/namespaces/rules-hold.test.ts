@@ -335,7 +335,8 @@ describe("what captured traffic meets when the process is gone", () => {
 
 testHold("what cannot be meant is refused before anything is changed", async () => {
   const found = await lines(`
-    for words in "--apply --check" "--check --hold" "--remove --rollback-after 5s" "--apply --json" \\
+    for words in "--apply --check" "--check --hold" "--remove --rollback-after 5s" \\
+      "--apply --json" \\
       "--apply --on-exit closed" "--apply --rollback-after 0s" \\
       "--apply --hold --on-exit closed --redirect --to-port 5 --dport 80"; do
       routes $words 2>&1 || echo "status $?"

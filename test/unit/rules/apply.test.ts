@@ -1,4 +1,4 @@
-/** Any Plan on any system: applied it is there, removed it is gone, and failing it changes nothing. */
+/** Any Plan on any system: applied it is there, removed it is gone, failed it changes nothing. */
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";

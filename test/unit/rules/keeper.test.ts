@@ -107,7 +107,7 @@ const anyInput: fc.Arbitrary<(nowMs: number) => HoldInput> = fc
   )
   .map((input) => (nowMs: number) => ("kind" in input ? input : tick(nowMs, input)));
 
-test("whatever happens, it ends at most once, and unconfirmed at the latest at the deadline", () => {
+test("whatever happens, it ends once at most, and unconfirmed by the deadline", () => {
   fc.assert(
     fc.property(fc.array(anyInput), fc.boolean(), fc.option(fc.nat(2000)), (steps, held, limit) => {
       const deadlineMs = limit ?? undefined;
