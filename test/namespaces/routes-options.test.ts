@@ -26,6 +26,15 @@ ip address add 10.9.0.1/24 dev p0
 ip address add 10.9.1.1/24 dev p1
 within client ip address add 10.9.0.2/24 dev c0
 within server ip address add 10.9.1.2/24 dev s0
+ip address add fd00:9::1/64 dev p0 nodad
+ip address add fd00:91::1/64 dev p1 nodad
+within client ip address add fd00:9::2/64 dev c0 nodad
+within server ip address add fd00:91::2/64 dev s0 nodad
+within client ip route add default via fd00:9::1
+within server ip route add default via fd00:91::1
+within server ip address add 2001:db8::8/128 dev s0
+ip route add 2001:db8::8 via fd00:91::2
+echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
 within client ip route add default via 10.9.0.1
 within server ip route add default via 10.9.1.1
 for address in 8.8.8.8 8.8.4.4 192.168.7.7; do
@@ -125,25 +134,37 @@ describe("TPROXY to an address", () => {
 });
 
 describe("the reply path of connections with the client's address", () => {
-  const start = (protocol: string) => `
-    background python3 traffic.py spoof-relay 50080 relay-ready 10.9.1.2 ${protocol}
+  const start = (to: string, protocol: string) => `
+    background python3 traffic.py spoof-relay 50080 relay-ready ${to} ${protocol}
     until [ -e relay-ready ]; do kill -0 "$!"; done`;
-  for (const dialect of dialects) {
-    for (const protocol of ["tcp", "udp"]) {
-      const capture = ["--dialect", dialect, "--in", "p0", "--proto", protocol];
-      // The server has not this host's address to answer, but the client's: it is forwarded there.
-      const ask = `${start(protocol)}\nask ${protocol} 8.8.8.8 80\nask ${protocol} 8.8.8.8 80`;
-      testTraffic(`${dialect}, ${protocol}: none without --reply-path`, async () => {
-        const args = [...capture, "--dst", "8.8.8.8", "--dport", "80", "--to-port", "50080"];
-        expect(await between(args, ask)).toEqual(Array(2).fill("relayed: no answer"));
-      });
-      testTraffic(`${dialect}, ${protocol}: it is there with it`, async () => {
-        const args = [...capture, "--dport", "80", "--to-port", "50080", "--reply-path"];
-        // What is bypassed includes the client: its own traffic is, not the proxy's.
-        const answer = `relayed: server: ${protocol} for 10.9.1.2:80`;
-        expect(await between([...args, "--bypass", "10.9.0.0/24"], ask)).toEqual([answer, answer]);
-      });
-    }
+  const places = {
+    4: { destination: "8.8.8.8", server: "10.9.1.2", clients: "10.9.0.0/24" },
+    6: { destination: "2001:db8::8", server: "fd00:91::2", clients: "fd00:9::/64" },
+  } as const;
+  const cases = dialects.flatMap((dialect) =>
+    ([4, 6] as const).flatMap((family) =>
+      ["tcp", "udp"].map((protocol) => ({ dialect, family, protocol })),
+    ),
+  );
+  for (const { dialect, family, protocol } of cases) {
+    const title = `${dialect}, IPv${family}, ${protocol}`;
+    const { destination, server, clients } = places[family];
+    const capture = ["--dialect", dialect, "--in", "p0", "--proto", protocol, "--dport", "80"];
+    const all = [...capture, "--to-port", "50080", "--family", `${family}`];
+    // The server answers the client, whose address the relay has taken.
+    const question = `ask ${protocol} ${destination} 80`;
+    const twice = `${start(server, protocol)}\n${question}\n${question}`;
+    testTraffic(`${title}: none without --reply-path`, async () => {
+      const args = [...all, "--dst", destination];
+      expect(await between(args, twice)).toEqual(Array(2).fill("relayed: no answer"));
+    });
+    testTraffic(`${title}: it is there with it`, async () => {
+      const shown = family === 4 ? server : `[${server}]`;
+      const answer = `relayed: server: ${protocol} for ${shown}:80`;
+      // What is bypassed includes the clients: what they get is, not what the proxy gets for them.
+      const lines = await between([...all, "--reply-path", "--bypass", clients], twice);
+      expect(lines).toEqual([answer, answer]);
+    });
   }
 });
 

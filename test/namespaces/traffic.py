@@ -15,6 +15,7 @@ import sys
 import threading
 
 SOL_IP, IP_TRANSPARENT, IP_RECVORIGDSTADDR, SO_ORIGINAL_DST = socket.SOL_IP, 19, 20, 80
+IPV6_TRANSPARENT, IPV6_RECVORIGDSTADDR = 75, 74
 
 
 def client(protocol, address, mark):
@@ -48,12 +49,20 @@ def destination(connection):
     return address, port
 
 
-def listener(kind, port, address="0.0.0.0"):
-    s = socket.socket(socket.AF_INET, kind)
+def transparent(kind, address):
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    s = socket.socket(family, kind)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.setsockopt(SOL_IP, IP_TRANSPARENT, 1)
-    s.bind((address, port))
+    if family == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        s.setsockopt(SOL_IP, IP_TRANSPARENT, 1)
+    s.bind(address)
     return s
+
+
+def listener(kind, port, address="0.0.0.0"):
+    return transparent(kind, (address, port))
 
 
 def relay(port, mark, ready, log, address="0.0.0.0"):
@@ -71,16 +80,17 @@ def relay(port, mark, ready, log, address="0.0.0.0"):
 
 
 def spoofed(kind, address, timeout):
-    s = socket.socket(socket.AF_INET, kind)
+    s = transparent(kind, address)
     s.settimeout(timeout)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.setsockopt(SOL_IP, IP_TRANSPARENT, 1)
-    s.bind(address)
     return s
 
 
+def every(to):
+    return "::" if ":" in to else "0.0.0.0"
+
+
 def spoof_tcp(port, ready, to):
-    tcp = listener(socket.SOCK_STREAM, port)
+    tcp = listener(socket.SOCK_STREAM, port, every(to))
     tcp.listen()
     open(ready, "w").close()
     while True:
@@ -93,14 +103,21 @@ def spoof_tcp(port, ready, to):
 
 def spoof_udp(port, ready, to):
     """Each datagram is answered from its destination by an unconnected socket, which stays open."""
-    udp = listener(socket.SOCK_DGRAM, port)
-    udp.setsockopt(SOL_IP, IP_RECVORIGDSTADDR, 1)
+    udp = listener(socket.SOCK_DGRAM, port, every(to))
+    if ":" in to:
+        udp.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
+    else:
+        udp.setsockopt(SOL_IP, IP_RECVORIGDSTADDR, 1)
     open(ready, "w").close()
     replies = {}
     while True:
         _, control, _, peer = udp.recvmsg(2048, 256)
-        number, packed = struct.unpack("!2xH4s8x", control[0][2])
-        original = (socket.inet_ntoa(packed), number)
+        data = control[0][2]
+        (number,) = struct.unpack_from("!H", data, 2)
+        if ":" in to:
+            original = (socket.inet_ntop(socket.AF_INET6, data[8:24]), number)
+        else:
+            original = (socket.inet_ntoa(data[4:8]), number)
         upstream = spoofed(socket.SOCK_DGRAM, (peer[0], 0), 1)
         answer = ask(upstream, "udp", to, 80)
         upstream.close()
