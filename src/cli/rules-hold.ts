@@ -3,7 +3,7 @@
 import { formatDuration } from "../net/duration.ts";
 import type { Applied } from "../rules/apply.ts";
 import { Hold, type HoldEnd } from "../rules/hold.ts";
-import { closedSuffix, pendingHeldSuffix, pendingSuffix } from "../rules/names.ts";
+import { closedSuffix } from "../rules/names.ts";
 import { restoreSysctls } from "../rules/sysctls.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import type { RuleOptions } from "./rule-options.ts";
@@ -22,12 +22,10 @@ export async function holdOn(
   const { kernel, parts, question, plan, say, warn } = situation;
   const { hold: staysHeld, rollbackAfter } = options;
   const closed = options.onExit === "closed";
-  const suffix = staysHeld ? pendingHeldSuffix : pendingSuffix;
   const now = () => performance.now();
   const hold = new Hold({
     ...{ kernel, parts, question, closed, staysHeld, now },
     owned: applied.owned,
-    pending: rollbackAfter === undefined ? undefined : suffix,
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
     say: (line) => void say(line),
   });

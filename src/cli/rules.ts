@@ -11,7 +11,6 @@ import { confirm } from "../rules/confirm.ts";
 import { findConflicts, heldTable, isOurs } from "../rules/conflicts.ts";
 import { compare, staleRouting } from "../rules/differences.ts";
 import { type Kernel, openKernel } from "../rules/kernel.ts";
-import { pendingHeldSuffix, pendingSuffix } from "../rules/names.ts";
 import { removeParts } from "../rules/remove.ts";
 import { restoreSysctls, SysctlError, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
 import { type CaptureOptions, toRequest } from "./capture-options.ts";
@@ -107,7 +106,8 @@ async function runApply(situation: Situation, options: LiveOptions, edges: Edges
   }
   for (const each of conflicts) await warn(`going on in spite of this: ${each}`);
   const isInForce = compare(parts, live, question.tag).length === 0;
-  if (options.rollbackAfter !== undefined && !isInForce) refuseReplacing(situation);
+  const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
+  if (isTrial) refuseReplacing(situation);
   const wrong = wrongSysctls(plan.sysctls);
   if (isInForce && !options.hold && (wrong.length === 0 || !plan.setsSysctls)) {
     await say("nothing to change: everything is as it should be");
@@ -117,9 +117,9 @@ async function runApply(situation: Situation, options: LiveOptions, edges: Edges
   const applied = applyOrRestore(situation, options);
   const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
   const lines = [...sysctls, ...applied.changes, ...hints];
-  const waits = options.hold || (options.rollbackAfter !== undefined && !isInForce);
   // Before anything is awaited: a signal from here on has to find the hold.
-  if (waits) return holdOn(situation, options, { ...applied, changes: lines }, edges);
+  if (isTrial || options.hold)
+    return holdOn(situation, options, { ...applied, changes: lines }, edges);
   for (const line of lines) await say(line);
   await say("applied");
   return exitStatus.success;
@@ -142,13 +142,12 @@ function refuseReplacing({ parts, live, question }: Situation): void {
 function applyOrRestore(situation: Situation, options: LiveOptions): Applied {
   const { kernel, plan, parts, live, question } = situation;
   const { hold, onExit, rollbackAfter } = options;
-  const suffix = hold ? pendingHeldSuffix : pendingSuffix;
   try {
     return applyParts(kernel, parts, live, {
       tag: question.tag,
       owned: hold || rollbackAfter !== undefined,
       closed: onExit === "closed",
-      pending: rollbackAfter === undefined ? undefined : suffix,
+      pending: rollbackAfter !== undefined,
     });
   } catch (error) {
     if (plan.setsSysctls) restoreSysctls();

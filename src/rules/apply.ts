@@ -13,7 +13,7 @@ import { closedMessages } from "./closed.ts";
 import { describePart, isSameFirewall, missingRouting, staleRouting } from "./differences.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Live } from "./live.ts";
-import { closedSuffix } from "./names.ts";
+import { closedSuffix, pendingSuffix } from "./names.ts";
 import { nftType, type Parts, type RoutingPart } from "./parts.ts";
 import { deleteTables, removeRouting } from "./remove.ts";
 
@@ -25,8 +25,8 @@ export interface ApplyOptions {
   readonly owned?: boolean;
   /** What was captured is dropped when the table is gone. */
   readonly closed?: boolean;
-  /** The suffix of an empty table that waits for `--confirm`. */
-  readonly pending?: string | undefined;
+  /** It waits for `--confirm`, which an empty table beside it says. */
+  readonly pending?: boolean;
 }
 
 /** What was done. */
@@ -52,7 +52,7 @@ export function applyParts(
   const stale = staleRouting(parts, live, options.tag);
   const changesFirewall =
     options.owned === true ||
-    options.pending !== undefined ||
+    options.pending === true ||
     live.tables.some((table) => table.name === name + closedSuffix) ||
     !isSameFirewall(parts.firewall, live.firewall);
   const batch = (owned: boolean) => firewallBatch(parts, live, { ...options, owned });
@@ -122,6 +122,6 @@ export function firewallBatch(
     ...deleteTables(live, name),
     ...made,
     ...(closed ? closedMessages(parts) : []),
-    ...(pending === undefined ? [] : [newTable({ family, name: name + pending })]),
+    ...(pending ? [newTable({ family, name: name + pendingSuffix, flags })] : []),
   ];
 }

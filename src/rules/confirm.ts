@@ -2,22 +2,23 @@
  * `routes --confirm`: keeps what `--rollback-after` would take back.
  *
  * The two processes meet in the kernel. The one that applies makes an empty firewall table beside
- * its own, in the same transaction; the other deletes it; and taking back deletes it too, in one
- * transaction with the set-up. So one of the two wins, for every process of the network namespace,
- * with no file, socket or process id in between, and whoever may not change the firewall cannot
- * confirm.
+ * its own, which says that it waits; the other makes one that is the confirmation. The first sees
+ * it, and removes both; taking back fails, in one transaction, if it is there. So one of the two
+ * wins, for every process of the network namespace, with no file, socket or process id in between,
+ * and whoever may not change the firewall cannot confirm. It takes a table that is made, not one
+ * that is gone: nobody confirms by flushing all rules.
  */
 
-import { ENOENT, SyscallError } from "../../ffi/errno.ts";
+import { EEXIST, SyscallError } from "../../ffi/errno.ts";
 import { NFPROTO_INET } from "../../ffi/netlink/constants.ts";
 import {
   decodeTable,
   deleteTable,
   dumpTables,
-  type Table,
+  newTable,
 } from "../../ffi/netlink/nftables/table.ts";
 import type { Kernel } from "./kernel.ts";
-import { pendingHeldSuffix, pendingSuffix } from "./names.ts";
+import { confirmedSuffix, pendingSuffix } from "./names.ts";
 
 /** What came of it. `lost`: the set-up is gone, or went while it was confirmed. */
 export type Confirmation = "confirmed" | "nothing" | "lost";
@@ -27,31 +28,27 @@ const patienceMs = 5000;
 
 /** Confirms what waits for it in this network namespace. @throws NetlinkError, SyscallError */
 export async function confirm(kernel: Kernel, name: string): Promise<Confirmation> {
-  const before = tablesOf(kernel, name);
-  const waiting = before.find((table) =>
-    [pendingSuffix, pendingHeldSuffix].some((suffix) => table.name === name + suffix),
-  );
-  if (waiting === undefined) return "nothing";
+  const isThere = (suffix: string) => tableNames(kernel).has(name + suffix);
+  if (!isThere(pendingSuffix)) return "nothing";
+  const confirmation = { family: NFPROTO_INET, name: name + confirmedSuffix };
   try {
-    kernel.netfilter.batch([deleteTable({ family: NFPROTO_INET, name: waiting.name })]);
+    kernel.netfilter.batch([newTable(confirmation)]);
   } catch (error) {
-    if (error instanceof SyscallError && error.errno === ENOENT) return "lost";
-    throw error;
+    // Somebody else confirms at the same time.
+    if (!(error instanceof SyscallError) || error.errno !== EEXIST) throw error;
   }
-  const isDone = (table: Table) =>
-    table.owner === undefined || waiting.name === name + pendingHeldSuffix;
-  // The owner lets go of the table as soon as it sees this; until then the table is tied to it.
-  for (let waitedMs = 0; waitedMs < patienceMs; waitedMs += pollMs) {
-    const table = tablesOf(kernel, name).find((each) => each.name === name);
-    if (table === undefined) return "lost";
-    if (isDone(table)) return "confirmed";
+  for (let waitedMs = 0; waitedMs < patienceMs && isThere(pendingSuffix); waitedMs += pollMs) {
     await Bun.sleep(pollMs);
   }
+  if (!isThere(confirmedSuffix)) {
+    return isThere("") && !isThere(pendingSuffix) ? "confirmed" : "lost";
+  }
+  // Whoever waited is gone, or does not answer.
+  kernel.netfilter.batch([deleteTable(confirmation)]);
   return "lost";
 }
 
-function tablesOf(kernel: Kernel, name: string): Table[] {
-  return kernel.netfilter
-    .dump(dumpTables(NFPROTO_INET), decodeTable)
-    .filter((table) => table.name.startsWith(name));
+function tableNames(kernel: Kernel): ReadonlySet<string> {
+  const tables = kernel.netfilter.dump(dumpTables(NFPROTO_INET), decodeTable);
+  return new Set(tables.map((table) => table.name));
 }

@@ -7,7 +7,7 @@
  * occasion to compare the system with the Plan, so none that is lost is missed.
  */
 
-import { ENOENT, SyscallError } from "../../ffi/errno.ts";
+import { EEXIST, SyscallError } from "../../ffi/errno.ts";
 import {
   NETLINK_NETFILTER,
   NETLINK_ROUTE,
@@ -19,7 +19,12 @@ import {
   RTNLGRP_IPV6_RULE,
 } from "../../ffi/netlink/constants.ts";
 import { NetlinkMonitor } from "../../ffi/netlink/monitor.ts";
-import { decodeTable, deleteTable, dumpTables } from "../../ffi/netlink/nftables/table.ts";
+import {
+  decodeTable,
+  deleteTable,
+  dumpTables,
+  newTable,
+} from "../../ffi/netlink/nftables/table.ts";
 import { firewallBatch } from "./apply.ts";
 import { closedMessages } from "./closed.ts";
 import { findConflicts } from "./conflicts.ts";
@@ -27,7 +32,7 @@ import { describePart, isSameFirewall, missingRouting, plannedRouting } from "./
 import { type HoldAction, type HoldSignal, type HoldState, nextHold, startHold } from "./keeper.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Live, type Question, readLive } from "./live.ts";
-import { closedSuffix } from "./names.ts";
+import { closedSuffix, confirmedSuffix } from "./names.ts";
 import type { Parts, RoutingPart } from "./parts.ts";
 import { deleteTables, removeRouting } from "./remove.ts";
 
@@ -42,8 +47,6 @@ export interface Holding {
   readonly owned: boolean;
   /** Whether the table that drops stays behind. */
   readonly closed: boolean;
-  /** Suffix of the table that waits for `--confirm`. */
-  readonly pending: string | undefined;
   /** When all is taken back; on the clock of `now`. */
   readonly deadlineMs: number | undefined;
   /** It stays held after confirmation. */
@@ -107,14 +110,14 @@ export class Hold {
       kind: "tick",
       nowMs: this.#holding.now(),
       heard,
-      isPending: this.#state.phase === "pending" && this.#isPending(),
+      isConfirmed: this.#state.phase === "pending" && this.#isConfirmed(),
     });
   }
 
-  #isPending(): boolean {
-    const { kernel, question, pending = "" } = this.#holding;
+  #isConfirmed(): boolean {
+    const { kernel, question } = this.#holding;
     const tables = kernel.netfilter.dump(dumpTables(NFPROTO_INET), decodeTable);
-    return tables.some(({ name }) => name === question.name + pending);
+    return tables.some(({ name }) => name === question.name + confirmedSuffix);
   }
 
   #next(input: Parameters<typeof nextHold>[1]): void {
@@ -129,9 +132,10 @@ export class Hold {
       case "look":
         return this.#look();
       case "confirm":
+        this.#settle(true);
         return say("confirmed");
       case "keep":
-        this.#makePersistent();
+        this.#settle(false);
         return this.#end("keep");
       case "release":
         this.#release();
@@ -161,17 +165,29 @@ export class Hold {
     return findConflicts(parts, { ...live, tables: [] }, question.tag);
   }
 
-  /** Puts back what is missing, and tells of what has come. */
+  /** What fails is no reason to end, and with that the capture: it is tried again. */
   #look(): void {
-    const { kernel, parts, owned, closed, pending, say, now } = this.#holding;
+    const { say, now } = this.#holding;
+    try {
+      if (this.#repair()) this.#next({ kind: "repaired", nowMs: now(), failed: false });
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      say(`cannot compare the system with what is held: ${error.message}`);
+      this.#next({ kind: "repaired", nowMs: now(), failed: true });
+    }
+  }
+
+  /** Puts back what is missing, and tells of what has come; whether anything was missing. */
+  #repair(): boolean {
+    const { kernel, parts, owned, closed, say } = this.#holding;
     const closedName = parts.firewall.table.name + closedSuffix;
     const live = this.#read();
     const missing = missingRouting(parts, live);
     for (const part of missing) this.#putBack(part);
     const changed = !isSameFirewall(parts.firewall, live.firewall);
     if (changed) {
-      const stillPending = this.#state.phase === "pending" ? pending : undefined;
-      kernel.netfilter.batch(firewallBatch(parts, live, { owned, closed, pending: stillPending }));
+      const pending = this.#state.phase === "pending";
+      kernel.netfilter.batch(firewallBatch(parts, live, { owned, closed, pending }));
       say(`put back what another program changed: table inet ${parts.firewall.table.name}`);
     }
     const unclosed = closed && !changed && !live.tables.some((each) => each.name === closedName);
@@ -179,10 +195,10 @@ export class Hold {
       kernel.netfilter.batch(closedMessages(parts));
       say(`put back what another program removed: table inet ${closedName}`);
     }
-    if (missing.length > 0 || changed || unclosed) this.#next({ kind: "repaired", nowMs: now() });
     const conflicts = this.#findConflicts(live);
     for (const each of conflicts) if (!this.#conflicts.has(each)) say(`drift: ${each}`);
     this.#conflicts = new Set(conflicts);
+    return missing.length > 0 || changed || unclosed;
   }
 
   #putBack(part: RoutingPart): void {
@@ -197,12 +213,14 @@ export class Hold {
     }
   }
 
-  /** Confirmed: the same table, which nobody owns, in place of the owned one. */
-  #makePersistent(): void {
+  /**
+   * Confirmed: the same table without those beside it that are about confirmation, and without an
+   * owner unless it stays held.
+   */
+  #settle(staysHeld: boolean): void {
     const { kernel, parts, owned, closed } = this.#holding;
-    if (!owned) return;
-    const tables = this.#read().tables;
-    kernel.netfilter.batch(firewallBatch(parts, { tables }, { owned: false, closed }));
+    const options = { owned: owned && staysHeld, closed };
+    kernel.netfilter.batch(firewallBatch(parts, this.#read(), options));
   }
 
   #release(): void {
@@ -217,25 +235,27 @@ export class Hold {
   }
 
   /**
-   * The table that `--confirm` removes goes in the same transaction: if it is gone, somebody has
-   * confirmed at the last moment, the kernel refuses the whole, and the set-up stays.
+   * In the same transaction it makes the table that is the confirmation, as one that must not be
+   * there: if somebody has confirmed at the last moment, the kernel refuses the whole.
    */
   #takeBack(end: "expire" | "abandon"): void {
-    const { kernel, parts, question, pending = "", staysHeld } = this.#holding;
+    const { kernel, parts, question, staysHeld } = this.#holding;
     const live = this.#read();
-    const name = question.name + pending;
-    const others = live.tables.filter((table) => table.name !== name);
+    const confirmed = { family: NFPROTO_INET, name: question.name + confirmedSuffix };
+    const tables = live.tables.filter(({ name }) => name !== confirmed.name);
     try {
-      const first = deleteTable({ family: NFPROTO_INET, name });
-      kernel.netfilter.batch([first, ...deleteTables({ tables: others }, question.name)]);
+      kernel.netfilter.batch([
+        newTable(confirmed),
+        deleteTable(confirmed),
+        ...deleteTables({ tables }, question.name),
+      ]);
     } catch (error) {
-      if (!(error instanceof SyscallError) || error.errno !== ENOENT) throw error;
-      if (!staysHeld || end === "abandon") {
-        this.#makePersistent();
-        return this.#end("keep");
+      if (!(error instanceof SyscallError) || error.errno !== EEXIST) throw error;
+      if (end === "expire" && staysHeld) {
+        this.#state = startHold(true, undefined);
+        return this.#do("confirm");
       }
-      this.#state = startHold(true, undefined);
-      return this.#holding.say("confirmed");
+      return this.#do("keep");
     }
     removeRouting(kernel, plannedRouting(parts, live));
     this.#end(end);

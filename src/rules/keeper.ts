@@ -26,11 +26,11 @@ export type HoldInput =
       readonly nowMs: number;
       /** Somebody has changed rules or routes since the last tick. */
       readonly heard: boolean;
-      /** The table that `--confirm` removes is there. */
-      readonly isPending: boolean;
+      /** The table that `--confirm` makes is there. */
+      readonly isConfirmed: boolean;
     }
-  /** It had to be repaired. */
-  | { readonly kind: "repaired"; readonly nowMs: number }
+  /** It had to be repaired, or `failed` to be looked at. */
+  | { readonly kind: "repaired"; readonly nowMs: number; readonly failed: boolean }
   | { readonly kind: "signal"; readonly name: HoldSignal };
 
 export type HoldSignal = "SIGHUP" | "SIGINT" | "SIGTERM" | "EPIPE";
@@ -60,7 +60,14 @@ export function nextHold(
   if (state.phase === "over") return [state, undefined];
   switch (input.kind) {
     case "repaired":
-      return [{ ...state, repairsMs: [...state.repairsMs, input.nowMs] }, undefined];
+      return [
+        {
+          ...state,
+          repairsMs: [...state.repairsMs, input.nowMs],
+          unseen: state.unseen || input.failed,
+        },
+        undefined,
+      ];
     case "signal":
       return onSignal(state, input.name);
     case "tick":
@@ -77,10 +84,10 @@ function onSignal(state: HoldState, name: HoldSignal): ReturnType<typeof nextHol
 
 function onTick(
   state: HoldState,
-  { nowMs, heard, isPending }: Extract<HoldInput, { kind: "tick" }>,
+  { nowMs, heard, isConfirmed }: Extract<HoldInput, { kind: "tick" }>,
 ): ReturnType<typeof nextHold> {
   const over = { ...state, phase: "over" } as const;
-  if (state.phase === "pending" && !isPending) {
+  if (state.phase === "pending" && isConfirmed) {
     if (!state.staysHeld) return [over, "keep"];
     return [{ ...state, phase: "held", deadlineMs: undefined, unseen: true }, "confirm"];
   }

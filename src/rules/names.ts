@@ -2,13 +2,13 @@
 
 /** Drops what a held set-up captured, once that is gone. */
 export const closedSuffix = "_closed";
-/** Empty; there until `routes --confirm` removes it. */
+/** Empty; says that a process waits for a confirmation. */
 export const pendingSuffix = "_pending";
-/** The same, for a set-up that stays held once it is confirmed. */
-export const pendingHeldSuffix = "_pending_held";
+/** Empty; is the confirmation, until that process has seen it. */
+export const confirmedSuffix = "_confirmed";
 
 /** Whether a table is a set-up's own, `name`, or one beside it. */
 export function isOurName(found: string, name: string): boolean {
-  const suffixes = ["", closedSuffix, pendingSuffix, pendingHeldSuffix];
+  const suffixes = ["", closedSuffix, pendingSuffix, confirmedSuffix];
   return suffixes.some((suffix) => found === name + suffix);
 }

@@ -17,14 +17,14 @@ function actions(staysHeld: boolean, deadlineMs: number | undefined, inputs: Hol
     state = next;
     if (action !== undefined) done.push(action);
     if (action === "look" && input.kind === "tick") {
-      [state] = nextHold(state, { kind: "repaired", nowMs: input.nowMs });
+      [state] = nextHold(state, { kind: "repaired", nowMs: input.nowMs, failed: false });
     }
   }
   return { done, phase: state.phase };
 }
 
 const tick = (nowMs: number, members: Partial<Extract<HoldInput, { kind: "tick" }>> = {}) =>
-  ({ kind: "tick", nowMs, heard: false, isPending: true, ...members }) as const;
+  ({ kind: "tick", nowMs, heard: false, isConfirmed: false, ...members }) as const;
 const signal = (name: HoldSignal) => ({ kind: "signal", name }) as const;
 
 type Case = [
@@ -52,19 +52,24 @@ const cases: Case[] = [
   ["pending: hung up, then the deadline", false, 1000, [signal("SIGHUP"), tick(1000)], ["expire"]],
   ["pending: nobody reads", false, 1000, [signal("EPIPE"), tick(5)], []],
   ["pending: ended", false, 1000, [signal("SIGINT"), tick(1000)], ["abandon"]],
-  ["pending: confirmed", false, 1000, [tick(5, { isPending: false }), tick(1000)], ["keep"]],
+  ["pending: confirmed", false, 1000, [tick(5, { isConfirmed: true }), tick(1000)], ["keep"]],
   [
     "pending: confirmed at the last moment",
     false,
     1000,
-    [tick(1000, { isPending: false })],
+    [tick(1000, { isConfirmed: true })],
     ["keep"],
   ],
   [
     "pending and held: confirmed, then held for ever",
     true,
     1000,
-    [tick(5, { isPending: false }), tick(6, { isPending: false }), tick(99_999), signal("SIGTERM")],
+    [
+      tick(5, { isConfirmed: true }),
+      tick(6, { isConfirmed: true }),
+      tick(99_999),
+      signal("SIGTERM"),
+    ],
     ["confirm", "look", "release"],
   ],
   [
@@ -98,8 +103,8 @@ describe("what a holding process does:", () => {
 
 const anyInput: fc.Arbitrary<(nowMs: number) => HoldInput> = fc
   .oneof(
-    { weight: 8, arbitrary: fc.record({ heard: fc.boolean(), isPending: fc.constant(true) }) },
-    { weight: 1, arbitrary: fc.record({ heard: fc.boolean(), isPending: fc.boolean() }) },
+    { weight: 8, arbitrary: fc.record({ heard: fc.boolean(), isConfirmed: fc.constant(false) }) },
+    { weight: 1, arbitrary: fc.record({ heard: fc.boolean(), isConfirmed: fc.boolean() }) },
     {
       weight: 1,
       arbitrary: fc.constantFrom<HoldSignal>("SIGHUP", "SIGINT", "SIGTERM", "EPIPE").map(signal),
