@@ -7,6 +7,9 @@ import { type Message, message, text } from "@optique/core/message";
 import type { NonEmptyString } from "@optique/core/nonempty";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
+import type { SourceChoice } from "../engine/protocol.ts";
+import { formatBytes, parseAddress } from "../net/address.ts";
+import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
 import type { EndpointOptions } from "../net/endpoint.ts";
 import { parseInterfaceName } from "../net/interface.ts";
@@ -69,6 +72,48 @@ export function targetValue(): Value<Target> {
     placeholder: { scheme: undefined, host: "localhost", port: 1 as Port },
     parse: parseTarget,
     format: formatTarget,
+  });
+}
+
+/** An upstream: `HOST:PORT`, or the word `original`. */
+export function upstreamValue(): Value<Target | "original"> {
+  return makeValue<Target | "original">({
+    metavar: "HOST:PORT|original",
+    placeholder: "original",
+    parse: (input) => (input === "original" ? ok(input) : parseTarget(input)),
+    format: (value) => (value === "original" ? value : formatTarget(value)),
+  });
+}
+
+/** Whose address an upstream sees: `client`, `client:port`, `self` or an address. */
+export function sourceValue(): Value<SourceChoice> {
+  return makeValue<SourceChoice>({
+    metavar: "client|client:port|self|ADDR",
+    placeholder: { kind: "self" },
+    parse: (input) => {
+      if (input === "self") return ok({ kind: "self" });
+      if (input === "client") return ok({ kind: "client", keepPort: false });
+      if (input === "client:port") return ok({ kind: "client", keepPort: true });
+      const address = parseAddress(input);
+      if (address.ok) return ok({ kind: "address", address: address.value.bytes });
+      return refuse(
+        `${quote(input)} is no source: give client, client:port, self or an address, "192.0.2.7"`,
+      );
+    },
+    format: (value) => {
+      if (value.kind === "address") return formatBytes(value.address);
+      return value.kind === "client" && value.keepPort ? "client:port" : value.kind;
+    },
+  });
+}
+
+/** A network, `192.0.2.0/24`, or one address. */
+export function cidrValue(): Value<Cidr> {
+  return makeValue({
+    metavar: "CIDR",
+    placeholder: { family: 4, bytes: new Uint8Array(4), prefix: 0 },
+    parse: parseCidr,
+    format: formatCidr,
   });
 }
 

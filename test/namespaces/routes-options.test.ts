@@ -196,7 +196,9 @@ describe("a backend beside a client", () => {
     testTraffic(`${dialect}: answers through this host with what is printed for it`, async () => {
       const args = ["--dialect", dialect, "--dport", "80", "--to-port", "50080", "--in", "p0"];
       const commands = (script: string) =>
-        `PROXY=10.9.1.1; ${[...script.matchAll(/^# (ip .*)$/gm)].map(([, text]) => text).join("; ")}`;
+        ["PROXY=10.9.1.1", ...[...script.matchAll(/^# (ip .*)$/gm)].map(([, text]) => text)].join(
+          "; ",
+        );
       const all = [...args, "--backend", "10.9.1.2:80"];
       const there = (...more: string[]) =>
         `within server sh -ec '${commands(printed(...all, ...more))}'`;
