@@ -12,6 +12,7 @@ import { endpointText } from "../diagnose/lookup.ts";
 import { type Machine, readMachine } from "../diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
 import { gatherPath, type PathQuestion } from "../diagnose/path-facts.ts";
+import { runProbe } from "../diagnose/probing.ts";
 import { conclusion, hasFailure, renderSections, type Section } from "../diagnose/report.ts";
 import { type CapturedPacket, samplePackets } from "../diagnose/sample.ts";
 import { judgeSystem } from "../diagnose/system-checks.ts";
@@ -19,7 +20,7 @@ import { gatherSystem } from "../diagnose/system-facts.ts";
 import { formatAddress } from "../net/address.ts";
 import { type Intent, parseIntent } from "../routing/intent.ts";
 import { captureFields, toRequest } from "./capture-options.ts";
-import { type Edges, exitStatus } from "./edges.ts";
+import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
@@ -34,6 +35,16 @@ const fields = object({
     }),
   ),
   ...captureFields,
+  probe: optional(
+    option("--probe", schemedEndpointValue({ addressRequired: true }), {
+      description: prose`Prove it: send a real packet to this address from a namespace of its own,
+        and say how far it came. Nothing of it leaves this host, and nothing stays.`,
+    }),
+  ),
+  udp: withDefault(
+    flag("--udp", { description: prose`With --probe: a datagram instead of a SYN.` }),
+    false,
+  ),
   json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
 });
 
@@ -41,6 +52,7 @@ const footer = examplesFooter([
   ["sudo tproxy doctor", "the system by itself"],
   ["sudo tproxy doctor --listen :50080", "and whether that listener is transparent"],
   ["sudo tproxy doctor --dport 80 --in eth1 --to-port 50080", "the way of a packet to port 80"],
+  ["sudo tproxy doctor --probe 8.8.8.8:80", "send one, and see where it ends"],
 ]);
 
 /** The command `doctor` for the argument parser. */
@@ -58,12 +70,20 @@ export type DoctorOptions = InferValue<typeof fields>;
 /** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
 export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
   const intent = intentOf(options);
+  const stop = new AbortController();
+  let stoppedBy: StopReason | undefined;
+  edges.onStop((reason) => {
+    stoppedBy = reason;
+    stop.abort();
+  });
   const machine = readMachine();
   const sections = [
     { title: "System", findings: judgeSystem(gatherSystem(machine)) },
     ...(intent === undefined ? listenerSections(options, machine) : []),
     ...(intent === undefined ? [] : pathSections(intent, options, machine)),
+    ...(await probeSections(options, intent, machine, stop.signal)),
   ];
+  if (stoppedBy !== undefined) return cutOffStatus(stoppedBy);
   await edges.stdout.write(
     options.json ? asJson(sections) : renderSections(sections, { colors: edges.stdout.colors }),
   );
@@ -114,6 +134,34 @@ function localSection(question: CapturedPacket, machine: Machine): Section {
     title: `A packet of ${protocol} from this host to ${to}`,
     findings: [...judgeLocal(facts), ...way],
   };
+}
+
+async function probeSections(
+  options: DoctorOptions,
+  intent: Intent | undefined,
+  machine: Machine,
+  signal: AbortSignal,
+): Promise<Section[]> {
+  const address = options.probe?.endpoint.address;
+  if (options.probe === undefined || address === undefined) return [];
+  const { port } = options.probe.endpoint;
+  const protocol = options.udp || options.probe.scheme === "udp" ? "udp" : "tcp";
+  // The packet that the intent is about, asking for what the probe asks for.
+  const [sample] = intent === undefined ? [] : samplePackets(intent, machine, port);
+  const packet = { ...sample?.packet, protocol, destination: address, port } as const;
+  const isOfFamily = sample?.packet.source.family === address.family;
+  const meant = sample !== undefined && isOfFamily ? { ...sample, packet } : undefined;
+  const findings = await runProbe(
+    {
+      protocol,
+      destination: address,
+      port,
+      capture: sample?.capture,
+      meant: meant as PathQuestion | undefined,
+    },
+    signal,
+  );
+  return [{ title: `A probe by ${protocol} to ${endpointText(address.bytes, port)}`, findings }];
 }
 
 function titleOf({ packet }: PathQuestion): string {

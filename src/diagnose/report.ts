@@ -66,10 +66,14 @@ export function conclusion(sections: readonly Section[]): string {
   if (warnings > 0) {
     return `Nothing is broken; ${warnings} ${warnings === 1 ? "warning" : "warnings"}.${unchecked}`;
   }
-  return `Nothing is wrong.${unchecked}`;
+  return unknowns === 0 ? "Nothing is wrong." : `Nothing wrong was found.${unchecked}`;
 }
 
-/** Whether anything failed: the exit status. */
+/** Whether anything failed, or a probe that was asked for could not be made: the exit status. */
 export function hasFailure(sections: readonly Section[]): boolean {
-  return sections.some(({ findings }) => findings.some(({ severity }) => severity === "failure"));
+  return sections.some(({ findings }) =>
+    findings.some(({ severity, check }) => {
+      return severity === "failure" || (severity === "unknown" && check === "probe");
+    }),
+  );
 }

@@ -3,55 +3,9 @@
  * cause, and say that nothing is wrong once it is repaired.
  */
 
-import { describe, expect } from "bun:test";
+import { describe } from "bun:test";
 import { existsSync } from "node:fs";
-import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { testWith } from "../helpers/tools.ts";
-import { tproxy } from "../helpers/tproxy.ts";
-
-const quoted = tproxy.map((word) => `'${word}'`).join(" ");
-
-/** A proxy host between a client (p0, 10.9.0.2) and an upstream (u0, 10.8.0.2). */
-const topology = `
-tproxy() { ${quoted} "$@"; }
-namespace client
-namespace upstream
-veth client p0 c0
-veth upstream u0 s0
-ip address add 10.9.0.1/24 dev p0
-ip address add 10.8.0.1/24 dev u0
-ip address add fd00:9::1/64 dev p0 nodad
-within client ip address add 10.9.0.2/24 dev c0
-within client ip address add fd00:9::2/64 dev c0 nodad
-within client ip route add default via 10.9.0.1
-within upstream ip address add 10.8.0.2/24 dev s0
-capture() { tproxy routes --print --dialect nft "$@" > rules.sh; sh -e rules.sh; }
-release() { tproxy routes --print --dialect nft --undo "$@" > rules.sh; sh -e rules.sh; }
-serve() {
-  ${quoted} listen --json "$@" > events &
-  server=$!
-  started="$started $server"
-  until grep -q bound events; do kill -0 "$server"; done
-}
-stop() { kill "$server"; wait "$server" || :; }
-# A program that knows nothing of transparent proxies, once it holds its port.
-foreign() { background socat -u "$1" -; until grep -qi ":$2 " "/proc/net/$3"; do kill -0 $!; done; }
-status() { "$@" && echo "status 0" || echo "status $?"; }
-`;
-
-interface Case {
-  readonly name: string;
-  /** Makes the capture and breaks it. */
-  readonly broken: string;
-  /** The arguments of tproxy. */
-  readonly ask: string;
-  /** What the answer has to name. */
-  readonly cause: RegExp;
-  readonly repair: string;
-  /** Put in front of the command while it is broken. */
-  readonly prefix?: string;
-  readonly needs?: Readonly<Record<string, boolean>>;
-}
+import { type Case, testFault } from "./doctor/set-up.ts";
 
 const intent = "--dport 80 --in p0 --family 4";
 const intent6 = "--dport 80 --in p0 --family 6";
@@ -226,32 +180,6 @@ const cases: readonly Case[] = [
   },
 ];
 
-const finished = /Nothing is wrong|It will work/;
-
 describe("one fault each: its cause is named, and nothing once it is repaired", () => {
-  for (const { name, broken, ask, cause, repair, prefix = "", needs = {} } of cases) {
-    const testCase = testWith(["ip", "nft", "nsenter", "socat"], {
-      "network namespaces": canUnshare,
-      ...needs,
-    });
-    testCase(name, async () => {
-      const { stdout, stderr, status } = await inNamespace(`${topology}
-        ${broken}
-        echo "== broken"
-        status ${prefix === "" ? "tproxy" : `${prefix} ${quoted}`} ${ask}
-        ${repair}
-        echo "== repaired"
-        status tproxy ${ask}
-      `);
-      if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout}`);
-      const [before = "", after = ""] =
-        stdout.split("== broken\n")[1]?.split("== repaired\n") ?? [];
-      expect(before).toMatch(cause);
-      expect(before).toContain("It will not work");
-      expect(before).toEndWith("status 1\n");
-      expect(after).not.toMatch(/FAILURE|WARNING|unknown/);
-      expect(after).toMatch(finished);
-      expect(after).toEndWith("status 0\n");
-    });
-  }
+  cases.forEach(testFault);
 });

@@ -1,0 +1,141 @@
+/** `doctor --probe`: the hop where a real packet ends, that nothing leaves, and nothing stays. */
+
+import { describe, expect } from "bun:test";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { type Case, testFault, topology } from "./doctor/set-up.ts";
+
+const intent = "--dport 80 --in p0 --family 4";
+const working = `capture ${intent}; serve :80`;
+const probed = `doctor ${intent} --probe 8.8.8.8:80`;
+const everywhere = "--dport 80 --family both";
+
+const cases: readonly Case[] = [
+  {
+    name: "no listener",
+    broken: `capture ${everywhere}`,
+    ask: "doctor --probe 8.8.8.8:80",
+    cause: /ok +input .*\n +FAILURE +socket +No SYN-ACK was made.* Nothing listens on tcp port 80/,
+    repair: "serve '[::]:80'",
+  },
+  {
+    name: "no listener, IPv6",
+    broken: `capture ${everywhere}`,
+    ask: "doctor --probe [2001:db8::9]:80",
+    cause: /FAILURE +socket +.* Nothing listens on tcp port 80/,
+    repair: "serve '[::]:80'",
+  },
+  {
+    name: "listener not transparent",
+    broken: `capture ${everywhere}; foreign TCP-LISTEN:80,fork 0050 tcp; holder=$!`,
+    ask: "doctor --probe 8.8.8.8:80",
+    cause: /FAILURE +socket +.* The listener on 0\.0\.0\.0:80 does not have IP_TRANSPARENT/,
+    repair: `kill $holder; wait $holder || :; serve :80`,
+  },
+  {
+    name: "src_valid_mark=1, repaired for the one interface",
+    broken: `${working}; sysctl -qw net.ipv4.conf.p0.src_valid_mark=1`,
+    ask: probed,
+    cause: /FAILURE +routing +The SYN was dropped .*src_valid_mark is 1/,
+    repair: "sysctl -qw net.ipv4.conf.p0.accept_local=1",
+  },
+  {
+    name: "no local route while this host forwards",
+    broken: `${working}; sysctl -qw net.ipv4.ip_forward=1; ip route flush table 100
+      ip route add default via 10.8.0.2
+      within upstream nft 'add table inet seen; add chain inet seen in {
+        type filter hook prerouting priority 0; }; add rule inet seen in tcp dport 80 counter'`,
+    ask: probed,
+    cause: /FAILURE +routing +The SYN was routed on, past the proxy; here the probe has stopped it/,
+    repair: `ip route add local 0.0.0.0/0 dev lo table 100
+      within upstream nft list ruleset | grep -q "packets 0"`,
+  },
+  {
+    name: "a drop in PREROUTING by iptables-legacy, which netlink does not show",
+    broken: `${working}; iptables-legacy -t raw -A PREROUTING -p tcp --dport 80 -j DROP`,
+    ask: probed,
+    cause: /FAILURE +prerouting +The SYN was dropped in PREROUTING/,
+    repair: "iptables-legacy -t raw -F",
+    needs: { "iptables-legacy": Bun.which("iptables-legacy") !== null },
+  },
+  {
+    name: "a drop in INPUT",
+    broken: `${working}; nft add table inet other
+      nft 'add chain inet other in { type filter hook input priority 0; }'
+      nft add rule inet other in tcp dport 80 drop`,
+    ask: probed,
+    cause: /ok +routing .*\n +FAILURE +input +The SYN was dropped in INPUT/,
+    repair: "nft delete table inet other",
+  },
+  {
+    name: "a drop in OUTPUT",
+    broken: `${working}; nft add table inet other
+      nft 'add chain inet other out { type filter hook output priority 0; }'
+      nft add rule inet other out tcp sport 80 drop`,
+    ask: probed,
+    cause: /ok +socket .*\n +FAILURE +answer +The answer did not leave/,
+    repair: "nft delete table inet other",
+  },
+  {
+    name: "no socket for a datagram",
+    broken: "capture --proto udp --dport 53 --family 4 --to-port 50053",
+    ask: "doctor --probe 8.8.8.8:53 --udp",
+    cause: /FAILURE +socket +No socket took it \(UdpNoPorts \+1\)/,
+    repair: "serve --udp --echo :50053",
+  },
+];
+
+describe("doctor --probe names the hop where it ended", () => {
+  cases.forEach(testFault);
+});
+
+const testTraffic = testWith(["ip", "nft", "nsenter"], { "network namespaces": canUnshare });
+
+/** All that a probe might leave. Counters and lifetimes of the rules are no matter. */
+const dump = `dump() {
+  ip -o link show; ip -o address show; ip -4 route show table all; ip -6 route show table all
+  ip -4 rule; ip -6 rule; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
+}`;
+
+describe("what a probe leaves: nothing", () => {
+  testTraffic("when it has ended", async () => {
+    const { stdout, stderr } = await inNamespace(`${topology}\n${dump}
+      ${working}
+      dump > before
+      tproxy ${probed} > result
+      dump > after
+      diff before after && echo same
+    `);
+    expect(stdout + stderr).toBe("same\n");
+  });
+
+  for (const signal of ["INT", "TERM", "KILL"]) {
+    testTraffic(`when it is ended half-way by SIG${signal}`, async () => {
+      const { stdout, stderr } = await inNamespace(`${topology}\n${dump}
+        capture ${intent}
+        dump > before
+        tproxy ${probed} > result & probe=$!
+        until nft list table inet tproxyd_probe > /dev/null 2>&1; do kill -0 $probe; done
+        program=$(pgrep -P $probe || echo $probe)
+        kill -${signal} $program
+        wait $probe || echo "status $?"
+        while ip link show tproxyprobe > /dev/null 2>&1; do :; done
+        dump > after
+        diff before after && echo same
+      `);
+      const status = { INT: 130, TERM: 143, KILL: 137 }[signal];
+      expect(stdout).toBe(`status ${status}\nsame\n`);
+      expect(stderr).not.toContain("error");
+    });
+  }
+
+  testTraffic("a second probe waits for no one: it says that one is running", async () => {
+    const { stdout } = await inNamespace(`${topology}
+      ip link add tproxyprobe type veth peer name other
+      tproxy doctor --probe 8.8.8.8:80 || :
+      ip link show tproxyprobe > /dev/null && echo still there
+    `);
+    expect(stdout).toContain("another probe is running");
+    expect(stdout).toEndWith("still there\n");
+  });
+});
