@@ -41,14 +41,18 @@ const footer = examplesFooter([
   ["tproxy routes --print --local --guard-uid 33 --to-port 50080", "what this host sends, too"],
   ["tproxy routes --print --dport 80 --backend 192.0.2.7:80", "with what the backend needs"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 --undo | sudo sh", "take it back"],
+  ["sudo tproxy routes --apply --dport 80 --to-port 50080", "the same without a script"],
+  ["sudo tproxy routes --apply --hold --dport 80 --to-port 50080", "while this process lives"],
+  ["sudo tproxy routes --remove", "take back all that tproxy applied"],
 ]);
 
 /** The command `routes` for the argument parser. */
 export const routesCommand = command("routes", fields, {
-  brief: prose`Print the firewall and routing commands of a transparent proxy.`,
+  brief: prose`Print, apply, check or remove the rules and routes of a transparent proxy.`,
   description: prose`Prints a script that brings packets for other hosts to a listener on this
-    one, or with ${optionName("--undo")} the script that takes that back. With no option about what
-    to capture it is tcp to 8.8.8.8 through lo; as soon as one of ${optionName("--dst")},
+    one, or with ${optionName("--undo")} the script that takes that back; or does the same itself,
+    with ${optionName("--apply")}, ${optionName("--check")} and ${optionName("--remove")}.
+    With no option about what to capture it is tcp to 8.8.8.8 through lo; as soon as one of ${optionName("--dst")},
     ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
     ${optionName("--proto")}, ${optionName("--family")}, ${optionName("--bypass")} or
     ${optionName("--local")} is given, only those count. Options of lists take commas, and may be

@@ -3,8 +3,9 @@
  *
  * Mark bits of other programs, from their sources: Tailscale 0xff0000 (util/linuxfw), of which it
  * uses 0x80000 and 0x40000; kube-proxy 0x4000 and 0x8000 (iptablesMasqueradeBit and the mark for
- * drop); Cilium 0x0f00 (MagicMark* of its Linux defaults); Calico 0xffff0000 (IptablesMarkMask).
- * Docker sets marks only inside the namespaces of swarm services, and so has no entry.
+ * drop); Cilium all but the lowest 8 (pkg/datapath/linux/linux_defaults/mark.go); Calico
+ * 0xffff0000 (IptablesMarkMask). Docker sets marks only inside the namespaces of swarm services,
+ * and so has no entry.
  */
 
 import type { Table } from "../../ffi/netlink/nftables/table.ts";
@@ -30,7 +31,7 @@ interface KnownTool {
 const knownTools: readonly KnownTool[] = [
   { name: "Tailscale", mask: 0xff0000, interfaces: /^tailscale\d/, chains: /^ts-(input|forward)/ },
   { name: "kube-proxy", mask: 0xc000, interfaces: /^kube-(ipvs|bridge)/, chains: /^KUBE-/ },
-  { name: "Cilium", mask: 0x0f00, interfaces: /^cilium_/, chains: /^(OLD_)?CILIUM_/ },
+  { name: "Cilium", mask: 0xffffff00, interfaces: /^cilium_/, chains: /^(OLD_)?CILIUM_/ },
   { name: "Calico", mask: 0xffff0000, interfaces: /^cali[0-9a-f]/, chains: /^cali-/ },
 ];
 

@@ -1,6 +1,6 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as Markdown
- * tables or one JSON object. All references are measured in the same run.
+ * `bun run bench [ffi] [rules] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as
+ * Markdown tables or one JSON object. All references are measured in the same run.
  */
 
 import { arch, cpus, release } from "node:os";

@@ -31,7 +31,10 @@ ${networks.map((network) => `add captured ${network}`).join("\n")}
 const iptables = `*mangle
 :TPROXY_CAPTURE - [0:0]
 -A PREROUTING -j TPROXY_CAPTURE
--A TPROXY_CAPTURE -p tcp -m set --match-set captured dst -j TPROXY --on-port 50080 --tproxy-mark 0x1/0x1
+${[
+  "-A TPROXY_CAPTURE -p tcp -m set --match-set captured dst",
+  "-j TPROXY --on-port 50080 --tproxy-mark 0x1/0x1",
+].join(" ")}
 COMMIT
 `;
 

@@ -123,6 +123,22 @@ describe("a held set-up", () => {
   });
 });
 
+testHold("without table owners, the firewall is put back when others flush it", async () => {
+  const program = new URL("../helpers/hold-unowned.ts", import.meta.url).pathname;
+  const found = await lines(`
+    dump before
+    background "${process.execPath}" "${program}" > held; holder=$!
+    eventually grep '^held' held
+    dump complete
+    nft flush ruleset; eventually routes --check ${capture}; dump again
+    same complete again "put back"
+    nft add rule inet tproxyd prerouting drop; eventually routes --check ${capture}
+    kill "$holder"; wait "$holder"
+    dump after; same before after "released"; cat held`);
+  const putBack = "put back what another program changed: table inet tproxyd";
+  expect(found).toEqual(["put back: same", "released: same", "held", putBack, putBack]);
+});
+
 describe("with --rollback-after", () => {
   testHold("everything is taken back, also when the session hangs up", async () => {
     const found = await lines(`

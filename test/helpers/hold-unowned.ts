@@ -1,0 +1,31 @@
+/**
+ * Holds a set-up as on a kernel that knows no table owners: `bun hold-unowned.ts`, in the namespace
+ * that it is started in, until SIGTERM.
+ */
+
+import type { Port } from "../../ffi/types.ts";
+import { parseIntent } from "../../src/routing/intent.ts";
+import { makePlan } from "../../src/routing/plan.ts";
+import { applyParts } from "../../src/rules/apply.ts";
+import { Hold } from "../../src/rules/hold.ts";
+import { interfaceIndex, openKernel } from "../../src/rules/kernel.ts";
+import { readLive } from "../../src/rules/live.ts";
+import { partsOf } from "../../src/rules/parts.ts";
+
+const range = { from: 80 as Port, to: 80 as Port };
+const intent = parseIntent({ ports: [range], toPort: 50080 as Port });
+if (!intent.ok) throw new Error(intent.error);
+const kernel = openKernel();
+const parts = partsOf(makePlan(intent.value), (name) => interfaceIndex(kernel, name));
+const question = { tables: [100], tag: 116, name: "tproxyd" };
+applyParts(kernel, parts, readLive(kernel, question), { tag: 116 });
+const hold = new Hold({
+  ...{ kernel, parts, question, owned: false, closed: false, staysHeld: true },
+  deadlineMs: undefined,
+  now: () => performance.now(),
+  say: (line) => void process.stdout.write(`${line}\n`),
+});
+process.on("SIGTERM", () => hold.signal("SIGTERM"));
+const ended = hold.run();
+process.stdout.write("held\n");
+await ended;
