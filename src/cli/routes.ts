@@ -52,8 +52,8 @@ export const routesCommand = command("routes", fields, {
   description: prose`Prints a script that brings packets for other hosts to a listener on this
     one, or with ${optionName("--undo")} the script that takes that back; or does the same itself,
     with ${optionName("--apply")}, ${optionName("--check")} and ${optionName("--remove")}.
-    With no option about what to capture it is tcp to 8.8.8.8 through lo; as soon as one of ${optionName("--dst")},
-    ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
+    With no option about what to capture it is tcp to 8.8.8.8 through lo; as soon as one of
+    ${optionName("--dst")}, ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
     ${optionName("--proto")}, ${optionName("--family")}, ${optionName("--bypass")} or
     ${optionName("--local")} is given, only those count. Options of lists take commas, and may be
     repeated.`,

@@ -50,10 +50,11 @@ export function applyParts(
   const { name } = parts.firewall.table;
   const missing = missingRouting(parts, live);
   const stale = staleRouting(parts, live, options.tag);
+  const hasClosed = live.tables.some((table) => table.name === name + closedSuffix);
   const changesFirewall =
     options.owned === true ||
     options.pending === true ||
-    live.tables.some((table) => table.name === name + closedSuffix) ||
+    hasClosed ||
     !isSameFirewall(parts.firewall, live.firewall);
   const batch = (owned: boolean) => firewallBatch(parts, live, { ...options, owned });
   const added: RoutingPart[] = [];
@@ -74,6 +75,7 @@ export function applyParts(
     changes: [
       ...missing.map((part) => `+ ${describePart(part)}`),
       ...(changesFirewall ? [`${firewall} ${firewallText(parts)}`] : []),
+      ...(hasClosed && !options.closed ? [`- table inet ${name}${closedSuffix}`] : []),
       ...(options.closed ? [`+ table inet ${name}${closedSuffix}: drops what is not marked`] : []),
       ...stale.map((part) => `- ${describePart(part)}`),
     ],

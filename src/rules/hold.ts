@@ -181,10 +181,10 @@ export class Hold {
   #repair(): boolean {
     const { kernel, parts, owned, closed, say } = this.#holding;
     const closedName = parts.firewall.table.name + closedSuffix;
-    const live = this.#read();
+    const live = readLive(kernel, this.#holding.question, owned);
     const missing = missingRouting(parts, live);
     for (const part of missing) this.#putBack(part);
-    const changed = !isSameFirewall(parts.firewall, live.firewall);
+    const changed = !owned && !isSameFirewall(parts.firewall, live.firewall);
     if (changed) {
       const pending = this.#state.phase === "pending";
       kernel.netfilter.batch(firewallBatch(parts, live, { owned, closed, pending }));

@@ -1,7 +1,7 @@
 /** Reads what is in the kernel of all that a Plan is about. */
 
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
-import { ENOENT, SyscallError } from "../../ffi/errno.ts";
+import { EAFNOSUPPORT, ENOENT, EOPNOTSUPP, SyscallError } from "../../ffi/errno.ts";
 import { NFPROTO_INET, NFPROTO_UNSPEC } from "../../ffi/netlink/constants.ts";
 import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
 import { type Chain, decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
@@ -58,8 +58,12 @@ export interface Question {
   readonly name: string;
 }
 
-/** Reads it. @throws NetlinkError EPERM without CAP_NET_ADMIN, SyscallError */
-export function readLive(kernel: Kernel, question: Question): Live {
+/**
+ * Reads it. A firewall table that belongs to this process is as it made it, and may be long: with
+ * `isOwn` it is left out.
+ * @throws NetlinkError EPERM without CAP_NET_ADMIN, SyscallError
+ */
+export function readLive(kernel: Kernel, question: Question, isOwn = false): Live {
   const { tag, name } = question;
   const families = [AF_INET, AF_INET6];
   const all = kernel.netfilter
@@ -69,14 +73,16 @@ export function readLive(kernel: Kernel, question: Question): Live {
   const chains = kernel.netfilter.dump(dumpChains(NFPROTO_UNSPEC), decodeChain);
   const own = tables.find((table) => table.name === name);
   return {
-    rules: families.flatMap((family) => kernel.route.dump(dumpRules(family), decodeRule)),
+    rules: families.flatMap((family) =>
+      unlessAbsent(() => kernel.route.dump(dumpRules(family), decodeRule)),
+    ),
     routes: families.flatMap((family) => [
       ...new Set(question.tables).values().flatMap((table) => tableRoutes(kernel, family, table)),
       ...(tag === undefined ? [] : taggedRoutes(kernel, family, tag)).filter(
         ({ table }) => !question.tables.includes(table),
       ),
     ]),
-    firewall: own === undefined ? undefined : readTable(kernel, own, chains),
+    firewall: own === undefined || isOwn ? undefined : readTable(kernel, own, chains),
     tables,
     chains,
     others: all
@@ -86,21 +92,28 @@ export function readLive(kernel: Kernel, question: Question): Live {
   };
 }
 
-/** A table that never had a route is ENOENT, and has none. */
 function tableRoutes(kernel: Kernel, family: number, table: number): Route[] {
-  try {
-    // Kernels before 4.20 list all tables.
-    const routes = kernel.route.dump(dumpRoutes(family, table), decodeRoute);
-    return routes.filter((route) => route.table === table);
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === ENOENT) return [];
-    throw error;
-  }
+  // Kernels before 4.20 list all tables.
+  const routes = unlessAbsent(() => kernel.route.dump(dumpRoutes(family, table), decodeRoute));
+  return routes.filter((route) => route.table === table);
 }
 
 function taggedRoutes(kernel: Kernel, family: number, tag: number): Route[] {
-  const routes = kernel.route.dump(dumpRoutes(family, undefined, tag), decodeRoute);
+  const message = dumpRoutes(family, undefined, tag);
+  const routes = unlessAbsent(() => kernel.route.dump(message, decodeRoute));
   return routes.filter(({ protocol }) => protocol === tag);
+}
+
+/** ENOENT: a table that never had a route. The others: a kernel without the family. */
+const absentErrnos: readonly number[] = [ENOENT, EAFNOSUPPORT, EOPNOTSUPP];
+
+function unlessAbsent<T>(read: () => T[]): T[] {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof SyscallError && absentErrnos.includes(error.errno)) return [];
+    throw error;
+  }
 }
 
 /** Only a table with a chain named as ours are is looked into: others may have very many rules. */

@@ -4,7 +4,7 @@
  * the midst of a change, or to know no table owners.
  */
 
-import { EEXIST, EINVAL, ENOENT, EPERM } from "../../ffi/errno.ts";
+import { EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM } from "../../ffi/errno.ts";
 import * as nl from "../../ffi/netlink/constants.ts";
 import { nftAttributes, nftMessage } from "../../ffi/netlink/nftables/batch.ts";
 import { type Chain, decodeChain, newChain } from "../../ffi/netlink/nftables/chain.ts";
@@ -45,6 +45,8 @@ export interface FakeOptions {
   readonly killAt?: number;
   /** NFT_TABLE_F_OWNER is refused, as before Linux 5.12. */
   readonly noOwner?: boolean;
+  /** There is no IPv6. */
+  readonly noIpv6?: boolean;
 }
 
 /** What a fake kernel throws once its process has ended. */
@@ -157,6 +159,11 @@ export class FakeKernel implements Kernel {
   private list({ type, body }: Message): Uint8Array[] {
     const all = this.tables;
     const [family = 0] = body;
+    if (family === 10 && this.options.noIpv6) {
+      throw new NetlinkError("dump", {
+        errno: type === nl.RTM_GETRULE ? EAFNOSUPPORT : EOPNOTSUPP,
+      });
+    }
     switch (type) {
       case nl.RTM_GETLINK:
         return [];

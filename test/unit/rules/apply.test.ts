@@ -235,6 +235,16 @@ describe("an owner", () => {
   });
 });
 
+test("a kernel without IPv6 is good for IPv4", () => {
+  const wanted = caseOf({ families: [4], ports: [{ from: 80, to: 80 }] });
+  const kernel = new FakeKernel();
+  kernel.options = { noIpv6: true };
+  apply(kernel, wanted);
+  expect(differences(kernel, wanted)).toEqual([]);
+  remove(kernel, wanted);
+  expect(kernel.dump()).toBe("");
+});
+
 test("a Plan is in no conflict with itself, nor with what it takes the place of", () => {
   fc.assert(
     fc.property(foreign, cases, cases, (others, earlier, wanted) => {
