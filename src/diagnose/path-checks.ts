@@ -247,7 +247,9 @@ function checkOverlap({ tables, capture, decision }: PathFacts): Finding | undef
   if (capture === undefined) return undefined;
   const { mask } = capture.mark;
   const others = tables.rules.filter((rule) => {
-    const isOurs = rule.table === capture.table || rule === decision?.rule;
+    const { table, priority } = rule;
+    const isNamed = table === capture.table || priority === capture.priority;
+    const isOurs = isNamed || rule === decision?.rule;
     return rule.mark !== undefined && !isOurs && ((rule.mask ?? fullMask) & mask) !== 0;
   });
   const [first] = others;

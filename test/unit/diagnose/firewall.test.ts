@@ -1,0 +1,248 @@
+/** The reading of nf_tables' rules: what they do to a packet, and what cannot be known. */
+
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import * as k from "../../../ffi/netlink/constants.ts";
+import { type Expression, lookup, verdict } from "../../../ffi/netlink/nftables/expressions.ts";
+import * as nft from "../../../ffi/netlink/nftables/statements.ts";
+import { Writer } from "../../../ffi/netlink/wire.ts";
+import { passFirewall, type TproxyLookup } from "../../../src/diagnose/firewall.ts";
+import type { Packet } from "../../../src/diagnose/packet.ts";
+import { type RuledChain, setKey } from "../../../src/diagnose/ruleset.ts";
+import { cidrContains, networkOf } from "../../../src/net/cidr.ts";
+import { prefix } from "../../helpers/addresses.ts";
+
+const packet: Packet = {
+  protocol: "tcp",
+  source: { family: 4, bytes: Uint8Array.of(192, 0, 2, 2) },
+  destination: { family: 4, bytes: Uint8Array.of(8, 8, 8, 8) },
+  port: 80,
+  iif: "eth0",
+  destinationType: k.RTN_UNICAST,
+};
+
+type Expressions = readonly Expression[];
+
+function chain(rules: readonly Expressions[], changes: Partial<RuledChain> = {}): RuledChain {
+  const base = { type: "filter", hook: k.NF_INET_PRE_ROUTING, priority: -150, policy: k.NF_ACCEPT };
+  const reference = { family: k.NFPROTO_INET, table: "t", name: "c", base, ...changes };
+  return {
+    ...reference,
+    rules: rules.map((expressions, i) => ({
+      family: reference.family,
+      table: reference.table,
+      chain: reference.name,
+      expressions,
+      handle: BigInt(i + 1),
+    })),
+  };
+}
+
+const found: TproxyLookup = () => true;
+const none: TproxyLookup = () => false;
+
+function pass(chains: readonly RuledChain[], changes: Partial<Packet> = {}, look = found) {
+  const ruleset = { chains, sets: new Map() };
+  return passFirewall(ruleset, { ...packet, ...changes }, k.NF_INET_PRE_ROUTING, look);
+}
+
+const v4 = nft.family(k.NFPROTO_IPV4);
+const tcp = nft.protocol(6);
+const mark = nft.setMark(1, 1);
+const to8 = nft.address("destination", { address: packet.destination.bytes, length: 32 });
+const address9 = Uint8Array.of(9, 9, 9, 9);
+const to9 = nft.address("destination", { address: address9, length: 32 });
+
+describe("matches", () => {
+  const matching: [name: string, expressions: Expressions][] = [
+    ["an address", [...v4, ...to8]],
+    ["a port", [...tcp, ...nft.ports("destination", [80, 80])]],
+    ["a range of ports", [...tcp, ...nft.ports("destination", [1, 1023])]],
+    ["all ports but others", [...tcp, ...nft.ports("destination", [81, 90], true)]],
+    ["an interface", nft.inputInterface("eth0")],
+    ["interfaces by how they begin", nft.inputInterface("et*")],
+    ["no mark", nft.markIs(0, 1)],
+    ["a prefix within a byte", nft.address("source", prefix("192.0.2.0/23"))],
+  ];
+  test.each(matching)("%s", (_, expressions) => {
+    expect(pass([chain([[...expressions, ...mark]])]).mark).toBe(1);
+  });
+
+  const missing: [name: string, expressions: Expressions][] = [
+    ["another address", [...v4, ...to9]],
+    ["another port", [...tcp, ...nft.ports("destination", [443, 443])]],
+    ["a range beside", [...tcp, ...nft.ports("destination", [81, 1023])]],
+    ["another protocol", nft.protocol(17)],
+    ["another family", nft.family(k.NFPROTO_IPV6)],
+    ["another interface", nft.inputInterface("eth1")],
+    ["this host's own", nft.localDestination()],
+    ["a socket, of which there is none", nft.transparentSocket()],
+  ];
+  test.each(missing)("%s is no match", (_, expressions) => {
+    const passage = pass([chain([[...expressions, ...mark]])]);
+    expect(passage).toMatchObject({ mark: 0, unknown: [] });
+  });
+
+  test("a reply belongs to its socket, and is no first packet", () => {
+    const divert = [...nft.transparentSocket(), ...mark];
+    const reply = { socket: { transparent: true, wildcard: false } };
+    expect(pass([chain([divert])], reply).mark).toBe(1);
+    expect(pass([chain([divert])], { socket: { transparent: true, wildcard: true } }).mark).toBe(0);
+    expect(pass([chain([[...nft.replyDirection(), ...mark]])], reply).mark).toBe(1);
+  });
+
+  test("sets, by their elements", () => {
+    const set = (first: number[], flags: number) => {
+      const range = { first: Uint8Array.from(first), last: Uint8Array.of(8, 255, 255, 255) };
+      const load = nft.addressInSet("destination", k.NFPROTO_IPV4, { name: "s" }, flags);
+      const sets = new Map([[setKey(k.NFPROTO_INET, "t", "s"), [range]]]);
+      const ruleset = { chains: [chain([[...load, ...mark]])], sets };
+      return passFirewall(ruleset, packet, k.NF_INET_PRE_ROUTING, found).mark;
+    };
+    expect(set([8, 0, 0, 0], 0)).toBe(1);
+    expect(set([8, 8, 8, 9], 0)).toBe(0);
+    expect(set([8, 8, 8, 9], k.NFT_LOOKUP_F_INV)).toBe(1);
+  });
+
+  test("a prefix matches as cidrContains says", () => {
+    const bytes = fc.uint8Array({ minLength: 4, maxLength: 4 });
+    fc.assert(
+      fc.property(bytes, fc.integer({ min: 1, max: 32 }), bytes, (network, length, other) => {
+        const { bytes: address } = networkOf({ family: 4, bytes: network }, length);
+        const destination = { family: 4, bytes: other } as const;
+        const rule = [...nft.address("destination", { address, length }), ...mark];
+        const isWithin = cidrContains({ family: 4, bytes: address, prefix: length }, destination);
+        expect(pass([chain([rule])], { destination }).mark).toBe(isWithin ? 1 : 0);
+      }),
+    );
+  });
+});
+
+describe("effects", () => {
+  test("a mark leaves the other bits, and names its rule", () => {
+    const passage = pass([chain([nft.setMark(0x10, 0xf0), mark])]);
+    expect(passage.mark).toBe(0x11);
+    expect(passage.marking.map(({ rule }) => rule)).toEqual([
+      "inet t c handle 1",
+      "inet t c handle 2",
+    ]);
+  });
+
+  test("chains run by priority; accept ends one, drop all", () => {
+    const early = chain([[verdict(k.NF_ACCEPT)], mark], { name: "early", base: base(-300) });
+    const late = chain([nft.setMark(2, 2)], { name: "late", base: base(0) });
+    expect(pass([late, early])).toMatchObject({ mark: 2, verdict: "accept" });
+    const dropping = chain([[...tcp, verdict(k.NF_DROP)]], { name: "drop", base: base(-200) });
+    expect(pass([late, dropping])).toMatchObject({
+      verdict: "drop",
+      mark: 0,
+      dropped: { rule: "inet t drop handle 1" },
+    });
+  });
+
+  test("a policy of drop is named", () => {
+    const closed = chain([], { base: { ...base(0), policy: k.NF_DROP } });
+    expect(pass([closed]).dropped?.rule).toBe("inet t c, whose policy is drop");
+  });
+
+  test("jump comes back, goto does not", () => {
+    const { base: _, ...other } = chain([mark], { name: "other" });
+    const jumping = chain([[verdict(k.NFT_JUMP, "other")], nft.setMark(2, 2)]);
+    expect(pass([jumping, other]).mark).toBe(3);
+    const going = chain([[verdict(k.NFT_GOTO, "other")], nft.setMark(2, 2)]);
+    expect(pass([going, other]).mark).toBe(1);
+  });
+
+  test("tproxy finds a listener, or breaks the rule off", () => {
+    const rules = [[...tcp, ...mark, ...nft.tproxyTo(50080), ...nft.setMark(2, 2)]];
+    expect(pass([chain(rules)])).toMatchObject({ mark: 3, tproxy: { port: 50080 } });
+    expect(pass([chain(rules)], {}, none)).toMatchObject({
+      mark: 1,
+      tproxy: undefined,
+      missed: { port: 50080, address: undefined },
+    });
+    const local = Uint8Array.of(127, 0, 0, 1);
+    const named = [[...v4, ...tcp, ...nft.tproxyTo(50080, local)]];
+    expect(pass([chain(named)]).tproxy?.address).toEqual(local);
+  });
+});
+
+describe("what cannot be known", () => {
+  const connection = { kind: "ct", key: 0, dreg: k.NFT_REG_1 } as const;
+
+  test("is told if it would matter", () => {
+    const rule: Expressions = [connection, ...nft.markIs(0, 1).slice(1), ...mark];
+    expect(pass([chain([rule])])).toMatchObject({
+      mark: 0,
+      unknown: [{ rule: "inet t c handle 1" }],
+    });
+    const unread = [...to8.slice(0, 1), lookup({ name: "map" }), ...mark];
+    expect(pass([chain([unread])]).unknown).toHaveLength(1);
+  });
+
+  test("is no matter if another condition is not met, or nothing is done", () => {
+    const elsewhere: Expressions = [connection, ...nft.markIs(0, 1).slice(1), ...to9, ...mark];
+    expect(pass([chain([elsewhere])]).unknown).toEqual([]);
+    expect(pass([chain([[connection]])]).unknown).toEqual([]);
+  });
+});
+
+describe("iptables' extensions", () => {
+  const compat = (name: "match" | "target", extension: string, info: Uint8Array): Expression => {
+    const to = new Writer();
+    to.cstring(1, extension);
+    to.be32(2, 1);
+    to.bytes(3, info);
+    return { kind: "other", name, data: to.finish() };
+  };
+  const words = (...values: number[]) => new Uint8Array(Uint32Array.from(values).buffer);
+
+  test("MARK and TPROXY, which drops when nobody listens", () => {
+    expect(pass([chain([[compat("target", "MARK", words(1, 1))]])]).mark).toBe(1);
+    const info = new Uint8Array(32);
+    info.set(words(1, 1));
+    info.set([0xc3, 0xa0], 24);
+    const tproxy = [compat("target", "TPROXY", info)];
+    expect(pass([chain([tproxy])])).toMatchObject({ mark: 1, tproxy: { port: 50080 } });
+    expect(pass([chain([tproxy])], {}, none)).toMatchObject({
+      verdict: "drop",
+      missed: { port: 50080 },
+    });
+  });
+
+  test("addrtype, mark, socket and multiport", () => {
+    const addrtype = (type: number, inverted: number) => {
+      const info = new Uint8Array(8);
+      new DataView(info.buffer).setUint16(2, 1 << type, true);
+      info[4] = inverted;
+      return compat("match", "addrtype", info);
+    };
+    const marks = (expression: Expression) => pass([chain([[expression, ...mark]])]).mark;
+    expect(marks(addrtype(k.RTN_LOCAL, 0))).toBe(0);
+    expect(marks(addrtype(k.RTN_LOCAL, 2))).toBe(1);
+    expect(marks(compat("match", "mark", words(5, 5, 0)))).toBe(0);
+    expect(marks(compat("match", "mark", words(5, 5, 1)))).toBe(1);
+    expect(marks(compat("match", "socket", Uint8Array.of(1)))).toBe(0);
+    const multiport = new Uint8Array(48);
+    multiport.set([1, 2, 70, 0, 90, 0]);
+    expect(marks(compat("match", "multiport", multiport))).toBe(0);
+    multiport[32] = 1;
+    expect(marks(compat("match", "multiport", multiport))).toBe(1);
+  });
+
+  test("what is not known is told, and garbage throws nothing", () => {
+    const unknown = [compat("match", "geoip", new Uint8Array()), ...mark];
+    expect(pass([chain([unknown])]).unknown).toHaveLength(1);
+    const names = fc.constantFrom("match", "target");
+    const extensions = fc.constantFrom("MARK", "TPROXY", "tcp", "multiport", "addrtype", "socket");
+    fc.assert(
+      fc.property(names, extensions, fc.uint8Array({ maxLength: 60 }), (kind, name, info) => {
+        pass([chain([[compat(kind as "match", name, info), ...mark]])]);
+      }),
+    );
+  });
+});
+
+function base(priority: number) {
+  return { type: "filter", hook: k.NF_INET_PRE_ROUTING, priority, policy: k.NF_ACCEPT };
+}
