@@ -106,7 +106,8 @@ describe("explainBind", () => {
   test("it shows every value of the condition", () => {
     const { steps } = explainBind(plain);
     expect(steps.at(-1)?.text).toStartWith(
-      "inet_addr_type_table(8.8.8.8) = RTN_UNICAST; ip_nonlocal_bind = 0, freebind = 0, transparent = 0",
+      "inet_addr_type_table(8.8.8.8) = RTN_UNICAST; ip_nonlocal_bind = 0, freebind = 0, " +
+        "transparent = 0",
     );
   });
 });

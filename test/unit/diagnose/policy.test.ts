@@ -53,7 +53,7 @@ describe("decide", () => {
     expect(decide({ rules, routes }, packet, mark)?.route?.table).toBe(table);
   });
 
-  test("a table without a route, one that throws and one that is suppressed are passed over", () => {
+  test("tables without a route, that throw or are suppressed are passed over", () => {
     const throwing = route(4, undefined, { type: k.RTN_THROW });
     const rules = [rule(1, 3), rule(2, 4), rule(3, 1, { suppressPrefixLength: 0 }), rule(4, 2)];
     expect(decide({ rules, routes: [...routes, throwing] }, packet, 0)?.rule.priority).toBe(4);

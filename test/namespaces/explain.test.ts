@@ -1,0 +1,126 @@
+/** `explain` says what the kernel then does: bound, connected, or refused for the reason given. */
+
+import { describe, expect } from "bun:test";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { type Case, testFault, topology } from "./doctor/set-up.ts";
+
+const testTraffic = testWith(["ip", "nft", "nsenter", "socat", "curl"], {
+  "network namespaces": canUnshare,
+});
+
+/** Asks `explain bind` and binds; both lines of every attempt. */
+const attempts = `
+attempt() {
+  tproxy explain bind "$@" | tail -n 1
+  tproxy bind "$@" --timeout 1ms > said 2>&1 && echo bound || grep -o 'E[A-Z]\\{4,\\}\\|needs CAP' said | head -n 1
+}`;
+
+describe("explain bind and the kernel agree", () => {
+  const binds: [args: string, setting: string, explained: RegExp, kernel: string][] = [
+    ["8.8.8.8:80", "", /It will work: .*IP_TRANSPARENT/, "bound"],
+    ["8.8.8.8:80 --no-transparent", "", /EADDRNOTAVAIL/, "EADDRNOTAVAIL"],
+    ["8.8.8.8:80 --no-transparent --freebind", "", /It will work: .*IP_FREEBIND/, "bound"],
+    [
+      "8.8.8.8:80 --no-transparent",
+      "sysctl -qw net.ipv4.ip_nonlocal_bind=1",
+      /It will work: .*ip_nonlocal_bind is 1/,
+      "bound",
+    ],
+    ["10.9.0.1:80 --no-transparent", "", /It will work: .*this host's/, "bound"],
+    ["10.9.0.255:80 --no-transparent --udp", "", /It will work: .*RTN_BROADCAST/, "bound"],
+    ["127.9.9.9:80 --no-transparent", "", /It will work: .*this host's/, "bound"],
+    ["udp://10.9.0.1:53", "foreign UDP-RECV:53 0035 udp", /EADDRINUSE/, "EADDRINUSE"],
+    ["[2001:db8::1]:80", "", /It will work: .*IP_TRANSPARENT/, "bound"],
+    ["[2001:db8::1]:80 --no-transparent", "", /EADDRNOTAVAIL/, "EADDRNOTAVAIL"],
+    ["[fd00:9::1]:80 --no-transparent", "", /It will work: .*this host's/, "bound"],
+    ["[fe80::1]:80 --no-transparent", "", /EINVAL/, "EINVAL"],
+  ];
+  for (const [args, setting, explained, kernel] of binds) {
+    testTraffic(`bind ${args}${setting === "" ? "" : ` after ${setting}`}`, async () => {
+      const { stdout } = await inNamespace(`${topology}\n${attempts}\n${setting}\nattempt ${args}`);
+      const [first, second] = stdout.trim().split("\n");
+      expect(first).toMatch(explained);
+      expect(second).toBe(kernel);
+    });
+  }
+});
+
+const accepts: readonly Case[] = [
+  {
+    name: "accept: nothing is captured",
+    broken: "serve :80",
+    ask: "explain accept 8.8.8.8:80 --in p0 --from 10.9.0.2",
+    cause: /FAILURE +ip rule +8\.8\.8\.8 is not this host's/,
+    repair: "capture --dport 80 --in p0 --family 4",
+  },
+  {
+    name: "accept: no listener, IPv6",
+    broken: "capture --dport 80 --in p0 --family 6",
+    ask: "explain accept [2001:db8::9]:80 --in p0 --from fd00:9::2",
+    cause: /FAILURE +listener +Nothing listens on tcp port 80/,
+    repair: "serve '[::]:80'",
+  },
+  {
+    name: "accept: an iptables script, and no route for the answer",
+    broken: `tproxy routes --print --dport 80 --in p0 --family 4 > rules.sh; sh -e rules.sh; serve :80`,
+    ask: "explain accept 8.8.8.8:80 --in p0 --from 10.7.0.2",
+    cause: /FAILURE +answer +.*finds no route to 10\.7\.0\.2: ENETUNREACH/,
+    repair: "ip route add 10.7.0.0/24 via 10.9.0.2",
+    needs: { iptables: Bun.which("iptables") !== null },
+  },
+  {
+    name: "connect: no route",
+    broken: "",
+    ask: "explain connect 8.8.8.8:80",
+    cause: /FAILURE +route +There is no route to 8\.8\.8\.8: connect fails with ENETUNREACH/,
+    repair: "ip route add default via 10.8.0.2",
+  },
+];
+
+describe("explain names the step", () => {
+  accepts.forEach(testFault);
+});
+
+const unprivileged = "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all";
+
+describe("without privileges", () => {
+  testWith(["ip", "nft", "setpriv"], { "network namespaces": canUnshare })(
+    "doctor and explain say what they can, and what they could not check",
+    async () => {
+      const { stdout, stderr } = await inNamespace(`${topology}
+        capture --dport 80 --in p0 --family 4
+        serve :80
+        cd /
+        unprivileged() {
+          ${unprivileged} sh -c '${topology.match(/tproxy\(\) \{ (.*) "\$@"; \}/)?.[1]?.replaceAll("'", "")} "$@"' sh "$@"
+        }
+        status unprivileged doctor --dport 80 --in p0 --family 4 --probe 8.8.8.8:80
+        status unprivileged explain bind 8.8.8.8:8080
+      `);
+      expect(stderr).toBe("");
+      expect(stdout).toMatch(/FAILURE +capabilities/);
+      expect(stdout).toMatch(/unknown +kernel +.*EPERM/);
+      expect(stdout).toMatch(/unknown +firewall +.*CAP_NET_ADMIN/);
+      expect(stdout).toMatch(/ok +ip rule +Ip rule 100/);
+      expect(stdout).toMatch(/unknown +probe +.*CAP_NET_ADMIN/);
+      expect(stdout).toMatch(/It will not work: bind tcp:..8\.8\.8\.8:8080 fails with EPERM/);
+    },
+  );
+});
+
+describe("--json", () => {
+  testTraffic("is one object with the findings and the conclusion", async () => {
+    const { stdout } = await inNamespace(`${topology}
+      tproxy doctor --dport 80 --in p0 --family 4 --json || :
+      echo ---
+      tproxy explain bind 8.8.8.8:80 --json
+    `);
+    const [doctor, bind] = stdout.split("---\n").map((text) => JSON.parse(text));
+    expect(doctor).toMatchObject({ ok: false, sections: [{ title: "System" }, {}] });
+    expect(doctor.sections[1].findings).toContainEqual(
+      expect.objectContaining({ check: "firewall", severity: "failure" }),
+    );
+    expect(bind).toMatchObject({ what: "bind", works: true });
+  });
+});
