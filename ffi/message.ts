@@ -10,7 +10,7 @@ import { allocate, type NativeBuffer } from "./memory.ts";
 import { decodeSockaddr, encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import type { Address } from "./types.ts";
 
-/** Room for the control messages of one datagram: whatever the kernel tells, or a source of ours. */
+/** Room for the control messages of one datagram: what the kernel tells, or a source of ours. */
 const CONTROL_BYTES = Math.max(256, packetInfoBytesMax);
 const NAME_BYTES = sockaddr_storage.size;
 

@@ -5,6 +5,7 @@ import type { Fd } from "../ffi/types.ts";
 import { type Service, WorkerContext } from "./engine/context.ts";
 import type { RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
 import { Quota } from "./engine/quota.ts";
+import { ForwardService } from "./tcp/forwarder.ts";
 import { PipeService } from "./tcp/pipe.ts";
 import { TcpService } from "./tcp/service.ts";
 import { UdpService } from "./udp/responder.ts";
@@ -49,6 +50,8 @@ function start(context: WorkerContext, task: Task): Service {
       return new RespondService(context, task);
     case "pipe":
       return new PipeService(context, task);
+    case "forward":
+      return new ForwardService(context, task);
     case "datagrams":
       return new DatagramService(context, task);
   }

@@ -144,7 +144,9 @@ async function hold(options: BindOptions, socket: OpenSocket, edges: Edges): Pro
   };
   const print = async (events: readonly Parameters<typeof transcript.render>[0][]) =>
     edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
-  const { stoppedBy } = await serve(edges, [task], print, options.timeout ?? 0);
+  const { stoppedBy } = await serve(edges, [task], print, {
+    timeoutMs: options.timeout ?? 0,
+  });
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 

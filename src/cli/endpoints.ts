@@ -20,7 +20,10 @@ export function bindAddress(endpoint: Endpoint): SocketAddress {
  * The socket address of a target of the same family as `local`. A name is looked up.
  * @throws UsageError for an address of the other family, CommandError for a name without one.
  */
-export async function resolveTarget(target: Target, local: Endpoint): Promise<SocketAddress> {
+export async function resolveTarget(
+  target: Target,
+  local: Pick<Endpoint, "address">,
+): Promise<SocketAddress> {
   const family = local.address?.family;
   if (typeof target.host === "string") {
     const address = await resolveName(target.host, family);

@@ -7,14 +7,13 @@ import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
-import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
-import * as sys from "../../ffi/sys.ts";
 import * as limits from "../engine/limits.ts";
 import type { Answer, RespondTask } from "../engine/protocol.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Scheme } from "../net/target.ts";
+import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
@@ -214,12 +213,4 @@ function readReply(path: string): Uint8Array {
     const reason = error instanceof Error ? error.message : String(error);
     throw new UsageError(`--reply-file ${quote(path)} cannot be read: ${reason}`);
   }
-}
-
-/** Raises the soft limit on descriptors to the hard one; how many connections that allows. */
-function raiseDescriptorLimit(): number {
-  const limit = sys.getrlimit(RLIMIT_NOFILE);
-  if (typeof limit === "number") return limits.connectionsMax;
-  if (limit.soft < limit.hard) sys.setrlimit(RLIMIT_NOFILE, limit.hard, limit.hard);
-  return Math.max(1, Math.min(limits.connectionsMax, limit.hard - limits.reservedDescriptors));
 }

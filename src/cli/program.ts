@@ -2,7 +2,7 @@
 
 import { or } from "@optique/core/constructs";
 import { runParser } from "@optique/core/facade";
-import { formatMessage, type Message, message } from "@optique/core/message";
+import { formatMessage, type Message, message, text } from "@optique/core/message";
 import { versionText } from "../version.ts";
 import { bindCommand, runBind } from "./bind.ts";
 import { demoCommand, runDemo } from "./demo.ts";
@@ -11,23 +11,25 @@ import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { explainCommand, runExplain } from "./explain.ts";
 import { CommandError, UsageError } from "./failure.ts";
+import { forwardCommand, runForward } from "./forward.ts";
 import { listenCommand, runListen } from "./listen.ts";
 import { escapeControls } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
 import { isLiveAction } from "./rule-options.ts";
 import { runRules } from "./rules.ts";
 
-const commandNames = ["bind", "listen", "routes", "doctor", "explain", "demo"];
+const commandNames = ["bind", "listen", "forward", "routes", "doctor", "explain", "demo"];
 const parser = or(
   bindCommand,
   listenCommand,
+  forwardCommand,
   routesCommand,
   doctorCommand,
   explainCommand,
   demoCommand,
   {
     errors: {
-      noMatch: message`A command is missing: give bind, listen, routes, doctor, explain or demo`,
+      noMatch: message`A command is missing: give one of ${text(commandNames.join(", "))}`,
     },
   },
 );
@@ -90,6 +92,8 @@ function carryOut(
       return runBind(options, edges);
     case "listen":
       return runListen(options, edges);
+    case "forward":
+      return runForward(options, edges);
     case "demo":
       return runDemo(options, edges);
     case "doctor":

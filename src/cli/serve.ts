@@ -14,16 +14,24 @@ export interface Served {
   readonly stoppedBy: StopReason | "timeout" | undefined;
 }
 
+/** How long a run may take, and its end. */
+export interface ServeLimits {
+  /** Tells the Workers to end after so long; 0 or absent: never. */
+  readonly timeoutMs?: number;
+  /** How long they may take for that, beyond a short time. */
+  readonly drainTimeoutMs?: number;
+}
+
 /**
  * Starts one Worker for each task and waits for all of them. SIGINT, SIGTERM, a reader of standard
- * output that has gone, and `timeoutMs` (0: none) tell them to end; if they do not within a
- * short time the process ends without them.
+ * output that has gone, and a time-out tell them to end; if they do not in time the process ends
+ * without them.
  */
 export async function serve(
   edges: Edges,
   tasks: readonly Task[],
   print: EventPrinter,
-  timeoutMs = 0,
+  { timeoutMs = 0, drainTimeoutMs = 0 }: ServeLimits = {},
 ): Promise<Served> {
   const crew = new Crew(print);
   let stoppedBy: Served["stoppedBy"];
@@ -31,7 +39,7 @@ export async function serve(
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
     stoppedBy ??= reason;
     crew.stop();
-    grace ??= setTimeout(() => edges.exit(1), crew.graceMs);
+    grace ??= setTimeout(() => edges.exit(1), crew.graceMs + drainTimeoutMs);
   };
   for (const task of tasks) crew.start(edges.workerEntry, task);
   edges.onStop(stop);

@@ -46,6 +46,8 @@ export class TextTranscript implements Transcript {
           `[ ] Datagram from udp://${event.client} to udp://${event.local}\n` +
           printable(event.bytes)
         );
+      case "forwarded":
+        return forwarded(event);
       case "received":
         return printable(event.bytes);
       case "connected":
@@ -59,6 +61,18 @@ export class TextTranscript implements Transcript {
 }
 
 const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed" } as const;
+
+/** The access log's line of one connection that was carried on. */
+function forwarded(event: WorkerEvent & { kind: "forwarded" }): string {
+  const { client, local, upstream, source, sent, received, ms, error } = event;
+  const via = upstream === undefined || upstream === local ? "" : ` by tcp://${upstream}`;
+  const as = source === "" || source === "client" ? "" : ` as ${source}`;
+  const end = error === "" ? "" : `: ${error}`;
+  return (
+    `[${error === "" ? " " : "-"}] tcp://${client} to tcp://${local}${via}${as}, ` +
+    `${sent} bytes out, ${received} in, ${ms} ms${end}\n`
+  );
+}
 
 /** JSON for programs: `event`, `time`, then what belongs to the event. */
 export class JsonTranscript implements Transcript {

@@ -9,7 +9,6 @@ import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
 import type { SourceChoice } from "../engine/protocol.ts";
 import { formatBytes, parseAddress } from "../net/address.ts";
-import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
 import type { EndpointOptions } from "../net/endpoint.ts";
 import { parseInterfaceName } from "../net/interface.ts";
@@ -104,16 +103,6 @@ export function sourceValue(): Value<SourceChoice> {
       if (value.kind === "address") return formatBytes(value.address);
       return value.kind === "client" && value.keepPort ? "client:port" : value.kind;
     },
-  });
-}
-
-/** A network, `192.0.2.0/24`, or one address. */
-export function cidrValue(): Value<Cidr> {
-  return makeValue({
-    metavar: "CIDR",
-    placeholder: { family: 4, bytes: new Uint8Array(4), prefix: 0 },
-    parse: parseCidr,
-    format: formatCidr,
   });
 }
 

@@ -58,3 +58,27 @@ export const datagramPayloadMax = 65_507;
 
 /** Connections that `bind` without `--to` shows at once. */
 export const heldConnectionsMax = 10_000;
+
+/** The size asked for the pipes that a relay splices through. */
+export const pipeBytes = 256 * 1024;
+
+/** Pipes that one Worker may have, two descriptors each; beyond them bytes are copied. */
+export const pipesMax = 1024;
+
+/** A forwarded connection that carries nothing for this long is closed. */
+export const forwardIdleTimeoutMs = 600_000;
+
+/** So is one whose one side has ended, if the other side is silent for this long. */
+export const halfClosedTimeoutMs = 60_000;
+
+/** How long the header of the PROXY protocol may take. */
+export const headerTimeoutMs = 5_000;
+
+/** The most of a PROXY protocol header that is looked at. */
+export const headerBytesMax = 4_096;
+
+/** How long open connections may go on after SIGTERM. */
+export const drainTimeoutMs = 30_000;
+
+/** A failed connect to one upstream is tried at this many others. */
+export const connectAttemptsMax = 3;

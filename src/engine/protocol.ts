@@ -4,6 +4,9 @@
  * the whole process.
  */
 
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Mark } from "../../ffi/types.ts";
+import type { Cidr } from "../net/cidr.ts";
 import type { Counters } from "./shared.ts";
 
 /** A socket that a Worker serves, made, bound and (for TCP) listening. */
@@ -57,7 +60,43 @@ export interface DatagramTask {
   readonly timeoutMs: number;
 }
 
-export type Task = RespondTask | PipeTask | DatagramTask;
+/** Carries accepted connections to upstreams: `forward`. */
+export interface ForwardTask {
+  readonly kind: "forward";
+  readonly sockets: readonly ServedSocket[];
+  readonly upstreams: Upstreams;
+  readonly source: SourceChoice;
+  /** Connect from an own address where the client's cannot be used, instead of refusing. */
+  readonly sourceFallback: boolean;
+  /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
+  readonly acceptProxy: readonly Cidr[] | undefined;
+  readonly sendProxy: "v1" | "v2" | undefined;
+  /** SO_MARK of the connections to upstreams. */
+  readonly mark: Mark | undefined;
+  /** The addresses of this host, 4 or 16 bytes each. */
+  readonly ownAddresses: readonly Uint8Array[];
+  readonly connectionsMax: number;
+  readonly pipesMax: number;
+  readonly headerTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly halfClosedTimeoutMs: number;
+  readonly drainTimeoutMs: number;
+  readonly report: boolean;
+}
+
+/** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
+export type Upstreams =
+  | { readonly kind: "original" }
+  | { readonly kind: "fixed"; readonly addresses: readonly SocketAddress[] };
+
+/** The source address towards the upstream. */
+export type SourceChoice =
+  | { readonly kind: "client"; readonly keepPort: boolean }
+  | { readonly kind: "self" }
+  | { readonly kind: "address"; readonly address: Uint8Array };
+
+export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 
 /** What a Worker is started with. */
 export interface WorkerInput {
@@ -81,6 +120,18 @@ export type WorkerEvent =
       reason: CloseReason;
     }
   | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
+  | {
+      kind: "forwarded";
+      id: number;
+      client: string;
+      local: string;
+      upstream: string | undefined;
+      source: string;
+      sent: number;
+      received: number;
+      ms: number;
+      error: string;
+    }
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }

@@ -4,7 +4,7 @@ import { version } from "../../package.json" with { type: "json" };
 import { run, type StartOptions, tproxy } from "../helpers/tproxy.ts";
 
 const isRoot = process.getuid?.() === 0;
-const commands = ["bind", "listen", "routes", "demo"];
+const commands = ["bind", "listen", "forward", "routes", "doctor", "explain", "demo"];
 
 describe("help and version", () => {
   test("--help names every command and ends with status 0", async () => {
@@ -97,7 +97,7 @@ describe("completion", () => {
 
 describe("nonsense", () => {
   const table: [args: string[], names: RegExp][] = [
-    [[], /A command is missing: give bind, listen, routes/],
+    [[], /A command is missing: give one of bind, listen, forward/],
     [["lisen"], /"lisen".*[Dd]id you mean "listen"/],
     [["listen"], /An address is missing: give \[ADDR\]:PORT/],
     [["listen", ":80", "--wat"], /"--wat"; "tproxy listen --help" says what is accepted/],

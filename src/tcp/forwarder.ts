@@ -1,0 +1,134 @@
+/**
+ * The service of `forward`: accepts, learns who the client is, connects to an upstream from the
+ * client's address, and relays. One object for each connection; its state is left in one place.
+ */
+
+import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { sockaddr_storage } from "../../ffi/layout.ts";
+import { allocate } from "../../ffi/memory.ts";
+import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import type { Service, WorkerContext } from "../engine/context.ts";
+import { headerBytesMax } from "../engine/limits.ts";
+import type { ForwardTask } from "../engine/protocol.ts";
+import { Counter } from "../engine/shared.ts";
+import { Timer } from "../engine/timers.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
+import { Listener, type ListenerOwner } from "./listener.ts";
+import { SystemKernel } from "./relay-kernel.ts";
+import { addressKey, type Rules } from "./route-choice.ts";
+
+export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
+  readonly context: WorkerContext;
+  readonly task: ForwardTask;
+  readonly rules: Rules;
+  readonly kernel: SystemKernel;
+  readonly peerName = allocate(sockaddr_storage.size);
+  readonly headerBuffer = allocate(headerBytesMax);
+  private readonly localName = allocate(sockaddr_storage.size);
+  private readonly connections = new Set<Forwarding>();
+  private readonly warned = new Set<string>();
+  private listeners: Listener[];
+  private accepts = 0;
+  private draining = false;
+  private readonly drainTimer = new Timer(() => this.abortAll());
+
+  constructor(context: WorkerContext, task: ForwardTask) {
+    this.context = context;
+    this.task = task;
+    this.kernel = new SystemKernel(task.pipesMax);
+    this.rules = {
+      upstreams: task.upstreams,
+      source: task.source,
+      fallback: task.sourceFallback,
+      own: new Set(task.ownAddresses.map(addressKey)),
+      listenPorts: new Set(task.sockets.map(({ port }) => port)),
+    };
+    this.listeners = task.sockets.map(({ fd }) => new Listener(this, fd as Fd));
+  }
+
+  get loop() {
+    return this.context.loop;
+  }
+
+  accepted(fd: Fd): boolean {
+    const client = decodeSockaddr(this.peerName.view, 0);
+    sys.getsockname(fd, this.localName.address, this.localName.size);
+    const original = decodeSockaddr(this.localName.view, 0);
+    if (client === undefined || original === undefined) sys.close(fd);
+    else this.begin(fd, client, original);
+    return this.connections.size < this.task.connectionsMax;
+  }
+
+  private begin(fd: Fd, client: SocketAddress, original: SocketAddress): void {
+    const { shared } = this.context;
+    shared.count(Counter.accepted, 1);
+    shared.count(Counter.active, 1);
+    const connection = new Forwarding(this, fd, ++this.accepts, client, original);
+    this.connections.add(connection);
+    connection.start();
+  }
+
+  acceptFailed(errno: number, resting: boolean): void {
+    const consequence = resting
+      ? "accepting rests until descriptors or memory are free"
+      : "skipped";
+    this.warn(`accept4: ${errnoText(errno)} (${errnoName(errno)}): ${consequence}`);
+  }
+
+  /** Says it once for each text. */
+  warn(text: string): void {
+    if (this.warned.has(text) || this.warned.size > 1000) return;
+    this.warned.add(text);
+    this.context.report({ kind: "warning", text });
+  }
+
+  closed(connection: Forwarding): void {
+    this.connections.delete(connection);
+    const { shared } = this.context;
+    shared.count(Counter.active, -1);
+    shared.count(Counter.sent, connection.sent);
+    shared.count(Counter.received, connection.received);
+    if (connection.error !== "") shared.count(Counter.failed, 1);
+    if (this.task.report) this.context.report(this.describe(connection));
+    if (this.draining && this.connections.size === 0) this.finish();
+    for (const listener of this.listeners) listener.resume();
+  }
+
+  private describe(connection: Forwarding) {
+    const { id, client, original, upstream, source, sent, received, error } = connection;
+    return {
+      kind: "forwarded",
+      id,
+      client: formatSocketAddress(client),
+      local: formatSocketAddress(original),
+      upstream: upstream === undefined ? undefined : formatSocketAddress(upstream),
+      source,
+      sent,
+      received,
+      ms: Math.round(this.loop.now - connection.startedAt),
+      error,
+    } as const;
+  }
+
+  /** Accepts no more, and gives what is open some time to come to its end. */
+  stop(): void {
+    for (const listener of this.listeners) listener.close();
+    this.listeners = [];
+    this.draining = true;
+    if (this.connections.size === 0) return this.finish();
+    this.loop.timers.arm(this.drainTimer, this.loop.now + this.task.drainTimeoutMs);
+  }
+
+  private abortAll(): void {
+    for (const connection of [...this.connections]) connection.abort("stopped");
+  }
+
+  private finish(): void {
+    this.loop.timers.disarm(this.drainTimer);
+    this.kernel.close();
+    this.context.finish();
+  }
+}

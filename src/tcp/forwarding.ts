@@ -1,0 +1,324 @@
+/**
+ * One connection of `forward`: header (where the PROXY protocol is accepted), connecting, relaying,
+ * closed. Every way out goes through `close`, which closes both sockets once and reports.
+ */
+
+import {
+  EPOLLERR,
+  EPOLLET,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLRDHUP,
+  MSG_NOSIGNAL,
+  MSG_PEEK,
+  MSG_TRUNC,
+  SO_ERROR,
+  SOL_SOCKET,
+} from "../../ffi/constants.ts";
+import { EAGAIN, EINTR, errnoName, errnoText, SyscallError } from "../../ffi/errno.ts";
+import type { NativeBuffer } from "../../ffi/memory.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import { connectAttemptsMax } from "../engine/limits.ts";
+import type { EventLoop } from "../engine/loop.ts";
+import type { ForwardTask } from "../engine/protocol.ts";
+import { bindSocket, startConnect } from "../engine/sockets.ts";
+import { Timer } from "../engine/timers.ts";
+import { cidrContains } from "../net/cidr.ts";
+import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
+import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
+import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
+import { Relay } from "./relay.ts";
+import type { SystemKernel } from "./relay-kernel.ts";
+import { type Choice, choose, type Rules } from "./route-choice.ts";
+
+/** What a connection needs of the service that it belongs to. */
+export interface ForwardingOwner {
+  readonly loop: EventLoop;
+  readonly kernel: SystemKernel;
+  readonly task: ForwardTask;
+  readonly rules: Rules;
+  /** Shared by all connections, for headers. */
+  readonly headerBuffer: NativeBuffer;
+  warn(text: string): void;
+  closed(connection: Forwarding): void;
+}
+
+const EDGES = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
+
+export class Forwarding {
+  readonly id: number;
+  readonly startedAt: number;
+  /** Who the client is: the peer, or whom the PROXY protocol names. */
+  client: SocketAddress;
+  /** Where the client wanted to go. */
+  original: SocketAddress;
+  upstream: SocketAddress | undefined;
+  /** `client`, `self` or `address`: whose address the upstream sees. */
+  source = "";
+  /** Why it ended; empty if both sides ended it. */
+  error = "";
+  private readonly owner: ForwardingOwner;
+  private readonly clientFd: Fd;
+  private upstreamFd: Fd | undefined;
+  private relay: Relay | undefined;
+  private state: "header" | "connecting" | "relaying" | "closed";
+  private readonly timer = new Timer(() => this.onTimer());
+  private lastActive: number;
+  private attempts = 0;
+  /** Edges of the client that came before there was a relay to tell. */
+  private clientEdges = 0;
+  private halfClosed = false;
+  /** The relay has more to do in the next turn of the loop. */
+  private deferred = false;
+
+  constructor(
+    owner: ForwardingOwner,
+    fd: Fd,
+    id: number,
+    client: SocketAddress,
+    original: SocketAddress,
+  ) {
+    this.owner = owner;
+    this.clientFd = fd;
+    this.id = id;
+    this.client = client;
+    this.original = original;
+    this.startedAt = owner.loop.now;
+    this.lastActive = this.startedAt;
+    this.state = owner.task.acceptProxy === undefined ? "connecting" : "header";
+  }
+
+  get sent(): number {
+    return this.relay?.sent ?? 0;
+  }
+  get received(): number {
+    return this.relay?.received ?? 0;
+  }
+
+  /** Registers the client and begins. */
+  start(): void {
+    const { loop, task } = this.owner;
+    if (loop.add(this.clientFd, EDGES, { onReady: (mask) => this.onClient(mask) }) < 0) {
+      return this.close("epoll", true);
+    }
+    if (this.state === "connecting") return this.connect();
+    const allowed = task.acceptProxy ?? [];
+    const { address } = this.client;
+    const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
+    if (allowed.length > 0 && !allowed.some((cidr) => cidrContains(cidr, sender))) {
+      return this.close("PROXY protocol: not from an allowed sender", true);
+    }
+    loop.timers.arm(this.timer, loop.now + task.headerTimeoutMs);
+  }
+
+  /** Ends it from outside. */
+  abort(reason: string): void {
+    this.close(reason, true);
+  }
+
+  private onClient(mask: number): void {
+    if (this.state === "relaying") return this.onEdges("client", mask);
+    this.clientEdges |= mask;
+    if (mask & EPOLLERR) return this.close("reset by client", true);
+    if (this.state === "header") this.readHeader();
+  }
+
+  private onUpstream(mask: number): void {
+    if (this.state === "relaying") return this.onEdges("upstream", mask);
+    if (this.state !== "connecting") return;
+    const error = sys.getsockopt(this.upstreamFd as Fd, SOL_SOCKET, SO_ERROR);
+    if (error !== 0) return this.onConnectFailed(Math.abs(error));
+    if (mask & EPOLLOUT) this.onConnected(mask);
+  }
+
+  private onEdges(side: "client" | "upstream", mask: number): void {
+    const isReadable = (mask & (EPOLLIN | EPOLLRDHUP)) !== 0;
+    const isBroken = (mask & (EPOLLERR | EPOLLHUP)) !== 0;
+    this.relay?.ready(side, isReadable, (mask & EPOLLOUT) !== 0, isBroken);
+    this.run();
+  }
+
+  /** Looks at the header until it is whole, then takes it and nothing behind it. */
+  private readHeader(): void {
+    const { headerBuffer } = this.owner;
+    const count = sys.recv(this.clientFd, headerBuffer.address, headerBuffer.size, MSG_PEEK);
+    if (count === -EAGAIN || count === -EINTR) return;
+    if (count <= 0) return this.close("PROXY protocol: no header", true);
+    const result = decodeProxyHeader(headerBuffer.bytes.subarray(0, count));
+    if (result.kind === "error") return this.close(`PROXY protocol: ${result.error}`, true);
+    if (result.kind === "more") {
+      if (this.clientEdges & EPOLLRDHUP) this.close("PROXY protocol: no whole header", true);
+      return;
+    }
+    sys.recv(this.clientFd, headerBuffer.address, result.length, MSG_TRUNC);
+    const { source, destination } = result.header;
+    if (source !== undefined && destination !== undefined) {
+      this.client = source;
+      this.original = destination;
+    }
+    this.state = "connecting";
+    this.connect();
+  }
+
+  private connect(): void {
+    const { loop, rules, task } = this.owner;
+    const choice = choose(rules, this.client, this.original, this.id - 1 + this.attempts);
+    this.attempts++;
+    if ("refusal" in choice) return this.close(choice.refusal, true);
+    if (choice.unspoofed !== undefined) {
+      this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
+    }
+    this.upstream = choice.upstream;
+    this.source = sourceName(choice, task);
+    try {
+      this.upstreamFd = openUpstream(choice, task);
+    } catch (error) {
+      if (error instanceof SyscallError) return this.onConnectFailed(error.errno, error.call);
+      throw error;
+    }
+    loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
+    loop.add(this.upstreamFd, EDGES, { onReady: (mask) => this.onUpstream(mask) });
+  }
+
+  private onConnectFailed(errno: number, call = "connect"): void {
+    const { upstreams } = this.owner.rules;
+    const others = upstreams.kind === "fixed" ? upstreams.addresses.length : 1;
+    this.closeUpstream();
+    if (this.attempts < Math.min(others, connectAttemptsMax)) return this.connect();
+    this.close(`${call}: ${errnoText(errno)} (${errnoName(errno)})`, true);
+  }
+
+  private onConnected(mask: number): void {
+    const { kernel, loop } = this.owner;
+    if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
+    this.state = "relaying";
+    this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd);
+    this.lastActive = loop.now;
+    loop.timers.arm(this.timer, loop.now + this.timeoutMs());
+    const edges = this.clientEdges;
+    // Behind a header there may be data for which there will be no other edge.
+    const isReadable = this.owner.task.acceptProxy !== undefined || (edges & EPOLLIN) !== 0;
+    const isBroken = (edges & (EPOLLERR | EPOLLHUP)) !== 0;
+    this.relay.ready("client", isReadable || (edges & EPOLLRDHUP) !== 0, true, isBroken);
+    this.onEdges("upstream", mask);
+  }
+
+  /** The PROXY protocol's header towards the upstream: a new socket takes all of it at once. */
+  private sendHeader(): boolean {
+    const { headerBuffer, task } = this.owner;
+    if (task.sendProxy === undefined) return true;
+    const encoded =
+      task.sendProxy === "v1"
+        ? encodeProxyV1(this.client, this.original)
+        : encodeProxyV2(this.client, this.original, "tcp");
+    headerBuffer.bytes.set(encoded);
+    const { address } = headerBuffer;
+    const taken = sys.send(this.upstreamFd as Fd, address, encoded.length, MSG_NOSIGNAL);
+    return taken === encoded.length;
+  }
+
+  private run(): void {
+    if (this.state !== "relaying" || this.relay === undefined) return;
+    const { loop } = this.owner;
+    this.lastActive = loop.now;
+    switch (this.relay.run()) {
+      case "open":
+        return this.noteHalfClose();
+      case "more":
+        return this.defer();
+      case "done":
+        return this.close("", false);
+      case "failed":
+        return this.close(`${resetWord(this.relay.errno)} by ${this.relay.failedSide}`, true);
+    }
+  }
+
+  /** From the half-close on another time-out counts, and the timer is armed for the longer one. */
+  private noteHalfClose(): void {
+    if (this.halfClosed || this.relay?.isHalfClosed !== true) return;
+    this.halfClosed = true;
+    const { loop } = this.owner;
+    loop.timers.arm(this.timer, loop.now + this.timeoutMs());
+  }
+
+  private defer(): void {
+    if (this.deferred) return;
+    this.deferred = true;
+    this.owner.loop.defer(() => {
+      this.deferred = false;
+      this.run();
+    });
+  }
+
+  private timeoutMs(): number {
+    const { task } = this.owner;
+    if (!this.halfClosed) return task.idleTimeoutMs;
+    return Math.min(task.idleTimeoutMs, task.halfClosedTimeoutMs);
+  }
+
+  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  private onTimer(): void {
+    const { loop } = this.owner;
+    if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
+    if (this.state === "connecting") return this.close("connect timeout", true);
+    const deadline = this.lastActive + this.timeoutMs();
+    // An end, not a reset, unless the other side could take it for the end of what is on its way.
+    if (deadline <= loop.now) return this.close("idle timeout", this.relay?.holdsBytes === true);
+    loop.timers.arm(this.timer, deadline);
+  }
+
+  private closeUpstream(): void {
+    if (this.upstreamFd !== undefined) this.owner.loop.close(this.upstreamFd);
+    this.upstreamFd = undefined;
+  }
+
+  /** Closes both sockets, with a reset if what was on its way has been lost. */
+  private close(error: string, reset: boolean): void {
+    if (this.state === "closed") return;
+    this.state = "closed";
+    this.error = error;
+    this.owner.loop.timers.disarm(this.timer);
+    this.relay?.release();
+    if (reset) {
+      sys.setLinger(this.clientFd, true, 0);
+      if (this.upstreamFd !== undefined) sys.setLinger(this.upstreamFd, true, 0);
+    }
+    this.closeUpstream();
+    this.owner.loop.close(this.clientFd);
+    this.owner.closed(this);
+  }
+}
+
+function sourceName(choice: Choice, task: ForwardTask): string {
+  return choice.source === undefined ? "self" : task.source.kind;
+}
+
+/** A socket that is on its way to the upstream. @throws SyscallError */
+function openUpstream(choice: Choice, task: ForwardTask): Fd {
+  const { source, upstream } = choice;
+  const any = new Uint8Array(upstream.address.length);
+  const fd = bindSocket(
+    {
+      protocol: "tcp",
+      transparent: source !== undefined,
+      mark: task.mark,
+      portAtConnect: source === undefined || source.port === 0,
+    },
+    { address: source?.address ?? any, port: source?.port ?? 0, scopeId: 0 },
+  );
+  try {
+    startConnect(fd, upstream);
+    return fd;
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+}
+
+function resetWord(errno: number): string {
+  const name = errnoName(errno);
+  return name === "ECONNRESET" || name === "EPIPE" ? "reset" : `${errnoText(errno)} (${name})`;
+}

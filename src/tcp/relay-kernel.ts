@@ -1,0 +1,144 @@
+/** The kernel behind a relay: the calls of `ffi/sys.ts`, one shared buffer, a pool of pipes. */
+
+import {
+  F_GETPIPE_SZ,
+  F_SETPIPE_SZ,
+  MSG_NOSIGNAL,
+  MSG_PEEK,
+  MSG_TRUNC,
+  O_NONBLOCK,
+  SHUT_WR,
+  SO_ERROR,
+  SOL_SOCKET,
+  SPLICE_F_MOVE,
+  SPLICE_F_NONBLOCK,
+} from "../../ffi/constants.ts";
+import { EINTR } from "../../ffi/errno.ts";
+import { allocate } from "../../ffi/memory.ts";
+import * as sys from "../../ffi/sys.ts";
+import { pipeBytes, receiveBytes } from "../engine/limits.ts";
+import type { Pipe, RelayKernel } from "./relay.ts";
+
+interface SizedPipe extends Pipe {
+  readonly bytes: number;
+}
+
+export class SystemKernel implements RelayKernel {
+  readonly bufferBytes = receiveBytes;
+  private readonly buffer = allocate(receiveBytes);
+  private readonly idle: SizedPipe[] = [];
+  private readonly pipesMax: number;
+  private pipes = 0;
+  /** Pipes cannot be had now: no descriptors, or the user's pages are used up (pipe(7)). */
+  private refused = false;
+
+  /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
+  constructor(pipesMax: number) {
+    this.pipesMax = pipesMax;
+  }
+
+  recv(fd: number): number {
+    for (;;) {
+      const count = sys.recv(fd, this.buffer.address, receiveBytes, 0);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  peek(fd: number): number {
+    for (;;) {
+      const count = sys.recv(fd, this.buffer.address, receiveBytes, MSG_PEEK);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  discard(fd: number, length: number): number {
+    return sys.recv(fd, this.buffer.address, length, MSG_TRUNC);
+  }
+
+  send(fd: number, offset: number, length: number): number {
+    for (;;) {
+      const taken = sys.send(fd, this.buffer.address + offset, length, MSG_NOSIGNAL);
+      if (taken !== -EINTR) return taken;
+    }
+  }
+
+  fill(pipe: Pipe, offset: number, length: number): number {
+    for (;;) {
+      const taken = sys.write(pipe.writeEnd, this.buffer.address + offset, length);
+      if (taken !== -EINTR) return taken;
+    }
+  }
+
+  spliceIn(fd: number, pipe: Pipe): number {
+    const { bytes } = pipe as SizedPipe;
+    for (;;) {
+      const count = sys.splice(fd, pipe.writeEnd, bytes, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  spliceOut(pipe: Pipe, fd: number, length: number): number {
+    for (;;) {
+      const taken = sys.splice(pipe.readEnd, fd, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+      if (taken !== -EINTR) return taken;
+    }
+  }
+
+  error(fd: number): number {
+    return Math.max(0, sys.getsockopt(fd, SOL_SOCKET, SO_ERROR));
+  }
+
+  shutdown(fd: number): void {
+    sys.shutdown(fd, SHUT_WR);
+  }
+
+  /** Makes the pipe here, so that `takePipe` cannot fail once bytes have been read. */
+  hasPipe(): boolean {
+    if (this.idle.length > 0) return true;
+    if (this.refused || this.pipes >= this.pipesMax) return false;
+    const pipe = this.makePipe();
+    if (pipe === undefined) {
+      this.refused = true;
+      return false;
+    }
+    this.idle.push(pipe);
+    return true;
+  }
+
+  takePipe(): Pipe | undefined {
+    return this.hasPipe() ? this.idle.pop() : undefined;
+  }
+
+  givePipe(pipe: Pipe): void {
+    this.idle.push(pipe as SizedPipe);
+    this.refused = false;
+  }
+
+  dropPipe(pipe: Pipe): void {
+    sys.close(pipe.readEnd);
+    sys.close(pipe.writeEnd);
+    this.pipes--;
+    this.refused = false;
+  }
+
+  /** Closes the pool. */
+  close(): void {
+    for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);
+  }
+
+  private makePipe(): SizedPipe | undefined {
+    const ends = sys.pipe(O_NONBLOCK);
+    if (typeof ends === "number") return undefined;
+    const [readEnd, writeEnd] = ends;
+    const raised = sys.fcntl(writeEnd, F_SETPIPE_SZ, pipeBytes);
+    const bytes = raised > 0 ? raised : sys.fcntl(writeEnd, F_GETPIPE_SZ, 0);
+    if (bytes >= receiveBytes) {
+      this.pipes++;
+      return { readEnd, writeEnd, bytes };
+    }
+    // A user over the soft limit of pages gets pipes that are too small to keep a whole read.
+    sys.close(readEnd);
+    sys.close(writeEnd);
+    return undefined;
+  }
+}

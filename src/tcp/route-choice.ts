@@ -1,0 +1,91 @@
+/** Where a connection goes and which source it leaves from. Pure. */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { SourceChoice, Upstreams } from "../engine/protocol.ts";
+
+/** How to connect: undefined `source` leaves the choice to the kernel. */
+export interface Choice {
+  readonly upstream: SocketAddress;
+  readonly source: { readonly address: Uint8Array; readonly port: number } | undefined;
+  /** Why the client's address is not used although it was asked for. */
+  readonly unspoofed?: string;
+}
+
+export type ChoiceResult = Choice | { readonly refusal: string };
+
+export interface Rules {
+  readonly upstreams: Upstreams;
+  readonly source: SourceChoice;
+  /** Connect from our own address when a client's cannot be used. */
+  readonly fallback: boolean;
+  /** Addresses of this host, as text of their bytes (`addressKey`). */
+  readonly own: ReadonlySet<string>;
+  /** Ports that we listen on. */
+  readonly listenPorts: ReadonlySet<number>;
+}
+
+/** A key by which addresses are compared. */
+export function addressKey(address: Uint8Array): string {
+  return address.join(".");
+}
+
+/**
+ * Chooses for a connection from `client` to `original`; `turn` counts attempts and connections, so
+ * that upstreams take turns.
+ */
+export function choose(
+  rules: Rules,
+  client: SocketAddress,
+  original: SocketAddress,
+  turn: number,
+): ChoiceResult {
+  const { upstreams } = rules;
+  const upstream =
+    upstreams.kind === "original"
+      ? original
+      : (upstreams.addresses[turn % upstreams.addresses.length] as SocketAddress);
+  if (rules.listenPorts.has(upstream.port) && isOwn(rules, upstream.address)) {
+    return { refusal: "it would be carried to this proxy itself" };
+  }
+  const { source } = rules;
+  if (source.kind === "self") return { upstream, source: undefined };
+  if (source.kind === "address") {
+    return { upstream, source: { address: source.address, port: 0 } };
+  }
+  const unspoofed = whyNotSpoofed(rules, client, upstream);
+  if (unspoofed === undefined) {
+    return {
+      upstream,
+      source: { address: client.address, port: source.keepPort ? client.port : 0 },
+    };
+  }
+  // A client of this host is told apart from its proxy by nothing: the kernel would answer it.
+  if (unspoofed.always || rules.fallback) {
+    return { upstream, source: undefined, unspoofed: unspoofed.reason };
+  }
+  return { refusal: `${unspoofed.reason}: --source-fallback self would connect from our own` };
+}
+
+function whyNotSpoofed(
+  rules: Rules,
+  client: SocketAddress,
+  upstream: SocketAddress,
+): { reason: string; always: boolean } | undefined {
+  if (client.address.length !== upstream.address.length) {
+    const [from, to] = client.address.length === 4 ? [4, 6] : [6, 4];
+    return {
+      reason: `an IPv${from} source cannot be used towards an IPv${to} upstream`,
+      always: false,
+    };
+  }
+  if (addressKey(client.address) === addressKey(upstream.address)) {
+    return { reason: "client and upstream have the same address", always: true };
+  }
+  if (isOwn(rules, client.address)) return { reason: "the client is on this host", always: true };
+  return undefined;
+}
+
+function isOwn(rules: Rules, address: Uint8Array): boolean {
+  const isLoopback4 = address.length === 4 && address[0] === 127;
+  return isLoopback4 || rules.own.has(addressKey(address));
+}

@@ -1,0 +1,175 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
+import { descriptors, eventually, type Running, run, start } from "../helpers/tproxy.ts";
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** A TCP server on loopback; its port. */
+async function backend(serve: (socket: Socket) => void): Promise<number> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on("error", () => {});
+    serve(socket);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  cleanups.push(() => server.close());
+  return (server.address() as { port: number }).port;
+}
+
+/** A proxy on loopback that needs no privileges. */
+async function forward(port: number, ...args: string[]): Promise<{ proxy: Running; port: number }> {
+  const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
+  const proxy = start(["forward", ...own, "--to", `127.0.0.1:${port}`, ...args]);
+  cleanups.push(async () => {
+    proxy.kill("SIGKILL");
+    await proxy.finished();
+  });
+  const [, bound] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+  return { proxy, port: Number(bound) };
+}
+
+function exchange(port: number, parts: readonly Uint8Array[]): Promise<Buffer> {
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+  const received = new Promise<Buffer>((resolve) => {
+    socket.on("close", () => resolve(Buffer.concat(chunks)));
+    socket.on("end", () => resolve(Buffer.concat(chunks)));
+  });
+  socket.on("error", () => {});
+  for (const part of parts) socket.write(part);
+  socket.end();
+  return received;
+}
+
+describe("forward on loopback", () => {
+  test("hundreds of connections, random chunks both ways, every byte as sent", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const { proxy, port: entry } = await forward(port, "--quiet");
+    const pool = crypto.getRandomValues(new Uint8Array(65_536));
+    const chunk = () => pool.subarray(0, 1 + Math.floor(Math.random() * pool.length));
+    await Promise.all(
+      Array.from({ length: 300 }, async () => {
+        const parts = Array.from({ length: 1 + Math.floor(Math.random() * 12) }, chunk);
+        const sent = Buffer.concat(parts);
+        expect(Bun.hash(await exchange(entry, parts))).toBe(Bun.hash(sent));
+      }),
+    );
+    await eventually("all sockets and no more pipes than the pool are left", () => {
+      return descriptors(proxy.pid).filter((name) => name.startsWith("socket:")).length <= 6;
+    });
+  }, 60_000);
+
+  test("a reset of the backend reaches the client as a reset, and the log says whose", async () => {
+    const port = await backend((socket) => socket.once("data", () => socket.resetAndDestroy()));
+    const { proxy, port: entry } = await forward(port);
+    const socket = connect({ port: entry, host: "127.0.0.1" });
+    socket.write("x");
+    const [error] = await once(socket, "error");
+    expect(error.code).toBe("ECONNRESET");
+    await proxy.until(/\[-\] .* 1 bytes out, 0 in, \d+ ms: reset by upstream\n/);
+  });
+
+  test("a slow reader slows its own sender, and nobody else", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const { port: entry } = await forward(port, "--quiet");
+    const slow = connect({ port: entry, host: "127.0.0.1" });
+    slow.pause();
+    slow.write(Buffer.alloc(32 * 1024 * 1024, "x"));
+    cleanups.push(() => slow.destroy());
+    for (let i = 0; i < 20; i++) {
+      const answer = await exchange(entry, [new TextEncoder().encode(`${i}`)]);
+      expect(answer.toString()).toBe(`${i}`);
+    }
+  });
+
+  test("at --max-connections the next one waits for its turn", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const { port: entry } = await forward(port, "--quiet", "--max-connections", "2");
+    const held = [0, 1].map(() => connect({ port: entry, host: "127.0.0.1" }));
+    for (const socket of held) {
+      socket.write("a");
+      await once(socket, "data");
+    }
+    const waiting = connect({ port: entry, host: "127.0.0.1" });
+    let answered = false;
+    waiting.on("data", () => {
+      answered = true;
+    });
+    waiting.write("b");
+    await once(waiting, "connect");
+    held[0]?.write("c");
+    await once(held[0] as Socket, "data");
+    expect(answered).toBe(false);
+    held[0]?.destroy();
+    await eventually("it gets its turn", () => answered);
+    for (const socket of [...held, waiting]) socket.destroy();
+  });
+
+  test("silent connections are closed: idle, half-closed, and without a header", async () => {
+    const port = await backend((socket) => socket.resume());
+    const { proxy, port: entry } = await forward(port, "--idle-timeout", "100ms");
+    const idle = connect({ port: entry, host: "127.0.0.1" });
+    await once(idle, "close");
+    await proxy.until(/: idle timeout\n/);
+    const half = await forward(port, "--half-closed-timeout", "100ms");
+    void exchange(half.port, [new Uint8Array(1)]);
+    await half.proxy.until(/: idle timeout\n/);
+  });
+
+  test("a second SIGTERM ends at once what the first one let go on", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const { proxy, port: entry } = await forward(port);
+    const open = connect({ port: entry, host: "127.0.0.1" });
+    open.on("error", () => {});
+    open.write("x");
+    await once(open, "data");
+    proxy.kill("SIGTERM");
+    await eventually("no more are accepted", () => {
+      const probe = connect({ port: entry, host: "127.0.0.1" });
+      probe.on("error", () => {});
+      probe.destroy();
+      return true;
+    });
+    open.write("y");
+    await once(open, "data");
+    proxy.kill("SIGTERM");
+    expect((await proxy.finished()).status).toBe(143);
+  });
+
+  test("with nothing open SIGTERM is the end; --drain-timeout bounds the rest", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const first = await forward(port);
+    first.proxy.kill("SIGTERM");
+    expect((await first.proxy.finished()).status).toBe(0);
+    const second = await forward(port, "--drain-timeout", "50ms");
+    const open = connect({ port: second.port, host: "127.0.0.1" });
+    open.on("error", () => {});
+    open.write("x");
+    await once(open, "data");
+    second.proxy.kill("SIGTERM");
+    expect((await second.proxy.finished()).status).toBe(0);
+    expect(second.proxy.stdout()).toMatch(/: stopped\n/);
+  });
+});
+
+describe("forward, nonsense", () => {
+  test.each([
+    ["forward :80", /--to is missing: give HOST:PORT or "original"/],
+    ["forward :80 --to nowhere", /"nowhere" is not HOST:PORT/],
+    ["forward :80 --to original --to 192.0.2.1:80", /--to original stands alone/],
+    ["forward :80 --to 192.0.2.1:80 --source me", /"me" is no source: give client, client:port/],
+    ["forward :80 --to 192.0.2.1:80 --proxy-from 10.0.0.0/8", /give --accept-proxy with it/],
+    ["forward udp://:80 --to 192.0.2.1:80", /forward carries TCP/],
+  ])("%s", async (line, says) => {
+    const { status, stderr, stdout } = await run(line.split(" "));
+    expect(stderr).toMatch(says);
+    expect(stderr.trimEnd()).not.toContain("\n");
+    expect(stdout).toBe("");
+    expect(status).toBe(2);
+  });
+});

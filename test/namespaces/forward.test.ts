@@ -1,0 +1,267 @@
+/**
+ * `forward` between two others: client – proxy – backend, each in a namespace of its own, over
+ * veth. The backend's only way to the client is through the proxy. Real clients and servers.
+ */
+
+import { describe, expect } from "bun:test";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { tproxy } from "../helpers/tproxy.ts";
+
+/** Sends a byte, sees it come back, and closes with a reset. */
+const reset = `
+import socket, struct
+s = socket.create_connection(("8.8.8.8", 80), timeout=10)
+s.sendall(b"x")
+assert s.recv(1) == b"x"
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+s.close()
+`;
+
+const testTraffic = testWith(["ip", "nft", "nsenter", "socat", "curl", "sha256sum", "python3"], {
+  "network namespaces": canUnshare,
+});
+
+const command = tproxy.map((word) => `'${word}'`).join(" ");
+
+const lab = `
+namespace client
+namespace backend
+veth client p0 c0
+veth backend p1 b0
+for host in client backend; do
+  case $host in client) near=p0 far=c0 net=1 ;; *) near=p1 far=b0 net=2 ;; esac
+  ip address add "10.9.$net.1/24" dev "$near"
+  ip address add "fd00:$net::1/64" dev "$near" nodad
+  within "$host" ip address add "10.9.$net.2/24" dev "$far"
+  within "$host" ip address add "fd00:$net::2/64" dev "$far" nodad
+  within "$host" ip route add default via "10.9.$net.1"
+  within "$host" ip route add default via "fd00:$net::1"
+done
+# Every program itself, not a subshell around it: it is ended by its process id.
+at_backend() {
+  nsenter -t "$backend" -n ${command} "$@" > backend.log &
+  server=$!
+  started="$started $server"
+  until grep -q bound backend.log; do kill -0 "$server"; done
+}
+forward() {
+  ${command} forward --json "$@" > proxy.log &
+  proxy=$!
+  started="$started $proxy"
+  until grep -q bound proxy.log; do kill -0 "$proxy"; done
+}
+${command} routes --print --in p0 --dport 80 --to-port 50080 --reply-path --dialect nft > rules.sh
+sh -e rules.sh
+ended() { until grep -q forwarded proxy.log; do kill -0 "$proxy"; done; }
+# What belongs to the proxy and is open: its listener, once every connection is gone.
+settled() {
+  until [ "$(ss -Htan state all | grep -c ESTAB)" = 0 ]; do kill -0 "$proxy"; done
+}
+`;
+
+interface Logs {
+  readonly stdout: string;
+  readonly proxy: Record<string, unknown>[];
+  readonly backend: Record<string, unknown>[];
+}
+
+async function inLab(script: string): Promise<Logs> {
+  const tail = '\necho; for log in proxy backend; do sed "s/^/$log /" $log.log; done';
+  const { status, stdout, stderr } = await inNamespace(`${lab}\n${script}${tail}`, {
+    files: { "reset.py": reset },
+  });
+  if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout}`);
+  const lines = stdout.split("\n");
+  const log = (name: string) =>
+    lines
+      .filter((line) => line.startsWith(`${name} {`))
+      .map((line) => JSON.parse(line.slice(name.length + 1)) as Record<string, unknown>);
+  return { stdout, proxy: log("proxy"), backend: log("backend") };
+}
+
+const find = (log: Record<string, unknown>[], event: string) =>
+  log.find((entry) => entry.event === event);
+
+const families = [
+  { family: "4", asked: "8.8.8.8", client: "10.9.1.2", backend: "10.9.2.2" },
+  { family: "6", asked: "[2001:db8::9]", client: "[fd00:1::2]", backend: "[fd00:2::2]" },
+] as const;
+
+describe.each(families)("IPv$family", ({ asked, client, backend }) => {
+  testTraffic("the backend sees the client's own address", async () => {
+    const {
+      stdout,
+      proxy,
+      backend: seen,
+    } = await inLab(`
+      at_backend listen --json '[::]:8080'
+      forward '[::]:50080' --to '${backend}:8080'
+      within client curl -sS --max-time 10 --http0.9 'http://${asked}/'
+      ended
+    `);
+    expect(stdout).toContain("hello world");
+    expect(find(seen, "connection")?.client).toStartWith(`${client}:`);
+    expect(find(proxy, "forwarded")).toMatchObject({
+      original_destination: `${asked}:80`,
+      upstream: `${backend}:8080`,
+      source: "client",
+      received: 12,
+      error: "",
+    });
+  });
+
+  testTraffic("--source client:port keeps the port, self does not spoof", async () => {
+    const { backend: seen } = await inLab(`
+      at_backend listen --json '[::]:8080'
+      forward '[::]:50080' --to '${backend}:8080' --source client:port
+      echo x | within client socat -t5 - 'tcp:${asked}:80,sourceport=40123'
+      ended
+      kill "$proxy"; wait "$proxy" || :
+      forward '[::]:50080' --to '${backend}:8080' --source self
+      echo x | within client socat -t5 - 'tcp:${asked}:80'
+      ended
+    `);
+    const clients = seen.filter(({ event }) => event === "connection").map(({ client }) => client);
+    expect(clients[0]).toBe(`${client}:40123`);
+    expect(clients[1]).toStartWith(client === "10.9.1.2" ? "10.9.2.1:" : "[fd00:2::1]:");
+  });
+
+  testTraffic("64 MiB each way, half-close included, every byte as sent", async () => {
+    const { stdout, proxy } = await inLab(`
+      at_backend listen --echo --quiet --json '[::]:8080'
+      forward '[::]:50080' --to '${backend}:8080'
+      head -c 67108864 /dev/urandom > data
+      within client socat -t20 - 'tcp:${asked}:80' < data > back
+      sha256sum < data; sha256sum < back
+      ended
+    `);
+    const sums = stdout.match(/[0-9a-f]{64}/g) ?? [];
+    expect(sums[0]).toBe(sums[1] as string);
+    expect(find(proxy, "forwarded")).toMatchObject({ sent: 67108864, received: 67108864 });
+  });
+});
+
+describe("towards upstreams", () => {
+  testTraffic("original: on to the address that the client asked for", async () => {
+    const { stdout, proxy } = await inLab(`
+      within backend ip address add 8.8.8.8/32 dev lo
+      ip route add 8.8.8.8/32 via 10.9.2.2
+      at_backend listen --json 8.8.8.8:80
+      forward :50080 --to original
+      within client curl -sS --max-time 10 --http0.9 'http://8.8.8.8/'
+      ended
+    `);
+    expect(stdout).toContain("hello world");
+    expect(find(proxy, "forwarded")).toMatchObject({ upstream: "8.8.8.8:80", source: "client" });
+  });
+
+  testTraffic("a dead upstream: the next one is tried, and they take turns", async () => {
+    const { proxy, backend } = await inLab(`
+      at_backend listen --json 10.9.2.2:8080
+      forward :50080 --to 10.9.2.2:9 --to 10.9.2.2:8080
+      for i in 1 2 3 4; do within client curl -sS --max-time 10 --http0.9 http://8.8.8.8/; done
+      until [ "$(grep -c forwarded proxy.log)" = 4 ]; do kill -0 "$proxy"; done
+    `);
+    expect(backend.filter(({ event }) => event === "connection")).toHaveLength(4);
+    const carried = proxy.filter(({ event }) => event === "forwarded");
+    expect(
+      carried.every(({ error, upstream }) => error === "" && upstream === "10.9.2.2:8080"),
+    ).toBe(true);
+  });
+
+  testTraffic("nobody listens: the client gets a reset, and the log says why", async () => {
+    const { stdout, proxy } = await inLab(`
+      : > backend.log
+      forward :50080 --to 10.9.2.2:9
+      within client curl -sS --max-time 10 http://8.8.8.8/ 2>&1 || echo "status $?"
+      ended
+    `);
+    expect(stdout).toMatch(/status 56/);
+    expect(find(proxy, "forwarded")?.error).toBe("connect: Connection refused (ECONNREFUSED)");
+  });
+
+  testTraffic("an IPv6 client and an IPv4 upstream: refused, or from our own address", async () => {
+    const { proxy } = await inLab(`
+      at_backend listen --json 10.9.2.2:8080
+      forward '[::]:50080' --to 10.9.2.2:8080
+      within client curl -sS --max-time 10 'http://[2001:db8::9]/' 2>&1 || echo "status $?"
+      ended
+      cp proxy.log first.log
+      kill "$proxy"; wait "$proxy" || :
+      forward '[::]:50080' --to 10.9.2.2:8080 --source-fallback self
+      within client curl -sS --max-time 10 --http0.9 'http://[2001:db8::9]/'
+      ended
+      cat first.log >> proxy.log
+    `);
+    const [carried, refused] = proxy.filter(({ event }) => event === "forwarded");
+    expect(carried).toMatchObject({ source: "self", error: "" });
+    expect(refused?.error).toMatch(/IPv6 source cannot be used towards an IPv4 upstream/);
+  });
+});
+
+describe("the PROXY protocol", () => {
+  testTraffic("accepted in pieces, sent on, and only from whom it may come", async () => {
+    const header = "PROXY TCP4 10.9.1.77 8.8.8.8 1234 80\\r\\n";
+    const { proxy, backend, stdout } = await inLab(`
+      at_backend listen --json '[::]:8080'
+      forward :50080 --to 10.9.2.2:8080 --accept-proxy --proxy-from 10.9.1.0/24 --send-proxy v1
+      ip route add 10.9.1.77/32 dev p0
+      within client ip address add 10.9.1.77/32 dev c0
+      { printf 'PROXY TC'; sleep 0.05; printf 'P4 10.9.1.77 8.8.8.8 1234 80\\r'; sleep 0.05
+        printf '\\nquestion\\n'; } | within client socat -t5 - tcp:8.8.8.8:80
+      ended
+      kill "$proxy"; wait "$proxy" || :
+      cp proxy.log first.log
+      forward :50080 --to 10.9.2.2:8080 --accept-proxy --proxy-from 192.0.2.0/24
+      printf '${header}x' | within client socat -t5 - tcp:8.8.8.8:80 2>&1 || :
+      ended
+      cat first.log >> proxy.log
+    `);
+    expect(stdout).toContain("hello world");
+    expect(find(backend, "connection")?.client).toStartWith("10.9.1.77:");
+    const text = backend.filter(({ event }) => event === "data").map((entry) => entry.text);
+    expect(text.join("")).toBe("PROXY TCP4 10.9.1.77 8.8.8.8 1234 80\r\nquestion\n");
+    const [refused, carried] = proxy.filter(({ event }) => event === "forwarded");
+    expect(carried).toMatchObject({ client: "10.9.1.77:1234", original_destination: "8.8.8.8:80" });
+    expect(refused?.error).toBe("PROXY protocol: not from an allowed sender");
+  });
+});
+
+describe("its end", () => {
+  testTraffic("SIGTERM lets what is open come to its end, and accepts no more", async () => {
+    const { stdout } = await inLab(`
+      at_backend listen --echo --quiet --json '[::]:8080'
+      forward :50080 --to 10.9.2.2:8080
+      mkfifo in
+      within client socat -t20 - tcp:8.8.8.8:80 < in > out &
+      exec 3> in
+      echo before >&3
+      until grep -q before out; do kill -0 "$proxy"; done
+      kill "$proxy"
+      until ! within client curl -s --max-time 1 http://8.8.8.8/ 2>/dev/null; do :; done
+      echo after >&3
+      exec 3>&-
+      wait "$proxy" && echo "ended with 0"
+      until grep -q after out; do :; done
+      cat out
+    `);
+    expect(stdout).toContain("ended with 0");
+    expect(stdout).toContain("before\nafter\n");
+  });
+
+  testTraffic("resets pass through, and nothing is left afterwards", async () => {
+    const { proxy, backend } = await inLab(`
+      at_backend listen --echo --json '[::]:8080'
+      forward :50080 --to 10.9.2.2:8080
+      for i in 1 2 3 4 5; do within client python3 reset.py; done
+      until [ "$(grep -c forwarded proxy.log)" = 5 ]; do kill -0 "$proxy"; done
+      settled
+      until [ "$(grep -c '"closed"' backend.log)" = 5 ]; do kill -0 "$server"; done
+    `);
+    const ends = proxy.filter(({ event }) => event === "forwarded").map(({ error }) => error);
+    expect(ends).toEqual(Array(5).fill("reset by client"));
+    const closed = backend.filter(({ event }) => event === "closed").map(({ reason }) => reason);
+    expect(closed).toEqual(Array(5).fill("reset"));
+  });
+});
