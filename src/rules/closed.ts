@@ -9,6 +9,7 @@
 
 import {
   NF_DROP,
+  NFT_META_MARK,
   NFT_MSG_NEWCHAIN,
   NFT_MSG_NEWRULE,
   NFT_MSG_NEWSET,
@@ -45,8 +46,8 @@ export function closedMessages({ firewall, firewallMessages }: Parts): Message[]
       }
       case NFT_MSG_NEWRULE: {
         const rule = decodeFirewallRule(message.body);
-        const expressions = closedExpressions(rule.expressions).map(renumbered);
-        return [newFirewallRule({ ...rule, table, expressions })];
+        const expressions = closedExpressions(rule.expressions)?.map(renumbered);
+        return expressions === undefined ? [] : [newFirewallRule({ ...rule, table, expressions })];
       }
       case NFT_MSG_NEWSET: {
         const set = decodeSet(message.body);
@@ -72,16 +73,20 @@ export function closedMessages({ firewall, firewallMessages }: Parts): Message[]
   }
 }
 
-/** A rule that marks becomes one that drops what has no mark; all others stay as they are. */
-function closedExpressions(expressions: readonly Expression[]): readonly Expression[] {
+/**
+ * A rule that marks becomes one that drops what has no mark. One that captures what has the mark
+ * already, which only the owner's table sets, has nothing to do without it. All others stay.
+ */
+function closedExpressions(expressions: readonly Expression[]): readonly Expression[] | undefined {
   const marking = findMarking(expressions);
   if (marking !== undefined) {
     const { value, mask } = marking.mark;
     return [...expressions.slice(0, marking.at), ...markIs(value, mask, true), verdict(NF_DROP)];
   }
-  const captures = expressions.some(({ kind }) => kind === "tproxy");
-  if (captures) throw new UnmarkedCapture();
-  return expressions;
+  if (!expressions.some(({ kind }) => kind === "tproxy")) return expressions;
+  const seesMark = expressions.some((each) => each.kind === "meta" && each.key === NFT_META_MARK);
+  if (!seesMark) throw new UnmarkedCapture();
+  return undefined;
 }
 
 function renumbered(expression: Expression): Expression {

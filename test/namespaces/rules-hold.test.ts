@@ -6,7 +6,7 @@
 import { describe, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { ruleFunctions } from "../helpers/rules.ts";
+import { captures, ruleFunctions } from "../helpers/rules.ts";
 import { testWith } from "../helpers/tools.ts";
 
 const means = { "network namespaces": canUnshare };
@@ -346,6 +346,45 @@ describe("what captured traffic meets when the process is gone", () => {
         ]);
       },
     );
+  }
+
+  testTraffic("killed, closed: so it is with what this host sends", async () => {
+    const found = await lines(`${topology}
+      ask_here() { python3 transparent.py ask "$1" "$2" 203.0.113.9 80; }
+      ask_here 10 tcp
+      hold --hold --on-exit closed --local --guard-uid 65534 ${capture}; ask_here 10 tcp
+      kill -KILL "$holder"; wait "$holder" 2> /dev/null || :
+      ask_here 0.7 tcp; ask_here 10 udp
+      routes --remove > /dev/null; ask_here 10 tcp`);
+    expect(found).toEqual([
+      "server: tcp for 203.0.113.9:80",
+      "proxy: tcp for 203.0.113.9:80",
+      "no answer",
+      "server: udp for 203.0.113.9:80",
+      "server: tcp for 203.0.113.9:80",
+    ]);
+  });
+});
+
+describe("held, closed and killed, it drops what it captured, and is removed without a trace:", () => {
+  const marked = Object.entries(captures).filter(([, words]) => !words.includes("--redirect"));
+  for (const [what, words] of marked) {
+    testHold(what, async () => {
+      const name = /--table-name (\S+)/.exec(words)?.[1] ?? "tproxyd";
+      const found = await lines(`
+        dump before
+        hold --hold --on-exit closed ${words}
+        nft list table inet ${name} > owned; nft list table inet ${name}_closed > closed
+        count() { grep -c "$1" "$2" || :; }
+        [ "$(count 'mark set' owned)" = "$(count ' drop ' closed)" ] || cat owned closed
+        kill -KILL "$holder"; wait "$holder" || :
+        capturing
+        routes --remove ${words} > /dev/null; dump after; same before after "removed"`);
+      expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+        `table inet ${name}_closed`,
+        "removed: same",
+      ]);
+    });
   }
 });
 

@@ -5,7 +5,7 @@
 
 import { describe, expect } from "bun:test";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { ruleFunctions } from "../helpers/rules.ts";
+import { captures, ruleFunctions } from "../helpers/rules.ts";
 import { testWith } from "../helpers/tools.ts";
 
 const testRules = testWith(["ip", "nft", "iptables", "ip6tables"], {
@@ -18,28 +18,8 @@ async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
   return `${stdout}${stderr}`.trim().split("\n");
 }
 
-const options: Readonly<Record<string, string>> = {
-  "one port": "--dport 80",
-  "TPROXY to a port": "--dport 80 --to-port 50080",
-  "TPROXY to an address": "--dport 80 --to-port 50080 --to-address 127.0.0.1,::1",
-  IPv4: "--family 4 --dport 80 --to-port 50080",
-  IPv6: "--family 6 --dport 80 --to-port 50080",
-  "tcp and udp": "--proto tcp,udp --dport 53,80-90,443",
-  "destinations and sources":
-    "--dst 8.8.8.8,10.0.0.0/8,2001:db8::/33 --src 192.0.2.0/25,fd00::/8 --to-port 50080",
-  interfaces: "--in eth0,wlan0.100 --dport 80",
-  "a bypass": "--dport 80 --bypass 192.0.2.0/24,2001:db8::/32 --bypass-private",
-  "local programs, guarded": "--local --guard-uid 65534 --guard-gid 65534 --to-port 50080",
-  "local programs, guarded by mark": "--local --guard-mark 0x10/0x10 --dport 443",
-  "the reply path": "--dport 80 --to-port 50080 --reply-path",
-  redirect: "--dport 80 --to-port 50080 --redirect",
-  "another mark, table, priority": "--dport 80 --mark 0x40/0xf0 --table 4000 --priority 77",
-  "a whole mark": "--dport 80 --mark 7",
-  "another table name": "--dport 80 --table-name tproxyd_two",
-};
-
 describe("applied as printed, checked, and removed without a trace:", () => {
-  for (const [what, words] of Object.entries(options)) {
+  for (const [what, words] of Object.entries(captures)) {
     testRules(what, async () => {
       const script = `
         O="${words}"
