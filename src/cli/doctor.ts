@@ -9,7 +9,7 @@ import { unknown } from "../diagnose/finding.ts";
 import { checkListener } from "../diagnose/listener-checks.ts";
 import { gatherLocal, judgeLocal } from "../diagnose/local-checks.ts";
 import { endpointText } from "../diagnose/lookup.ts";
-import { type Machine, readMachine } from "../diagnose/machine.ts";
+import type { Machine } from "../diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
 import { gatherPath, type PathQuestion } from "../diagnose/path-facts.ts";
 import { runProbe } from "../diagnose/probing.ts";
@@ -24,6 +24,7 @@ import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.t
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
+import { machineOrError } from "./read-machine.ts";
 import { schemedEndpointValue } from "./values.ts";
 
 const fields = object({
@@ -76,7 +77,7 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
     stoppedBy = reason;
     stop.abort();
   });
-  const machine = readMachine();
+  const machine = machineOrError();
   const sections = [
     { title: "System", findings: judgeSystem(gatherSystem(machine)) },
     ...(intent === undefined ? listenerSections(options, machine) : []),

@@ -9,7 +9,7 @@ import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { explainBind } from "../diagnose/explain-bind.ts";
 import { explainAccept, explainConnect } from "../diagnose/explain-way.ts";
 import type { Explanation } from "../diagnose/explanation.ts";
-import { type Machine, readMachine } from "../diagnose/machine.ts";
+import type { Machine } from "../diagnose/machine.ts";
 import { gatherPath } from "../diagnose/path-facts.ts";
 import { addressType } from "../diagnose/policy.ts";
 import { renderExplanation } from "../diagnose/report.ts";
@@ -20,6 +20,7 @@ import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
+import { machineOrError } from "./read-machine.ts";
 import {
   interfaceValue,
   makeValue,
@@ -87,7 +88,7 @@ function addressValue(): Value<Address> {
 
 /** Runs `explain`; the exit status is 1 if it will not work. @throws UsageError */
 export async function runExplain(options: ExplainOptions, edges: Edges): Promise<number> {
-  const machine = readMachine();
+  const machine = machineOrError();
   const explanation = explain(options, machine);
   await edges.stdout.write(
     options.json

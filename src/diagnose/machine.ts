@@ -13,7 +13,12 @@ import {
 } from "../../ffi/netlink/diag.ts";
 import { decodeLink, dumpLinks, type Link } from "../../ffi/netlink/link.ts";
 import { decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
-import { decodeFirewallRule, dumpFirewallRules } from "../../ffi/netlink/nftables/rule.ts";
+import {
+  type ChainReference,
+  decodeFirewallRule,
+  dumpFirewallRules,
+  type FirewallRule,
+} from "../../ffi/netlink/nftables/rule.ts";
 import {
   decodeElements,
   decodeSet,
@@ -57,7 +62,10 @@ export interface Machine {
   readonly lookUp: (query: RouteQuery) => RouteLookup;
 }
 
-/** Reads it. What the kernel does not let this process read is left out. @throws SyscallError */
+/**
+ * Reads it. What the kernel does not let this process read is left out.
+ * @throws SyscallError where there is no netlink or no sock_diag, WireError
+ */
 export function readMachine(): Machine {
   using route = NetlinkSocket.open(NETLINK_ROUTE);
   const policy = (family: number): PolicyTables => ({
@@ -89,7 +97,7 @@ function attempt<T>(make: () => T, otherwise: T): T {
 function readSockets(protocol: number): InetSocket[] {
   using netlink = NetlinkSocket.open(NETLINK_SOCK_DIAG);
   return [AF_INET, AF_INET6].flatMap((family) =>
-    attempt(() => netlink.dump(dumpSockets(family, protocol), decodeSocket), []),
+    netlink.dump(dumpSockets(family, protocol), decodeSocket),
   );
 }
 
@@ -99,7 +107,7 @@ function readRuleset(): Ruleset | undefined {
     const chains = netfilter.dump(dumpChains(NFPROTO_UNSPEC), decodeChain);
     const ruled = chains.map((chain): RuledChain => {
       const reference = { family: chain.family, table: chain.table, chain: chain.name };
-      return { ...chain, rules: netfilter.dump(dumpFirewallRules(reference), decodeFirewallRule) };
+      return { ...chain, rules: readRules(netfilter, reference) };
     });
     return { chains: ruled, sets: readSets(netfilter) };
   } catch (error) {
@@ -108,6 +116,17 @@ function readRuleset(): Ruleset | undefined {
       return { chains: [], sets: new Map() };
     }
     throw error;
+  }
+}
+
+/** The rules of a chain; one that cannot be decoded stands for all, and its effect is not known. */
+function readRules(netfilter: NetlinkSocket, chain: ChainReference): FirewallRule[] {
+  try {
+    return netfilter.dump(dumpFirewallRules(chain), decodeFirewallRule);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    const expressions = [{ kind: "other", name: "unreadable", data: new Uint8Array() } as const];
+    return [{ ...chain, expressions }];
   }
 }
 

@@ -5,11 +5,12 @@ import { canUnshare, inNamespace } from "../../helpers/netns.ts";
 import { testWith } from "../../helpers/tools.ts";
 import { tproxy } from "../../helpers/tproxy.ts";
 
-const quoted = tproxy.map((word) => `'${word}'`).join(" ");
+/** The command line of tproxy, for a shell. */
+export const program = tproxy.map((word) => `'${word}'`).join(" ");
 
 /** A proxy host between a client (p0, 10.9.0.2) and an upstream (u0, 10.8.0.2). */
 export const topology = `
-tproxy() { ${quoted} "$@"; }
+tproxy() { ${program} "$@"; }
 namespace client
 namespace upstream
 veth client p0 c0
@@ -24,7 +25,7 @@ within upstream ip address add 10.8.0.2/24 dev s0
 capture() { tproxy routes --print --dialect nft "$@" > rules.sh; sh -e rules.sh; }
 release() { tproxy routes --print --dialect nft --undo "$@" > rules.sh; sh -e rules.sh; }
 serve() {
-  ${quoted} listen --json "$@" > events &
+  ${program} listen --json "$@" > events &
   server=$!
   started="$started $server"
   until grep -q bound events; do kill -0 "$server"; done
@@ -63,7 +64,7 @@ export function testFault(fault: Case): void {
     const [before, after] = await ofScript(`
       ${broken}
       echo "== broken"
-      status ${prefix === "" ? "tproxy" : `${prefix} ${quoted}`} ${ask}
+      status ${prefix === "" ? "tproxy" : `${prefix} ${program}`} ${ask}
       ${repair}
       echo "== repaired"
       status tproxy ${ask}
