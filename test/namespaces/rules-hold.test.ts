@@ -366,7 +366,7 @@ describe("what captured traffic meets when the process is gone", () => {
   });
 });
 
-describe("held, closed and killed, it drops what it captured, and is removed without a trace:", () => {
+describe("held, closed and killed, it drops what it captured, and is removed entirely:", () => {
   const marked = Object.entries(captures).filter(([, words]) => !words.includes("--redirect"));
   for (const [what, words] of marked) {
     testHold(what, async () => {
