@@ -25,6 +25,7 @@ within upstream ip address add 10.8.0.2/24 dev s0
 capture() { tproxy routes --print --dialect nft "$@" > rules.sh; sh -e rules.sh; }
 release() { tproxy routes --print --dialect nft --undo "$@" > rules.sh; sh -e rules.sh; }
 serve() {
+  : > events
   ${program} listen --json "$@" > events &
   server=$!
   started="$started $server"
