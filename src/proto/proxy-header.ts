@@ -1,0 +1,75 @@
+/** What a PROXY protocol header says, whichever version it is written in. */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+
+/** The two ends of the connection that the sender of a header carries on. */
+export interface ProxyAddresses {
+  readonly source: SocketAddress;
+  readonly destination: SocketAddress;
+}
+
+/**
+ * What a header says. Without addresses (UNKNOWN, LOCAL, and families that are not IP) those of
+ * the connection that the header came on count. The two may differ in family: a sender that has an
+ * IPv4 and an IPv6 address writes the first as `::ffff:a.b.c.d`, and it is read as IPv4.
+ */
+export interface ProxyHeader {
+  readonly source: SocketAddress | undefined;
+  readonly destination: SocketAddress | undefined;
+  /** The transport between the two addresses; version 1 knows TCP alone. */
+  readonly protocol: "tcp" | "udp" | undefined;
+}
+
+/** What the bytes of a connection so far are: part of a header, a whole one, or none. */
+export type ProxyDecoding =
+  | { readonly kind: "more" }
+  /** `length` bytes are the header; those behind them belong to whoever the header is for. */
+  | { readonly kind: "header"; readonly length: number; readonly header: ProxyHeader }
+  | { readonly kind: "error"; readonly error: string };
+
+/** The header is not complete, and right so far. */
+export const more: ProxyDecoding = { kind: "more" };
+
+/** No header, and none that more bytes could make of it: one line that says why. */
+export function failed(error: string): ProxyDecoding {
+  return { kind: "error", error: `invalid PROXY protocol header: ${error}` };
+}
+
+/** A whole header of `length` bytes; without addresses, those of the connection count. */
+export function decoded(
+  length: number,
+  addresses?: ProxyAddresses,
+  protocol?: "tcp" | "udp",
+): ProxyDecoding {
+  const { source, destination } = addresses ?? {};
+  return { kind: "header", length, header: { source, destination, protocol } };
+}
+
+/** A socket address of a header: a copy of the bytes, IPv4-mapped ones as the 4 bytes they are. */
+export function socketAddress(address: Uint8Array, port: number): SocketAddress {
+  return { address: unmapped(address).slice(), port, scopeId: 0 };
+}
+
+/**
+ * The addresses as a header can say them: both of one family, mapped IPv4 as IPv4. Undefined when
+ * one is missing or the families differ.
+ */
+export function ofOneFamily(
+  source: SocketAddress | undefined,
+  destination: SocketAddress | undefined,
+): ProxyAddresses | undefined {
+  if (source === undefined || destination === undefined) return undefined;
+  const from = socketAddress(source.address, source.port);
+  const to = socketAddress(destination.address, destination.port);
+  if (from.address.length !== to.address.length) return undefined;
+  return { source: from, destination: to };
+}
+
+function unmapped(address: Uint8Array): Uint8Array {
+  const isMapped =
+    address.length === 16 &&
+    address[10] === 0xff &&
+    address[11] === 0xff &&
+    address.subarray(0, 10).every((byte) => byte === 0);
+  return isMapped ? address.subarray(12) : address;
+}

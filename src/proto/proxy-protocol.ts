@@ -1,0 +1,22 @@
+/**
+ * The PROXY protocol (proxy-protocol.txt of HAProxy, versions 1 and 2): how a proxy tells the next
+ * one whose connection it carries, in a header in front of everything else.
+ */
+
+import { more, type ProxyDecoding } from "./proxy-header.ts";
+import { decodeProxyV1 } from "./proxy-protocol-v1.ts";
+import { decodeProxyV2 } from "./proxy-protocol-v2.ts";
+
+const CR = 0x0d;
+
+/**
+ * Reads the header, of either version, that a connection starts with. `bytes` is everything
+ * received so far; after `more`, call it again with that and what follows it. An error is answered
+ * at the first byte that no header has there. `more` stops at 107 bytes for version 1 and 4096 for
+ * version 2. The caller makes sure beforehand that the sender may speak for others, and limits the
+ * time it takes.
+ */
+export function decodeProxyHeader(bytes: Uint8Array): ProxyDecoding {
+  if (bytes.length === 0) return more;
+  return bytes[0] === CR ? decodeProxyV2(bytes) : decodeProxyV1(bytes);
+}
