@@ -59,15 +59,34 @@ const name = allocate(sockaddr_storage.size);
  * @throws SyscallError naming the option or call that the kernel refused; nothing stays open.
  */
 export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
-  const domain = local.address.length === 4 ? AF_INET : AF_INET6;
-  const type = options.protocol === "tcp" ? SOCK_STREAM : SOCK_DGRAM;
-  const fd = sys.socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) throw new SyscallError("socket", -fd, domain === AF_INET ? "AF_INET" : "AF_INET6");
+  const domain = domainOf(local);
+  const fd = makeSocket(options.protocol, domain);
   try {
     configure(fd, domain, options);
     const length = encodeSockaddr(name.view, 0, local.address, local.port, local.scopeId);
     need(sys.bind(fd, name.address, length), "bind");
     return fd as Fd;
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+}
+
+/**
+ * A TCP socket on its way from `local` to `remote`; without `local` the kernel chooses the source,
+ * and the socket costs no call beside `socket` and `connect`.
+ * @throws SyscallError for what is known at once; nothing stays open.
+ */
+export function connectSocket(
+  options: SocketOptions,
+  remote: SocketAddress,
+  local: SocketAddress | undefined,
+): Fd {
+  const fd = local === undefined ? makeSocket("tcp", domainOf(remote)) : bindSocket(options, local);
+  try {
+    if (local === undefined && options.mark !== undefined) setMark(fd, options.mark);
+    startConnect(fd, remote);
+    return fd;
   } catch (error) {
     sys.close(fd);
     throw error;
@@ -98,6 +117,21 @@ export function localName(fd: Fd): SocketAddress {
   return decoded;
 }
 
+function domainOf({ address }: SocketAddress): number {
+  return address.length === 4 ? AF_INET : AF_INET6;
+}
+
+function makeSocket(protocol: "tcp" | "udp", domain: number): Fd {
+  const type = protocol === "tcp" ? SOCK_STREAM : SOCK_DGRAM;
+  const fd = sys.socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw new SyscallError("socket", -fd, domain === AF_INET ? "AF_INET" : "AF_INET6");
+  return fd as Fd;
+}
+
+function setMark(fd: number, mark: Mark): void {
+  need(sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0), "setsockopt", "SO_MARK");
+}
+
 function configure(fd: number, domain: number, options: SocketOptions): void {
   const set = (level: number, option: number, optionName: string, value = 1) =>
     need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
@@ -120,7 +154,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
   }
-  if (options.mark !== undefined) set(SOL_SOCKET, SO_MARK, "SO_MARK", options.mark | 0);
+  if (options.mark !== undefined) setMark(fd, options.mark);
   if (options.device !== undefined) {
     need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");
   }

@@ -24,7 +24,7 @@ import type { Fd } from "../../ffi/types.ts";
 import { connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { ForwardTask } from "../engine/protocol.ts";
-import { bindSocket, startConnect } from "../engine/sockets.ts";
+import { connectSocket } from "../engine/sockets.ts";
 import { Timer } from "../engine/timers.ts";
 import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
@@ -297,25 +297,14 @@ function sourceName(choice: Choice, task: ForwardTask): string {
 }
 
 /** A socket that is on its way to the upstream. @throws SyscallError */
-function openUpstream(choice: Choice, task: ForwardTask): Fd {
-  const { source, upstream } = choice;
-  const any = new Uint8Array(upstream.address.length);
-  const fd = bindSocket(
-    {
-      protocol: "tcp",
-      transparent: source !== undefined,
-      mark: task.mark,
-      portAtConnect: source === undefined || source.port === 0,
-    },
-    { address: source?.address ?? any, port: source?.port ?? 0, scopeId: 0 },
-  );
-  try {
-    startConnect(fd, upstream);
-    return fd;
-  } catch (error) {
-    sys.close(fd);
-    throw error;
-  }
+function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
+  const options = {
+    protocol: "tcp",
+    transparent: true,
+    mark: task.mark,
+    portAtConnect: source?.port === 0,
+  } as const;
+  return connectSocket(options, upstream, source && { ...source, scopeId: 0 });
 }
 
 function resetWord(errno: number): string {

@@ -177,7 +177,8 @@ describe("towards upstreams", () => {
       within client curl -sS --max-time 10 http://8.8.8.8/ 2>&1 || echo "status $?"
       ended
     `);
-    expect(stdout).toMatch(/status 56/);
+    // The reset comes before curl has looked at the connection (7) or after it has asked (56).
+    expect(stdout).toMatch(/status (7|56)\n/);
     expect(find(proxy, "forwarded")?.error).toBe("connect: Connection refused (ECONNREFUSED)");
   });
 
