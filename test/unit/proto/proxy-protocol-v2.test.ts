@@ -75,8 +75,8 @@ describe("decodeProxyHeader, version 2", () => {
     }
   });
 
-  test("reads a checksum that other software has made", () => {
-    // The CRC32c of these bytes, bit by bit from the polynomial's definition in RFC 4960.
+  test("reads a checksum made bit by bit", () => {
+    // As RFC 4960 defines it, without the table.
     const bytes = header(0x21, 0x11, v4, tlv(3, [0, 0, 0, 0]));
     let remainder = 0xffffffff;
     for (const bit of [...bytes].flatMap((byte) =>
@@ -98,7 +98,7 @@ describe("decodeProxyHeader, version 2", () => {
       mutated[at] = (mutated[at] as number) ^ mask;
       if (decodeProxyHeader(mutated).kind === "header") taken.push(`${at} ^ ${mask}`);
     }
-    // What makes it LOCAL or leaves it without a transport or family, and the type that says checksum.
+    // LOCAL, no transport, no family; and any other type than that of a checksum.
     const unverified = [
       "12 ^ 1",
       "13 ^ 1",
