@@ -28,6 +28,18 @@ test("nothing at all is the beginning of a header", () => {
   expect(decodeProxyHeader(new Uint8Array())).toEqual({ kind: "more" });
 });
 
+test("the addresses are copies: the buffer may be used again", () => {
+  fc.assert(
+    fc.property(ends, fc.boolean(), ([from, to], isText) => {
+      const bytes = isText ? encodeProxyV1(from, to) : encodeProxyV2(from, to, "tcp");
+      const result = decodeProxyHeader(bytes);
+      bytes.fill(0xa5);
+      const header = { source: from, destination: to, protocol: "tcp" as const };
+      expect(result).toEqual({ kind: "header", length: bytes.length, header });
+    }),
+  );
+});
+
 test("an answer other than more stays as it is, whatever comes behind it", () => {
   fc.assert(
     fc.property(fc.oneof(begun, spoilt), fc.uint8Array(), (bytes, trailing) => {
