@@ -2,7 +2,7 @@
 
 import { object } from "@optique/core/constructs";
 import { optionName } from "@optique/core/message";
-import { withDefault } from "@optique/core/modifiers";
+import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag, option } from "@optique/core/primitives";
 import { parseIntent } from "../routing/intent.ts";
@@ -14,7 +14,7 @@ import { captureFields, toRequest } from "./capture-options.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
-import { ruleFields } from "./rule-options.ts";
+import { checkModifiers, ruleFields } from "./rule-options.ts";
 import { wordValue } from "./values.ts";
 
 const dialects = { iptables: renderIptables, nft: renderNft, json: renderJson } as const;
@@ -23,12 +23,11 @@ const fields = object({
   command: constant("routes"),
   ...ruleFields,
   ...captureFields,
-  dialect: withDefault(
+  dialect: optional(
     option("--dialect", wordValue("iptables|nft|json", ["iptables", "nft", "json"]), {
-      description: prose`What to print: a shell script with iptables or with nft, or the plan as
-        JSON.`,
+      description: prose`What to print: a shell script with iptables, which is the default, or with
+        nft, or the plan as JSON.`,
     }),
-    "iptables",
   ),
   undo: withDefault(flag("--undo", { description: prose`Print the exact inverse.` }), false),
 });
@@ -77,9 +76,11 @@ export function runRoutes(options: RoutesOptions, out: Output): number {
         "--apply, --check, --remove or --confirm",
     );
   }
+  checkModifiers(options, "print");
   const intent = parseIntent(toRequest(options));
   if (!intent.ok) throw new UsageError(intent.error);
-  const render: (plan: Plan, how: { undo: boolean }) => string = dialects[options.dialect];
+  const render: (plan: Plan, how: { undo: boolean }) => string =
+    dialects[options.dialect ?? "iptables"];
   out.stdout(render(makePlan(intent.value), { undo: options.undo }));
   return 0;
 }

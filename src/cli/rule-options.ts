@@ -3,6 +3,7 @@
 import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { flag, option } from "@optique/core/primitives";
+import { UsageError } from "./failure.ts";
 import { prose } from "./prose.ts";
 import { durationValue, wordValue } from "./values.ts";
 
@@ -70,4 +71,41 @@ export type RuleOptions = {
 /** Whether the options ask for something in the running system. */
 export function isLiveAction({ apply, check, remove, confirm }: RuleOptions): boolean {
   return apply || check || remove || confirm;
+}
+
+/** The options that say how something is printed, once parsed. */
+interface PrintOptions {
+  readonly dialect: string | undefined;
+  readonly undo: boolean;
+}
+
+/** Refuses what would be ignored: `--apply --undo` must not apply. @throws UsageError */
+export function checkModifiers(
+  options: RuleOptions & PrintOptions,
+  action: "print" | "apply" | "check" | "remove" | "confirm",
+): void {
+  const { hold, onExit, rollbackAfter, force, json, dialect, undo } = options;
+  const removes = action === "remove" ? "" : ', or give "--remove"';
+  const printsJson = action === "print" ? ', or give "--dialect json"' : "";
+  const modifiers = [
+    { name: "--hold", given: hold, owner: "apply" },
+    { name: "--on-exit", given: onExit !== undefined, owner: "apply" },
+    { name: "--rollback-after", given: rollbackAfter !== undefined, owner: "apply" },
+    { name: "--force", given: force, owner: "apply" },
+    { name: "--json", given: json, owner: "check", instead: printsJson },
+    { name: "--dialect", given: dialect !== undefined, owner: "print" },
+    { name: "--undo", given: undo, owner: "print", instead: removes },
+  ];
+  for (const { name, given, owner, instead = "" } of modifiers) {
+    if (!given || owner === action) continue;
+    throw new UsageError(
+      `${name} belongs to --${owner}, not to --${action}: leave it out${instead}`,
+    );
+  }
+  if (onExit !== undefined && !hold) {
+    throw new UsageError("--on-exit says what becomes of a held set-up: give --hold as well");
+  }
+  if (rollbackAfter === 0) {
+    throw new UsageError('--rollback-after "0s" is over at once: give "30s"');
+  }
 }

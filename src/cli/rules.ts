@@ -13,15 +13,16 @@ import { compare, staleRouting } from "../rules/differences.ts";
 import { type Kernel, openKernel } from "../rules/kernel.ts";
 import { removeParts } from "../rules/remove.ts";
 import { restoreSysctls, SysctlError, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
-import { type CaptureOptions, toRequest } from "./capture-options.ts";
+import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { CommandError, UsageError } from "./failure.ts";
-import type { RuleOptions } from "./rule-options.ts";
+import type { RoutesOptions } from "./routes.ts";
+import { checkModifiers } from "./rule-options.ts";
 import { holdOn } from "./rules-hold.ts";
 import { type Situation, survey } from "./situation.ts";
 
 /** The options of a live action, once parsed. */
-export type LiveOptions = RuleOptions & CaptureOptions;
+export type LiveOptions = RoutesOptions;
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
 export async function runRules(options: LiveOptions, edges: Edges): Promise<number> {
@@ -56,28 +57,6 @@ function actionOf(options: LiveOptions): Action {
   }
   if (action === undefined || action === "print") throw new Error("no live action");
   return action;
-}
-
-function checkModifiers(options: LiveOptions, action: Action): void {
-  const { hold, onExit, rollbackAfter, force, json } = options;
-  const needsApply = Object.entries({
-    "--hold": hold,
-    "--on-exit": onExit !== undefined,
-    "--rollback-after": rollbackAfter !== undefined,
-    "--force": force,
-  }).find(([, given]) => given);
-  if (action !== "apply" && needsApply !== undefined) {
-    throw new UsageError(`${needsApply[0]} belongs to --apply, not to --${action}: leave it out`);
-  }
-  if (json && action !== "check") {
-    throw new UsageError(`--json belongs to --check, not to --${action}: leave it out`);
-  }
-  if (onExit !== undefined && !hold) {
-    throw new UsageError("--on-exit says what becomes of a held set-up: give --hold as well");
-  }
-  if (rollbackAfter === 0) {
-    throw new UsageError('--rollback-after "0s" is over at once: give "30s"');
-  }
 }
 
 /** As for printing, but always with a priority and a tag: what is applied can be told apart. */

@@ -391,7 +391,8 @@ describe("held, closed and killed, it drops what it captured, and is removed ent
 testHold("what cannot be meant is refused before anything is changed", async () => {
   const found = await lines(`
     for words in "--apply --check" "--check --hold" "--remove --rollback-after 5s" \\
-      "--apply --json" \\
+      "--apply --json" "--apply --undo" "--remove --undo" "--check --dialect nft" \\
+      "--print --hold" "--print --rollback-after 5s" "--print --json" \\
       "--apply --on-exit closed" "--apply --rollback-after 0s" \\
       "--apply --hold --on-exit closed --redirect --to-port 5 --dport 80"; do
       routes $words 2>&1 || echo "status $?"
@@ -404,6 +405,18 @@ testHold("what cannot be meant is refused before anything is changed", async () 
     "tproxy: --rollback-after belongs to --apply, not to --remove: leave it out",
     "status 2",
     "tproxy: --json belongs to --check, not to --apply: leave it out",
+    "status 2",
+    'tproxy: --undo belongs to --print, not to --apply: leave it out, or give "--remove"',
+    "status 2",
+    "tproxy: --undo belongs to --print, not to --remove: leave it out",
+    "status 2",
+    "tproxy: --dialect belongs to --print, not to --check: leave it out",
+    "status 2",
+    "tproxy: --hold belongs to --apply, not to --print: leave it out",
+    "status 2",
+    "tproxy: --rollback-after belongs to --apply, not to --print: leave it out",
+    "status 2",
+    'tproxy: --json belongs to --check, not to --print: leave it out, or give "--dialect json"',
     "status 2",
     "tproxy: --on-exit says what becomes of a held set-up: give --hold as well",
     "status 2",
