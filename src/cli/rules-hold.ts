@@ -41,7 +41,7 @@ export async function holdOn(
   );
   const end = await ended;
   const givesBack = plan.setsSysctls && end !== "keep";
-  const restored = givesBack ? restoreSysctls() : [];
+  const restored = givesBack ? restoreSysctls(question.name) : [];
   for (const line of restored) await say(line);
   await say(endText(end, closed, `${question.name}${closedSuffix}`));
   return end === "expire" || end === "abandon" ? exitStatus.failure : exitStatus.success;

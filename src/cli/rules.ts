@@ -92,7 +92,7 @@ async function runApply(situation: Situation, options: LiveOptions, edges: Edges
     await say("nothing to change: everything is as it should be");
     return exitStatus.success;
   }
-  const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls) : [];
+  const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
   const applied = applyOrRestore(situation, options);
   const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
   const lines = [...sysctls, ...applied.changes, ...hints];
@@ -129,7 +129,7 @@ function applyOrRestore(situation: Situation, options: LiveOptions): Applied {
       pending: rollbackAfter !== undefined,
     });
   } catch (error) {
-    if (plan.setsSysctls) restoreSysctls();
+    if (plan.setsSysctls) restoreSysctls(question.name);
     if (!(error instanceof UnmarkedCapture)) throw error;
     throw new CommandError(
       "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +
@@ -178,8 +178,9 @@ async function runRemove(situation: Situation, everything: boolean): Promise<num
     );
   }
   const removed = removeParts(kernel, parts, live, { tag: question.tag, everything });
-  const sysctls = restoreSysctls();
-  for (const line of [...removed.changes, ...sysctls]) await say(line);
+  for (const line of removed.changes) await say(line);
+  const sysctls = restoreSysctls(everything ? undefined : question.name);
+  for (const line of sysctls) await say(line);
   const count = removed.changes.length + sysctls.length;
   await say(count === 0 ? "nothing to remove: it is all gone" : "removed");
   if (removed.foreign && live.firewall !== undefined && !isOurs(live.firewall)) {

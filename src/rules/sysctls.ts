@@ -28,9 +28,13 @@ interface Remembered {
   readonly name: string;
   readonly before: string;
   readonly after: string;
+  /** The set-ups that need it, by the names of their firewall tables. */
+  readonly by: readonly string[];
 }
 
-const Memory = v.array(v.object({ name: v.string(), before: v.string(), after: v.string() }));
+const Memory = v.array(
+  v.object({ name: v.string(), before: v.string(), after: v.string(), by: v.array(v.string()) }),
+);
 
 /** The folder of what is remembered: of the system's administrator. */
 const stateFolder = "/run/tproxy";
@@ -43,29 +47,43 @@ export function wrongSysctls(wanted: readonly Sysctl[]): readonly Sysctl[] {
   return wanted.filter(({ name, value }) => readIfThere(name) !== value);
 }
 
-/** Sets them; what they were is remembered first. A line for each. @throws SysctlError */
-export function setSysctls(wanted: readonly Sysctl[], folder = stateFolder): string[] {
-  const wrong = wrongSysctls(wanted);
-  if (wrong.length === 0) return [];
+/**
+ * Sets them for a set-up; what they were is remembered first. A line for each.
+ * @throws SysctlError
+ */
+export function setSysctls(wanted: readonly Sysctl[], by: string, folder = stateFolder): string[] {
   const known = recall(folder);
-  const changes = wrong.map(({ name, value }) => ({ name, before: read(name), after: value }));
+  const changes = wrongSysctls(wanted).map(({ name, value }) => {
+    return { name, before: read(name), after: value, by: [by] };
+  });
   // The first value that was found is the one to give back, however often it is set since.
   const fresh = changes.filter(({ name }) => !known.some((each) => each.name === name));
-  remember([...known, ...fresh], folder);
+  const shared = known.map((each) => {
+    const isShared = wanted.some(({ name }) => name === each.name) && !each.by.includes(by);
+    return isShared ? { ...each, by: [...each.by, by] } : each;
+  });
+  if (fresh.length > 0 || shared.some((each, i) => each !== known[i]))
+    remember([...shared, ...fresh], folder);
   for (const { name, after } of changes) write(name, after);
   return changes.map(({ name, before, after }) => `~ sysctl ${name}: ${before} -> ${after}`);
 }
 
 /**
- * Gives back what is remembered, except for settings that somebody has changed since. A line for
- * each. @throws SysctlError
+ * Gives back what is remembered of a set-up, or of all, except for settings that another set-up
+ * needs and those that somebody has changed since. A line for each. @throws SysctlError
  */
-export function restoreSysctls(folder = stateFolder): string[] {
+export function restoreSysctls(by: string | undefined, folder = stateFolder): string[] {
   const known = recall(folder);
-  if (known.length === 0) return [];
-  const ours = known.filter(({ name, after }) => readIfThere(name) === after);
+  const mine = known.filter((each) => by === undefined || each.by.includes(by));
+  if (mine.length === 0) return [];
+  const left = known
+    .map((each) => ({ ...each, by: each.by.filter((name) => name !== by) }))
+    .filter((each) => by !== undefined && each.by.length > 0);
+  const released = mine.filter(({ name }) => !left.some((each) => each.name === name));
+  const ours = released.filter(({ name, after }) => readIfThere(name) === after);
   for (const { name, before } of ours) write(name, before);
-  unlinkSync(memoryPath(folder));
+  if (left.length === 0) unlinkSync(memoryPath(folder));
+  else remember(left, folder);
   return ours.map(({ name, before, after }) => `~ sysctl ${name}: ${after} -> ${before}`);
 }
 
@@ -109,7 +127,9 @@ function recall(folder: string): readonly Remembered[] {
   try {
     fd = openSync(memoryPath(folder), constants.O_RDONLY | constants.O_NOFOLLOW);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    // Root's folder, and this user is not root, or so only in a namespace: nothing of its own.
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (["ENOENT", "EACCES"].includes(code)) return [];
     throw new SysctlError(`${memoryPath(folder)} cannot be read: ${reason(error)}`);
   }
   try {

@@ -297,3 +297,57 @@ EOF
     "0",
   ]);
 });
+
+testSysctls("kernel settings are given back by the set-up that needs them last", async () => {
+  const script = `
+    cat > inner.sh <<'EOF'
+mount -t tmpfs none /run
+ip link add eth7 type veth peer name eth8
+values() { cat /proc/sys/net/ipv4/conf/eth7/accept_local /proc/sys/net/ipv4/conf/eth8/accept_local; }
+ONE="--sysctl --in eth7,eth8 --dport 80"
+TWO="--sysctl --in eth8 --dport 81 --mark 2/2 --table 102 --priority 102 --table-name tproxyd-b"
+routes --apply $ONE | grep sysctl
+routes --apply $TWO | grep sysctl
+routes --remove $TWO | grep sysctl
+values
+routes --apply $TWO | grep sysctl
+routes --remove $ONE | grep sysctl
+values
+routes --remove | grep sysctl
+values
+EOF
+    { echo '${ruleFunctions.replaceAll("'", "'\\''")}'; cat inner.sh; } > all.sh
+    unshare -m sh all.sh`;
+  const name = (iface: string) => `net/ipv4/conf/${iface}/accept_local`;
+  expect(await lines(script)).toEqual([
+    `~ sysctl ${name("eth7")}: 0 -> 1`,
+    `~ sysctl ${name("eth8")}: 0 -> 1`,
+    "1",
+    "1",
+    `~ sysctl ${name("eth7")}: 1 -> 0`,
+    "0",
+    "1",
+    `~ sysctl ${name("eth8")}: 1 -> 0`,
+    "0",
+    "0",
+  ]);
+});
+
+testSysctls("what root remembers does not stop an ordinary user's --remove", async () => {
+  const script = `
+    cat > inner.sh <<'EOF'
+mount -t tmpfs none /run
+mkdir -m 700 /run/tproxy
+chmod 755 .
+setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Urn sh rootless.sh
+EOF
+    cat > rootless.sh <<'EOF'
+ip link set lo up
+routes --apply --family 4 --dport 80 | tail -n 1
+routes --remove | tail -n 1
+EOF
+    { echo '${ruleFunctions.replaceAll("'", "'\\''")}'; cat rootless.sh; } > all.sh
+    mv all.sh rootless.sh
+    unshare -m sh inner.sh`;
+  expect(await lines(script)).toEqual(["applied", "removed"]);
+});
