@@ -10,16 +10,24 @@ export interface Explanation {
   readonly conclusion: string;
 }
 
-/** Ends at the first step that fails, with a sentence about it. */
+/** What depends on the firewall's mark: where that is not known, nothing behind it is either. */
+const decisive: readonly string[] = ["ip rule", "way back"];
+
+/** Ends at the first step that fails or cannot be told, with a sentence about it. */
 export function concludeAt(
   steps: readonly Finding[],
   success: string,
   subject: string,
 ): Explanation {
-  const at = steps.findIndex(({ severity }) => severity === "failure");
+  const at = steps.findIndex(({ severity, check }) => {
+    return severity === "failure" || (severity === "unknown" && decisive.includes(check));
+  });
   const failed = steps[at];
   if (failed !== undefined) {
-    const conclusion = `It will not work: ${subject}. ${failed.text}`;
+    const isKnown = failed.severity === "failure";
+    const conclusion = isKnown
+      ? `It will not work: ${subject}. ${failed.text}`
+      : `It cannot be told whether it will work. ${failed.text}`;
     return { steps: steps.slice(0, at + 1), works: false, conclusion };
   }
   const open = steps.find(({ severity }) => severity === "unknown");

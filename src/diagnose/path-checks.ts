@@ -127,7 +127,12 @@ function checkDelivery(facts: PathFacts): Finding {
   const fate = fateOf(facts);
   const table = capture?.table ?? ours?.table ?? 100;
   const v6 = packet.destination.family === 6 ? "-6 " : "";
-  if (mark === 0) return failure("ip rule", `${to} is not this host's. ${fate}`);
+  if (mark === 0) {
+    if (facts.passage !== undefined && uncaptured(facts) === undefined)
+      return failure("ip rule", `${to} is not this host's. ${fate}`);
+    const doubt = "and whether it is given one is not known";
+    return unknown("ip rule", `${to} is not this host's without a mark, ${doubt}.`);
+  }
   if (ours === undefined) {
     const priority = capture?.priority ?? 100;
     const repair = `ip ${v6}rule add fwmark ${markText} lookup ${table} priority ${priority}`;

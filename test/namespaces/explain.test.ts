@@ -126,3 +126,15 @@ describe("--json", () => {
     expect(bind).toMatchObject({ what: "bind", works: true });
   });
 });
+
+testTraffic("accept without privileges does not guess what the firewall does", async () => {
+  const { stdout } = await inNamespace(`${topology}
+    capture --dport 80 --in p0 --family 4 --to-port 50080; serve :50080
+    setpriv --bounding-set -all --inh-caps -all ${program} \\
+      explain accept 8.8.8.8:80 --in p0 --from 10.9.0.2 || echo "status $?"
+    setpriv --bounding-set -all --inh-caps -all ${program} \\
+      explain connect 10.9.0.2:80 --from 10.9.0.1 | tail -n 1`);
+  expect(stdout).toMatch(/\nIt cannot be told whether it will work\. 8\.8\.8\.8 .*\nstatus 1\n/);
+  expect(stdout).not.toContain("FAILURE");
+  expect(stdout).toMatch(/\nIt will work: what goes from 10\.9\.0\.1 .*\n$/);
+});

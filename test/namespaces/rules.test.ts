@@ -303,7 +303,7 @@ testSysctls("kernel settings are given back by the set-up that needs them last",
     cat > inner.sh <<'EOF'
 mount -t tmpfs none /run
 ip link add eth7 type veth peer name eth8
-values() { cat /proc/sys/net/ipv4/conf/eth7/accept_local /proc/sys/net/ipv4/conf/eth8/accept_local; }
+values() { cat /proc/sys/net/ipv4/conf/eth[78]/accept_local; }
 ONE="--sysctl --in eth7,eth8 --dport 80"
 TWO="--sysctl --in eth8 --dport 81 --mark 2/2 --table 102 --priority 102 --table-name tproxyd-b"
 routes --apply $ONE | grep sysctl
