@@ -161,11 +161,19 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   if (options.addresses.some(({ scheme }) => scheme === "udp")) {
     throw new UsageError("forward carries TCP: give an address without udp://");
   }
+  if ((options.maxConnections ?? options.workers) < options.workers) {
+    throw new UsageError(
+      `--max-connections ${options.maxConnections} is less than one for each of the ` +
+        `${options.workers} workers: give at least ${options.workers}, or fewer --workers`,
+    );
+  }
   const upstreams = await resolveUpstreams(options);
   const descriptors = raiseDescriptorLimit();
   const sets = openAll(options);
   for (const { local } of sets[0] ?? []) await edges.stdout.write(boundLine(local, options.json));
-  const tasks = sets.map((sockets) => task(options, upstreams, sockets, descriptors));
+  const tasks = sets.map((sockets, worker) =>
+    task(options, upstreams, sockets, descriptors, worker),
+  );
   const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
   const { stoppedBy } = await serve(
     edges,
@@ -181,6 +189,7 @@ function task(
   upstreams: Upstreams,
   sockets: readonly OpenSocket[],
   descriptors: number,
+  worker: number,
 ): ForwardTask {
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
   const pipesMax = Math.max(
@@ -198,10 +207,7 @@ function task(
     sendProxy: options.sendProxy,
     mark: options.mark,
     ownAddresses: ownAddresses(),
-    connectionsMax: Math.max(
-      1,
-      Math.min(share, Math.ceil((options.maxConnections ?? share) / options.workers)),
-    ),
+    connectionsMax: Math.max(1, Math.min(share, partOf(options, worker) ?? share)),
     pipesMax,
     headerTimeoutMs: limits.headerTimeoutMs,
     connectTimeoutMs: options.connectTimeout,
@@ -210,6 +216,11 @@ function task(
     drainTimeoutMs: options.drainTimeout,
     report: !options.quiet,
   };
+}
+
+/** Of --max-connections, the part of one Worker: together they make just that. */
+function partOf({ maxConnections, workers }: ForwardOptions, worker: number): number | undefined {
+  return maxConnections && Math.floor((maxConnections + worker) / workers);
 }
 
 /** @throws UsageError for `original` beside others, CommandError for a name without an address */
@@ -240,6 +251,7 @@ function openAll(options: ForwardOptions): OpenSocket[][] {
             protocol: "tcp",
             transparent: !options.noTransparent,
             reusePort: options.workers > 1,
+            noDelay: true,
           },
           { ...local, port },
         );

@@ -12,6 +12,7 @@ import {
   IP_TRANSPARENT,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPPROTO_TCP,
   IPV6_FREEBIND,
   IPV6_RECVORIGDSTADDR,
   IPV6_TRANSPARENT,
@@ -24,6 +25,7 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_NODELAY,
 } from "../../ffi/constants.ts";
 import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
@@ -48,6 +50,8 @@ export interface SocketOptions {
   readonly reusePort?: boolean;
   /** The local port is chosen at connect, not at bind (IP_BIND_ADDRESS_NO_PORT). */
   readonly portAtConnect?: boolean;
+  /** TCP_NODELAY, which what a listener accepts inherits. */
+  readonly noDelay?: boolean;
 }
 
 const name = allocate(sockaddr_storage.size);
@@ -74,7 +78,7 @@ export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
 
 /**
  * A TCP socket on its way from `local` to `remote`; without `local` the kernel chooses the source,
- * and the socket costs no call beside `socket` and `connect`.
+ * and of the options only the mark and TCP_NODELAY count.
  * @throws SyscallError for what is known at once; nothing stays open.
  */
 export function connectSocket(
@@ -84,7 +88,10 @@ export function connectSocket(
 ): Fd {
   const fd = local === undefined ? makeSocket("tcp", domainOf(remote)) : bindSocket(options, local);
   try {
-    if (local === undefined && options.mark !== undefined) setMark(fd, options.mark);
+    if (local === undefined) {
+      if (options.mark !== undefined) setMark(fd, options.mark);
+      if (options.noDelay === true) setNoDelay(fd);
+    }
     startConnect(fd, remote);
     return fd;
   } catch (error) {
@@ -132,6 +139,10 @@ function setMark(fd: number, mark: Mark): void {
   need(sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0), "setsockopt", "SO_MARK");
 }
 
+function setNoDelay(fd: number): void {
+  need(sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1), "setsockopt", "TCP_NODELAY");
+}
+
 function configure(fd: number, domain: number, options: SocketOptions): void {
   const set = (level: number, option: number, optionName: string, value = 1) =>
     need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
@@ -154,6 +165,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
   }
+  if (options.noDelay === true) setNoDelay(fd);
   if (options.mark !== undefined) setMark(fd, options.mark);
   if (options.device !== undefined) {
     need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");

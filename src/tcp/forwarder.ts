@@ -16,7 +16,7 @@ import { Counter } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
-import { Listener, type ListenerOwner } from "./listener.ts";
+import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { SystemKernel } from "./relay-kernel.ts";
 import { addressKey, type Rules } from "./route-choice.ts";
 
@@ -53,13 +53,13 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     return this.context.loop;
   }
 
-  accepted(fd: Fd): boolean {
+  accepted(fd: Fd): void {
     const client = decodeSockaddr(this.peerName.view, 0);
     sys.getsockname(fd, this.localName.address, this.localName.size);
     const original = decodeSockaddr(this.localName.view, 0);
     if (client === undefined || original === undefined) sys.close(fd);
     else this.begin(fd, client, original);
-    return this.connections.size < this.task.connectionsMax;
+    if (this.connections.size >= this.task.connectionsMax) pauseAll(this.listeners);
   }
 
   private begin(fd: Fd, client: SocketAddress, original: SocketAddress): void {
@@ -94,7 +94,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     if (connection.error !== "") shared.count(Counter.failed, 1);
     if (this.task.report) this.context.report(this.describe(connection));
     if (this.draining && this.connections.size === 0) this.finish();
-    for (const listener of this.listeners) listener.resume();
+    if (this.connections.size < this.task.connectionsMax) resumeAll(this.listeners);
   }
 
   private describe(connection: Forwarding) {

@@ -167,7 +167,7 @@ export class Forwarding {
     const { loop, rules, task } = this.owner;
     const choice = choose(rules, this.client, this.original, this.id - 1 + this.attempts);
     this.attempts++;
-    if ("refusal" in choice) return this.close(choice.refusal, true);
+    if ("refusal" in choice) return this.connectElsewhere(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
     }
@@ -184,11 +184,16 @@ export class Forwarding {
   }
 
   private onConnectFailed(errno: number, call = "connect"): void {
+    this.connectElsewhere(`${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+  }
+
+  /** Another upstream stands in for one that is of no use, while there is one. */
+  private connectElsewhere(error: string): void {
     const { upstreams } = this.owner.rules;
     const others = upstreams.kind === "fixed" ? upstreams.addresses.length : 1;
     this.closeUpstream();
     if (this.attempts < Math.min(others, connectAttemptsMax)) return this.connect();
-    this.close(`${call}: ${errnoText(errno)} (${errnoName(errno)})`, true);
+    this.close(error, true);
   }
 
   private onConnected(mask: number): void {
@@ -263,7 +268,7 @@ export class Forwarding {
   private onTimer(): void {
     const { loop } = this.owner;
     if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
-    if (this.state === "connecting") return this.close("connect timeout", true);
+    if (this.state === "connecting") return this.connectElsewhere("connect timeout");
     const deadline = this.lastActive + this.timeoutMs();
     // An end, not a reset, unless the other side could take it for the end of what is on its way.
     if (deadline <= loop.now) return this.close("idle timeout", this.relay?.holdsBytes === true);
@@ -303,6 +308,8 @@ function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
     transparent: true,
     mark: task.mark,
     portAtConnect: source?.port === 0,
+    // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
+    noDelay: true,
   } as const;
   return connectSocket(options, upstream, source && { ...source, scopeId: 0 });
 }

@@ -23,11 +23,8 @@ export interface ListenerOwner {
   readonly loop: EventLoop;
   /** Where the address of an accepted peer is written. */
   readonly peerName: NativeBuffer;
-  /**
-   * A new connection, non-blocking and close-on-exec, its peer in `peerName`. False: no more are
-   * wanted now.
-   */
-  accepted(fd: Fd): boolean;
+  /** A new connection, non-blocking and close-on-exec, its peer in `peerName`. */
+  accepted(fd: Fd): void;
   /** accept4(2) failed with `errno`; `resting` says that no more are accepted for a while. */
   acceptFailed(errno: number, resting: boolean): void;
 }
@@ -52,12 +49,13 @@ export class Listener implements Handler {
       // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
       if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) continue;
       if (fd < 0) return this.onAcceptError(-fd);
-      if (!this.owner.accepted(fd as Fd)) this.pause();
+      this.owner.accepted(fd as Fd);
     }
   }
 
   /** Rests until `resume`: the backlog keeps what arrives. */
   pause(): void {
+    this.owner.loop.timers.disarm(this.timer);
     if (!this.watching) return;
     this.watching = false;
     this.owner.loop.remove(this.fd);
@@ -86,4 +84,14 @@ export class Listener implements Handler {
     }
     this.owner.acceptFailed(errno, resting);
   }
+}
+
+/** At a bound that all `listeners` share: each of them rests. */
+export function pauseAll(listeners: readonly Listener[]): void {
+  for (const listener of listeners) listener.pause();
+}
+
+/** There is room again. */
+export function resumeAll(listeners: readonly Listener[]): void {
+  for (const listener of listeners) listener.resume();
 }

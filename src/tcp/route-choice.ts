@@ -87,5 +87,7 @@ function whyNotSpoofed(
 
 function isOwn(rules: Rules, address: Uint8Array): boolean {
   const isLoopback4 = address.length === 4 && address[0] === 127;
-  return isLoopback4 || rules.own.has(addressKey(address));
+  // What connects to 0.0.0.0 or :: reaches this host.
+  const isUnspecified = address.every((byte) => byte === 0);
+  return isLoopback4 || isUnspecified || rules.own.has(addressKey(address));
 }

@@ -14,7 +14,7 @@ import type { Answer, CloseReason, RespondTask } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
 import { Counter, type SharedState } from "../engine/shared.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { Listener, type ListenerOwner } from "./listener.ts";
+import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { Responder, type ResponderOwner } from "./responder.ts";
 
 export class TcpService implements Service, ListenerOwner, ResponderOwner {
@@ -51,7 +51,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
     }
   }
 
-  accepted(fd: Fd): boolean {
+  accepted(fd: Fd): void {
     const id = ++this.accepts;
     const client = endpoint(this.peerName);
     // A transparent listener's connection has the address that its client asked for.
@@ -64,7 +64,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
     if (this.task.report) this.context.report({ kind: "connection", id, client, local });
     if (this.loop.add(fd, EPOLLIN, connection) < 0) connection.close("error");
     this.quota.spend();
-    return this.connections.size < this.task.connectionsMax;
+    if (this.connections.size >= this.task.connectionsMax) pauseAll(this.listeners);
   }
 
   acceptFailed(errno: number, resting: boolean): void {
@@ -91,7 +91,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
       this.context.report({ kind: "closed", id, client, local, received, sent, reason });
     }
     // A descriptor is free again, whatever accepting rested for.
-    for (const listener of this.listeners) listener.resume();
+    if (this.connections.size < this.task.connectionsMax) resumeAll(this.listeners);
     this.onClosed();
   }
 

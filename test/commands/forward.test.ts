@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
+import * as sys from "../../ffi/sys.ts";
+import { bindSocket, localName } from "../../src/engine/sockets.ts";
 import { descriptors, eventually, type Running, run, start } from "../helpers/tproxy.ts";
 
 const cleanups: (() => unknown)[] = [];
@@ -110,6 +112,75 @@ describe("forward on loopback", () => {
     for (const socket of [...held, waiting]) socket.destroy();
   });
 
+  test("--max-connections is for all listeners and all workers together", async () => {
+    const open = new Set<Socket>();
+    const port = await backend((socket) => {
+      socket.resume();
+      open.add(socket);
+      socket.on("close", () => open.delete(socket));
+    });
+    const { proxy, port: entry } = await forward(port, "--max-connections", "3", "127.0.0.1:0");
+    const [, second] = await proxy.until(/Bound.*\n.*Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+    const clients = [entry, Number(second)].flatMap((to) =>
+      Array.from({ length: 12 }, () => connect({ port: to, host: "127.0.0.1" })),
+    );
+    for (const client of clients) client.on("error", () => {});
+    cleanups.push(() => clients.forEach((client) => void client.destroy()));
+    let most = 0;
+    for (let ended = 0; ended < 12; ended++) {
+      await eventually("as many as may be are open", () => open.size >= 3);
+      most = Math.max(most, open.size);
+      for (const socket of [...open].slice(0, 1)) {
+        socket.resetAndDestroy();
+        open.delete(socket);
+      }
+    }
+    expect(most).toBe(3);
+  });
+
+  test("where connecting takes too long, the next upstream stands in", async () => {
+    const loopback = { address: Uint8Array.of(127, 0, 0, 1), port: 0, scopeId: 0 };
+    const full = bindSocket({ protocol: "tcp", transparent: false }, loopback);
+    cleanups.push(() => sys.close(full));
+    sys.listen(full, 0);
+    const { port: taken } = localName(full);
+    // Nothing accepts there, and once its queue is full a SYN is not answered.
+    const waiting = [0, 1, 2].map(() => connect({ port: taken, host: "127.0.0.1" }));
+    for (const socket of waiting) socket.on("error", () => {});
+    cleanups.push(() => waiting.forEach((socket) => void socket.destroy()));
+    await once(waiting[0] as Socket, "connect");
+    const port = await backend((socket) => socket.end("here"));
+    const other = ["--to", `127.0.0.1:${port}`, "--connect-timeout", "200ms"];
+    const { port: entry } = await forward(taken, "--quiet", ...other);
+    expect((await exchange(entry, [])).toString()).toBe("here");
+  });
+
+  test("small messages do not wait for acknowledgements", async () => {
+    const port = await backend((socket) => {
+      let received = 0;
+      socket.setNoDelay(true);
+      socket.on("data", ({ length }) => {
+        received += length;
+        if (received % 2 === 0) socket.write("k");
+      });
+    });
+    const { port: entry } = await forward(port, "--quiet");
+    const socket = connect({ port: entry, host: "127.0.0.1", noDelay: true });
+    await once(socket, "connect");
+    const times: number[] = [];
+    for (let turn = 0; turn < 60; turn++) {
+      const begun = performance.now();
+      socket.write("a");
+      await Bun.sleep(2);
+      socket.write("b");
+      await once(socket, "data");
+      times.push(performance.now() - begun);
+    }
+    socket.destroy();
+    // A delayed acknowledgement takes 40 ms at the least.
+    expect(times.sort((a, b) => a - b)[30]).toBeLessThan(35);
+  });
+
   test("silent connections are closed: idle, half-closed, and without a header", async () => {
     const port = await backend((socket) => socket.resume());
     const { proxy, port: entry } = await forward(port, "--idle-timeout", "100ms");
@@ -164,6 +235,10 @@ describe("forward, nonsense", () => {
     ["forward :80 --to original --to 192.0.2.1:80", /--to original stands alone/],
     ["forward :80 --to 192.0.2.1:80 --source me", /"me" is no source: give client, client:port/],
     ["forward :80 --to 192.0.2.1:80 --proxy-from 10.0.0.0/8", /give --accept-proxy with it/],
+    [
+      "forward :80 --to 192.0.2.1:80 --workers 4 --max-connections 3",
+      /--max-connections 3 is less than one for each of the 4 workers/,
+    ],
     ["forward udp://:80 --to 192.0.2.1:80", /forward carries TCP/],
   ])("%s", async (line, says) => {
     const { status, stderr, stdout } = await run(line.split(" "));

@@ -48,6 +48,8 @@ describe("where to", () => {
       fixed(at("192.0.2.1", 50_080)),
       fixed(at("127.0.0.1", 50_080)),
       fixed(at("127.3.2.1", 50_080)),
+      fixed(at("0.0.0.0", 50_080)),
+      fixed({ address: new Uint8Array(16), port: 50_080, scopeId: 0 }),
     ];
     for (const upstreams of loops) {
       expect(choose(rules({ upstreams }), client, asked, 0)).toHaveProperty("refusal");
