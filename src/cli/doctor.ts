@@ -70,6 +70,7 @@ export type DoctorOptions = InferValue<typeof fields>;
 
 /** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
 export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
+  checkProbe(options);
   const intent = intentOf(options);
   const stop = new AbortController();
   let stoppedBy: StopReason | undefined;
@@ -89,6 +90,26 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
     options.json ? asJson(sections) : renderSections(sections, { colors: edges.stdout.colors }),
   );
   return hasFailure(sections) ? exitStatus.failure : exitStatus.success;
+}
+
+/** Refuses a probe that no client could send, and what would be ignored. @throws UsageError */
+function checkProbe({ probe, udp }: DoctorOptions): void {
+  if (udp && probe === undefined) {
+    throw new UsageError(
+      '--udp belongs to --probe: give "--proto udp", or "--listen udp://:50053"',
+    );
+  }
+  const address = probe?.endpoint.address;
+  if (address === undefined) return;
+  const { family, bytes } = address;
+  const [first = 0] = bytes;
+  const isLow = bytes.subarray(0, -1).every((byte) => byte === 0) && (bytes.at(-1) ?? 0) < 2;
+  const isUnicast = family === 4 ? first !== 127 && first !== 0 && first < 224 : first !== 0xff;
+  if (isUnicast && !(family === 6 && isLow)) return;
+  throw new UsageError(
+    `--probe: "${formatAddress(address)}" is no address that a client elsewhere can ask for: ` +
+      "give a unicast address that is not loopback",
+  );
 }
 
 /** The intent that was given; undefined if none of its options were. */

@@ -84,11 +84,13 @@ async function probeOn(
   const facts = gatherPath(readMachine(), question);
   const found = judgePath(facts, wayChecks).find(({ severity }) => severity === "failure");
   // The probe's interface is gone when this is read.
-  const named = meant === undefined ? "IFACE" : insteadOf;
+  const named = (anyOther: string) => (meant === undefined ? anyOther : insteadOf);
+  const text = found?.text.replaceAll(probeInterface, named("the probe's interface"));
+  const repair = found?.repair?.replaceAll(probeInterface, named("IFACE"));
   const cause = found && {
     ...found,
-    text: found.text.replaceAll(probeInterface, named),
-    ...(found.repair && { repair: found.repair.replaceAll(probeInterface, named) }),
+    text: text ?? found.text,
+    ...(repair === undefined ? {} : { repair }),
   };
   return judgeProbe({
     ...result,

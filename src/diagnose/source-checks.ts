@@ -5,7 +5,7 @@
 
 import { errnoName } from "../../ffi/errno.ts";
 import { RTN_UNICAST } from "../../ffi/netlink/constants.ts";
-import { formatAddress } from "../net/address.ts";
+import { formatAddress, formatBytes } from "../net/address.ts";
 import { type Finding, failure } from "./finding.ts";
 import type { PathFacts } from "./path-facts.ts";
 
@@ -16,8 +16,14 @@ export function validationFinding(facts: PathFacts): Finding {
   const from = formatAddress(packet.source);
   const set = (name: string, value: number) =>
     `sysctl -w net.ipv4.conf.${dotted(iif)}.${name}=${value}`;
-  if (packet.source.family === 4 && packet.source.bytes[0] === 127 && !settings.routeLocalnet) {
-    const text = `A packet from ${from} may not come in by ${iif}: route_localnet is 0.`;
+  const looped = [
+    ["from", packet.source],
+    ["to", packet.destination],
+  ] as const;
+  for (const [way, { family, bytes }] of looped) {
+    if (family !== 4 || bytes[0] !== 127 || settings.routeLocalnet) continue;
+    const what = `A packet ${way} ${formatBytes(bytes)}`;
+    const text = `${what} may not come in by ${iif}: route_localnet is 0.`;
     return failure("source", text, set("route_localnet", 1));
   }
   if (facts.isSourceLocal && !settings.acceptLocal) {

@@ -183,8 +183,17 @@ function value(loaded: string, data: Uint8Array): string {
     const type = view(data).getUint32(0, HOST_ORDER);
     return addressTypes[type] ?? String(type);
   }
-  if (/addr$/.test(loaded) && (data.length === 4 || data.length === 16)) return addressText(data);
+  if (/addr$/.test(loaded) && data.length <= 16) return networkText(loaded, data);
   return hexOf(data);
+}
+
+/** Of a network of whole bytes the kernel compares just those, as nft(8) asks it to. */
+function networkText(loaded: string, data: Uint8Array): string {
+  const length = loaded.startsWith("ip6") ? 16 : 4;
+  if (data.length >= length) return addressText(data);
+  const address = new Uint8Array(length);
+  address.set(data);
+  return prefixText({ address, length: data.length * 8 });
 }
 
 function view(bytes: Uint8Array): DataView {

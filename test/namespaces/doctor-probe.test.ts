@@ -139,3 +139,20 @@ describe("what a probe leaves: nothing", () => {
     expect(stdout).toEndWith("still there\n");
   });
 });
+
+testTraffic(
+  "what no client elsewhere can ask for is refused, and --udp without a probe",
+  async () => {
+    const { stdout } = await inNamespace(`${topology}
+    for to in 127.0.0.1 0.0.0.0 224.0.0.1 255.255.255.255 [::1] [::] [ff02::1]; do
+      status tproxy doctor --probe $to:80 2>&1
+    done
+    status tproxy doctor --listen :53 --udp 2>&1`);
+    expect(
+      stdout.match(/^tproxy: --probe: ".*" is no address that a client .*\nstatus 2$/gm),
+    ).toHaveLength(7);
+    expect(stdout).toEndWith(
+      'tproxy: --udp belongs to --probe: give "--proto udp", or "--listen udp://:50053"\nstatus 2\n',
+    );
+  },
+);

@@ -181,6 +181,12 @@ const faults: [name: string, changes: Partial<PathFacts>, severity: string, text
     "failure",
     /route_localnet is 0/,
   ],
+  [
+    "127.0.0.1 asked for from outside",
+    { ...dropped, packet: { ...sound.packet, destination: { family: 4, bytes: ip("127.0.0.1") } } },
+    "failure",
+    /A packet to 127\.0\.0\.1 may not come in by p0: route_localnet is 0/,
+  ],
   ["refused for no known reason", dropped, "failure", /refuses 10\.9\.0\.2 by p0: EINVAL/],
   ["no listener", { sockets: [], passage: missed }, "failure", /Nothing listens on tcp port 50080/],
   [

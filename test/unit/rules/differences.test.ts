@@ -6,6 +6,7 @@ import type { Rule } from "../../../ffi/netlink/rule.ts";
 import { parseIntent } from "../../../src/routing/intent.ts";
 import { makePlan } from "../../../src/routing/plan.ts";
 import { isSameRoute, isSameRule } from "../../../src/rules/canonical.ts";
+import { describeFirewallRule } from "../../../src/rules/describe.ts";
 import { compare, isSameFirewall } from "../../../src/rules/differences.ts";
 import { partsOf, type TableContents } from "../../../src/rules/parts.ts";
 
@@ -146,4 +147,20 @@ test("what is missing is told in the words of ip and nft", () => {
       "fib daddr type != { local, broadcast, anycast, multicast } dport 80 " +
       'meta mark set meta mark & 0xfffffffe ^ 0x1 comment "tproxyd: capture"',
   );
+});
+
+test("networks of whole bytes are told as networks", () => {
+  const destinations = (text: string) => {
+    const [address = "", length = "0"] = text.split("/");
+    const bytes = Uint8Array.from(address.split(".").map(Number));
+    return parts({ destinations: [{ family: 4, bytes, prefix: Number(length) }], families: [4] });
+  };
+  for (const network of ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32"]) {
+    const { firewall } = destinations(network);
+    const [chain] = firewall.chains;
+    const [rule] = chain?.rules ?? [];
+    if (rule === undefined) throw new Error("no rule");
+    const text = describeFirewallRule(rule, firewall.sets);
+    expect(text).toContain(` ip daddr ${network.replace("/32", "")} `);
+  }
 });
