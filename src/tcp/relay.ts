@@ -170,11 +170,11 @@ export class Relay {
     }
   }
 
-  /** A side that is no longer read tells of its reset in no other way. */
+  /** A side that is not read, ended or behind a receiver that stalls, tells of its reset so. */
   private isBroken(): boolean {
     for (const direction of [this.outward, this.inward]) {
       const { from } = direction;
-      if (!from.broken || !direction.ended) continue;
+      if (!from.broken || (!direction.ended && direction.to.writable)) continue;
       from.broken = false;
       const error = this.kernel.error(from.fd);
       if (error !== 0) this.fail(from, -error);
@@ -255,8 +255,14 @@ export class Relay {
     const { kernel } = this;
     const pipe = direction.pipe as Pipe;
     const count = kernel.spliceIn(direction.from.fd, pipe);
+    if (count === -EAGAIN) {
+      // Also what splice answers in front of an urgent byte, which only recv gets past: copying
+      // tells whether there is nothing.
+      this.returnPipe(direction);
+      return true;
+    }
     if (!this.wasRead(direction, count)) {
-      if (direction.held === 0) this.returnPipe(direction);
+      this.returnPipe(direction);
       return false;
     }
     direction.held = count;

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
+import { testWith } from "../helpers/tools.ts";
 import { descriptors, eventually, type Running, run, start } from "../helpers/tproxy.ts";
 
 const cleanups: (() => unknown)[] = [];
@@ -47,6 +48,8 @@ function exchange(port: number, parts: readonly Uint8Array[]): Promise<Buffer> {
   socket.end();
   return received;
 }
+
+const testPython = testWith(["python3"]);
 
 describe("forward on loopback", () => {
   test("hundreds of connections, random chunks both ways, every byte as sent", async () => {
@@ -154,6 +157,36 @@ describe("forward on loopback", () => {
     const { port: entry } = await forward(taken, "--quiet", ...other);
     expect((await exchange(entry, [])).toString()).toBe("here");
   });
+
+  testPython(
+    "urgent data in a stream that is spliced holds up nothing",
+    async () => {
+      const total = 4_000_000 + 1000;
+      const seen = Promise.withResolvers<void>();
+      const port = await backend((socket) => {
+        let received = 0;
+        // Not read at first, so that the proxy has to splice.
+        setTimeout(() => {
+          socket.on("data", ({ length }) => {
+            received += length;
+            if (received >= total) seen.resolve();
+          });
+        }, 100);
+      });
+      const { port: entry } = await forward(port, "--quiet");
+      const script = `
+import socket, sys
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+s.sendall(b"x" * 4000000)
+s.send(b"!", socket.MSG_OOB)
+s.sendall(b"y" * 1000)
+sys.stdin.read()`;
+      const client = Bun.spawn(["python3", "-c", script, `${entry}`], { stdin: "pipe" });
+      cleanups.push(() => client.kill());
+      await seen.promise;
+    },
+    10_000,
+  );
 
   test("small messages do not wait for acknowledgements", async () => {
     const port = await backend((socket) => {

@@ -127,6 +127,8 @@ class FakeKernel implements RelayKernel {
   spliceIn(fd: number, pipe: Pipe): number {
     if ((pipe as FakePipe).bytes.length > 0)
       throw new Error("spliced into a pipe with bytes in it");
+    // As in front of an urgent byte: only a recv gets past it, and no edge will come.
+    if (this.random(16) === 0) return -EAGAIN;
     const bytes = this.readInto(fd, 4 * bufferBytes, true);
     if (typeof bytes === "number") return bytes;
     (pipe as FakePipe).bytes.push(...bytes);
@@ -305,6 +307,22 @@ function simulate(seed: number): { steps: number; end: string } {
   checkOrder(kernel);
   return { steps, end: state };
 }
+
+test("a reset is noticed although the other side takes nothing", () => {
+  const kernel = new FakeKernel(generator(1), 4);
+  const relay = new Relay(kernel, 0, 1);
+  const [client] = kernel.sockets;
+  while (!kernel.sockets[1].waitsToWrite || client.toRead.length <= queueBytes) {
+    writeByPeer(client, bufferBytes);
+    deliverEdges(kernel, relay);
+    expect(relay.run()).not.toBe("failed");
+  }
+  client.isReset = true;
+  relay.ready("client", true, true, true);
+  expect(relay.run()).toBe("failed");
+  expect(relay.failedSide).toBe("client");
+  relay.release();
+});
 
 test("whatever the kernel answers, every byte arrives once and in order", () => {
   const replay = process.env.TPROXY_SEED;
