@@ -171,15 +171,18 @@ export class PipeService implements Service, Handler {
     this.context.finish(errno, call);
   }
 
-  /** Watches the socket for just what can go on. */
+  /** Watches the socket for just what can go on; EPOLLERR and EPOLLHUP would come unasked. */
   private watch(): void {
     if (this.finished) return;
     const { inward, outward } = this;
     const wantsRead = !inward.ended && inward.from === inward.to;
     const interest = (wantsRead ? EPOLLIN : 0) | (outward.from < outward.to ? EPOLLOUT : 0);
     if (interest === this.interest) return;
+    const { loop } = this.context;
+    if (interest === 0) loop.remove(this.fd);
+    else if (this.interest === 0) loop.add(this.fd, interest, this);
+    else loop.modify(this.fd, interest);
     this.interest = interest;
-    this.context.loop.modify(this.fd, interest);
   }
 
   private active(): void {

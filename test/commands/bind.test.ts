@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { type Running, run, start } from "../helpers/tproxy.ts";
 
@@ -245,6 +246,30 @@ describe("bind --to over TCP", () => {
     );
     expect(stdout).toBe("got 300000");
     expect(status).toBe(0);
+  });
+
+  test("a peer that has ended and then resets costs no processor time", async () => {
+    const reset = Promise.withResolvers<void>();
+    const port = await tcpServer((socket) => {
+      socket.end("all");
+      socket.once("finish", () => {
+        setTimeout(() => {
+          socket.resetAndDestroy();
+          reset.resolve();
+        }, 100);
+      });
+    });
+    const running = begin("--tcp", "127.0.0.1:0", "--to", `127.0.0.1:${port}`);
+    await running.until(/all/);
+    await reset.promise;
+    const busyMs = () => {
+      const stat = readFileSync(`/proc/${running.pid}/stat`, "latin1").split(") ")[1] ?? "";
+      const [user, system] = stat.split(" ").slice(11, 13).map(Number);
+      return 10 * ((user ?? 0) + (system ?? 0));
+    };
+    const before = busyMs();
+    await Bun.sleep(500);
+    expect(busyMs() - before).toBeLessThan(250);
   });
 
   test("32 MiB each way at once, every byte as sent", async () => {
