@@ -88,7 +88,11 @@ function addressValue(): Value<Address> {
 
 /** Runs `explain`; the exit status is 1 if it will not work. @throws UsageError */
 export async function runExplain(options: ExplainOptions, edges: Edges): Promise<number> {
+  checkIgnored(options);
   const machine = machineOrError();
+  if (options.in !== undefined && !machine.links.some(({ name }) => name === options.in)) {
+    throw new UsageError(`--in: there is no interface "${options.in}" here: see "ip link"`);
+  }
   const explanation = explain(options, machine);
   await edges.stdout.write(
     options.json
@@ -96,6 +100,21 @@ export async function runExplain(options: ExplainOptions, edges: Edges): Promise
       : renderExplanation(explanation, { colors: edges.stdout.colors }),
   );
   return explanation.works ? exitStatus.success : exitStatus.failure;
+}
+
+/** Refuses what would be ignored. @throws UsageError */
+function checkIgnored(options: ExplainOptions): void {
+  const { what } = options;
+  const belongs = [
+    { name: "--in", given: options.in !== undefined, to: ["accept"] },
+    { name: "--from", given: options.from !== undefined, to: ["accept", "connect"] },
+    { name: "--freebind", given: options.freebind, to: ["bind"] },
+    { name: "--no-transparent", given: options.noTransparent, to: ["bind"] },
+  ];
+  for (const { name, given, to } of belongs) {
+    if (!given || to.includes(what)) continue;
+    throw new UsageError(`${name} belongs to ${to.join(" and ")}, not to ${what}: leave it out`);
+  }
 }
 
 function explain(options: ExplainOptions, machine: Machine): Explanation {

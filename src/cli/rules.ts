@@ -203,6 +203,12 @@ async function runConfirm(kernel: Kernel, plan: Plan, edges: Edges): Promise<num
   }
 }
 
+/** What a refusal of the local route comes from; EACCES: addrconf's disable_ipv6. */
+const hints: Readonly<Record<string, string>> = {
+  ENETDOWN: ': lo is down, "ip link set lo up"',
+  EACCES: ": IPv6 is off on lo: give --family 4, or set net.ipv6.conf.lo.disable_ipv6=0",
+};
+
 /** Turns what the kernel refuses into one line. @throws CommandError */
 async function explained<T>(action: Action, work: () => T | Promise<T>): Promise<T> {
   try {
@@ -216,7 +222,6 @@ async function explained<T>(action: Action, work: () => T | Promise<T>): Promise
           `does not have it: ${WAYS}`,
       );
     }
-    const hint = error.code === "ENETDOWN" ? ': lo is down, "ip link set lo up"' : "";
-    throw new CommandError(`Cannot ${action} routes: ${error.message}${hint}`);
+    throw new CommandError(`Cannot ${action} routes: ${error.message}${hints[error.code] ?? ""}`);
   }
 }

@@ -138,3 +138,24 @@ testTraffic("accept without privileges does not guess what the firewall does", a
   expect(stdout).not.toContain("FAILURE");
   expect(stdout).toMatch(/\nIt will work: what goes from 10\.9\.0\.1 .*\n$/);
 });
+
+testTraffic("what would be ignored, and an interface that is not here, are refused", async () => {
+  const { stdout } = await inNamespace(`${topology}
+    for words in "bind 8.8.8.8:80 --in p0" "bind 8.8.8.8:80 --from 10.9.0.2" \\
+      "accept 8.8.8.8:80 --freebind" "connect 8.8.8.8:80 --no-transparent" \\
+      "accept 8.8.8.8:80 --in eth9"; do
+      status tproxy explain $words 2>&1
+    done`);
+  expect(stdout.trim().split("\n")).toEqual([
+    "tproxy: --in belongs to accept, not to bind: leave it out",
+    "status 2",
+    "tproxy: --from belongs to accept and connect, not to bind: leave it out",
+    "status 2",
+    "tproxy: --freebind belongs to bind, not to accept: leave it out",
+    "status 2",
+    "tproxy: --no-transparent belongs to bind, not to connect: leave it out",
+    "status 2",
+    'tproxy: --in: there is no interface "eth9" here: see "ip link"',
+    "status 2",
+  ]);
+});

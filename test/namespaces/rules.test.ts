@@ -351,3 +351,15 @@ EOF
     unshare -m sh inner.sh`;
   expect(await lines(script)).toEqual(["applied", "removed"]);
 });
+
+testRules("IPv6 switched off is named, and nothing is left behind", async () => {
+  const script = `
+    sysctl -qw net.ipv6.conf.all.disable_ipv6=1
+    dump before
+    routes --apply --dport 80 || echo "status $?"
+    dump after; same before after refused
+    routes --apply --dport 80 --family 4 | tail -n 1`;
+  const found = await lines(script);
+  expect(found.pop()).toMatch(/^tproxy: Cannot apply routes: .*IPv6 is off on lo: give --family 4/);
+  expect(found).toEqual(["status 1", "refused: same", "applied"]);
+});
