@@ -25,6 +25,7 @@ function tryUnshare(): boolean {
  * Shell functions for the scripts: `lo` is up; `namespace NAME` starts another namespace whose
  * process id is then in $NAME; `within NAME COMMAND…` runs a command there; `veth NAME A B` makes
  * a pair of interfaces, A here and B there, up and without waiting for duplicate addresses;
+ * `neighbour NAME A B` does both and gives A 10.9.0.1 and fd00:9::1, B 10.9.0.2 and fd00:9::2;
  * `background COMMAND…` starts a program (not a function: its process is the one to end). All that
  * was started is ended when the script ends.
  */
@@ -49,6 +50,14 @@ veth() {
   within "$1" sh -c 'echo 0 > "/proc/sys/net/ipv6/conf/$0/accept_dad"' "$3"
   ip link set "$2" up
   within "$1" ip link set "$3" up
+}
+neighbour() {
+  namespace "$1"
+  veth "$1" "$2" "$3"
+  ip address add 10.9.0.1/24 dev "$2"
+  ip address add fd00:9::1/64 dev "$2" nodad
+  within "$1" ip address add 10.9.0.2/24 dev "$3"
+  within "$1" ip address add fd00:9::2/64 dev "$3" nodad
 }
 ip link set lo up
 `;

@@ -14,12 +14,7 @@ const testTraffic = testWith(["ip", "nft", "nsenter", "socat", "curl"], {
 
 const topology = `
 tproxy() { ${tproxy.map((word) => `'${word}'`).join(" ")} "$@"; }
-namespace client
-veth client p0 c0
-ip address add 10.9.0.1/24 dev p0
-ip address add fd00:9::1/64 dev p0 nodad
-within client ip address add 10.9.0.2/24 dev c0
-within client ip address add fd00:9::2/64 dev c0 nodad
+neighbour client p0 c0
 within client ip route add default via 10.9.0.1
 within client ip route add default via fd00:9::1
 capture() { tproxy routes --print --in p0 --dialect nft "$@" > rules.sh; sh -e rules.sh; }

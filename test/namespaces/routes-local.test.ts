@@ -18,12 +18,7 @@ const files = { "transparent.py": source("transparent.py"), "traffic.py": source
 
 /** This namespace has the programs and the proxy; `server` is the world, with 8.8.8.8 in it. */
 const world = `
-namespace server
-veth server p0 s0
-ip address add 10.9.0.1/24 dev p0
-ip address add fd00:9::1/64 dev p0 nodad
-within server ip address add 10.9.0.2/24 dev s0
-within server ip address add fd00:9::2/64 dev s0 nodad
+neighbour server p0 s0
 for address in 8.8.8.8/32 192.168.7.7/32 2001:db8::8/128; do
   within server ip address add "$address" dev s0
 done
