@@ -11,6 +11,7 @@ import * as limits from "../engine/limits.ts";
 import type { ForwardTask, SourceChoice, Upstreams } from "../engine/protocol.ts";
 import { parseAddress } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { socketAddress } from "../proto/proxy-header.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress, resolveTarget } from "./endpoints.ts";
@@ -234,7 +235,10 @@ async function resolveUpstreams(options: ForwardOptions): Promise<Upstreams> {
   for (const target of options.to) {
     if (target === "original") continue;
     if (target.scheme === "udp") throw new UsageError("forward carries TCP: give --to HOST:PORT");
-    addresses.push(await resolveTarget(target, { address: undefined }));
+    const resolved = await resolveTarget(target, { address: undefined });
+    // An IPv4-mapped address is compared with clients and with our own as the IPv4 one that it is.
+    const plain = socketAddress(resolved.address, resolved.port);
+    addresses.push(plain.address.length === 4 ? plain : resolved);
   }
   return { kind: "fixed", addresses };
 }

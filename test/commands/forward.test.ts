@@ -141,6 +141,15 @@ describe("forward on loopback", () => {
     expect(most).toBe(3);
   });
 
+  test("an IPv4-mapped upstream is the IPv4 one", async () => {
+    const port = await backend((socket) => socket.end("here"));
+    const to = `[::ffff:127.0.0.1]:${port}`;
+    const proxy = start(["forward", "--no-transparent", "127.0.0.1:0", "--to", to]);
+    cleanups.push(() => proxy.kill("SIGKILL"));
+    const [, entry] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+    expect((await exchange(Number(entry), [])).toString()).toBe("here");
+  });
+
   test("where connecting takes too long, the next upstream stands in", async () => {
     const loopback = { address: Uint8Array.of(127, 0, 0, 1), port: 0, scopeId: 0 };
     const full = bindSocket({ protocol: "tcp", transparent: false }, loopback);
