@@ -14,11 +14,11 @@ import { formatSocketAddress } from "../net/socket-address.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
-import { bindAddress, resolveTarget } from "./endpoints.ts";
+import { resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { networkSourceValue, readNetworks } from "./network-lists.ts";
-import { type OpenSocket, openSocket, served } from "./open-socket.ts";
+import { type OpenSocket, openForWorkers, served } from "./open-socket.ts";
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
@@ -170,7 +170,11 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   }
   const upstreams = await resolveUpstreams(options);
   const descriptors = raiseDescriptorLimit();
-  const sets = openAll(options);
+  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
+  const sets = openForWorkers(options.workers, wanted, {
+    transparent: !options.noTransparent,
+    noDelay: true,
+  });
   for (const { local } of sets[0] ?? []) await edges.stdout.write(boundLine(local, options.json));
   const tasks = sets.map((sockets, worker) =>
     task(options, upstreams, sockets, descriptors, worker),
@@ -241,28 +245,6 @@ async function resolveUpstreams(options: ForwardOptions): Promise<Upstreams> {
     addresses.push(plain.address.length === 4 ? plain : resolved);
   }
   return { kind: "fixed", addresses };
-}
-
-function openAll(options: ForwardOptions): OpenSocket[][] {
-  const sets: OpenSocket[][] = [];
-  for (let worker = 0; worker < options.workers; worker++) {
-    sets.push(
-      options.addresses.map(({ endpoint }, index) => {
-        const local = bindAddress(endpoint);
-        const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
-        return openSocket(
-          {
-            protocol: "tcp",
-            transparent: !options.noTransparent,
-            reusePort: options.workers > 1,
-            noDelay: true,
-          },
-          { ...local, port },
-        );
-      }),
-    );
-  }
-  return sets;
 }
 
 function boundLine(local: SocketAddress, json: boolean): string {

@@ -9,16 +9,14 @@ import { argument, command, constant, flag, option } from "@optique/core/primiti
 import { string } from "@optique/core/valueparser";
 import * as limits from "../engine/limits.ts";
 import type { Answer, RespondTask } from "../engine/protocol.ts";
-import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Scheme } from "../net/target.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
-import { bindAddress } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
-import { type OpenSocket, openSocket, served } from "./open-socket.ts";
+import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
@@ -118,7 +116,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
   const descriptors = raiseDescriptorLimit();
-  const sets = openAll(options, wanted);
+  const sets = openForWorkers(options.workers, wanted, { transparent: !options.noTransparent });
   const protocol = wanted[0]?.protocol ?? "tcp";
   const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
   for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options));
@@ -141,11 +139,6 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 
-interface WantedSocket {
-  readonly protocol: Scheme;
-  readonly endpoint: Endpoint;
-}
-
 /** Each address with its own scheme, or with each protocol asked for. */
 function wantedSockets(options: ListenOptions): WantedSocket[] {
   const protocols: Scheme[] = [];
@@ -154,26 +147,6 @@ function wantedSockets(options: ListenOptions): WantedSocket[] {
   return options.addresses.flatMap(({ scheme, endpoint }) =>
     (scheme === undefined ? protocols : [scheme]).map((protocol) => ({ protocol, endpoint })),
   );
-}
-
-/** For each Worker a socket at every wanted address. @throws CommandError */
-function openAll(options: ListenOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
-  const sets: OpenSocket[][] = [];
-  for (let worker = 0; worker < options.workers; worker++) {
-    const set = wanted.map(({ protocol, endpoint }, index) => {
-      const { address, port, scopeId } = bindAddress(endpoint);
-      // The port that the kernel chose for the first Worker is everybody's.
-      const chosen = port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : port;
-      const socketOptions = {
-        protocol,
-        transparent: !options.noTransparent,
-        reusePort: options.workers > 1,
-      };
-      return openSocket(socketOptions, { address, port: chosen, scopeId });
-    });
-    sets.push(set);
-  }
-  return sets;
 }
 
 function boundLine({ protocol, local }: OpenSocket, options: ListenOptions): string {

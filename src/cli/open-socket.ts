@@ -16,7 +16,9 @@ import {
   startConnect,
 } from "../engine/sockets.ts";
 import { formatBytes } from "../net/address.ts";
+import type { Endpoint } from "../net/endpoint.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { bindAddress } from "./endpoints.ts";
 import { CommandError } from "./failure.ts";
 
 /** An open socket and where it is bound, the port that the kernel chose included. */
@@ -51,6 +53,34 @@ export function openSocket(
     if (error instanceof SyscallError) throw refusal(error, options, local, purpose);
     throw error;
   }
+}
+
+/** A socket that a user asked to receive on. */
+export interface WantedSocket {
+  readonly protocol: "tcp" | "udp";
+  readonly endpoint: Endpoint;
+}
+
+/**
+ * For each of `workers` Workers a socket at every wanted address; several share its traffic.
+ * @throws CommandError that says why the kernel refused one
+ */
+export function openForWorkers(
+  workers: number,
+  wanted: readonly WantedSocket[],
+  options: Omit<SocketOptions, "protocol" | "reusePort">,
+): OpenSocket[][] {
+  const sets: OpenSocket[][] = [];
+  for (let worker = 0; worker < workers; worker++) {
+    const set = wanted.map(({ protocol, endpoint }, index) => {
+      const local = bindAddress(endpoint);
+      // The port that the kernel chose for the first Worker is everybody's.
+      const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
+      return openSocket({ ...options, protocol, reusePort: workers > 1 }, { ...local, port });
+    });
+    sets.push(set);
+  }
+  return sets;
 }
 
 /** The socket as a Worker gets it. */

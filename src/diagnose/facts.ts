@@ -1,22 +1,19 @@
 /** Reads what of this machine bears on a refusal: capabilities, sysctls, addresses. */
 
-import { readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { NETLINK_ROUTE, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
+import { effectiveCapabilities, readSysctl } from "./proc.ts";
 import type { Facts } from "./refusal.ts";
-
-/** Bits of the capability sets in /proc/self/status (linux/capability.h). */
-const capabilityBits = { CAP_NET_BIND_SERVICE: 10, CAP_NET_ADMIN: 12, CAP_NET_RAW: 13 } as const;
 
 /** The facts for `address` (4 or 16 bytes, network order) as they are now. */
 export function gatherFacts(address: Uint8Array): Facts {
   const family = address.length === 4 ? "ipv4" : "ipv6";
   return {
     capabilities: effectiveCapabilities(),
-    nonlocalBind: readSysctl(`net/${family}/ip_nonlocal_bind`) === 1,
-    unprivilegedPortStart: readSysctl("net/ipv4/ip_unprivileged_port_start") ?? 1024,
+    nonlocalBind: readSysctl(`net.${family}.ip_nonlocal_bind`) === 1,
+    unprivilegedPortStart: readSysctl("net.ipv4.ip_unprivileged_port_start") ?? 1024,
     addressIsLocal: isLocalAddress(address),
     interfaces: Object.keys(networkInterfaces()),
   };
@@ -36,20 +33,5 @@ export function isLocalAddress(address: Uint8Array): boolean | undefined {
     return socket === undefined || !(error instanceof Error) ? undefined : false;
   } finally {
     socket?.close();
-  }
-}
-
-function effectiveCapabilities(): Set<string> {
-  const status = readFileSync("/proc/self/status", "latin1");
-  const bits = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
-  const held = Object.entries(capabilityBits).filter(([, bit]) => (bits >> BigInt(bit)) & 1n);
-  return new Set(held.map(([name]) => name));
-}
-
-function readSysctl(path: string): number | undefined {
-  try {
-    return Number(readFileSync(`/proc/sys/${path}`, "latin1"));
-  } catch {
-    return undefined;
   }
 }

@@ -41,6 +41,7 @@ import { WireError } from "../../ffi/netlink/wire.ts";
 import type { Family } from "../net/address.ts";
 
 import type { PolicyTables } from "./policy.ts";
+import { readSysctl } from "./proc.ts";
 import { type RuledChain, type Ruleset, setKey } from "./ruleset.ts";
 
 /** What a look-up of the kernel's routing tables answers (RTM_GETROUTE). */
@@ -169,17 +170,6 @@ function lookUp(query: RouteQuery): RouteLookup {
   } catch (error) {
     if (error instanceof SyscallError) return { kind: "error", errno: error.errno };
     throw error;
-  }
-}
-
-/** A number of /proc/sys by its name with dots; interface names with dots are given with `/`. */
-function readSysctl(name: string): number | undefined {
-  try {
-    const path = name.includes("/") ? name : name.replaceAll(".", "/");
-    const value = Number.parseInt(readFileSync(`/proc/sys/${path}`, "latin1"), 10);
-    return Number.isNaN(value) ? undefined : value;
-  } catch {
-    return undefined;
   }
 }
 

@@ -1,19 +1,11 @@
 /** What of this process and this system bears on a transparent proxy. I/O, and no judgement. */
 
-import { readFileSync } from "node:fs";
 import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
 import { ENODATA } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import { type Features, testFeatures } from "./features.ts";
 import type { Machine } from "./machine.ts";
-
-/** Names of capability bits (linux/capability.h). */
-const capabilityBits: Readonly<Record<string, number>> = {
-  CAP_NET_BIND_SERVICE: 10,
-  CAP_NET_ADMIN: 12,
-  CAP_NET_RAW: 13,
-  CAP_SYS_ADMIN: 21,
-};
+import { effectiveCapabilities } from "./proc.ts";
 
 export interface SystemFacts {
   /** Those in force, of the few that matter here. */
@@ -59,12 +51,4 @@ export function gatherSystem(machine: Machine): SystemFacts {
     bridges: machine.links.filter(({ kind }) => kind === "bridge").map(({ name }) => name),
     descriptorsMax: typeof limit === "number" ? undefined : limit.hard,
   };
-}
-
-/** The capabilities that are in force, of those that matter here. */
-export function effectiveCapabilities(): Set<string> {
-  const status = readFileSync("/proc/self/status", "latin1");
-  const bits = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
-  const held = Object.entries(capabilityBits).filter(([, bit]) => (bits >> BigInt(bit)) & 1n);
-  return new Set(held.map(([name]) => name));
 }

@@ -1,0 +1,33 @@
+/** What /proc tells of this process and of the kernel's settings. I/O, and no judgement. */
+
+import { readFileSync } from "node:fs";
+
+/** Bits of the capability sets in /proc/self/status (linux/capability.h). */
+const capabilityBits: Readonly<Record<string, number>> = {
+  CAP_NET_BIND_SERVICE: 10,
+  CAP_NET_ADMIN: 12,
+  CAP_NET_RAW: 13,
+  CAP_SYS_ADMIN: 21,
+};
+
+/** The capabilities that are in force, of those that matter here. */
+export function effectiveCapabilities(): Set<string> {
+  const status = readFileSync("/proc/self/status", "latin1");
+  const bits = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
+  const held = Object.entries(capabilityBits).filter(([, bit]) => (bits >> BigInt(bit)) & 1n);
+  return new Set(held.map(([name]) => name));
+}
+
+/**
+ * A number of /proc/sys by its name with dots; interface names with dots are given with `/`.
+ * Undefined if there is none or it cannot be read.
+ */
+export function readSysctl(name: string): number | undefined {
+  try {
+    const path = name.includes("/") ? name : name.replaceAll(".", "/");
+    const value = Number.parseInt(readFileSync(`/proc/sys/${path}`, "latin1"), 10);
+    return Number.isNaN(value) ? undefined : value;
+  } catch {
+    return undefined;
+  }
+}
