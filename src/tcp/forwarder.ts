@@ -14,11 +14,11 @@ import { headerBytesMax } from "../engine/limits.ts";
 import type { ForwardTask } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
+import { addressKey, type Rules } from "../forward/route-choice.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { SystemKernel } from "./relay-kernel.ts";
-import { addressKey, type Rules } from "./route-choice.ts";
 
 export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   readonly context: WorkerContext;

@@ -26,13 +26,13 @@ import type { EventLoop } from "../engine/loop.ts";
 import type { ForwardTask } from "../engine/protocol.ts";
 import { connectSocket } from "../engine/sockets.ts";
 import { Timer } from "../engine/timers.ts";
+import { type Choice, choose, type Rules } from "../forward/route-choice.ts";
 import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
 import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
-import { type Choice, choose, type Rules } from "./route-choice.ts";
 
 /** What a connection needs of the service that it belongs to. */
 export interface ForwardingOwner {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { SourceChoice, Upstreams } from "../../../src/engine/protocol.ts";
-import { addressKey, choose, type Rules } from "../../../src/tcp/route-choice.ts";
+import { addressKey, choose, type Rules } from "../../../src/forward/route-choice.ts";
 
 const at = (text: string, port: number): SocketAddress => ({
   address: Uint8Array.from(text.split(".").map(Number)),
