@@ -1,7 +1,6 @@
 /** The entry point of a Worker: one task on one event loop, until it is done or told to stop. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import type { Fd } from "../ffi/types.ts";
 import { type Service, WorkerContext } from "./engine/context.ts";
 import type { RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
 import { Quota } from "./engine/quota.ts";
@@ -57,8 +56,7 @@ function start(context: WorkerContext, task: Task): Service {
   }
 }
 
-const input = workerData as WorkerInput;
-const context = new WorkerContext(input.memory, input.wakeFd as Fd, (message) =>
+const context = new WorkerContext(workerData as WorkerInput, (message) =>
   parentPort?.postMessage(message),
 );
-context.run((running) => start(running, input.task));
+context.run(start);

@@ -1,40 +1,52 @@
 /** What a service running in a Worker has around it: the loop, the counters, the way to speak. */
 
+import { receiveMessageOnPort } from "node:worker_threads";
 import { EPOLLIN } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { eventsPerBatch, outstandingBatches } from "./limits.ts";
 import { EventLoop, type Handler } from "./loop.ts";
-import type { Outcome, WorkerEvent, WorkerMessage } from "./protocol.ts";
+import type {
+  Command,
+  Outcome,
+  Task,
+  WorkerEvent,
+  WorkerInput,
+  WorkerMessage,
+} from "./protocol.ts";
 import { SharedState } from "./shared.ts";
 
 /** Something that runs on a loop until it is done or told to stop. */
 export interface Service {
   /** Takes no new work and closes what is open; ends with `context.finish`. */
   stop(): void;
+  /** Carries out what `Crew.send` sent, between two events of the loop; must not block. */
+  onCommand?(command: Command): void;
 }
 
 export class WorkerContext implements Handler {
   readonly loop = new EventLoop();
   readonly shared: SharedState;
+  private readonly input: WorkerInput;
   private readonly wakeFd: Fd;
   private readonly post: (message: WorkerMessage) => void;
   private events: WorkerEvent[] = [];
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private service: Service | undefined;
 
-  constructor(memory: SharedArrayBuffer, wakeFd: Fd, post: (message: WorkerMessage) => void) {
-    this.shared = new SharedState(memory);
-    this.wakeFd = wakeFd;
+  constructor(input: WorkerInput, post: (message: WorkerMessage) => void) {
+    this.input = input;
+    this.shared = new SharedState(input.memory);
+    this.wakeFd = input.wakeFd as Fd;
     this.post = post;
     this.loop.onTurn = () => this.flush();
-    check(this.loop.add(wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
+    check(this.loop.add(this.wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
   }
 
   /** Runs `start`'s service until it finishes; posts what happened and how it ended. */
-  run(start: (context: WorkerContext) => Service): void {
-    this.service = start(this);
+  run(start: (context: WorkerContext, task: Task) => Service): void {
+    this.service = start(this, this.input.task);
     this.loop.run();
     this.flush();
     const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
@@ -53,9 +65,15 @@ export class WorkerContext implements Handler {
     this.loop.stop();
   }
 
-  /** The main thread's signal: look whether to stop. */
+  /** The main thread's signal: look for commands, and whether to stop. */
   onReady(): void {
     sys.eventfdDrain(this.wakeFd);
+    // This thread has no JavaScript event loop that turns: what was posted is fetched.
+    for (;;) {
+      const letter = receiveMessageOnPort(this.input.mailbox);
+      if (letter === undefined) break;
+      this.service?.onCommand?.(letter.message as Command);
+    }
     if (this.shared.stopping) this.service?.stop();
   }
 

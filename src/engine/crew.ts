@@ -1,11 +1,18 @@
 /** The Workers of a command, as the main thread sees them: started, listened to, stopped. */
 
-import { Worker } from "node:worker_threads";
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import { stopGraceMs } from "./limits.ts";
-import type { Outcome, Task, WorkerEvent, WorkerInput, WorkerMessage } from "./protocol.ts";
+import type {
+  Command,
+  Outcome,
+  Task,
+  WorkerEvent,
+  WorkerInput,
+  WorkerMessage,
+} from "./protocol.ts";
 import { type Counters, SharedState } from "./shared.ts";
 
 /** Prints a batch; the Worker that sent it is held back until the promise is kept. */
@@ -15,6 +22,8 @@ interface Member {
   readonly worker: Worker;
   readonly shared: SharedState;
   readonly wakeFd: number;
+  /** Our end of the Worker's mailbox. */
+  readonly mailbox: MessagePort;
   readonly outcome: Promise<Outcome>;
 }
 
@@ -23,6 +32,8 @@ export class Crew {
   private readonly print: EventPrinter;
   /** Batches are printed one after the other, in the order in which they came. */
   private printing: Promise<void> = Promise.resolve();
+  /** All Workers are gone, and the descriptors that would wake them. */
+  private over = false;
 
   constructor(print: EventPrinter) {
     this.print = print;
@@ -32,8 +43,9 @@ export class Crew {
   start(entry: URL, task: Task): void {
     const shared = new SharedState();
     const wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
-    const input: WorkerInput = { task, wakeFd, memory: shared.memory };
-    const worker = new Worker(entry, { workerData: input });
+    const { port1: mailbox, port2: theirs } = new MessageChannel();
+    const input: WorkerInput = { task, wakeFd, memory: shared.memory, mailbox: theirs };
+    const worker = new Worker(entry, { workerData: input, transferList: [theirs] });
     const outcome = new Promise<Outcome>((resolve, reject) => {
       worker.on("message", (message: WorkerMessage) => {
         if (message.kind === "events") this.onEvents(shared, message.events);
@@ -42,11 +54,25 @@ export class Crew {
       worker.on("error", reject);
       worker.on("exit", () => reject(new Error("a worker ended without saying why")));
     });
-    this.members.push({ worker, shared, wakeFd, outcome });
+    this.members.push({ worker, shared, wakeFd, mailbox, outcome });
+  }
+
+  /**
+   * Sends `command` to every Worker, whose service gets it (`Service.onCommand`) in its next turn:
+   * at once, unless it waits for standard output. `command` is copied (structured clone). Never
+   * blocks; for what changes now and then, not for each connection.
+   */
+  send(command: Command): void {
+    if (this.over) return;
+    for (const { mailbox, wakeFd } of this.members) {
+      mailbox.postMessage(command);
+      sys.eventfdSignal(wakeFd);
+    }
   }
 
   /** Tells all Workers to end; `finished` then settles. */
   stop(): void {
+    if (this.over) return;
     for (const { shared, wakeFd } of this.members) {
       shared.requestStop();
       sys.eventfdSignal(wakeFd);
@@ -63,7 +89,11 @@ export class Crew {
       await this.printing;
       return outcomes;
     } finally {
-      for (const { wakeFd } of this.members) sys.close(wakeFd);
+      this.over = true;
+      for (const { wakeFd, mailbox } of this.members) {
+        mailbox.close();
+        sys.close(wakeFd);
+      }
     }
   }
 

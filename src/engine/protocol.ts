@@ -4,6 +4,7 @@
  * the whole process.
  */
 
+import type { MessagePort } from "node:worker_threads";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
 import type { Cidr } from "../net/cidr.ts";
@@ -98,12 +99,25 @@ export type SourceChoice =
 
 export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 
+/**
+ * What the main thread tells Workers that run (`Crew.send`, `Service.onCommand`). Each kind but
+ * `table` describes a state: the newest one counts, and a Worker that is started in place of one
+ * that died is sent it as well.
+ */
+export type Command =
+  /** The upstreams from now on, all of them: connections that are open stay where they are. */
+  | { readonly kind: "upstreams"; readonly upstreams: Upstreams }
+  /** Report every connection that is open. */
+  | { readonly kind: "table" };
+
 /** What a Worker is started with. */
 export interface WorkerInput {
   readonly task: Task;
-  /** An eventfd: readable when there is something to look at in `memory`. */
+  /** An eventfd: readable when there is something to look at in `memory` or at `mailbox`. */
   readonly wakeFd: number;
   readonly memory: SharedArrayBuffer;
+  /** Where commands arrive. */
+  readonly mailbox: MessagePort;
 }
 
 /** What happened in a Worker, for people and programs to read. Endpoints are text. */
