@@ -6,7 +6,7 @@ import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import * as limits from "../engine/limits.ts";
-import type { SourceChoice } from "../engine/protocol.ts";
+import type { Balance, SourceChoice } from "../engine/protocol.ts";
 import { examplesFooter } from "./examples.ts";
 import { networkSourceValue } from "./network-lists.ts";
 import { prose } from "./prose.ts";
@@ -39,6 +39,14 @@ const fields = object({
         reached the next is tried. ${"original"}: to the address that the client asked for.`,
     }),
     { min: 1, errors: { tooFew: prose`--to is missing: give HOST:PORT or ${"original"}` } },
+  ),
+  balance: withDefault(
+    option("--balance", wordValue("WAY", ["round-robin", "least-connections", "source-hash"]), {
+      description: prose`Which of several upstreams a connection gets: each in turn
+          (${"round-robin"}, the default), the one with the fewest, or always the same for a
+          client's address.`,
+    }),
+    "round-robin" as Balance,
   ),
   source: withDefault(
     option("--source", sourceValue(), {

@@ -69,6 +69,7 @@ function task(
     kind: "forward",
     sockets: sockets.map(served),
     upstreams,
+    balance: options.balance,
     source: options.source,
     sourceFallback: options.sourceFallback === "self",
     acceptProxy: options.acceptProxy ? readNetworks(options.proxyFrom.flat()) : undefined,

@@ -80,5 +80,13 @@ export const headerBytesMax = 4_096;
 /** How long open connections may go on after SIGTERM. */
 export const drainTimeoutMs = 30_000;
 
-/** A failed connect to one upstream is tried at this many others. */
+/** A connection is tried at this many upstreams, the first included. */
 export const connectAttemptsMax = 3;
+
+/** Upstreams of one command, the addresses of names included. */
+export const upstreamsMax = 256;
+
+/** After so many failures in a row an upstream rests: first so long, then twice that, up to … */
+export const upstreamFailuresMax = 3;
+export const upstreamRestMs = 10_000;
+export const upstreamRestMsMax = 300_000;

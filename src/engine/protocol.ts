@@ -66,6 +66,7 @@ export interface ForwardTask {
   readonly kind: "forward";
   readonly sockets: readonly ServedSocket[];
   readonly upstreams: Upstreams;
+  readonly balance: Balance;
   readonly source: SourceChoice;
   /** Connect from an own address where the client's cannot be used, instead of refusing. */
   readonly sourceFallback: boolean;
@@ -90,6 +91,9 @@ export interface ForwardTask {
 export type Upstreams =
   | { readonly kind: "original" }
   | { readonly kind: "fixed"; readonly addresses: readonly SocketAddress[] };
+
+/** Which of several upstreams a connection gets. */
+export type Balance = "round-robin" | "least-connections" | "source-hash";
 
 /** The source address towards the upstream. */
 export type SourceChoice =

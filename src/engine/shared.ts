@@ -15,6 +15,8 @@ export const Counter = {
   sent: 3,
   datagrams: 4,
   failed: 5,
+  upstreamFailures: 6,
+  upstreamRests: 7,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

@@ -1,7 +1,7 @@
 /** Where a connection goes and which source it leaves from. Pure. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { SourceChoice, Upstreams } from "../engine/protocol.ts";
+import type { SourceChoice } from "../engine/protocol.ts";
 
 /** How to connect: undefined `source` leaves the choice to the kernel. */
 export interface Choice {
@@ -14,7 +14,6 @@ export interface Choice {
 export type ChoiceResult = Choice | { readonly refusal: string };
 
 export interface Rules {
-  readonly upstreams: Upstreams;
   readonly source: SourceChoice;
   /** Connect from our own address when a client's cannot be used. */
   readonly fallback: boolean;
@@ -29,21 +28,14 @@ export function addressKey(address: Uint8Array): string {
   return address.join(".");
 }
 
-/**
- * Chooses for a connection from `client` to `original`; `turn` counts attempts and connections, so
- * that upstreams take turns.
- */
-export function choose(
-  rules: Rules,
-  client: SocketAddress,
-  original: SocketAddress,
-  turn: number,
-): ChoiceResult {
-  const { upstreams } = rules;
-  const upstream =
-    upstreams.kind === "original"
-      ? original
-      : (upstreams.addresses[turn % upstreams.addresses.length] as SocketAddress);
+/** How many bytes the address of an upstream must have to be used as wanted; 0: either way. */
+export function upstreamFamily({ source }: Rules, client: SocketAddress): number {
+  if (source.kind === "self") return 0;
+  return source.kind === "client" ? client.address.length : source.address.length;
+}
+
+/** How a connection from `client` is made to `upstream`, or why not. */
+export function choose(rules: Rules, client: SocketAddress, upstream: SocketAddress): ChoiceResult {
   if (rules.listenPorts.has(upstream.port) && isOwn(rules, upstream.address)) {
     return { refusal: "it would be carried to this proxy itself" };
   }

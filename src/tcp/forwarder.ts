@@ -15,6 +15,8 @@ import type { ForwardTask } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
 import { addressKey, type Rules } from "../forward/route-choice.ts";
+import { UpstreamPool } from "../forward/upstream-pool.ts";
+import { UpstreamReport } from "../forward/upstream-report.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
@@ -24,6 +26,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
   readonly rules: Rules;
+  readonly pool: UpstreamPool | undefined;
   readonly kernel: SystemKernel;
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headerBuffer = allocate(headerBytesMax);
@@ -40,12 +43,15 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     this.task = task;
     this.kernel = new SystemKernel(task.pipesMax);
     this.rules = {
-      upstreams: task.upstreams,
       source: task.source,
       fallback: task.sourceFallback,
       own: new Set(task.ownAddresses.map(addressKey)),
       listenPorts: new Set(task.sockets.map(({ port }) => port)),
     };
+    const { upstreams, balance } = task;
+    if (upstreams.kind === "fixed") {
+      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
+    }
     this.listeners = task.sockets.map(({ fd }) => new Listener(this, fd as Fd));
   }
 

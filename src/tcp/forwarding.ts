@@ -16,7 +16,17 @@ import {
   SO_ERROR,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, errnoName, errnoText, SyscallError } from "../../ffi/errno.ts";
+import {
+  EADDRNOTAVAIL,
+  EAGAIN,
+  EINTR,
+  ENOBUFS,
+  ENOMEM,
+  EPERM,
+  errnoName,
+  errnoText,
+  SyscallError,
+} from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
@@ -26,7 +36,8 @@ import type { EventLoop } from "../engine/loop.ts";
 import type { ForwardTask } from "../engine/protocol.ts";
 import { connectSocket } from "../engine/sockets.ts";
 import { Timer } from "../engine/timers.ts";
-import { type Choice, choose, type Rules } from "../forward/route-choice.ts";
+import { type Choice, choose, type Rules, upstreamFamily } from "../forward/route-choice.ts";
+import { NONE_TRIED, type Upstream, type UpstreamPool } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
 import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
@@ -40,6 +51,8 @@ export interface ForwardingOwner {
   readonly kernel: SystemKernel;
   readonly task: ForwardTask;
   readonly rules: Rules;
+  /** Undefined: each connection goes on to where its client wanted to go. */
+  readonly pool: UpstreamPool | undefined;
   /** Shared by all connections, for headers. */
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
@@ -67,7 +80,9 @@ export class Forwarding {
   private state: "header" | "connecting" | "relaying" | "closed";
   private readonly timer = new Timer(() => this.onTimer());
   private lastActive: number;
-  private attempts = 0;
+  /** What the pool gave, until it is told how that went. */
+  private picked: Upstream | undefined;
+  private tried: readonly Upstream[] = NONE_TRIED;
   /** Edges of the client that came before there was a relay to tell. */
   private clientEdges = 0;
   private halfClosed = false;
@@ -104,7 +119,7 @@ export class Forwarding {
     if (loop.add(this.clientFd, EDGES, { onReady: (mask) => this.onClient(mask) }) < 0) {
       return this.close("epoll", true);
     }
-    if (this.state === "connecting") return this.connect();
+    if (this.state === "connecting") return this.connect("");
     const allowed = task.acceptProxy ?? [];
     const { address } = this.client;
     const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
@@ -160,13 +175,28 @@ export class Forwarding {
       this.original = destination;
     }
     this.state = "connecting";
-    this.connect();
+    this.connect("");
   }
 
-  private connect(): void {
+  /** To one of the pool that has not been tried; if there is none it ends with `error`. */
+  private connect(error: string): void {
+    const { loop, pool, rules } = this.owner;
+    if (pool === undefined) {
+      if (error !== "") return this.close(error, true);
+      return this.connectTo(this.original);
+    }
+    if (this.tried.length < connectAttemptsMax) {
+      const { address } = this.client;
+      const family = upstreamFamily(rules, this.client);
+      this.picked = pool.pick(address, family, this.id, this.tried, loop.now);
+    }
+    if (this.picked === undefined) return this.close(error || "no upstream", true);
+    this.connectTo(this.picked.address);
+  }
+
+  private connectTo(upstream: SocketAddress): void {
     const { loop, rules, task } = this.owner;
-    const choice = choose(rules, this.client, this.original, this.id - 1 + this.attempts);
-    this.attempts++;
+    const choice = choose(rules, this.client, upstream);
     if ("refusal" in choice) return this.connectElsewhere(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
@@ -184,20 +214,26 @@ export class Forwarding {
   }
 
   private onConnectFailed(errno: number, call = "connect"): void {
-    this.connectElsewhere(`${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+    const error = `${call}: ${errnoText(errno)} (${errnoName(errno)})`;
+    this.connectElsewhere(error, call === "connect" && !isOwnFault(errno));
   }
 
   /** Another upstream stands in for one that is of no use, while there is one. */
-  private connectElsewhere(error: string): void {
-    const { upstreams } = this.owner.rules;
-    const others = upstreams.kind === "fixed" ? upstreams.addresses.length : 1;
+  private connectElsewhere(error: string, failed = false): void {
+    const { loop, pool } = this.owner;
     this.closeUpstream();
-    if (this.attempts < Math.min(others, connectAttemptsMax)) return this.connect();
-    this.close(error, true);
+    if (this.picked !== undefined) {
+      this.tried = [...this.tried, this.picked];
+      if (failed) pool?.failed(this.picked, this.id, loop.now, error);
+      else pool?.closed(this.picked, this.id);
+      this.picked = undefined;
+    }
+    this.connect(error);
   }
 
   private onConnected(mask: number): void {
-    const { kernel, loop } = this.owner;
+    const { kernel, loop, pool } = this.owner;
+    if (this.picked !== undefined) pool?.connected(this.picked);
     if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
     this.state = "relaying";
     this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd);
@@ -268,7 +304,7 @@ export class Forwarding {
   private onTimer(): void {
     const { loop } = this.owner;
     if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
-    if (this.state === "connecting") return this.connectElsewhere("connect timeout");
+    if (this.state === "connecting") return this.connectElsewhere("connect timeout", true);
     const deadline = this.lastActive + this.timeoutMs();
     // An end, not a reset, unless the other side could take it for the end of what is on its way.
     if (deadline <= loop.now) return this.close("idle timeout", this.relay?.holdsBytes === true);
@@ -292,9 +328,15 @@ export class Forwarding {
       if (this.upstreamFd !== undefined) sys.setLinger(this.upstreamFd, true, 0);
     }
     this.closeUpstream();
+    if (this.picked !== undefined) this.owner.pool?.closed(this.picked, this.id);
     this.owner.loop.close(this.clientFd);
     this.owner.closed(this);
   }
+}
+
+/** Whether connect(2) failed for want of something here: a port, memory, the firewall's leave. */
+function isOwnFault(errno: number): boolean {
+  return errno === EADDRNOTAVAIL || errno === EPERM || errno === ENOBUFS || errno === ENOMEM;
 }
 
 function sourceName(choice: Choice, task: ForwardTask): string {

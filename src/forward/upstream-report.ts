@@ -1,0 +1,34 @@
+/** What a Worker counts and says of its upstreams. */
+
+import type { WorkerContext } from "../engine/context.ts";
+import { Counter } from "../engine/shared.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { PoolListener, Upstream } from "./upstream-pool.ts";
+
+export class UpstreamReport implements PoolListener {
+  private readonly context: WorkerContext;
+
+  constructor(context: WorkerContext) {
+    this.context = context;
+  }
+
+  fails(): void {
+    this.context.shared.count(Counter.upstreamFailures, 1);
+  }
+
+  rests({ address, failures, restMs }: Upstream, reason: string): void {
+    this.context.shared.count(Counter.upstreamRests, 1);
+    this.warn(
+      `upstream ${formatSocketAddress(address)} rests for ${restMs / 1000} s: ${failures} ` +
+        `failures in a row, the last: ${reason}`,
+    );
+  }
+
+  returns({ address }: Upstream): void {
+    this.warn(`upstream ${formatSocketAddress(address)} is back`);
+  }
+
+  private warn(text: string): void {
+    this.context.report({ kind: "warning", text });
+  }
+}
