@@ -6,7 +6,7 @@
  */
 
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** Debian package -> a program, or the path of a file, that shows that it is there. */
@@ -17,19 +17,29 @@ const oracles: Readonly<Record<string, string>> = {
   gcc: "gcc",
   "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
   git: "git",
+  haproxy: "haproxy",
+  iperf3: "iperf3",
   iproute2: "ip",
   iptables: "iptables-save",
   "libc6-dev": "/usr/include/stdio.h",
   "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
   "musl-tools": "musl-gcc",
   nftables: "nft",
+  "nginx-light": "nginx",
   python3: "python3",
   "qemu-user-static": "qemu-aarch64-static",
   shellcheck: "shellcheck",
   socat: "socat",
   strace: "strace",
+  wrk: "wrk",
   zsh: "zsh",
 };
+
+/** Packages that would start a service of their own, now and at every boot. */
+const services: Readonly<Record<string, string>> = { haproxy: "haproxy", "nginx-light": "nginx" };
+
+/** Asked by maintainer scripts before they start anything: see invoke-rc.d(8). */
+const startPolicy = "/usr/sbin/policy-rc.d";
 
 const root = join(import.meta.dir, "..");
 // Debian keeps administration programs in sbin, which is not on every PATH.
@@ -63,6 +73,19 @@ function installPackages(): boolean {
   return run(process.execPath, ["install", "--frozen-lockfile", "--silent"]);
 }
 
+/** Of programs that are wanted for tests alone no service may be left running or enabled. */
+function withoutServices(packages: readonly string[], install: () => boolean): void {
+  const isOurs = !existsSync(startPolicy);
+  if (isOurs) writeFileSync(startPolicy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  try {
+    const units = install() ? packages.flatMap((name) => services[name] ?? []) : [];
+    if (units.length > 0 && isThere("systemctl"))
+      run("systemctl", ["disable", "--quiet", ...units]);
+  } finally {
+    if (isOurs) rmSync(startPolicy, { force: true });
+  }
+}
+
 /** Never fails: without network the tests that need the programs are skipped. */
 function installOracles(): void {
   const missing = missingOracles();
@@ -71,7 +94,9 @@ function installOracles(): void {
     say(`installing with apt-get: ${missing.join(" ")}`);
     const options = ["-qq", "-o=Acquire::Retries=3", "-o=Dpkg::Use-Pty=0"];
     run("apt-get", [...options, "update"]);
-    run("apt-get", [...options, "install", "--yes", "--no-install-recommends", ...missing]);
+    withoutServices(missing, () =>
+      run("apt-get", [...options, "install", "--yes", "--no-install-recommends", ...missing]),
+    );
   }
   const left = missingOracles();
   if (left.length > 0) say(`tests that need these are skipped: ${left.join(" ")}`);

@@ -4,9 +4,7 @@
  */
 
 import { describe, expect } from "bun:test";
-import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { testWith } from "../helpers/tools.ts";
-import { tproxy } from "../helpers/tproxy.ts";
+import { families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
 
 /** Sends a byte, sees it come back, and closes with a reset. */
 const reset = `
@@ -18,75 +16,7 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 s.close()
 `;
 
-const testTraffic = testWith(["ip", "nft", "nsenter", "socat", "curl", "sha256sum", "python3"], {
-  "network namespaces": canUnshare,
-});
-
-const command = tproxy.map((word) => `'${word}'`).join(" ");
-
-const lab = `
-namespace client
-namespace backend
-veth client p0 c0
-veth backend p1 b0
-for host in client backend; do
-  case $host in client) near=p0 far=c0 net=1 ;; *) near=p1 far=b0 net=2 ;; esac
-  ip address add "10.9.$net.1/24" dev "$near"
-  ip address add "fd00:$net::1/64" dev "$near" nodad
-  within "$host" ip address add "10.9.$net.2/24" dev "$far"
-  within "$host" ip address add "fd00:$net::2/64" dev "$far" nodad
-  within "$host" ip route add default via "10.9.$net.1"
-  within "$host" ip route add default via "fd00:$net::1"
-done
-# Every program itself, not a subshell around it: it is ended by its process id.
-at_backend() {
-  nsenter -t "$backend" -n ${command} "$@" > backend.log &
-  server=$!
-  started="$started $server"
-  until grep -q bound backend.log; do kill -0 "$server"; done
-}
-forward() {
-  ${command} forward --json "$@" > proxy.log &
-  proxy=$!
-  started="$started $proxy"
-  until grep -q bound proxy.log; do kill -0 "$proxy"; done
-}
-${command} routes --print --in p0 --dport 80 --to-port 50080 --reply-path --dialect nft > rules.sh
-sh -e rules.sh
-ended() { until grep -q forwarded proxy.log; do kill -0 "$proxy"; done; }
-# What belongs to the proxy and is open: its listener, once every connection is gone.
-settled() {
-  until [ "$(ss -Htan state all | grep -c ESTAB)" = 0 ]; do kill -0 "$proxy"; done
-}
-`;
-
-interface Logs {
-  readonly stdout: string;
-  readonly proxy: Record<string, unknown>[];
-  readonly backend: Record<string, unknown>[];
-}
-
-async function inLab(script: string): Promise<Logs> {
-  const tail = '\necho; for log in proxy backend; do sed "s/^/$log /" $log.log; done';
-  const { status, stdout, stderr } = await inNamespace(`${lab}\n${script}${tail}`, {
-    files: { "reset.py": reset },
-  });
-  if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout}`);
-  const lines = stdout.split("\n");
-  const log = (name: string) =>
-    lines
-      .filter((line) => line.startsWith(`${name} {`))
-      .map((line) => JSON.parse(line.slice(name.length + 1)) as Record<string, unknown>);
-  return { stdout, proxy: log("proxy"), backend: log("backend") };
-}
-
-const find = (log: Record<string, unknown>[], event: string) =>
-  log.find((entry) => entry.event === event);
-
-const families = [
-  { family: "4", asked: "8.8.8.8", client: "10.9.1.2", backend: "10.9.2.2" },
-  { family: "6", asked: "[2001:db8::9]", client: "[fd00:1::2]", backend: "[fd00:2::2]" },
-] as const;
+const testTraffic = testInLab(["socat", "curl", "sha256sum", "python3"]);
 
 describe.each(families)("IPv$family", ({ asked, client, backend }) => {
   testTraffic("the backend sees the client's own address", async () => {
@@ -252,14 +182,17 @@ describe("its end", () => {
   });
 
   testTraffic("resets pass through, and nothing is left afterwards", async () => {
-    const { proxy, backend } = await inLab(`
+    const { proxy, backend } = await inLab(
+      `
       at_backend listen --echo --json '[::]:8080'
       forward :50080 --to 10.9.2.2:8080
       for i in 1 2 3 4 5; do within client python3 reset.py; done
       until [ "$(grep -c forwarded proxy.log)" = 5 ]; do kill -0 "$proxy"; done
       settled
       until [ "$(grep -c '"closed"' backend.log)" = 5 ]; do kill -0 "$server"; done
-    `);
+    `,
+      { "reset.py": reset },
+    );
     const ends = proxy.filter(({ event }) => event === "forwarded").map(({ error }) => error);
     expect(ends).toEqual(Array(5).fill("reset by client"));
     const closed = backend.filter(({ event }) => event === "closed").map(({ reason }) => reason);
