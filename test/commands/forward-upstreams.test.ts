@@ -54,7 +54,7 @@ async function answer(port: number, from = "127.0.0.1"): Promise<string> {
   return text;
 }
 
-test("a dead upstream rests after three failures, which is said once; clients see none", async () => {
+test("a dead upstream rests after three failures, said once; clients see none", async () => {
   const [dead, alive] = [await deadPort(), await backend("alive")];
   const { proxy, ask } = await forward("--to", `127.0.0.1:${dead}`, "--to", `127.0.0.1:${alive}`);
   for (let i = 0; i < 12; i++) expect(await ask()).toBe("alive");
