@@ -40,9 +40,11 @@ export const SHUT_RDWR = 2;
 
 // netinet/in.h, linux/in.h
 export const IPPROTO_IP = 0;
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_ICMPV6 = 58;
 export const IP_PKTINFO = 8;
 export const IP_RECVERR = 11;
 export const IP_FREEBIND = 15;
@@ -59,6 +61,20 @@ export const IPV6_RECVORIGDSTADDR = 74;
 export const IPV6_ORIGDSTADDR = 74;
 export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
+
+// netinet/ip_icmp.h
+export const ICMP_DEST_UNREACH = 3;
+export const ICMP_NET_UNREACH = 0;
+export const ICMP_HOST_UNREACH = 1;
+export const ICMP_PORT_UNREACH = 3;
+export const ICMP_PKT_FILTERED = 13;
+
+// netinet/icmp6.h
+export const ICMP6_DST_UNREACH = 1;
+export const ICMP6_DST_UNREACH_NOROUTE = 0;
+export const ICMP6_DST_UNREACH_ADMIN = 1;
+export const ICMP6_DST_UNREACH_ADDR = 3;
+export const ICMP6_DST_UNREACH_NOPORT = 4;
 
 // netinet/tcp.h
 export const TCP_NODELAY = 1;

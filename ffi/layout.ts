@@ -78,3 +78,34 @@ export const timeval = { size: 16, tv_sec: 0, tv_usec: 8 } as const;
 
 /** `struct linger`. */
 export const linger = { size: 8, l_onoff: 0, l_linger: 4 } as const;
+
+/** `struct iphdr` (netinet/ip.h). Version and header length are the bit fields of byte 0. */
+export const iphdr = {
+  size: 20,
+  tos: 1,
+  tot_len: 2,
+  id: 4,
+  frag_off: 6,
+  ttl: 8,
+  protocol: 9,
+  check: 10,
+  saddr: 12,
+  daddr: 16,
+} as const;
+
+/** `struct ip6_hdr` (netinet/ip6.h). */
+export const ip6_hdr = {
+  size: 40,
+  ip6_flow: 0,
+  ip6_plen: 4,
+  ip6_nxt: 6,
+  ip6_hops: 7,
+  ip6_src: 8,
+  ip6_dst: 24,
+} as const;
+
+/** `struct udphdr` (netinet/udp.h). */
+export const udphdr = { size: 8, source: 0, dest: 2, len: 4, check: 6 } as const;
+
+/** `struct icmphdr` (netinet/ip_icmp.h); ICMPv6 has the same (netinet/icmp6.h). */
+export const icmphdr = { size: 8, type: 0, code: 1, checksum: 2 } as const;

@@ -27,10 +27,12 @@ const oracles: Readonly<Record<string, string>> = {
   nftables: "nft",
   "nginx-light": "nginx",
   python3: "python3",
+  "python3-scapy": "/usr/lib/python3/dist-packages/scapy/__init__.py",
   "qemu-user-static": "qemu-aarch64-static",
   shellcheck: "shellcheck",
   socat: "socat",
   strace: "strace",
+  tcpdump: "tcpdump",
   wrk: "wrk",
   zsh: "zsh",
 };

@@ -265,7 +265,7 @@ function checkOverlap({ tables, capture, decision }: PathFacts): Finding | undef
   return warning("marks", text, "choose bits that nobody uses: --mark 0x10000000/0x10000000");
 }
 
-/** UDP answers leave from a socket bound to the original destination, which these would refuse. */
+/** UDP answers leave from a socket bound to the original destination, where nothing refuses it. */
 function checkReplies({ packet, wanted, sockets }: PathFacts): Finding | undefined {
   if (packet.protocol !== "udp" || wanted.port === packet.port) return undefined;
   const holder = waitingOn(sockets, "udp", packet.port).find(isWildcard);
@@ -273,9 +273,9 @@ function checkReplies({ packet, wanted, sockets }: PathFacts): Finding | undefin
   const from = endpointText(packet.destination.bytes, packet.port);
   const text =
     `A socket on ${boundTo(holder)} (inode ${holder.inode}) holds every address of that port: ` +
-    `binding ${from} for the answers fails with EADDRINUSE.`;
+    `binding ${from} for the answers fails with EADDRINUSE. tproxy sends them as raw packets.`;
   const repair = `bind that service to an address of its own; ss -ulnp "sport = :${packet.port}"`;
-  return failure("udp answers", text, repair);
+  return warning("udp answers", text, repair);
 }
 
 function checkBridge({ bridgeCall, packet, capture }: PathFacts): Finding | undefined {

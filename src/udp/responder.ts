@@ -5,7 +5,8 @@
  * answer leaves through the same socket with that address as IP_PKTINFO source, which a
  * transparent socket may name freely. If TPROXY has changed the port, a transparent socket is
  * bound to the original destination for the one answer; it is not connected, so the kernel's
- * TPROXY lookup never gives it a datagram that belongs to the listener.
+ * TPROXY lookup never gives it a datagram that belongs to the listener. Where another program has
+ * that port on every address, the answer is a raw packet.
  */
 
 import {
@@ -24,7 +25,7 @@ import {
   SOCK_DGRAM,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
+import { EADDRINUSE, EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { Message } from "../../ffi/message.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
@@ -37,6 +38,7 @@ import type { RespondTask, ServedSocket } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
 import { Counter } from "../engine/shared.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { RawSender } from "./raw-sender.ts";
 
 export class UdpService implements Service {
   private readonly context: WorkerContext;
@@ -47,6 +49,7 @@ export class UdpService implements Service {
   private readonly name: NativeBuffer = allocate(32);
   private readonly warned = new Set<string>();
   private sockets: UdpSocket[] = [];
+  private raw: RawSender | undefined;
 
   constructor(context: WorkerContext, task: RespondTask, quota: Quota) {
     this.context = context;
@@ -61,6 +64,7 @@ export class UdpService implements Service {
   stop(): void {
     for (const socket of this.sockets) socket.close();
     this.sockets = [];
+    this.raw?.close();
   }
 
   /** Receives and serves one datagram; false when there is none. */
@@ -131,7 +135,20 @@ export class UdpService implements Service {
     const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     const result = bound < 0 ? bound : sys.sendmsg(fd, message.address, flags);
     sys.close(fd);
+    if (bound === -EADDRINUSE) return this.answerRaw(source, client, message, length);
     return this.sent(bound < 0 ? `bind ${formatSocketAddress(source)}` : "sendmsg", result);
+  }
+
+  /** Answers without a bound socket: another program's has the port on every address. */
+  private answerRaw(
+    source: SocketAddress,
+    client: SocketAddress,
+    message: Message,
+    length: number,
+  ): number {
+    this.warn(`port ${source.port} is another program's: answers leave as raw packets`, 0);
+    this.raw ??= new RawSender();
+    return this.sent("raw sendmsg", this.raw.send(source, client, message.payload, 0, length));
   }
 
   private sent(call: string, result: number): number {

@@ -19,7 +19,8 @@ import { testWith } from "../helpers/tools.ts";
 const HEADERS = [
   "stddef.h stdio.h string.h errno.h fcntl.h sched.h",
   "sys/types.h sys/socket.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h",
-  "netinet/in.h netinet/tcp.h net/if.h",
+  "netinet/in.h netinet/tcp.h netinet/udp.h netinet/ip.h netinet/ip6.h net/if.h",
+  "netinet/ip_icmp.h netinet/icmp6.h",
   "linux/netlink.h linux/rtnetlink.h linux/fib_rules.h linux/if_link.h",
   "linux/if_addr.h linux/veth.h linux/netfilter.h linux/netfilter_ipv4.h",
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",

@@ -1,0 +1,142 @@
+/**
+ * Datagrams from an address and port that no socket can be bound to, because a socket of another
+ * program has that port on every address (`0.0.0.0:53`): EADDRINUSE whatever options both have.
+ * Also the ICMP errors that tell a client what an upstream's ICMP has told us.
+ *
+ * A raw socket without IP_HDRINCL: IP_TRANSPARENT lets IP_PKTINFO name any source, and the kernel
+ * writes the IP header, routes by mark, learns the path's MTU and fragments. (With IP_HDRINCL a
+ * packet larger than the interface's MTU is EMSGSIZE: raw(7).) Such a socket would also be given a
+ * copy of whatever arrives for its protocol, so it is bound to an address at which nothing arrives.
+ */
+
+import {
+  AF_INET,
+  AF_INET6,
+  IP_TRANSPARENT,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_UDP,
+  IPV6_TRANSPARENT,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SO_MARK,
+  SO_RCVBUF,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from "../../ffi/constants.ts";
+import { EMSGSIZE } from "../../ffi/errno.ts";
+import { udphdr } from "../../ffi/layout.ts";
+import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
+import { Message } from "../../ffi/message.ts";
+import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Mark, Result } from "../../ffi/types.ts";
+import { datagramBytesMax } from "../engine/limits.ts";
+import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
+
+/** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
+const NOBODY = Uint8Array.of(192, 0, 0, 8);
+const NOBODY_V6 = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
+
+/** What sends datagrams and ICMP errors from any address; one for each Worker that needs it. */
+export class RawSender {
+  private readonly mark: Mark | undefined;
+  private readonly message = new Message(allocate(udphdr.size + datagramBytesMax));
+  private readonly name = allocate(32);
+  /** By `family protocol`, opened when first needed. */
+  private readonly sockets = new Map<number, number>();
+  private readonly target = { address: NOBODY as Uint8Array, port: 0, scopeId: 0 };
+
+  /** `mark` is what the packets carry (SO_MARK). Nothing is opened yet. */
+  constructor(mark?: Mark) {
+    this.mark = mark;
+  }
+
+  /**
+   * Sends the `length` bytes at `offset` of `payload` as a datagram from `source` to `destination`,
+   * of the same family. Answers `length` or a negated errno: EPERM without CAP_NET_RAW, EAGAIN
+   * when the socket's buffer is full, EMSGSIZE for what no datagram can carry.
+   */
+  send(
+    source: SocketAddress,
+    destination: SocketAddress,
+    payload: NativeBuffer,
+    offset: number,
+    length: number,
+  ): Result {
+    const { view } = this.message.payload;
+    if (length > datagramBytesMax) return -EMSGSIZE;
+    const size = encodeDatagram(view, source, destination, payload.view, offset, length);
+    const result = this.transmit(IPPROTO_UDP, source, destination, size);
+    return result < 0 ? result : length;
+  }
+
+  /**
+   * Tells `client` in the name of `destination` that its datagrams do not arrive, by the ICMP error
+   * that gives its socket `errno` (`encodeUnreachable`). Answers its size, 0 when no ICMP error
+   * says that, or a negated errno.
+   */
+  sendUnreachable(client: SocketAddress, destination: SocketAddress, errno: number): Result {
+    const { view } = this.message.payload;
+    const size = encodeUnreachable(view, client, destination, errno);
+    if (size === 0) return 0;
+    const protocol = client.address.length === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+    return this.transmit(protocol, destination, client, size);
+  }
+
+  /** Closes what was opened. */
+  close(): void {
+    for (const fd of this.sockets.values()) sys.close(fd);
+    this.sockets.clear();
+  }
+
+  private transmit(
+    protocol: number,
+    source: SocketAddress,
+    destination: SocketAddress,
+    size: number,
+  ): Result {
+    const domain = destination.address.length === 4 ? AF_INET : AF_INET6;
+    const fd = this.sockets.get(protocol * 16 + domain) ?? this.open(domain, protocol);
+    if (fd < 0) return fd;
+    // The port of a raw IPv6 destination is the protocol or 0 (ipv6(7)).
+    const { target } = this;
+    target.address = destination.address;
+    target.scopeId = destination.scopeId;
+    this.message.prepareSend(domain, size, target, source.address);
+    return sys.sendmsg(fd, this.message.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+
+  /** A socket, or a negated errno. */
+  private open(domain: number, protocol: number): number {
+    const fd = sys.socket(domain, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+    if (fd < 0) return fd;
+    const refused = this.configure(fd, domain);
+    if (refused < 0) {
+      sys.close(fd);
+      return refused;
+    }
+    this.sockets.set(protocol * 16 + domain, fd);
+    return fd;
+  }
+
+  private configure(fd: number, domain: number): Result {
+    const isV4 = domain === AF_INET;
+    const transparent = isV4
+      ? sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
+      : sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+    if (transparent < 0) return transparent;
+    // Multicast reaches a raw IPv6 socket wherever it is bound; it is never read.
+    sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, 0);
+    if (this.mark !== undefined) {
+      const marked = sys.setsockopt(fd, SOL_SOCKET, SO_MARK, this.mark | 0);
+      if (marked < 0) return marked;
+    }
+    const length = encodeSockaddr(this.name.view, 0, isV4 ? NOBODY : NOBODY_V6, 0);
+    return sys.bind(fd, this.name.address, length);
+  }
+}
