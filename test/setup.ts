@@ -12,7 +12,9 @@ import { join } from "node:path";
 /** Debian package -> a program, or the path of a file, that shows that it is there. */
 const oracles: Readonly<Record<string, string>> = {
   "bash-completion": "/usr/share/bash-completion/bash_completion",
+  "bind9-dnsutils": "dig",
   curl: "curl",
+  "dnsmasq-base": "dnsmasq",
   fish: "fish",
   gcc: "gcc",
   "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",

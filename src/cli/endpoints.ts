@@ -51,7 +51,8 @@ async function resolveName(name: string, family: 4 | 6 | undefined): Promise<Add
   throw new CommandError(`--to: the name ${quote(name)} has no ${wanted}address`);
 }
 
-function toSocketAddress(address: Address, port: number): SocketAddress {
+/** An address as the kernel takes it. @throws CommandError for a zone that is no interface */
+export function toSocketAddress(address: Address, port: number): SocketAddress {
   return { address: address.bytes, port, scopeId: scopeOf(address) };
 }
 

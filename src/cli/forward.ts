@@ -3,15 +3,14 @@
 import { networkInterfaces } from "node:os";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as limits from "../engine/limits.ts";
-import type { ForwardTask, Upstreams } from "../engine/protocol.ts";
+import type { ForwardTask, Upstreams, WorkerEvent } from "../engine/protocol.ts";
 import { parseAddress } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { socketAddress } from "../proto/proxy-header.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
-import { resolveTarget } from "./endpoints.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
+import { UpstreamList } from "./forward-upstreams.ts";
 import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served } from "./open-socket.ts";
 import { serve } from "./serve.ts";
@@ -31,7 +30,10 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
         `${options.workers} workers: give at least ${options.workers}, or fewer --workers`,
     );
   }
-  const upstreams = await resolveUpstreams(options);
+  if (options.to.some((to) => to !== "original" && to.scheme === "udp")) {
+    throw new UsageError("forward carries TCP: give --to HOST:PORT");
+  }
+  const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
   const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
   const sets = openForWorkers(options.workers, wanted, {
@@ -40,16 +42,22 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   });
   for (const { local } of sets[0] ?? []) await edges.stdout.write(boundLine(local, options.json));
   const tasks = sets.map((sockets, worker) =>
-    task(options, upstreams, sockets, descriptors, worker),
+    task(options, upstreams.upstreams, sockets, descriptors, worker),
   );
   const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
-  const { stoppedBy } = await serve(
-    edges,
-    tasks,
-    (events) => edges.stdout.write(events.map((event) => transcript.render(event)).join("")),
-    { drainTimeoutMs: options.drainTimeout },
-  );
-  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  const print = (events: readonly WorkerEvent[]) =>
+    edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
+  const say = (text: string) => void print([{ kind: "warning", text }]);
+  try {
+    const { stoppedBy } = await serve(edges, tasks, print, {
+      drainTimeoutMs: options.drainTimeout,
+      started: (crew) =>
+        upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say),
+    });
+    return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  } finally {
+    upstreams.close();
+  }
 }
 
 function task(
@@ -90,25 +98,6 @@ function task(
 /** Of --max-connections, the part of one Worker: together they make just that. */
 function partOf({ maxConnections, workers }: ForwardOptions, worker: number): number | undefined {
   return maxConnections && Math.floor((maxConnections + worker) / workers);
-}
-
-/** @throws UsageError for `original` beside others, CommandError for a name without an address */
-async function resolveUpstreams(options: ForwardOptions): Promise<Upstreams> {
-  if (options.to.includes("original")) {
-    if (options.to.length > 1)
-      throw new UsageError("--to original stands alone: give no other --to");
-    return { kind: "original" };
-  }
-  const addresses: SocketAddress[] = [];
-  for (const target of options.to) {
-    if (target === "original") continue;
-    if (target.scheme === "udp") throw new UsageError("forward carries TCP: give --to HOST:PORT");
-    const resolved = await resolveTarget(target, { address: undefined });
-    // An IPv4-mapped address is compared with clients and with our own as the IPv4 one that it is.
-    const plain = socketAddress(resolved.address, resolved.port);
-    addresses.push(plain.address.length === 4 ? plain : resolved);
-  }
-  return { kind: "fixed", addresses };
 }
 
 function boundLine(local: SocketAddress, json: boolean): string {

@@ -20,6 +20,8 @@ export interface ServeLimits {
   readonly timeoutMs?: number;
   /** How long they may take for that, beyond a short time. */
   readonly drainTimeoutMs?: number;
+  /** Called once all Workers are started; what it begins has to end by itself. */
+  readonly started?: (crew: Pick<Crew, "send">) => void;
 }
 
 /**
@@ -31,7 +33,7 @@ export async function serve(
   edges: Edges,
   tasks: readonly Task[],
   print: EventPrinter,
-  { timeoutMs = 0, drainTimeoutMs = 0 }: ServeLimits = {},
+  { timeoutMs = 0, drainTimeoutMs = 0, started }: ServeLimits = {},
 ): Promise<Served> {
   const crew = new Crew(print);
   let stoppedBy: Served["stoppedBy"];
@@ -42,6 +44,7 @@ export async function serve(
     grace ??= setTimeout(() => edges.exit(1), crew.graceMs + drainTimeoutMs);
   };
   for (const task of tasks) crew.start(edges.workerEntry, task);
+  started?.(crew);
   edges.onStop(stop);
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {

@@ -86,6 +86,14 @@ export const connectAttemptsMax = 3;
 /** Upstreams of one command, the addresses of names included. */
 export const upstreamsMax = 256;
 
+/** When a name is looked up again: its time to live between two bounds, or if that is unknown. */
+export const nameRefreshMsMin = 1_000;
+export const nameRefreshMsMax = 3_600_000;
+export const nameRefreshMs = 60_000;
+
+/** When a name that was not found is looked up again. */
+export const nameRetryMs = 10_000;
+
 /** After so many failures in a row an upstream rests: first so long, then twice that, up to … */
 export const upstreamFailuresMax = 3;
 export const upstreamRestMs = 10_000;

@@ -11,7 +11,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { headerBytesMax } from "../engine/limits.ts";
-import type { ForwardTask } from "../engine/protocol.ts";
+import type { Command, ForwardTask } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
 import { addressKey, type Rules } from "../forward/route-choice.ts";
@@ -117,6 +117,12 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
       ms: Math.round(this.loop.now - connection.startedAt),
       error,
     } as const;
+  }
+
+  /** New connections go to the upstreams of now; what is open stays where it is. */
+  onCommand(command: Command): void {
+    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
+    this.pool?.replace(command.upstreams.addresses);
   }
 
   /** Accepts no more, and gives what is open some time to come to its end. */
