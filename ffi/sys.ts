@@ -32,9 +32,27 @@ const NULL = 0;
 
 const latch = (result: number): Result => (result < 0 ? -errno() : result);
 
+/** By number: 1 for each descriptor that this thread has made and not closed. */
+let ledger: Uint8Array = new Uint8Array(0);
+
+const opened = (fd: number): Result => {
+  if (fd < 0) return -errno();
+  ledger[fd] = 1;
+  return fd;
+};
+
+/**
+ * Keeps account in `bytes`: `bytes[fd]` is 1 from when this thread makes a descriptor (socket,
+ * accept4, epoll_create1, eventfd, pipe2) until it closes it. Descriptors belong to the process,
+ * so when this thread dies another one can close just those. Numbers beyond the end are not kept.
+ */
+export function keepLedger(bytes: Uint8Array): void {
+  ledger = bytes;
+}
+
 /** `socket(2)`: a descriptor. Pass SOCK_CLOEXEC and SOCK_NONBLOCK in `type`. */
 export function socket(domain: number, type: number, protocol: number): Result {
-  return latch(libc.socket(domain, type, protocol));
+  return opened(libc.socket(domain, type, protocol));
 }
 
 /** `setsockopt(2)` of an int option. */
@@ -105,9 +123,9 @@ export function listen(fd: number, backlog: number): Result {
  * `length` bytes; both 0 when the peer is not asked for.
  */
 export function accept4(fd: number, address: Address, length: number, flags: number): Result {
-  if (address === 0) return latch(libc.accept4(fd, NULL, NULL, flags));
+  if (address === 0) return opened(libc.accept4(fd, NULL, NULL, flags));
   scratchLength.view.setUint32(0, length, true);
-  return latch(libc.accept4(fd, address, SCRATCH_LENGTH, flags));
+  return opened(libc.accept4(fd, address, SCRATCH_LENGTH, flags));
 }
 
 /**
@@ -152,6 +170,7 @@ export function shutdown(fd: number, how: number): Result {
 
 /** `close(2)`. The descriptor is gone whatever the answer. */
 export function close(fd: number): Result {
+  ledger[fd] = 0;
   return latch(libc.close(fd));
 }
 
@@ -167,7 +186,7 @@ export function write(fd: number, address: Address, length: number): Result {
 
 /** `epoll_create1(2)`, close-on-exec. */
 export function epollCreate(): Result {
-  return latch(libc.epoll_create1(EPOLL_CLOEXEC));
+  return opened(libc.epoll_create1(EPOLL_CLOEXEC));
 }
 
 /** `epoll_ctl(2)`; `event` is the address of one epoll_event, 0 for EPOLL_CTL_DEL. */
@@ -187,7 +206,7 @@ export function epollWait(
 
 /** `eventfd(2)`: a counter that wakes an epoll. */
 export function eventfd(initial: number, flags: number): Result {
-  return latch(libc.eventfd(initial, flags));
+  return opened(libc.eventfd(initial, flags));
 }
 
 /** Adds 1 to an eventfd: safe from any thread. */
@@ -205,7 +224,7 @@ export function eventfdDrain(fd: number): Result {
 export function pipe(flags: number): [readEnd: number, writeEnd: number] | Result {
   const result = libc.pipe2(SCRATCH, flags | O_CLOEXEC);
   if (result < 0) return -errno();
-  return [scratch.view.getInt32(0, true), scratch.view.getInt32(4, true)];
+  return [opened(scratch.view.getInt32(0, true)), opened(scratch.view.getInt32(4, true))];
 }
 
 /** `splice(2)` without offsets: bytes moved, 0 at the end of the input. */

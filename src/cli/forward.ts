@@ -51,6 +51,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   try {
     const { stoppedBy } = await serve(edges, tasks, print, {
       drainTimeoutMs: options.drainTimeout,
+      replaces: true,
       started: (crew) =>
         upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say),
     });

@@ -1,10 +1,11 @@
 /** Runs Workers until they are done or the user stops them: what listen and bind share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import { Crew, type EventPrinter } from "../engine/crew.ts";
+import { Crew, CrewError, type EventPrinter } from "../engine/crew.ts";
 import type { Outcome, Task } from "../engine/protocol.ts";
 import type { Counters } from "../engine/shared.ts";
 import type { Edges, StopReason } from "./edges.ts";
+import { CommandError } from "./failure.ts";
 
 /** How a run came to its end. */
 export interface Served {
@@ -22,20 +23,23 @@ export interface ServeLimits {
   readonly drainTimeoutMs?: number;
   /** Called once all Workers are started; what it begins has to end by itself. */
   readonly started?: (crew: Pick<Crew, "send">) => void;
+  /** Whether another Worker takes the place of one that dies. */
+  readonly replaces?: boolean;
 }
 
 /**
  * Starts one Worker for each task and waits for all of them. SIGINT, SIGTERM, a reader of standard
  * output that has gone, and a time-out tell them to end; if they do not in time the process ends
  * without them.
+ * @throws CommandError when Workers died again and again
  */
 export async function serve(
   edges: Edges,
   tasks: readonly Task[],
   print: EventPrinter,
-  { timeoutMs = 0, drainTimeoutMs = 0, started }: ServeLimits = {},
+  { timeoutMs = 0, drainTimeoutMs = 0, started, replaces = false }: ServeLimits = {},
 ): Promise<Served> {
-  const crew = new Crew(print);
+  const crew = new Crew(print, { replaces });
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
@@ -50,6 +54,8 @@ export async function serve(
   try {
     const outcomes = await crew.finished();
     return { outcomes, counters: crew.counters(), stoppedBy };
+  } catch (error) {
+    throw error instanceof CrewError ? new CommandError(error.message) : error;
   } finally {
     clearTimeout(deadline);
     clearTimeout(grace);

@@ -5,7 +5,7 @@
 
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { WorkerEvent } from "../engine/protocol.ts";
-import { printable } from "./printable.ts";
+import { escapeControls, printable } from "./printable.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
 export interface Transcript {
@@ -54,6 +54,8 @@ export class TextTranscript implements Transcript {
         return "";
       case "fault":
         return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})\n`;
+      case "died":
+        return died(event);
       case "warning":
         return `[!] ${event.text}\n`;
     }
@@ -74,6 +76,11 @@ function forwarded(event: WorkerEvent & { kind: "forwarded" }): string {
   );
 }
 
+function died({ worker, error, lost, isReplaced }: WorkerEvent & { kind: "died" }): string {
+  const after = isReplaced ? ", another takes its place" : "";
+  return `[!] Worker ${worker} died with ${lost} connections${after}: ${escapeControls(error)}\n`;
+}
+
 /** JSON for programs: `event`, `time`, then what belongs to the event. */
 export class JsonTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
@@ -90,6 +97,7 @@ export class JsonTranscript implements Transcript {
     for (const [key, value] of Object.entries(rest)) {
       if (value instanceof Uint8Array) Object.assign(fields, payload(value));
       else if (key === "local") fields.original_destination = value;
+      else if (key === "isReplaced") fields.replaced = value;
       else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
       else fields[key] = value;
     }

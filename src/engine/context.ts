@@ -26,7 +26,7 @@ export interface Service {
 }
 
 export class WorkerContext implements Handler {
-  readonly loop = new EventLoop();
+  readonly loop: EventLoop;
   readonly shared: SharedState;
   private readonly input: WorkerInput;
   private readonly wakeFd: Fd;
@@ -38,6 +38,9 @@ export class WorkerContext implements Handler {
   constructor(input: WorkerInput, post: (message: WorkerMessage) => void) {
     this.input = input;
     this.shared = new SharedState(input.memory);
+    // The epoll of the loop is the first that the main thread would have to close.
+    sys.keepLedger(this.shared.descriptors);
+    this.loop = new EventLoop();
     this.wakeFd = input.wakeFd as Fd;
     this.post = post;
     this.loop.onTurn = () => this.flush();

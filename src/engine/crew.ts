@@ -1,60 +1,47 @@
-/** The Workers of a command, as the main thread sees them: started, listened to, stopped. */
+/**
+ * The Workers of a command, as the main thread sees them: started, listened to, told things,
+ * replaced when they die, stopped.
+ */
 
-import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
-import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
-import { check } from "../../ffi/errno.ts";
-import * as sys from "../../ffi/sys.ts";
-import { stopGraceMs } from "./limits.ts";
-import type {
-  Command,
-  Outcome,
-  Task,
-  WorkerEvent,
-  WorkerInput,
-  WorkerMessage,
-} from "./protocol.ts";
-import { type Counters, SharedState } from "./shared.ts";
+import { stopGraceMs, workerDeathsMax, workerDeathsWindowMs } from "./limits.ts";
+import { Member, type MemberOwner } from "./member.ts";
+import type { Command, Outcome, Task, WorkerEvent } from "./protocol.ts";
+import { type Counters, sumCounters } from "./shared.ts";
 
 /** Prints a batch; the Worker that sent it is held back until the promise is kept. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
 
-interface Member {
-  readonly worker: Worker;
-  readonly shared: SharedState;
-  readonly wakeFd: number;
-  /** Our end of the Worker's mailbox. */
-  readonly mailbox: MessagePort;
-  readonly outcome: Promise<Outcome>;
-}
+/** Workers died again and again: the message says of what. */
+export class CrewError extends Error {}
 
-export class Crew {
+export class Crew implements MemberOwner {
   private readonly members: Member[] = [];
   private readonly print: EventPrinter;
+  private readonly replaces: boolean;
   /** Batches are printed one after the other, in the order in which they came. */
   private printing: Promise<void> = Promise.resolve();
+  private stopping = false;
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
+  /** The newest command of each kind that describes a state. */
+  private readonly standing = new Map<Command["kind"], Command>();
+  /** When Workers died, on the monotonic clock; the last ones only. */
+  private readonly deaths: number[] = [];
 
-  constructor(print: EventPrinter) {
+  /**
+   * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
+   * its place on the same sockets, which have to be listening ones. Without, it ends the crew.
+   */
+  constructor(print: EventPrinter, { replaces = false } = {}) {
     this.print = print;
+    this.replaces = replaces;
   }
 
   /** Starts a Worker at `entry` with `task`. It owns the task's descriptors from here on. */
   start(entry: URL, task: Task): void {
-    const shared = new SharedState();
-    const wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
-    const { port1: mailbox, port2: theirs } = new MessageChannel();
-    const input: WorkerInput = { task, wakeFd, memory: shared.memory, mailbox: theirs };
-    const worker = new Worker(entry, { workerData: input, transferList: [theirs] });
-    const outcome = new Promise<Outcome>((resolve, reject) => {
-      worker.on("message", (message: WorkerMessage) => {
-        if (message.kind === "events") this.onEvents(shared, message.events);
-        else resolve(message.outcome);
-      });
-      worker.on("error", reject);
-      worker.on("exit", () => reject(new Error("a worker ended without saying why")));
-    });
-    this.members.push({ worker, shared, wakeFd, mailbox, outcome });
+    const member = new Member(this, this.members.length + 1, entry, task);
+    this.members.push(member);
+    member.start();
   }
 
   /**
@@ -64,24 +51,20 @@ export class Crew {
    */
   send(command: Command): void {
     if (this.over) return;
-    for (const { mailbox, wakeFd } of this.members) {
-      mailbox.postMessage(command);
-      sys.eventfdSignal(wakeFd);
-    }
+    if (command.kind !== "table") this.standing.set(command.kind, command);
+    for (const member of this.members) member.send(command);
   }
 
   /** Tells all Workers to end; `finished` then settles. */
   stop(): void {
+    this.stopping = true;
     if (this.over) return;
-    for (const { shared, wakeFd } of this.members) {
-      shared.requestStop();
-      sys.eventfdSignal(wakeFd);
-    }
+    for (const member of this.members) member.stop();
   }
 
   /**
    * Settles when every Worker has ended and everything has been printed.
-   * @throws what a Worker threw.
+   * @throws what a Worker threw; CrewError when they died again and again
    */
   async finished(): Promise<Outcome[]> {
     try {
@@ -90,29 +73,45 @@ export class Crew {
       return outcomes;
     } finally {
       this.over = true;
-      for (const { wakeFd, mailbox } of this.members) {
-        mailbox.close();
-        sys.close(wakeFd);
-      }
+      for (const member of this.members) member.close();
     }
   }
 
   /** What all Workers have counted so far. */
   counters(): Counters {
-    const total = new SharedState().snapshot();
-    for (const { shared } of this.members) {
-      const counters = shared.snapshot();
-      for (const key of Object.keys(total) as (keyof Counters)[]) total[key] += counters[key];
-    }
-    return total;
+    return sumCounters(this.members.map((member) => member.counters));
   }
 
   /** How long `finished` may take after `stop` before the process ends without it. */
   readonly graceMs = stopGraceMs;
 
-  private onEvents(shared: SharedState, events: readonly WorkerEvent[]): void {
-    this.printing = this.printing
-      .then(() => this.print(events))
-      .finally(() => shared.batchPrinted());
+  onEvents(_member: Member, events: readonly WorkerEvent[], printed: () => void): void {
+    this.printing = this.printing.then(() => this.print(events)).finally(printed);
+  }
+
+  onDeath(member: Member, cause: Error, lost: number): void {
+    if (this.over) return;
+    if (!this.replaces) return member.fail(cause);
+    const { number: worker } = member;
+    const error = String(cause.message).split("\n", 1)[0] as string;
+    const isTooOften = this.diedTooOften();
+    const isReplaced = !this.stopping && !isTooOften;
+    const died = { kind: "died", worker, error, lost, isReplaced } as const;
+    this.onEvents(member, [died], () => {});
+    if (this.stopping) return member.settle();
+    if (isTooOften) {
+      const seconds = workerDeathsWindowMs / 1000;
+      const often = `workers died ${this.deaths.length} times within ${seconds} s`;
+      return member.fail(new CrewError(`${often}, the last of: ${error}`));
+    }
+    member.start(this.standing.values());
+  }
+
+  /** Notes a death; whether there have been more of late than may be. */
+  private diedTooOften(): boolean {
+    const now = performance.now();
+    this.deaths.push(now);
+    while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
+    return this.deaths.length > workerDeathsMax;
   }
 }

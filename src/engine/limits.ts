@@ -98,3 +98,10 @@ export const nameRetryMs = 10_000;
 export const upstreamFailuresMax = 3;
 export const upstreamRestMs = 10_000;
 export const upstreamRestMsMax = 300_000;
+
+/** Descriptors that a Worker's ledger has room for: more than `connectionsMax` lets there be. */
+export const descriptorsMax = 1 << 20;
+
+/** So many Workers may die within this time and are replaced; one more ends the process. */
+export const workerDeathsMax = 5;
+export const workerDeathsWindowMs = 10_000;

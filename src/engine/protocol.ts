@@ -153,6 +153,8 @@ export type WorkerEvent =
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }
+  /** A Worker has died, and `lost` connections with it; the main thread says so. */
+  | { kind: "died"; worker: number; error: string; lost: number; isReplaced: boolean }
   | { kind: "warning"; text: string };
 
 /** How a connection ended: by its peer, by us after the answer, or by an accident. */

@@ -1,11 +1,15 @@
 /**
- * What the main thread and one Worker share: a few 32-bit cells and the Worker's counters. The
- * main thread reads them at any time without asking; only the cells below are written by both.
+ * What the main thread and one Worker share: two 32-bit cells, the Worker's counters, and a ledger
+ * of its descriptors. The main thread reads them at any time without asking; only the cells are
+ * written by both.
  */
 
-const CELLS = 4;
-const STOP = 0;
-const OUTSTANDING = 1;
+import { descriptorsMax } from "./limits.ts";
+
+const CELLS = 2;
+/** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
+const PROGRESS = 0;
+const STOP = 1 << 30;
 
 /** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
@@ -22,46 +26,61 @@ export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
+/** What says how much there is now, not how much there has been. */
+const gauges: readonly CounterName[] = ["active"];
+
+const LEDGER = CELLS * 4 + counterNames.length * 8;
 
 export class SharedState {
   readonly memory: SharedArrayBuffer;
+  /** By number: 1 for each descriptor that the Worker has made and not closed (`keepLedger`). */
+  readonly descriptors: Uint8Array;
   private readonly cells: Int32Array;
   private readonly counters: Float64Array;
 
   /** Makes the state, or attaches to the `memory` that another thread made. */
   constructor(memory?: SharedArrayBuffer) {
-    this.memory = memory ?? new SharedArrayBuffer(CELLS * 4 + counterNames.length * 8);
+    // Of the ledger only the pages that are written to become resident.
+    this.memory = memory ?? new SharedArrayBuffer(LEDGER + descriptorsMax);
     this.cells = new Int32Array(this.memory, 0, CELLS);
     this.counters = new Float64Array(this.memory, CELLS * 4, counterNames.length);
+    this.descriptors = new Uint8Array(this.memory, LEDGER, descriptorsMax);
   }
 
   /** Main thread: the Worker shall end. Follow it with a signal on the Worker's eventfd. */
   requestStop(): void {
-    Atomics.store(this.cells, STOP, 1);
-    Atomics.notify(this.cells, OUTSTANDING);
+    Atomics.or(this.cells, PROGRESS, STOP);
+    Atomics.notify(this.cells, PROGRESS);
   }
 
   /** Worker: whether it shall end. */
   get stopping(): boolean {
-    return Atomics.load(this.cells, STOP) === 1;
+    return (Atomics.load(this.cells, PROGRESS) & STOP) !== 0;
+  }
+
+  /** Batches that were sent and are not yet printed. */
+  get outstanding(): number {
+    return Atomics.load(this.cells, PROGRESS) & ~STOP;
   }
 
   /**
    * Worker: counts a batch as sent, and sleeps while `limit` of them are not yet printed. So a
-   * slow reader of standard output slows the traffic, and memory stays bounded.
+   * slow reader of standard output slows the traffic, and memory stays bounded. A Worker that
+   * shall end does not wait.
    */
   batchSent(limit: number): void {
-    let outstanding = Atomics.add(this.cells, OUTSTANDING, 1) + 1;
-    while (outstanding >= limit && !this.stopping) {
-      Atomics.wait(this.cells, OUTSTANDING, outstanding);
-      outstanding = Atomics.load(this.cells, OUTSTANDING);
+    let progress = Atomics.add(this.cells, PROGRESS, 1) + 1;
+    // With STOP in the same cell a stop between this look and the sleep changes what is slept on.
+    while (progress >= limit && (progress & STOP) === 0) {
+      Atomics.wait(this.cells, PROGRESS, progress);
+      progress = Atomics.load(this.cells, PROGRESS);
     }
   }
 
   /** Main thread: a batch has been printed. */
   batchPrinted(): void {
-    Atomics.sub(this.cells, OUTSTANDING, 1);
-    Atomics.notify(this.cells, OUTSTANDING);
+    Atomics.sub(this.cells, PROGRESS, 1);
+    Atomics.notify(this.cells, PROGRESS);
   }
 
   /** Worker: adds to one of its counters. */
@@ -75,4 +94,19 @@ export class SharedState {
     for (const name of counterNames) counters[name] = this.counters[Counter[name]] as number;
     return counters;
   }
+
+  /** State for the Worker that takes the place of this one: it goes on counting, owning nothing. */
+  successor(): SharedState {
+    const next = new SharedState();
+    next.counters.set(this.counters);
+    for (const name of gauges) next.counters[Counter[name]] = 0;
+    return next;
+  }
+}
+
+/** The sum of what several Workers have counted. */
+export function sumCounters(all: readonly Counters[]): Counters {
+  const total = Object.fromEntries(counterNames.map((name) => [name, 0])) as Counters;
+  for (const counters of all) for (const name of counterNames) total[name] += counters[name];
+  return total;
 }

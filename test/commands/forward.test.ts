@@ -1,53 +1,13 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
+import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
 import { testWith } from "../helpers/tools.ts";
-import { descriptors, eventually, type Running, run, start } from "../helpers/tproxy.ts";
+import { descriptors, eventually, run, start } from "../helpers/tproxy.ts";
 
-const cleanups: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
-
-/** A TCP server on loopback; its port. */
-async function backend(serve: (socket: Socket) => void): Promise<number> {
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => {});
-    serve(socket);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  cleanups.push(() => server.close());
-  return (server.address() as { port: number }).port;
-}
-
-/** A proxy on loopback that needs no privileges. */
-async function forward(port: number, ...args: string[]): Promise<{ proxy: Running; port: number }> {
-  const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
-  const proxy = start(["forward", ...own, "--to", `127.0.0.1:${port}`, ...args]);
-  cleanups.push(async () => {
-    proxy.kill("SIGKILL");
-    await proxy.finished();
-  });
-  const [, bound] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
-  return { proxy, port: Number(bound) };
-}
-
-function exchange(port: number, parts: readonly Uint8Array[]): Promise<Buffer> {
-  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
-  const chunks: Buffer[] = [];
-  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
-  const received = new Promise<Buffer>((resolve) => {
-    socket.on("close", () => resolve(Buffer.concat(chunks)));
-    socket.on("end", () => resolve(Buffer.concat(chunks)));
-  });
-  socket.on("error", () => {});
-  for (const part of parts) socket.write(part);
-  socket.end();
-  return received;
-}
+afterEach(cleanUp);
 
 const testPython = testWith(["python3"]);
 

@@ -36,13 +36,15 @@ export interface Running {
 export interface StartOptions {
   readonly env?: Record<string, string>;
   readonly cwd?: string;
+  /** Instead of the build: how a tproxy with something else in it is started. */
+  readonly command?: readonly string[];
   /** Put in front of the command line: `setpriv …`, `unshare …`. */
   readonly prefix?: readonly string[];
 }
 
 /** Starts tproxy with open standard input. */
 export function start(args: readonly string[], options: StartOptions = {}): Running {
-  const child = Bun.spawn([...(options.prefix ?? []), ...tproxy, ...args], {
+  const child = Bun.spawn([...(options.prefix ?? []), ...(options.command ?? tproxy), ...args], {
     stdin: "pipe",
     stdout: "pipe",
     stderr: "pipe",

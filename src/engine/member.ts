@@ -1,0 +1,120 @@
+/** One place in a crew: its Worker, and when that one has died the next, on the same sockets. */
+
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
+import { check } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import type {
+  Command,
+  Outcome,
+  Task,
+  WorkerEvent,
+  WorkerInput,
+  WorkerMessage,
+} from "./protocol.ts";
+import { type Counters, SharedState } from "./shared.ts";
+
+/** What a member tells the crew. */
+export interface MemberOwner {
+  /** A batch of events; `printed` lets the Worker send another. */
+  onEvents(member: Member, events: readonly WorkerEvent[], printed: () => void): void;
+  /** Its Worker died of `cause`, and `lost` connections with it; all its descriptors are closed. */
+  onDeath(member: Member, cause: Error, lost: number): void;
+}
+
+export class Member {
+  /** From 1, for people. */
+  readonly number: number;
+  private readonly owner: MemberOwner;
+  private readonly entry: URL;
+  private readonly task: Task;
+  private readonly wakeFd: number;
+  private readonly ending = Promise.withResolvers<Outcome>();
+  private shared = new SharedState();
+  /** Our end of the Worker's mailbox. */
+  private mailbox: MessagePort | undefined;
+
+  constructor(owner: MemberOwner, number: number, entry: URL, task: Task) {
+    this.owner = owner;
+    this.number = number;
+    this.entry = entry;
+    this.task = task;
+    this.wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
+  }
+
+  /** How the task ended; rejected by `fail`. */
+  get outcome(): Promise<Outcome> {
+    return this.ending.promise;
+  }
+
+  get counters(): Counters {
+    return this.shared.snapshot();
+  }
+
+  /** Starts a Worker, the first or the next one, and sends it `commands`. */
+  start(commands: Iterable<Command> = []): void {
+    const { shared, wakeFd, task } = this;
+    const { port1, port2: mailbox } = new MessageChannel();
+    this.mailbox = port1;
+    const input: WorkerInput = { task, wakeFd, memory: shared.memory, mailbox };
+    const worker = new Worker(this.entry, { workerData: input, transferList: [mailbox] });
+    let cause: unknown = "it ended without saying why";
+    let isDone = false;
+    worker.on("message", (message: WorkerMessage) => {
+      if (message.kind === "events") {
+        return this.owner.onEvents(this, message.events, () => shared.batchPrinted());
+      }
+      isDone = true;
+      this.ending.resolve(message.outcome);
+    });
+    worker.on("error", (error) => {
+      cause = error;
+    });
+    worker.on("exit", () => {
+      if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
+    });
+    for (const command of commands) this.send(command);
+  }
+
+  send(command: Command): void {
+    this.mailbox?.postMessage(command);
+    sys.eventfdSignal(this.wakeFd);
+  }
+
+  /** Tells the Worker to end. */
+  stop(): void {
+    this.shared.requestStop();
+    sys.eventfdSignal(this.wakeFd);
+  }
+
+  /** Ends the task as if its Worker had. */
+  settle(): void {
+    this.ending.resolve({ errno: 0, call: "", counters: this.counters });
+  }
+
+  fail(error: Error): void {
+    this.ending.reject(error);
+  }
+
+  /** Once no Worker is left. The member is not used again. */
+  close(): void {
+    this.mailbox?.close();
+    sys.close(this.wakeFd);
+  }
+
+  private onDeath(cause: Error): void {
+    const { active: lost } = this.counters;
+    this.mailbox?.close();
+    closeAll(this.shared.descriptors);
+    this.shared = this.shared.successor();
+    this.owner.onDeath(this, cause, lost);
+  }
+}
+
+/** Closes what a dead thread has left: connections with a reset, so that no peer takes it for an end. */
+function closeAll(ledger: Uint8Array): void {
+  for (let fd = ledger.indexOf(1); fd >= 0; fd = ledger.indexOf(1, fd + 1)) {
+    sys.setLinger(fd, true, 0);
+    sys.close(fd);
+  }
+}
