@@ -84,7 +84,8 @@ export class WorkerContext implements Handler {
     if (this.events.length === 0) return;
     const events = this.events;
     this.events = [];
+    this.shared.sendBatch();
     this.post({ kind: "events", events });
-    this.shared.batchSent(outstandingBatches);
+    this.shared.awaitPrinted(outstandingBatches);
   }
 }

@@ -111,7 +111,7 @@ export class Member {
   }
 }
 
-/** Closes what a dead thread has left: connections with a reset, so that no peer takes it for an end. */
+/** Closes what a dead thread has left, connections with a reset: no peer takes it for an end. */
 function closeAll(ledger: Uint8Array): void {
   for (let fd = ledger.indexOf(1); fd >= 0; fd = ledger.indexOf(1, fd + 1)) {
     sys.setLinger(fd, true, 0);

@@ -63,13 +63,17 @@ export class SharedState {
     return Atomics.load(this.cells, PROGRESS) & ~STOP;
   }
 
+  /** Worker: a batch is about to be posted. Counted first: it may be printed before we go on. */
+  sendBatch(): void {
+    Atomics.add(this.cells, PROGRESS, 1);
+  }
+
   /**
-   * Worker: counts a batch as sent, and sleeps while `limit` of them are not yet printed. So a
-   * slow reader of standard output slows the traffic, and memory stays bounded. A Worker that
-   * shall end does not wait.
+   * Worker: sleeps while `limit` batches are not yet printed. So a slow reader of standard output
+   * slows the traffic, and memory stays bounded. A Worker that shall end does not wait.
    */
-  batchSent(limit: number): void {
-    let progress = Atomics.add(this.cells, PROGRESS, 1) + 1;
+  awaitPrinted(limit: number): void {
+    let progress = Atomics.load(this.cells, PROGRESS);
     // With STOP in the same cell a stop between this look and the sleep changes what is slept on.
     while (progress >= limit && (progress & STOP) === 0) {
       Atomics.wait(this.cells, PROGRESS, progress);

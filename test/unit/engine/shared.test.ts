@@ -24,14 +24,16 @@ test("the ledger has what this thread has made and not closed", () => {
 test("a stop does not undo the count of what is printed, nor wait for it", () => {
   const main = new SharedState();
   const worker = new SharedState(main.memory);
-  worker.batchSent(8);
-  worker.batchSent(8);
+  worker.sendBatch();
+  worker.sendBatch();
+  worker.awaitPrinted(8);
   expect(main.outstanding).toBe(2);
   expect(worker.stopping).toBe(false);
   main.requestStop();
   expect(worker.stopping).toBe(true);
   // Would wait for ever: nobody prints.
-  worker.batchSent(1);
+  worker.sendBatch();
+  worker.awaitPrinted(1);
   expect(main.outstanding).toBe(3);
   for (let batch = 0; batch < 3; batch++) main.batchPrinted();
   expect(main.outstanding).toBe(0);
