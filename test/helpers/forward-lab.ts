@@ -21,10 +21,11 @@ export const command = tproxy.map((word) => `'${word}'`).join(" ");
 const connections = "ss -Htn state connected exclude time-wait";
 
 /**
- * The lab and its functions: `at_backend …` starts tproxy there, `forward …` the proxy here, ids in
- * $server and $proxy, logs in backend.log and proxy.log; `until_true COMMAND…` waits for it while
- * the proxy lives; `ended [N]` waits for as many lines in the access log; `settled` until the
- * proxy has the sockets that it began with, and the three hosts no connection.
+ * The lab and its functions: `at_backend …` starts tproxy there, `forward …` the proxy here, by
+ * $launcher if that is set, ids in $server and $proxy, logs in backend.log and proxy.log;
+ * `until_true COMMAND…` waits for it while the proxy lives; `ended [N]` waits for as many lines in
+ * the access log; `settled` until the proxy has the sockets that it began with, and the three
+ * hosts no connection.
  */
 const lab = `
 namespace client
@@ -51,9 +52,10 @@ at_backend() {
   server=$!
   until grep -q bound backend.log; do kill -0 "$server"; done
 }
+launcher=
 forward() {
   : > proxy.log
-  ${command} forward --json "$@" >> proxy.log &
+  $launcher ${command} forward --json "$@" >> proxy.log &
   proxy=$!
   started="$started $proxy"
   until_true grep -q '"bound"' proxy.log
@@ -70,6 +72,7 @@ is_settled() {
 connections() { ${connections}; }
 # How many descriptors of the proxy are of this kind: socket:, pipe:
 descriptors() { ls -l "/proc/$proxy/fd" | grep -c -- "-> $1" || :; }
+rss() { awk '/VmRSS/ { print $2 }' "/proc/$proxy/status"; }
 ${command} routes --print --in p0 --dport 80 --to-port 50080 --reply-path --dialect nft > rules.sh
 sh -e rules.sh
 `;

@@ -9,6 +9,7 @@ import { families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
 /** nginx in the foreground of one folder: 8080 plain, 8081 behind the PROXY protocol. */
 const nginx = `
 daemon off;
+user root;
 master_process off;
 pid nginx.pid;
 error_log stderr;
