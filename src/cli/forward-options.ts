@@ -17,8 +17,10 @@ import {
   numberValue,
   schemedEndpointValue,
   sourceValue,
+  timeoutValue,
   upstreamValue,
   wordValue,
+  workersValue,
 } from "./values.ts";
 
 const fields = object({
@@ -89,19 +91,20 @@ const fields = object({
     }),
   ),
   connectTimeout: withDefault(
-    option("--connect-timeout", durationValue(), {
+    option("--connect-timeout", timeoutValue(), {
       description: prose`How long connecting may take; 10s by default.`,
     }),
     limits.connectTimeoutMs,
   ),
   idleTimeout: withDefault(
-    option("--idle-timeout", durationValue(), {
-      description: prose`Close what carries nothing for so long; 10m by default.`,
+    option("--idle-timeout", timeoutValue(), {
+      description: prose`Close what carries nothing for so long; 10m by default, ${"0s"}:
+        never.`,
     }),
     limits.forwardIdleTimeoutMs,
   ),
   halfClosedTimeout: withDefault(
-    option("--half-closed-timeout", durationValue(), {
+    option("--half-closed-timeout", timeoutValue(), {
       description: prose`The same for a connection whose one side has ended; 60s by default.`,
     }),
     limits.halfClosedTimeoutMs,
@@ -113,8 +116,9 @@ const fields = object({
     limits.drainTimeoutMs,
   ),
   workers: withDefault(
-    option("--workers", numberValue("N", 1, 64), {
-      description: prose`Share the traffic among N threads (SO_REUSEPORT); 1 by default.`,
+    option("--workers", workersValue(), {
+      description: prose`Share the traffic among so many threads (SO_REUSEPORT), ${"auto"}: one on
+        each core; 1 by default.`,
     }),
     1,
   ),

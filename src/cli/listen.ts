@@ -20,7 +20,7 @@ import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./op
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
-import { durationValue, numberValue, schemedEndpointValue } from "./values.ts";
+import { numberValue, schemedEndpointValue, timeoutValue, workersValue } from "./values.ts";
 
 const fields = object({
   command: constant("listen"),
@@ -66,14 +66,16 @@ const fields = object({
     0,
   ),
   timeout: withDefault(
-    option("--timeout", durationValue(), {
-      description: prose`Close a connection that is silent for so long; 60s by default.`,
+    option("--timeout", timeoutValue(), {
+      description: prose`Close a connection that is silent for so long; 60s by default, ${"0s"}:
+        never.`,
     }),
     limits.idleTimeoutMs,
   ),
   workers: withDefault(
-    option("--workers", numberValue("N", 1, 64), {
-      description: prose`Share the traffic among N threads (SO_REUSEPORT); 1 by default.`,
+    option("--workers", workersValue(), {
+      description: prose`Share the traffic among so many threads (SO_REUSEPORT), ${"auto"}: one on
+        each core; 1 by default.`,
     }),
     1,
   ),

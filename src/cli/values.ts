@@ -3,10 +3,12 @@
  * and the command files are all that knows of the argument library.
  */
 
+import { availableParallelism } from "node:os";
 import { type Message, message, text } from "@optique/core/message";
 import type { NonEmptyString } from "@optique/core/nonempty";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
+import { neverMs, workersMax } from "../engine/limits.ts";
 import type { SourceChoice } from "../engine/protocol.ts";
 import { formatBytes, parseAddress } from "../net/address.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
@@ -157,6 +159,35 @@ export function durationValue(): Value<number> {
   });
 }
 
+/** How long something may take or be silent, in ms: `0s` is for ever. */
+export function timeoutValue(): Value<number> {
+  return makeValue({
+    metavar: "DURATION",
+    placeholder: 0,
+    parse: (input) => {
+      const duration = parseDuration(input);
+      return duration.ok && duration.value === 0 ? ok(neverMs) : duration;
+    },
+    format: (value) => formatDuration(value === neverMs ? 0 : value),
+  });
+}
+
+/** How many Workers: a number, or `auto` for one on each core that this process may run on. */
+export function workersValue(): Value<number> {
+  const { parse, format } = numberOf(1, workersMax);
+  return makeValue({
+    metavar: "N|auto",
+    placeholder: 1,
+    // Heeds sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
+    parse: (input) => {
+      if (input === "auto") return ok(Math.min(availableParallelism(), workersMax));
+      const result = parse(input);
+      return result.ok ? result : refuse(`${result.error}, or "auto"`);
+    },
+    format,
+  });
+}
+
 /** The name of a network interface. */
 export function interfaceValue(): Value<string> {
   return makeValue({
@@ -169,16 +200,18 @@ export function interfaceValue(): Value<string> {
 
 /** A decimal number from `min` to `max`, both included. */
 export function numberValue(metavar: NonEmptyString, min: number, max: number): Value<number> {
-  return makeValue({
-    metavar,
-    placeholder: min,
-    parse: (input) => {
+  return makeValue({ metavar, placeholder: min, ...numberOf(min, max) });
+}
+
+function numberOf(min: number, max: number) {
+  return {
+    parse: (input: string) => {
       const value = Number(input);
       if (/^(0|[1-9][0-9]{0,9})$/.test(input) && value >= min && value <= max) return ok(value);
       return refuse(`${quote(input)} is not accepted: give a number from ${min} to ${max}`);
     },
     format: String,
-  });
+  };
 }
 
 /** One of a few words, which are also offered by completion. */

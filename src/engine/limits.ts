@@ -105,3 +105,9 @@ export const descriptorsMax = 1 << 20;
 /** So many Workers may die within this time and are replaced; one more ends the process. */
 export const workerDeathsMax = 5;
 export const workerDeathsWindowMs = 10_000;
+
+/** For a time-out: none. Added to any time it is still a whole number. */
+export const neverMs = 2 ** 52;
+
+/** Workers of one process. */
+export const workersMax = 64;

@@ -12,8 +12,10 @@ import {
   portValue,
   schemedEndpointValue,
   targetValue,
+  timeoutValue,
   type Value,
   wordValue,
+  workersValue,
 } from "../../../src/cli/values.ts";
 
 /** What the parser of an option makes of a text, formatted again, or its error. */
@@ -29,6 +31,9 @@ const cases: [name: string, value: Value<unknown>, input: string, output: string
   ["interface", interfaceValue(), "eth0", "eth0"],
   ["mark", markValue(), "255", "0xff"],
   ["masked mark", maskedMarkValue(), "1/0xff", "0x1/0xff"],
+  ["timeout", timeoutValue(), "90s", "90s"],
+  ["timeout", timeoutValue(), "0s", "0s"],
+  ["workers", workersValue(), "3", "3"],
   ["number", numberValue("N", 1, 10), "10", "10"],
   ["port range", portRangeValue(), "1-2", "1-2"],
   ["port", portValue(), "80", "80"],
@@ -61,6 +66,20 @@ describe("numberValue", () => {
     for (const bad of ["0", "11", "1.0", "1e0", "01", "0x1", " 1", "-1"]) {
       expect(through(numberValue("N", 1, 10), bad)).toContain("give a number from 1 to 10");
     }
+  });
+});
+
+describe("workersValue", () => {
+  test("auto is at least one, and at most as many as there may be", () => {
+    expect(Number(through(workersValue(), "auto"))).toBeWithin(1, 65);
+    expect(through(workersValue(), "all")).toContain('a number from 1 to 64, or "auto"');
+  });
+});
+
+describe("timeoutValue", () => {
+  test("0s is longer than any other", () => {
+    const never = timeoutValue().parse("0s");
+    expect(never.success && never.value > 0x7fffffff).toBe(true);
   });
 });
 
