@@ -21,6 +21,8 @@ export interface Edges {
   onStop(stop: (reason: StopReason) => void): void;
   /** Calls `hangup` at SIGHUP, which from then on does not end the process by itself. */
   onHangup(hangup: () => void): void;
+  /** Calls `last` when the process ends by itself, in whatever way; it must not wait. */
+  onExit(last: () => void): void;
   /** The errno's name if standard output could not be written, as on a full disk; not EPIPE. */
   outputFailure(): string | undefined;
   /** Ends the process at once, whatever is still open. */
@@ -96,6 +98,7 @@ export function processEdges(workerEntry: URL): Edges {
       if (stopping !== undefined) callback(stopping);
     },
     onHangup: (hangup) => void process.on("SIGHUP", hangup),
+    onExit: (last) => void process.on("exit", last),
     outputFailure: () => outputFailure,
     exit: (status) => process.exit(status),
   };

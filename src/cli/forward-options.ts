@@ -7,6 +7,7 @@ import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import * as limits from "../engine/limits.ts";
 import type { Balance, SourceChoice } from "../engine/protocol.ts";
+import { captureFields } from "./capture-options.ts";
 import { examplesFooter } from "./examples.ts";
 import { networkSourceValue } from "./network-lists.ts";
 import { prose } from "./prose.ts";
@@ -22,6 +23,9 @@ import {
   wordValue,
   workersValue,
 } from "./values.ts";
+
+/** The options of `routes`, without those that the listeners and --source answer. */
+const { toPort, toAddress, proto, replyPath, backend, ...captureOptions } = captureFields;
 
 const fields = object({
   command: constant("forward"),
@@ -50,12 +54,12 @@ const fields = object({
     }),
     "round-robin" as Balance,
   ),
-  source: withDefault(
+  source: optional(
     option("--source", sourceValue(), {
       description: prose`Whose address the upstream sees: ${"client"} (the default), with
-        ${"client:port"} also the port, ${"self"}, or an address.`,
+        ${"client:port"} also the port, ${"self"}, or an address. With ${"--redirect"} it is
+        ${"self"} by default.`,
     }),
-    { kind: "client", keepPort: false } as SourceChoice,
   ),
   sourceFallback: optional(
     option("--source-fallback", wordValue("self", ["self"]), {
@@ -79,9 +83,9 @@ const fields = object({
       description: prose`Begin each connection to an upstream with the PROXY protocol.`,
     }),
   ),
-  mark: optional(
-    option("--mark", markValue(), {
-      description: prose`Mark the connections to upstreams, for ip rules and loop guards.`,
+  socketMark: optional(
+    option("--socket-mark", markValue(), {
+      description: prose`Mark the connections to upstreams (SO_MARK), for ip rules of your own.`,
     }),
   ),
   maxConnections: optional(
@@ -128,6 +132,17 @@ const fields = object({
     }),
     false,
   ),
+  routes: withDefault(
+    option("--routes", wordValue("auto|print|none", ["auto", "print", "none"]), {
+      description: prose`${"auto"}: put in the rules that this command needs, and take them out at
+        its end, however it ends; ${"print"}: print them, and do nothing else; ${"none"}, the
+        default, leaves them to ${"tproxy routes"}. What is captured: any destination at the port
+        of the listeners, unless the options below, which are those of ${"tproxy routes"}, say
+        otherwise.`,
+    }),
+    "none" as "auto" | "print" | "none",
+  ),
+  ...captureOptions,
   quiet: withDefault(flag("-q", "--quiet", { description: prose`No access log.` }), false),
   json: withDefault(
     flag("--json", { description: prose`The log as JSON, an object a line.` }),
@@ -152,4 +167,18 @@ export const forwardCommand = command("forward", fields, {
   footer: examplesFooter(examples),
 });
 
-export type ForwardOptions = InferValue<typeof fields>;
+type GivenOptions = InferValue<typeof fields>;
+
+/** The options of `forward`, complete. */
+export type ForwardOptions = GivenOptions & { readonly source: SourceChoice };
+
+/**
+ * Fills in what follows from other options. Where connections are redirected, transparent sockets
+ * are not at hand, and NAT makes no way back for the replies to a client's address.
+ */
+export function complete(given: GivenOptions): ForwardOptions {
+  const source: SourceChoice = given.redirect
+    ? { kind: "self" }
+    : { kind: "client", keepPort: false };
+  return { ...given, source: given.source ?? source };
+}

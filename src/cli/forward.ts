@@ -2,15 +2,22 @@
 
 import { networkInterfaces } from "node:os";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Mark } from "../../ffi/types.ts";
 import * as limits from "../engine/limits.ts";
 import type { ForwardTask, Upstreams, WorkerEvent } from "../engine/protocol.ts";
 import { parseAddress } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import type { BackendHost } from "../routing/intent.ts";
+import { makePlan } from "../routing/plan.ts";
+import { renderNft } from "../routing/text/nft.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
+import { bindAddress } from "./endpoints.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
+import { captureOf, captureRequest } from "./forward-routes.ts";
 import { UpstreamList } from "./forward-upstreams.ts";
+import { HeldRoutes } from "./held-routes.ts";
 import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served } from "./open-socket.ts";
 import { serve } from "./serve.ts";
@@ -18,6 +25,56 @@ import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, edges: Edges): Promise<number> {
+  refuse(options);
+  const request = captureRequest(options);
+  const captured = { protocols: ["tcp"], backends: backendsOf(options) } as const;
+  if (options.routes === "print") {
+    const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
+    const { intent } = captureOf(options, request, { ...captured, listeners });
+    await edges.stdout.write(renderNft(makePlan(intent), { undo: false }));
+    return exitStatus.success;
+  }
+  const upstreams = await UpstreamList.resolve(options.to);
+  const descriptors = raiseDescriptorLimit();
+  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
+  const sets = openForWorkers(options.workers, wanted, {
+    transparent: !options.noTransparent,
+    noDelay: true,
+  });
+  const listeners = (sets[0] ?? []).map(({ local }) => local);
+  const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
+  const print = (events: readonly WorkerEvent[]) =>
+    edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
+  const say = (text: string) => void print([{ kind: "warning", text }]);
+  const capture =
+    options.routes === "auto" ? captureOf(options, request, { ...captured, listeners }) : undefined;
+  const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
+  edges.onExit(() => routes?.release());
+  for (const change of routes?.changes ?? []) {
+    await edges.stdout.write(routeLine(change, options.json));
+  }
+  for (const local of listeners) await edges.stdout.write(boundLine(local, options.json));
+  const mark = capture?.mark ?? options.socketMark;
+  const tasks = sets.map((sockets, worker) =>
+    task({ ...options, mark }, upstreams.upstreams, sockets, descriptors, worker),
+  );
+  try {
+    const { stoppedBy } = await serve(edges, tasks, print, {
+      drainTimeoutMs: options.drainTimeout,
+      replaces: true,
+      started: (crew) =>
+        upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say),
+      stopping: () => routes?.drain(),
+    });
+    return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  } finally {
+    upstreams.close();
+    routes?.release();
+  }
+}
+
+/** @throws UsageError for options that contradict each other */
+function refuse(options: ForwardOptions): void {
   if (options.proxyFrom.length > 0 && !options.acceptProxy) {
     throw new UsageError("--proxy-from says whose headers count: give --accept-proxy with it");
   }
@@ -33,36 +90,30 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   if (options.to.some((to) => to !== "original" && to.scheme === "udp")) {
     throw new UsageError("forward carries TCP: give --to HOST:PORT");
   }
-  const upstreams = await UpstreamList.resolve(options.to);
-  const descriptors = raiseDescriptorLimit();
-  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
-  const sets = openForWorkers(options.workers, wanted, {
-    transparent: !options.noTransparent,
-    noDelay: true,
-  });
-  for (const { local } of sets[0] ?? []) await edges.stdout.write(boundLine(local, options.json));
-  const tasks = sets.map((sockets, worker) =>
-    task(options, upstreams.upstreams, sockets, descriptors, worker),
-  );
-  const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
-  const print = (events: readonly WorkerEvent[]) =>
-    edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
-  const say = (text: string) => void print([{ kind: "warning", text }]);
-  try {
-    const { stoppedBy } = await serve(edges, tasks, print, {
-      drainTimeoutMs: options.drainTimeout,
-      replaces: true,
-      started: (crew) =>
-        upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say),
-    });
-    return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
-  } finally {
-    upstreams.close();
+  const hasFreePort = options.addresses.some(({ endpoint }) => endpoint.port === 0);
+  if (options.routes === "print" && hasFreePort) {
+    throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
   }
 }
 
+/** The upstreams that are addresses, as hosts that have to route their replies through this one. */
+function backendsOf({ to }: ForwardOptions): BackendHost[] {
+  return to.flatMap((target) => {
+    if (target === "original" || typeof target.host === "string") return [];
+    const { family, bytes } = target.host;
+    return [{ address: { family, bytes }, port: target.port }];
+  });
+}
+
+function routeLine(change: string, json: boolean): string {
+  return json ? jsonLine({ event: "routes", change }) : `    ${change}\n`;
+}
+
+/** The options with the mark of our own sockets in the place of that of captured packets. */
+type TaskOptions = Omit<ForwardOptions, "mark"> & { readonly mark: Mark | undefined };
+
 function task(
-  options: ForwardOptions,
+  options: TaskOptions,
   upstreams: Upstreams,
   sockets: readonly OpenSocket[],
   descriptors: number,
@@ -97,7 +148,7 @@ function task(
 }
 
 /** Of --max-connections, the part of one Worker: together they make just that. */
-function partOf({ maxConnections, workers }: ForwardOptions, worker: number): number | undefined {
+function partOf({ maxConnections, workers }: TaskOptions, worker: number): number | undefined {
   return maxConnections && Math.floor((maxConnections + worker) / workers);
 }
 

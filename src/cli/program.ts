@@ -12,7 +12,7 @@ import { examplesFooter } from "./examples.ts";
 import { explainCommand, runExplain } from "./explain.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { runForward } from "./forward.ts";
-import { forwardCommand } from "./forward-options.ts";
+import { complete, forwardCommand } from "./forward-options.ts";
 import { listenCommand, runListen } from "./listen.ts";
 import { escapeControls } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
@@ -94,7 +94,7 @@ function carryOut(
     case "listen":
       return runListen(options, edges);
     case "forward":
-      return runForward(options, edges);
+      return runForward(complete(options), edges);
     case "demo":
       return runDemo(options, edges);
     case "doctor":

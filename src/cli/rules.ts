@@ -1,18 +1,17 @@
 /** `tproxy routes --apply`, `--check`, `--remove`, `--confirm`: the Plan in the running system. */
 
-import { EPERM, SyscallError } from "../../ffi/errno.ts";
-import { WAYS } from "../diagnose/refusal.ts";
 import { parseCidr } from "../net/cidr.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
-import { makePlan, type Plan, type Sysctl } from "../routing/plan.ts";
+import { makePlan, type Plan } from "../routing/plan.ts";
 import { type Applied, applyParts } from "../rules/apply.ts";
 import { UnmarkedCapture } from "../rules/closed.ts";
 import { confirm } from "../rules/confirm.ts";
-import { findConflicts, heldTable, isOurs } from "../rules/conflicts.ts";
+import { isOurs } from "../rules/conflicts.ts";
 import { compare, staleRouting } from "../rules/differences.ts";
 import { type Kernel, openKernel } from "../rules/kernel.ts";
 import { removeParts } from "../rules/remove.ts";
-import { restoreSysctls, SysctlError, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
+import { restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
+import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { CommandError, UsageError } from "./failure.ts";
@@ -70,18 +69,9 @@ function liveIntent(request: IntentRequest): Intent {
 
 async function runApply(situation: Situation, options: LiveOptions, edges: Edges): Promise<number> {
   const { plan, parts, live, question, say, warn } = situation;
-  const held = heldTable(live);
-  if (held !== undefined) {
-    throw new CommandError(
-      `Cannot apply: a running process holds the firewall table inet ${held.name} (netlink port ` +
-        `${held.owner}): end that process first`,
-    );
-  }
-  const conflicts = findConflicts(parts, live, question.tag);
+  const conflicts = conflictsOf(situation);
   if (conflicts.length > 0 && !options.force) {
-    throw new CommandError(
-      `Cannot apply, and nothing has been changed: ${conflicts.join("; ")}; or go on with --force`,
-    );
+    throw new CommandError(`${conflictText(conflicts)}; or go on with --force`);
   }
   for (const each of conflicts) await warn(`going on in spite of this: ${each}`);
   const isInForce = compare(parts, live, question.tag).length === 0;
@@ -102,10 +92,6 @@ async function runApply(situation: Situation, options: LiveOptions, edges: Edges
   for (const line of lines) await say(line);
   await say("applied");
   return exitStatus.success;
-}
-
-function sysctlHint({ name, value, reason }: Sysctl): string {
-  return `  not set without --sysctl: ${name}=${value}: ${reason}`;
 }
 
 /** What stood there before could not be given back: so it is not replaced for a trial. */
@@ -200,28 +186,5 @@ async function runConfirm(kernel: Kernel, plan: Plan, edges: Edges): Promise<num
       );
     case "lost":
       throw new CommandError("Too late: the set-up has been taken back");
-  }
-}
-
-/** What a refusal of the local route comes from; EACCES: addrconf's disable_ipv6. */
-const hints: Readonly<Record<string, string>> = {
-  ENETDOWN: ': lo is down, "ip link set lo up"',
-  EACCES: ": IPv6 is off on lo: give --family 4, or set net.ipv6.conf.lo.disable_ipv6=0",
-};
-
-/** Turns what the kernel refuses into one line. @throws CommandError */
-async function explained<T>(action: Action, work: () => T | Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof SysctlError) throw new CommandError(`Cannot ${action}: ${error.message}`);
-    if (!(error instanceof SyscallError)) throw error;
-    if (error.errno === EPERM) {
-      throw new CommandError(
-        `Cannot ${action} routes: ip rules and nf_tables need CAP_NET_ADMIN, and this process ` +
-          `does not have it: ${WAYS}`,
-      );
-    }
-    throw new CommandError(`Cannot ${action} routes: ${error.message}${hints[error.code] ?? ""}`);
   }
 }

@@ -21,6 +21,8 @@ export interface ServeLimits {
   readonly timeoutMs?: number;
   /** How long they may take for that, beyond a short time. */
   readonly drainTimeoutMs?: number;
+  /** Called before the Workers are told to end. */
+  readonly stopping?: () => void;
   /** Called once all Workers are started; what it begins has to end by itself. */
   readonly started?: (crew: Pick<Crew, "send">) => void;
   /** Whether another Worker takes the place of one that dies. */
@@ -37,12 +39,13 @@ export async function serve(
   edges: Edges,
   tasks: readonly Task[],
   print: EventPrinter,
-  { timeoutMs = 0, drainTimeoutMs = 0, started, replaces = false }: ServeLimits = {},
+  { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, replaces = false }: ServeLimits = {},
 ): Promise<Served> {
   const crew = new Crew(print, { replaces });
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
+    if (stoppedBy === undefined) stopping?.();
     stoppedBy ??= reason;
     crew.stop();
     grace ??= setTimeout(() => edges.exit(1), crew.graceMs + drainTimeoutMs);

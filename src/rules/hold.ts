@@ -60,7 +60,7 @@ export interface Holding {
 export type HoldEnd = Extract<HoldAction, "keep" | "expire" | "abandon" | "release">;
 
 export class Hold {
-  readonly #holding: Holding;
+  #holding: Holding;
   readonly #monitors: readonly NetlinkMonitor[];
   #state: HoldState;
   #conflicts: ReadonlySet<string>;
@@ -93,6 +93,13 @@ export class Hold {
   /** Tells of a signal, or of a standard output that nobody reads any more. */
   signal(name: HoldSignal): void {
     this.#guarded(() => this.#next({ kind: "signal", name }));
+  }
+
+  /** Holds these in the place of the others, from one transaction on. @throws SyscallError */
+  change(parts: Parts): void {
+    this.#holding = { ...this.#holding, parts };
+    const { kernel, owned, closed } = this.#holding;
+    kernel.netfilter.batch(firewallBatch(parts, this.#read(), { owned, closed }));
   }
 
   #guarded(work: () => void): void {

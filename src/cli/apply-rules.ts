@@ -1,0 +1,55 @@
+/** What `routes --apply` and `forward --routes auto` share: refusals, and how they are told. */
+
+import { EPERM, SyscallError } from "../../ffi/errno.ts";
+import { WAYS } from "../diagnose/refusal.ts";
+import type { Sysctl } from "../routing/plan.ts";
+import { findConflicts, heldTable } from "../rules/conflicts.ts";
+import { SysctlError } from "../rules/sysctls.ts";
+import { CommandError } from "./failure.ts";
+import type { Situation } from "./situation.ts";
+
+/**
+ * In whose way applying would get; a line each.
+ * @throws CommandError where a running process holds a table of this name
+ */
+export function conflictsOf({ parts, live, question }: Situation): readonly string[] {
+  const held = heldTable(live);
+  if (held === undefined) return findConflicts(parts, live, question.tag);
+  throw new CommandError(
+    `Cannot apply: a running process holds the firewall table inet ${held.name} (netlink port ` +
+      `${held.owner}): end that process first`,
+  );
+}
+
+/** Conflicts as the reason of a refusal. */
+export function conflictText(conflicts: readonly string[]): string {
+  return `Cannot apply, and nothing has been changed: ${conflicts.join("; ")}`;
+}
+
+/** A setting that is not as it should be, and is not set. */
+export function sysctlHint({ name, value, reason }: Sysctl): string {
+  return `  not set without --sysctl: ${name}=${value}: ${reason}`;
+}
+
+/** What a refusal of the local route comes from; EACCES: addrconf's disable_ipv6. */
+const hints: Readonly<Record<string, string>> = {
+  ENETDOWN: ': lo is down, "ip link set lo up"',
+  EACCES: ": IPv6 is off on lo: give --family 4, or set net.ipv6.conf.lo.disable_ipv6=0",
+};
+
+/** Does `work` and turns what the kernel refuses into one line. @throws CommandError */
+export async function explained<T>(action: string, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof SysctlError) throw new CommandError(`Cannot ${action}: ${error.message}`);
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === EPERM) {
+      throw new CommandError(
+        `Cannot ${action} routes: ip rules and nf_tables need CAP_NET_ADMIN, and this process ` +
+          `does not have it: ${WAYS}`,
+      );
+    }
+    throw new CommandError(`Cannot ${action} routes: ${error.message}${hints[error.code] ?? ""}`);
+  }
+}

@@ -1,0 +1,172 @@
+/** What `forward --routes` captures: an Intent out of its listeners and the options of `routes`. */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Mark, Port } from "../../ffi/types.ts";
+import { type Address, type Family, formatBytes } from "../net/address.ts";
+import { formatMark, type MaskedMark } from "../net/mark.ts";
+import { quote } from "../net/result.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
+import { toRequest } from "./capture-options.ts";
+import { UsageError } from "./failure.ts";
+import type { ForwardOptions } from "./forward-options.ts";
+
+/** What is captured, and the mark by which our own connections are left alone. */
+export interface ForwardCapture {
+  readonly intent: Intent;
+  /** SO_MARK of the connections to upstreams; undefined: none is needed. */
+  readonly mark: Mark | undefined;
+}
+
+/** What the rules have to know beside the options. */
+export interface Captured {
+  readonly listeners: readonly SocketAddress[];
+  readonly protocols: readonly ("tcp" | "udp")[];
+  /** Upstreams that see the clients' addresses, for what is printed about them. */
+  readonly backends: IntentRequest["backends"];
+}
+
+/**
+ * The options of `routes` that were given, without those that `forward` answers itself. Reads the
+ * files of lists.
+ * @throws UsageError, also for options that nothing would use
+ */
+export function captureRequest(options: ForwardOptions): IntentRequest {
+  const settled = { toPort: undefined, toAddress: [], proto: [], replyPath: false, backend: [] };
+  const request = toRequest({ ...options, ...settled });
+  const { redirect: _, ...capture } = request;
+  if (options.routes !== "none" || Object.keys(capture).length === 0) return request;
+  throw new UsageError(
+    "what is to be captured is said, but nothing puts in rules for it: give --routes auto, or " +
+      "--routes print to see them",
+  );
+}
+
+/**
+ * What is captured for these listeners: any destination at their port unless the options say
+ * otherwise, the replies to spoofed connections, never our own connections to upstreams.
+ * @throws UsageError
+ */
+export function captureOf(
+  options: ForwardOptions,
+  request: IntentRequest,
+  captured: Captured,
+): ForwardCapture {
+  if (options.noTransparent && !options.redirect) {
+    throw new UsageError(
+      "--routes brings what is for other hosts, which --no-transparent does not accept: leave " +
+        "one of them out",
+    );
+  }
+  const guardMark = guardOf(request);
+  const families = wantedFamilies(request, captured.listeners);
+  const complete = defined({
+    ...request,
+    protocols: [...captured.protocols],
+    families,
+    ...target(request, captured.listeners, families),
+    ...replies(options, captured),
+    guardMark,
+  });
+  const parsed = parseIntent(complete);
+  if (!parsed.ok) throw new UsageError(parsed.error);
+  const intent = parsed.value;
+  return { intent, mark: markOf(options, intent) };
+}
+
+/** The port and address of the listener, where the rules have to name them. */
+function target(
+  request: IntentRequest,
+  listeners: readonly SocketAddress[],
+  families: readonly Family[],
+): Pick<IntentRequest, "ports" | "toPort" | "toAddresses"> {
+  const own = [...new Set(listeners.map(({ port }) => port))] as Port[];
+  const [toPort] = own;
+  const specific = listeners.filter(({ address }) => address.some((byte) => byte !== 0));
+  const ports = request.ports ?? own.map((port) => ({ from: port, to: port }));
+  const isSame = ports.every(({ from, to }) => from === to && own.includes(from));
+  if (request.redirect !== true && isSame && specific.length === 0) return { ports };
+  if (own.length > 1) {
+    const list = own.map((port) => `port ${port}`).join(" or ");
+    throw new UsageError(
+      `--routes cannot tell which listener is meant, ${list}: give addresses with one port`,
+    );
+  }
+  if (request.redirect === true || specific.length === 0) return { ports, toPort };
+  const toAddresses = families.flatMap((family) => {
+    const [one, second] = listeners.map(addressOf).filter((each) => each.family === family);
+    if (one !== undefined && second === undefined) return [one];
+    throw new UsageError(
+      `--routes cannot tell which listener is meant for IPv${family}: give one address for it, ` +
+        "or none for any",
+    );
+  });
+  return { ports, toPort, toAddresses };
+}
+
+function addressOf({ address }: SocketAddress): Address {
+  return { family: address.length === 4 ? 4 : 6, bytes: address };
+}
+
+/** Those that are asked for, or of the networks that are; otherwise all that the listeners take. */
+function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddress[]): Family[] {
+  const isAny = ({ address }: SocketAddress) => address.every((byte) => byte === 0);
+  const has4 = listeners.some((each) => each.address.length === 4 || isAny(each));
+  const has6 = listeners.some((each) => each.address.length === 16);
+  const served: Family[] = [...(has4 ? ([4] as const) : []), ...(has6 ? ([6] as const) : [])];
+  const networks = [...(request.destinations ?? []), ...(request.sources ?? [])];
+  const named = ([4, 6] as const).filter((family) => networks.some((n) => n.family === family));
+  const wanted = request.families ?? (named.length > 0 ? named : served);
+  const stray = wanted.find((family) => !served.includes(family));
+  if (stray === undefined) return [...wanted];
+  throw new UsageError(
+    `IPv${stray} is to be captured, and no listener takes it: give ` +
+      `${stray === 6 ? '"[::]:PORT"' : '":PORT"'}, or --family ${served.join()}`,
+  );
+}
+
+/** The way back for connections that carry an address which is not ours. */
+function replies(
+  options: ForwardOptions,
+  { backends }: Captured,
+): Pick<IntentRequest, "replyPath" | "backends"> {
+  const { source } = options;
+  if (source.kind === "self") return {};
+  if (!options.redirect) return { replyPath: true, ...(backends?.length ? { backends } : {}) };
+  const address = source.kind === "address" ? formatBytes(source.address) : "client";
+  throw new UsageError(
+    `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +
+      "self, or leave --redirect out",
+  );
+}
+
+/** By which our own connections are told from those of other programs, where these are captured. */
+function guardOf(request: IntentRequest): MaskedMark | undefined {
+  const { guardMark, guardUids, guardGids, guardCgroups } = request;
+  if (!request.local || guardMark || guardUids || guardGids || guardCgroups) return guardMark;
+  const mask = request.mark?.mask ?? 1;
+  const free = (~mask & -~mask) >>> 0;
+  if (free !== 0) return { value: free as Mark, mask: free };
+  const text = formatMark(request.mark as MaskedMark);
+  throw new UsageError(
+    `--local needs a bit to tell our own connections by, and --mark ${quote(text)} leaves none: ` +
+      'give it a mask, "0x1/0x1"',
+  );
+}
+
+function markOf({ socketMark }: ForwardOptions, { mark, guards }: Intent): Mark | undefined {
+  if (socketMark !== undefined && (socketMark & mark.mask) >>> 0 === mark.value) {
+    throw new UsageError(
+      `--socket-mark "0x${socketMark.toString(16)}" has the mark ${formatMark(mark)} in it, by ` +
+        "which packets are routed to the listener: give another",
+    );
+  }
+  if (guards.mark === undefined) return socketMark;
+  const { value, mask } = guards.mark;
+  return ((((socketMark ?? 0) & ~mask) | value) >>> 0) as Mark;
+}
+
+function defined(request: IntentRequest): IntentRequest {
+  return Object.fromEntries(
+    Object.entries(request).filter(([, value]) => value !== undefined),
+  ) as IntentRequest;
+}

@@ -1,0 +1,170 @@
+/** `forward --routes`: the rules that the command itself puts in, holds and takes out. */
+
+import { describe, expect } from "bun:test";
+import { command, families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
+import { ruleFunctions } from "../helpers/rules.ts";
+
+const testRoutes = testInLab(["curl", "socat", "iptables-save"]);
+
+/** The lab without the rules that it begins with, and what it looks like then. */
+const bare = `
+${ruleFunctions}
+routes --remove > removed.log
+dump before
+curling() { within client curl -sS --max-time 10 --http0.9 "$@"; }
+`;
+
+describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
+  testRoutes("auto: what is sent to the listener's port, and nothing is left", async () => {
+    const log = await inLab(`${bare}
+      at_backend listen --json '[::]:8080'
+      forward '[::]:80' --to '${backend}:8080' --routes auto --in p0
+      routes --check --dport 80 --in p0 --reply-path
+      curling 'http://${asked}/'
+      ended
+      kill "$proxy"; wait "$proxy" && echo "ended with 0"
+      dump after; same before after rules
+    `);
+    expect(log.stdout).toContain("as it should be, held by a running process");
+    expect(log.stdout).toContain("hello world");
+    expect(log.stdout).toContain("ended with 0\nrules: same\n");
+    expect(find(log.backend, "connection")?.client).toStartWith(`${client}:`);
+    expect(find(log.proxy, "forwarded")).toMatchObject({ original_destination: `${asked}:80` });
+  });
+
+  testRoutes("auto: another port by TPROXY, to a listener at one address", async () => {
+    const own = family === "4" ? "10.9.1.1" : "[fd00:1::1]";
+    const log = await inLab(`${bare}
+      at_backend listen --json '[::]:8080'
+      forward '${own}:50080' --to '${backend}:8080' --routes auto --dport 80,8000-8100
+      for port in 80 8042; do curling "http://${asked}:$port/"; done
+      ended 2
+      kill "$proxy"; wait "$proxy"
+      dump after; same before after rules
+    `);
+    expect(log.stdout).toContain("hello world\nhello world\nrules: same\n");
+    const clients = log.backend.filter(({ event }) => event === "connection");
+    for (const each of clients) expect(each.client).toStartWith(`${client}:`);
+  });
+});
+
+testRoutes("SIGKILL under traffic: capture ends with it, and the next run clears up", async () => {
+  const { stdout } = await inLab(`${bare}
+    at_backend listen --echo --quiet --json '[::]:8080'
+    forward :80 --to 10.9.2.2:8080 --routes auto --quiet
+    for i in 1 2 3; do
+      background nsenter -t "$client" -n socat -u /dev/zero tcp:8.8.8.8:80 2> /dev/null
+    done
+    flowing() { [ "$(ss -Htn state established sport = :80 | wc -l)" = 3 ]; }
+    until_true flowing
+    kill -KILL "$proxy"; wait "$proxy" 2> /dev/null || :
+    echo "firewall: $(nft list ruleset | wc -l)"
+    dump killed; diff before killed | grep '^[<>]' || :
+    forward :80 --to 10.9.2.2:8080 --routes auto
+    kill "$proxy"; wait "$proxy"
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("firewall: 0\n");
+  const left = stdout.match(/^[<>].*/gm) ?? [];
+  expect(left.map((line) => line.replace(/\s+/g, " ").trim()).sort()).toEqual([
+    "> 100: from all fwmark 0x1/0x1 lookup 100 proto 116",
+    "> local default dev lo table 100 proto 116 scope host",
+  ]);
+  expect(stdout).toContain("rules: same\n");
+});
+
+testRoutes("while it drains new connections go past it, and open ones go on", async () => {
+  const { stdout, backend } = await inLab(`${bare}
+    echo 1 > /proc/sys/net/ipv4/ip_forward
+    within backend ip address add 8.8.8.8/32 dev lo
+    ip route add 8.8.8.8/32 via 10.9.2.2
+    dump before
+    at_backend listen --echo --json '[::]:8080' '[::]:80'
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    mkfifo in
+    within client socat -t20 - tcp:8.8.8.8:80 < in > out &
+    exec 3> in
+    echo before >&3
+    until_true grep -q before out
+    kill "$proxy"
+    past() { echo new | within client socat -t5 -T5 - tcp:8.8.8.8:80,connect-timeout=1; }
+    until_true past 2> /dev/null
+    echo after >&3
+    until_true grep -q after out
+    exec 3>&-
+    wait "$proxy" && echo "ended with 0"
+    cat out
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("new\nended with 0\nbefore\nafter\nrules: same\n");
+  const asked = backend.filter(({ event }) => event === "connection").map((each) => each);
+  expect(asked.at(0)?.original_destination).toBe("10.9.2.2:8080");
+  expect(asked.at(-1)).toMatchObject({ original_destination: "8.8.8.8:80" });
+});
+
+testRoutes("what others remove is put back, and what they flush stays", async () => {
+  const { stdout, proxy } = await inLab(`${bare}
+    at_backend listen --json '[::]:8080'
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    ip rule del priority 100
+    nft flush ruleset
+    until_true grep -q 'put back' proxy.log
+    curling http://8.8.8.8/
+    kill "$proxy"; wait "$proxy"
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("hello world\nrules: same\n");
+  expect(find(proxy, "warning")?.text).toContain("put back what another program removed: ip rule");
+});
+
+testRoutes("what is in the way is said, and nothing is changed", async () => {
+  const { stdout } = await inLab(`${bare}
+    ip rule add fwmark 0x1/0xff lookup 99 priority 100
+    dump before
+    ${command} forward :80 --to 10.9.2.2:8080 --routes auto 2>&1 || echo "status $?"
+    ip rule del priority 100
+    routes --apply --dport 443 --family 4 > /dev/null
+    ${command} forward :80 --to 10.9.2.2:8080 --routes auto 2>&1 || echo "status $?"
+    routes --remove > /dev/null
+    ip rule add fwmark 0x1/0xff lookup 99 priority 100
+    dump after; same before after rules
+  `);
+  expect(stdout).toMatch(/nothing has been changed: the priority 100 is taken by .*\nstatus 1\n/);
+  expect(stdout).toMatch(/another set-up of tproxy is in place.*\nstatus 1\n/);
+  expect(stdout).toContain("rules: same\n");
+});
+
+testRoutes("--local: what this host sends, and never what the proxy itself sends", async () => {
+  const { stdout, proxy, backend } = await inLab(`${bare}
+    within backend ip address add 8.8.8.8/32 dev lo
+    ip route add 8.8.8.8/32 via 10.9.2.2
+    dump before
+    at_backend listen --json '[::]:80'
+    forward :50080 --to original --routes auto --dport 80 --local --family 4 --source-fallback self
+    curl -sS --max-time 10 --http0.9 http://8.8.8.8/
+    curling http://8.8.8.8/
+    ended 2
+    kill "$proxy"; wait "$proxy"
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("hello world\nhello world\nrules: same\n");
+  const sources = proxy.filter(({ event }) => event === "forwarded").map(({ source }) => source);
+  expect(sources).toEqual(["self", "client"]);
+  const clients = backend.filter(({ event }) => event === "connection");
+  expect(clients).toHaveLength(2);
+});
+
+testRoutes("print: the same rules as a script, and nothing is changed", async () => {
+  const { stdout, backend } = await inLab(`${bare}
+    at_backend listen --json '[::]:8080'
+    ${command} forward :50080 --to 10.9.2.2:8080 --routes print --dport 80 --in p0 > rules.sh
+    dump after; same before after printed
+    sh -e rules.sh
+    forward :50080 --to 10.9.2.2:8080
+    curling http://8.8.8.8/
+    ended
+  `);
+  expect(stdout).toContain("printed: same\n");
+  expect(stdout).toContain("hello world");
+  expect(find(backend, "connection")?.client).toStartWith("10.9.1.2:");
+});

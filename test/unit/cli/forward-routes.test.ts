@@ -1,0 +1,88 @@
+import { describe, expect, test } from "bun:test";
+import { formatMessage } from "@optique/core/message";
+import { parse } from "@optique/core/parser";
+import { bindAddress } from "../../../src/cli/endpoints.ts";
+import { complete, forwardCommand } from "../../../src/cli/forward-options.ts";
+import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli/forward-routes.ts";
+import { drainPlan } from "../../../src/routing/drain.ts";
+
+/** What `forward` with these arguments would capture. @throws UsageError */
+function capture(line: string): ForwardCapture {
+  const parsed = parse(forwardCommand, ["forward", ...line.split(" ")]);
+  if (!parsed.success) throw new Error(formatMessage(parsed.error));
+  const options = complete(parsed.value);
+  const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
+  const request = captureRequest(options);
+  return captureOf(options, request, { listeners, protocols: ["tcp"], backends: undefined });
+}
+
+const auto = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`);
+const ports = (...list: number[]) => list.map((port) => ({ from: port, to: port }));
+
+describe("what is captured", () => {
+  test.each([
+    [":80", { families: [4], ports: ports(80), toPort: undefined, replyPath: true }],
+    ["[::]:80", { families: [4, 6], ports: ports(80), toPort: undefined }],
+    [":80 :443", { families: [4], ports: ports(80, 443), toPort: undefined }],
+    [":80 --dport 80", { ports: ports(80), toPort: undefined }],
+    [":50080 --dport 80,443", { ports: ports(80, 443), toPort: 50080, toAddresses: [] }],
+    ["127.0.0.1:80", { toPort: 80, toAddresses: [{ family: 4, bytes: expect.anything() }] }],
+    ["[::]:80 --dst 10.0.0.0/8", { families: [4] }],
+    ["[::]:80 --family 6", { families: [6] }],
+    [":80 --source self", { replyPath: false }],
+    [":50080 --redirect --source self --dport 80", { redirect: true, toPort: 50080 }],
+    [":80 --source 192.0.2.77", { replyPath: true }],
+    [":80 --mark 2/2 --table 7 --in eth0", { mark: { value: 2, mask: 2 }, table: 7 }],
+  ])("%s", (line, expected) => {
+    expect(auto(line).intent).toMatchObject(expected as object);
+  });
+
+  test("--local: our own connections have a mark, and are left alone by it", () => {
+    expect(auto(":80 --source self").mark).toBeUndefined();
+    const { intent, mark } = auto(":80 --source self --local");
+    expect(intent.guards.mark).toEqual({ value: 2, mask: 2 } as never);
+    expect(mark).toBe(2 as never);
+    expect(auto(":80 --local --mark 0x3/0x3").mark).toBe(4 as never);
+    expect(auto(":80 --local --guard-uid 33").mark).toBeUndefined();
+    expect(auto(":80 --local --guard-mark 0x10/0x30 --socket-mark 0x60").mark).toBe(0x50 as never);
+  });
+});
+
+test.each([
+  ["[::1]:80 --family 4", "IPv4 is to be captured, and no listener takes it"],
+  [":80 --dst 2001:db8::/32", 'IPv6 is to be captured, and no listener takes it: give "[::]:PORT"'],
+  [":80 :443 --dport 8080", "port 80 or port 443: give addresses with one port"],
+  [":80 --no-transparent", "which --no-transparent does not accept"],
+  [
+    ":80 --redirect --source client",
+    '--source "client" needs a way back that --redirect does not make',
+  ],
+  [":80 --local --mark 1", '--mark "0x1" leaves none'],
+  [":80 --socket-mark 0x3", '--socket-mark "0x3" has the mark 0x1/0x1 in it'],
+  [":80 --guard-uid 33", "add --local"],
+])("refused: %s", (line, message) => {
+  expect(() => auto(line)).toThrow(message);
+});
+
+test("options of routes without --routes are refused, rather than ignored", () => {
+  expect(() => capture("--to 192.0.2.9:80 :80 --dport 80")).toThrow("give --routes auto");
+  expect(() => capture("--to 192.0.2.9:80 :80 --mark 2")).toThrow("give --routes auto");
+});
+
+describe("while open connections come to their end", () => {
+  const rules = (line: string) =>
+    drainPlan(auto(line).intent)?.firewall.chains.flatMap((chain) =>
+      chain.rules.map(({ purpose }) => purpose),
+    );
+
+  test("only what belongs to them is delivered, whoever's address upstreams see", () => {
+    expect(rules("[::]:80")).toEqual(["reply path", "reply path"]);
+    expect(rules(":80 --source self --bypass 10.0.0.0/8")).toEqual(["reply path"]);
+  });
+
+  test("NAT keeps its chain, and what this host sends its rules", () => {
+    const redirect = drainPlan(auto(":80 --redirect --source self").intent);
+    expect(redirect?.firewall.chains).toMatchObject([{ type: "nat", rules: [] }]);
+    expect(drainPlan(auto(":80 --local").intent)).toBeUndefined();
+  });
+});
