@@ -62,6 +62,10 @@ export const IPV6_ORIGDSTADDR = 74;
 export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
 
+// linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h
+export const SO_ORIGINAL_DST = 80;
+export const IP6T_SO_ORIGINAL_DST = 80;
+
 // netinet/ip_icmp.h
 export const ICMP_DEST_UNREACH = 3;
 export const ICMP_NET_UNREACH = 0;
@@ -78,6 +82,9 @@ export const ICMP6_DST_UNREACH_NOPORT = 4;
 
 // netinet/tcp.h
 export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
 export const TCP_USER_TIMEOUT = 18;
 
 // sys/epoll.h

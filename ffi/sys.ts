@@ -137,6 +137,21 @@ export function getsockname(fd: number, address: Address, length: number): Resul
   return latch(libc.getsockname(fd, address, SCRATCH_LENGTH));
 }
 
+/**
+ * `getsockopt(2)` of an option that is a socket address, into `length` bytes at `address`: for
+ * SO_ORIGINAL_DST -ENOENT if no NAT has changed where the connection goes.
+ */
+export function getsockoptName(
+  fd: number,
+  level: number,
+  option: number,
+  address: Address,
+  length: number,
+): Result {
+  scratchLength.view.setUint32(0, length, true);
+  return latch(libc.getsockopt(fd, level, option, address, SCRATCH_LENGTH));
+}
+
 /** `getpeername(2)` into `length` bytes at `address`. */
 export function getpeername(fd: number, address: Address, length: number): Result {
   scratchLength.view.setUint32(0, length, true);

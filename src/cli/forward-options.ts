@@ -113,6 +113,18 @@ const fields = object({
     }),
     limits.halfClosedTimeoutMs,
   ),
+  keepalive: optional(
+    option("--keepalive", durationValue(), {
+      description: prose`Probe a peer, of either side, that is silent for so long, and end its
+        connection when it does not answer three times in as long again (SO_KEEPALIVE).`,
+    }),
+  ),
+  userTimeout: optional(
+    option("--user-timeout", durationValue(), {
+      description: prose`End a connection, of either side, whose peer acknowledges nothing for so
+        long (TCP_USER_TIMEOUT). By default the kernel waits some 15 minutes.`,
+    }),
+  ),
   drainTimeout: withDefault(
     option("--drain-timeout", durationValue(), {
       description: prose`After SIGTERM, how long open connections may go on; 30s by default.`,
@@ -143,6 +155,14 @@ const fields = object({
     "none" as "auto" | "print" | "none",
   ),
   ...captureOptions,
+  redirect: withDefault(
+    flag("--redirect", {
+      description: prose`Connections come by NAT, as kernels without TPROXY have to do it:
+        SO_ORIGINAL_DST tells where they were going, and no privilege is needed to accept them.
+        With ${"--routes auto"} the rules are of that kind, too.`,
+    }),
+    false,
+  ),
   quiet: withDefault(flag("-q", "--quiet", { description: prose`No access log.` }), false),
   json: withDefault(
     flag("--json", { description: prose`The log as JSON, an object a line.` }),

@@ -6,6 +6,8 @@ import type { Mark } from "../../ffi/types.ts";
 import * as limits from "../engine/limits.ts";
 import type { ForwardTask, Upstreams, WorkerEvent } from "../engine/protocol.ts";
 import { parseAddress } from "../net/address.ts";
+import { formatDuration } from "../net/duration.ts";
+import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { BackendHost } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
@@ -38,8 +40,10 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const descriptors = raiseDescriptorLimit();
   const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
   const sets = openForWorkers(options.workers, wanted, {
-    transparent: !options.noTransparent,
+    transparent: !(options.noTransparent || options.redirect),
     noDelay: true,
+    keepAliveMs: options.keepalive || undefined,
+    userTimeoutMs: options.userTimeout || undefined,
   });
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
@@ -90,6 +94,10 @@ function refuse(options: ForwardOptions): void {
   if (options.to.some((to) => to !== "original" && to.scheme === "udp")) {
     throw new UsageError("forward carries TCP: give --to HOST:PORT");
   }
+  if (options.keepalive && !isKeepAlive(options.keepalive)) {
+    const given = formatDuration(options.keepalive);
+    throw new UsageError(`--keepalive ${quote(given)} is not accepted: give "1s" to "9h"`);
+  }
   const hasFreePort = options.addresses.some(({ endpoint }) => endpoint.port === 0);
   if (options.routes === "print" && hasFreePort) {
     throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
@@ -103,6 +111,11 @@ function backendsOf({ to }: ForwardOptions): BackendHost[] {
     const { family, bytes } = target.host;
     return [{ address: { family, bytes }, port: target.port }];
   });
+}
+
+/** Whether TCP_KEEPIDLE, in seconds, can say it. */
+function isKeepAlive(ms: number): boolean {
+  return ms >= 1000 && ms <= limits.keepAliveMsMax;
 }
 
 function routeLine(change: string, json: boolean): string {
@@ -134,6 +147,9 @@ function task(
     sourceFallback: options.sourceFallback === "self",
     acceptProxy: options.acceptProxy ? readNetworks(options.proxyFrom.flat()) : undefined,
     sendProxy: options.sendProxy,
+    redirected: options.redirect,
+    keepAliveMs: options.keepalive || undefined,
+    userTimeoutMs: options.userTimeout || undefined,
     mark: options.mark,
     ownAddresses: ownAddresses(),
     connectionsMax: Math.max(1, Math.min(share, partOf(options, worker) ?? share)),

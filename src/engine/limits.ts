@@ -80,6 +80,12 @@ export const headerBytesMax = 4_096;
 /** How long open connections may go on after SIGTERM. */
 export const drainTimeoutMs = 30_000;
 
+/** Keep-alive probes without an answer after which a peer is dead, in the time of --keepalive. */
+export const keepAliveProbes = 3;
+
+/** The most that TCP_KEEPIDLE takes: 32,767 s (include/net/tcp.h, MAX_TCP_KEEPIDLE). */
+export const keepAliveMsMax = 32_767_000;
+
 /** A connection is tried at this many upstreams, the first included. */
 export const connectAttemptsMax = 3;
 

@@ -73,6 +73,11 @@ export interface ForwardTask {
   /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
   readonly acceptProxy: readonly Cidr[] | undefined;
   readonly sendProxy: "v1" | "v2" | undefined;
+  /** Connections come by NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
+  readonly redirected: boolean;
+  /** Of the sockets towards upstreams; those of clients have it from their listener. */
+  readonly keepAliveMs: number | undefined;
+  readonly userTimeoutMs: number | undefined;
   /** SO_MARK of the connections to upstreams. */
   readonly mark: Mark | undefined;
   /** The addresses of this host, 4 or 16 bytes each. */

@@ -17,6 +17,7 @@ import {
   IPV6_RECVORIGDSTADDR,
   IPV6_TRANSPARENT,
   IPV6_V6ONLY,
+  SO_KEEPALIVE,
   SO_MARK,
   SO_REUSEADDR,
   SO_REUSEPORT,
@@ -25,7 +26,11 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
   TCP_NODELAY,
+  TCP_USER_TIMEOUT,
 } from "../../ffi/constants.ts";
 import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
@@ -33,7 +38,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd, Mark } from "../../ffi/types.ts";
-import { backlog } from "./limits.ts";
+import { backlog, keepAliveProbes } from "./limits.ts";
 
 /** What a socket shall be before it is bound. */
 export interface SocketOptions {
@@ -50,8 +55,12 @@ export interface SocketOptions {
   readonly reusePort?: boolean;
   /** The local port is chosen at connect, not at bind (IP_BIND_ADDRESS_NO_PORT). */
   readonly portAtConnect?: boolean;
-  /** TCP_NODELAY, which what a listener accepts inherits. */
+  /** TCP_NODELAY, which what a listener accepts inherits, as it does all of TCP's below. */
   readonly noDelay?: boolean;
+  /** SO_KEEPALIVE: probe a peer that is silent for so long. */
+  readonly keepAliveMs?: number | undefined;
+  /** TCP_USER_TIMEOUT: give up what is not acknowledged for so long. */
+  readonly userTimeoutMs?: number | undefined;
 }
 
 const name = allocate(sockaddr_storage.size);
@@ -78,7 +87,7 @@ export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
 
 /**
  * A TCP socket on its way from `local` to `remote`; without `local` the kernel chooses the source,
- * and of the options only the mark and TCP_NODELAY count.
+ * and of the options only the mark and those of TCP count.
  * @throws SyscallError for what is known at once; nothing stays open.
  */
 export function connectSocket(
@@ -90,7 +99,7 @@ export function connectSocket(
   try {
     if (local === undefined) {
       if (options.mark !== undefined) setMark(fd, options.mark);
-      if (options.noDelay === true) setNoDelay(fd);
+      setTcpOptions(fd, options);
     }
     startConnect(fd, remote);
     return fd;
@@ -139,8 +148,22 @@ function setMark(fd: number, mark: Mark): void {
   need(sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0), "setsockopt", "SO_MARK");
 }
 
-function setNoDelay(fd: number): void {
-  need(sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1), "setsockopt", "TCP_NODELAY");
+function setTcpOptions(fd: number, options: Omit<SocketOptions, "protocol">): void {
+  const set = (level: number, option: number, optionName: string, value: number) =>
+    need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
+  const { noDelay, keepAliveMs, userTimeoutMs } = options;
+  if (noDelay === true) set(IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY", 1);
+  if (keepAliveMs !== undefined) {
+    const seconds = Math.ceil(keepAliveMs / 1000);
+    set(SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE", 1);
+    set(IPPROTO_TCP, TCP_KEEPIDLE, "TCP_KEEPIDLE", seconds);
+    const interval = Math.max(1, Math.round(seconds / keepAliveProbes));
+    set(IPPROTO_TCP, TCP_KEEPINTVL, "TCP_KEEPINTVL", interval);
+    set(IPPROTO_TCP, TCP_KEEPCNT, "TCP_KEEPCNT", keepAliveProbes);
+  }
+  if (userTimeoutMs !== undefined) {
+    set(IPPROTO_TCP, TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", userTimeoutMs);
+  }
 }
 
 function configure(fd: number, domain: number, options: SocketOptions): void {
@@ -165,7 +188,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
   }
-  if (options.noDelay === true) setNoDelay(fd);
+  setTcpOptions(fd, options);
   if (options.mark !== undefined) setMark(fd, options.mark);
   if (options.device !== undefined) {
     need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");

@@ -3,6 +3,12 @@
  * client's address, and relays. One object for each connection; its state is left in one place.
  */
 
+import {
+  IP6T_SO_ORIGINAL_DST,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  SO_ORIGINAL_DST,
+} from "../../ffi/constants.ts";
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
@@ -61,11 +67,22 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
 
   accepted(fd: Fd): void {
     const client = decodeSockaddr(this.peerName.view, 0);
-    sys.getsockname(fd, this.localName.address, this.localName.size);
-    const original = decodeSockaddr(this.localName.view, 0);
+    const original = client && this.originalOf(fd, client);
     if (client === undefined || original === undefined) sys.close(fd);
     else this.begin(fd, client, original);
     if (this.connections.size >= this.task.connectionsMax) pauseAll(this.listeners);
+  }
+
+  /** The address that the client asked for: NAT knows it, or the socket itself has it. */
+  private originalOf(fd: Fd, client: SocketAddress): SocketAddress | undefined {
+    const { address, size, view } = this.localName;
+    const isV4 = client.address.length === 4;
+    const level = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
+    const option = isV4 ? SO_ORIGINAL_DST : IP6T_SO_ORIGINAL_DST;
+    const isRedirected =
+      this.task.redirected && sys.getsockoptName(fd, level, option, address, size) >= 0;
+    if (!isRedirected) sys.getsockname(fd, address, size);
+    return decodeSockaddr(view, 0);
   }
 
   private begin(fd: Fd, client: SocketAddress, original: SocketAddress): void {

@@ -352,6 +352,8 @@ function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
     portAtConnect: source?.port === 0,
     // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
     noDelay: true,
+    keepAliveMs: task.keepAliveMs,
+    userTimeoutMs: task.userTimeoutMs,
   } as const;
   return connectSocket(options, upstream, source && { ...source, scopeId: 0 });
 }

@@ -1,0 +1,69 @@
+/** `forward --keepalive` and `--user-timeout`: peers whose link is taken down. */
+
+import { expect } from "bun:test";
+import { find, inLab, testInLab } from "../helpers/forward-lab.ts";
+
+const testDead = testInLab(["socat"]);
+
+/** A connection through the proxy that stays open and says nothing more. */
+const open = `
+mkfifo in
+within client socat - tcp:8.8.8.8:80 < in > out &
+exec 3> in
+echo hello >&3
+until_true grep -q hello out
+`;
+
+testDead("both sockets have what was asked for, and neither without asking", async () => {
+  const { stdout } = await inLab(`
+    at_backend listen --echo --quiet --json '[::]:8080'
+    forward '[::]:50080' --to 10.9.2.2:8080 --keepalive 30s --user-timeout 20s
+    ${open}
+    ss -Htno state established | grep -c 'timer:(keepalive'
+    exec 3>&-
+    ended
+    kill "$proxy"; wait "$proxy"
+    rm in
+    forward '[::]:50080' --to 10.9.2.2:8080
+    ${open}
+    ss -Htno state established | grep -c timer || :
+    exec 3>&-
+    ended
+  `);
+  expect(stdout).toStartWith("2\n0\n");
+});
+
+testDead("a silent client whose link is down is found by keep-alive", async () => {
+  const { proxy } = await inLab(`
+    at_backend listen --echo --quiet --json '[::]:8080'
+    forward :50080 --to 10.9.2.2:8080 --keepalive 1s
+    ${open}
+    within client ip link set c0 down
+    ended
+  `);
+  expect(find(proxy, "forwarded")?.error).toMatch(/ by client$/);
+  expect(find(proxy, "forwarded")).toMatchObject({ sent: 6, received: 6 });
+});
+
+testDead("so is a silent upstream", async () => {
+  const { proxy } = await inLab(`
+    at_backend listen --echo --quiet --json '[::]:8080'
+    forward :50080 --to 10.9.2.2:8080 --keepalive 1s
+    ${open}
+    within backend ip link set b0 down
+    ended
+  `);
+  expect(find(proxy, "forwarded")?.error).toMatch(/ by upstream$/);
+});
+
+testDead("what is not acknowledged for --user-timeout ends the connection", async () => {
+  const { proxy } = await inLab(`
+    at_backend listen --echo --quiet --json '[::]:8080'
+    forward :50080 --to 10.9.2.2:8080 --user-timeout 500ms
+    ${open}
+    within backend ip link set b0 down
+    echo lost >&3
+    ended
+  `);
+  expect(find(proxy, "forwarded")?.error).toMatch(/ by upstream$/);
+});
