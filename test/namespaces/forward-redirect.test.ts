@@ -6,7 +6,7 @@ import { ruleFunctions } from "../helpers/rules.ts";
 
 const testRedirect = testInLab(["curl", "iptables-save"]);
 
-/** The lab without its rules; 8.8.8.8 and 2001:db8::9 are the backend's, and reached by way of it. */
+/** The lab without its rules; 8.8.8.8 and 2001:db8::9 are the backend's, by way of its link. */
 const bare = `
 ${ruleFunctions}
 routes --remove > removed.log
