@@ -1,8 +1,8 @@
 /** What `forward` takes: its arguments, help and examples. */
 
-import { object } from "@optique/core/constructs";
+import { object, or } from "@optique/core/constructs";
 import { commandLine } from "@optique/core/message";
-import { multiple, optional, withDefault } from "@optique/core/modifiers";
+import { map, multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import * as limits from "../engine/limits.ts";
@@ -67,16 +67,19 @@ const fields = object({
         IPv4), instead of refusing.`,
     }),
   ),
-  acceptProxy: withDefault(
-    flag("--accept-proxy", {
-      description: prose`Expect the PROXY protocol, version 1 or 2: it says who the client is.`,
-    }),
-    false,
-  ),
-  proxyFrom: multiple(
-    option("--proxy-from", listValue(networkSourceValue()), {
-      description: prose`With --accept-proxy: only from these networks; others are refused.`,
-    }),
+  acceptProxy: multiple(
+    or(
+      map(
+        flag("--accept-proxy", {
+          description: prose`Expect the PROXY protocol, version 1 or 2: it says who the client is.`,
+        }),
+        () => [],
+      ),
+      option("--accept-proxy", listValue(networkSourceValue()), {
+        description: prose`The same (${"--accept-proxy=10.0.0.0/8"}), from these networks only;
+          others are refused.`,
+      }),
+    ),
   ),
   sendProxy: optional(
     option("--send-proxy", wordValue("v1|v2", ["v1", "v2"]), {

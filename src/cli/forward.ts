@@ -1,11 +1,11 @@
 /** `tproxy forward`: carries connections to backends that see the client's own address. */
 
-import { networkInterfaces } from "node:os";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
+import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
-import type { ForwardTask, Upstreams, WorkerEvent } from "../engine/protocol.ts";
-import { parseAddress } from "../net/address.ts";
+import type { ForwardTask, WorkerEvent } from "../engine/protocol.ts";
+import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
@@ -28,6 +28,7 @@ import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, edges: Edges): Promise<number> {
   refuse(options);
+  const senders = sendersOf(options);
   const request = captureRequest(options);
   const captured = { protocols: ["tcp"], backends: backendsOf(options) } as const;
   if (options.routes === "print") {
@@ -38,13 +39,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   }
   const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
-  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
-  const sets = openForWorkers(options.workers, wanted, {
-    transparent: !(options.noTransparent || options.redirect),
-    noDelay: true,
-    keepAliveMs: options.keepalive || undefined,
-    userTimeoutMs: options.userTimeout || undefined,
-  });
+  const sets = openListeners(options);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
   const print = (events: readonly WorkerEvent[]) =>
@@ -58,30 +53,51 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     await edges.stdout.write(routeLine(change, options.json));
   }
   for (const local of listeners) await edges.stdout.write(boundLine(local, options.json));
+  const own = OwnAddresses.open();
   const mark = capture?.mark ?? options.socketMark;
-  const tasks = sets.map((sockets, worker) =>
-    task({ ...options, mark }, upstreams.upstreams, sockets, descriptors, worker),
-  );
+  const settings = { options, upstreams, senders, mark, own, descriptors };
   try {
+    const tasks = sets.map((sockets, worker) => task(settings, sockets, worker));
     const { stoppedBy } = await serve(edges, tasks, print, {
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
-      started: (crew) =>
-        upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say),
+      started: (crew) => {
+        upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say);
+        own.watch((addresses) => crew.send({ kind: "own-addresses", addresses }));
+      },
       stopping: () => routes?.drain(),
     });
     return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
   } finally {
+    own.close();
     upstreams.close();
     routes?.release();
   }
 }
 
+function openListeners(options: ForwardOptions): OpenSocket[][] {
+  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
+  return openForWorkers(options.workers, wanted, {
+    transparent: !(options.noTransparent || options.redirect),
+    noDelay: true,
+    keepAliveMs: options.keepalive || undefined,
+    userTimeoutMs: options.userTimeout || undefined,
+  });
+}
+
+/** Whose PROXY headers count: of nobody, of everybody (none is named), or of these networks. */
+function sendersOf({ acceptProxy }: ForwardOptions): readonly Cidr[] | undefined {
+  if (acceptProxy.length === 0) return undefined;
+  const named = acceptProxy.filter((list) => list.length > 0);
+  if (named.length === 0) return [];
+  if (named.length === acceptProxy.length) return readNetworks(named.flat());
+  throw new UsageError(
+    "--accept-proxy alone is for every sender, with networks for those: give one of the two",
+  );
+}
+
 /** @throws UsageError for options that contradict each other */
 function refuse(options: ForwardOptions): void {
-  if (options.proxyFrom.length > 0 && !options.acceptProxy) {
-    throw new UsageError("--proxy-from says whose headers count: give --accept-proxy with it");
-  }
   if (options.addresses.some(({ scheme }) => scheme === "udp")) {
     throw new UsageError("forward carries TCP: give an address without udp://");
   }
@@ -122,16 +138,18 @@ function routeLine(change: string, json: boolean): string {
   return json ? jsonLine({ event: "routes", change }) : `    ${change}\n`;
 }
 
-/** The options with the mark of our own sockets in the place of that of captured packets. */
-type TaskOptions = Omit<ForwardOptions, "mark"> & { readonly mark: Mark | undefined };
+/** What the tasks of all Workers are made of. */
+interface Settings {
+  readonly options: ForwardOptions;
+  readonly upstreams: UpstreamList;
+  readonly senders: readonly Cidr[] | undefined;
+  readonly mark: Mark | undefined;
+  readonly own: OwnAddresses;
+  readonly descriptors: number;
+}
 
-function task(
-  options: TaskOptions,
-  upstreams: Upstreams,
-  sockets: readonly OpenSocket[],
-  descriptors: number,
-  worker: number,
-): ForwardTask {
+function task(settings: Settings, sockets: readonly OpenSocket[], worker: number): ForwardTask {
+  const { options, upstreams, senders, mark, own, descriptors } = settings;
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
   const pipesMax = Math.max(
     4,
@@ -141,17 +159,17 @@ function task(
   return {
     kind: "forward",
     sockets: sockets.map(served),
-    upstreams,
+    upstreams: upstreams.upstreams,
     balance: options.balance,
     source: options.source,
     sourceFallback: options.sourceFallback === "self",
-    acceptProxy: options.acceptProxy ? readNetworks(options.proxyFrom.flat()) : undefined,
+    acceptProxy: senders,
     sendProxy: options.sendProxy,
     redirected: options.redirect,
     keepAliveMs: options.keepalive || undefined,
     userTimeoutMs: options.userTimeout || undefined,
-    mark: options.mark,
-    ownAddresses: ownAddresses(),
+    mark,
+    ownAddresses: own.addresses,
     connectionsMax: Math.max(1, Math.min(share, partOf(options, worker) ?? share)),
     pipesMax,
     headerTimeoutMs: limits.headerTimeoutMs,
@@ -164,7 +182,7 @@ function task(
 }
 
 /** Of --max-connections, the part of one Worker: together they make just that. */
-function partOf({ maxConnections, workers }: TaskOptions, worker: number): number | undefined {
+function partOf({ maxConnections, workers }: ForwardOptions, worker: number): number | undefined {
   return maxConnections && Math.floor((maxConnections + worker) / workers);
 }
 
@@ -172,13 +190,4 @@ function boundLine(local: SocketAddress, json: boolean): string {
   const address = formatSocketAddress(local);
   if (json) return jsonLine({ event: "bound", protocol: "tcp", address });
   return `[+] Bound to tcp://${address}\n`;
-}
-
-function ownAddresses(): Uint8Array[] {
-  return Object.values(networkInterfaces())
-    .flatMap((infos) => infos ?? [])
-    .flatMap(({ address }) => {
-      const parsed = parseAddress(address, { zone: true });
-      return parsed.ok ? [parsed.value.bytes] : [];
-    });
 }

@@ -116,6 +116,8 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 export type Command =
   /** The upstreams from now on, all of them: connections that are open stay where they are. */
   | { readonly kind: "upstreams"; readonly upstreams: Upstreams }
+  /** The addresses of this host from now on, 4 or 16 bytes each. */
+  | { readonly kind: "own-addresses"; readonly addresses: readonly Uint8Array[] }
   /** Report every connection that is open. */
   | { readonly kind: "table" };
 

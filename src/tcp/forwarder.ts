@@ -31,7 +31,7 @@ import { SystemKernel } from "./relay-kernel.ts";
 export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
-  readonly rules: Rules;
+  rules: Rules;
   readonly pool: UpstreamPool | undefined;
   readonly kernel: SystemKernel;
   readonly peerName = allocate(sockaddr_storage.size);
@@ -136,8 +136,11 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     } as const;
   }
 
-  /** New connections go to the upstreams of now; what is open stays where it is. */
+  /** What new connections are carried by; those that are open stay as they are. */
   onCommand(command: Command): void {
+    if (command.kind === "own-addresses") {
+      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
+    }
     if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
     this.pool?.replace(command.upstreams.addresses);
   }

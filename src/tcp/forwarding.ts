@@ -164,6 +164,9 @@ export class Forwarding {
     if (count <= 0) return this.close("PROXY protocol: no header", true);
     const result = decodeProxyHeader(headerBuffer.bytes.subarray(0, count));
     if (result.kind === "error") return this.close(`PROXY protocol: ${result.error}`, true);
+    if (result.kind === "header" && result.header.protocol === "udp") {
+      return this.close("PROXY protocol: the header is that of a datagram", true);
+    }
     if (result.kind === "more") {
       if (this.clientEdges & EPOLLRDHUP) this.close("PROXY protocol: no whole header", true);
       return;

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
+import { encodeProxyV2 } from "../../src/proto/proxy-protocol-v2.ts";
 import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
 import { testWith } from "../helpers/tools.ts";
 import { descriptors, eventually, run, start } from "../helpers/tproxy.ts";
@@ -24,8 +25,9 @@ describe("forward on loopback", () => {
         expect(Bun.hash(await exchange(entry, parts))).toBe(Bun.hash(sent));
       }),
     );
+    // The standard streams are five, the listener and the monitor of own addresses two.
     await eventually("all sockets and no more pipes than the pool are left", () => {
-      return descriptors(proxy.pid).filter((name) => name.startsWith("socket:")).length <= 6;
+      return descriptors(proxy.pid).filter((name) => name.startsWith("socket:")).length <= 7;
     });
   }, 60_000);
 
@@ -230,13 +232,30 @@ sys.stdin.read()`;
   });
 });
 
+test("a PROXY header of a datagram is no header of a connection", async () => {
+  const port = await backend((socket) => socket.pipe(socket));
+  const { proxy, port: entry } = await forward(port, "--accept-proxy");
+  const ends = [1, 2].map((host) => ({ address: Uint8Array.of(192, 0, 2, host), port: 9 }));
+  const [source, destination] = ends.map((end) => ({ ...end, scopeId: 0 }));
+  expect((await exchange(entry, [encodeProxyV2(source, destination, "tcp")])).length).toBe(0);
+  await proxy.until(/192\.0\.2\.1:9 to tcp:\/\/192\.0\.2\.2:9 .*\d ms\n/);
+  await exchange(entry, [encodeProxyV2(source, destination, "udp")]);
+  await proxy.until(/PROXY protocol: the header is that of a datagram\n/);
+});
+
 describe("forward, nonsense", () => {
   test.each([
     ["forward :80", /--to is missing: give HOST:PORT or "original"/],
     ["forward :80 --to nowhere", /"nowhere" is not HOST:PORT/],
     ["forward :80 --to original --to 192.0.2.1:80", /--to original stands alone/],
     ["forward :80 --to 192.0.2.1:80 --source me", /"me" is no source: give client, client:port/],
-    ["forward :80 --to 192.0.2.1:80 --proxy-from 10.0.0.0/8", /give --accept-proxy with it/],
+    ["forward :80 --to 192.0.2.1:80 --accept-proxy=10.0.0.0/33", /"10.0.0.0\/33"/],
+    ["forward :80 --to 192.0.2.1:80 --accept-proxy --accept-proxy=10.0.0.0/8", /one of the two/],
+    ["forward :80 --to 192.0.2.1:80 --accept-proxy=@/nowhere", /Cannot read "@\/nowhere": ENOENT/],
+    ["forward :80 --to 192.0.2.1:80 --keepalive 500ms", /--keepalive "500ms" .* give "1s"/],
+    ["forward :80 --to 192.0.2.1:80 --routes print --dport 80 --mark 0", /"0x0" marks nothing/],
+    ["forward :0 --to 192.0.2.1:80 --routes print", /no rules for port "0"/],
+    ["forward :80 --to 192.0.2.1:80 --balance fair", /give "round-robin", "least-conn/],
     [
       "forward :80 --to 192.0.2.1:80 --workers 4 --max-connections 3",
       /--max-connections 3 is less than one for each of the 4 workers/,

@@ -63,7 +63,7 @@ describe("every stream arrives as it was sent, and ends as it ended", () => {
     async () => {
       await exchanged(
         "8.8.8.8",
-        `forward --quiet 10.9.2.1:50081 --to 10.9.2.2:8080 --accept-proxy --proxy-from 10.9.2.1
+        `forward --quiet 10.9.2.1:50081 --to 10.9.2.2:8080 --accept-proxy=10.9.2.1
         behind=$proxy had=$sockets
         forward --quiet :50080 --to 10.9.2.1:50081 --source self --send-proxy v2 --workers 2
         exchange

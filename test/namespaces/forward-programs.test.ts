@@ -150,7 +150,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
     const { stdout, proxy } = await inLab(
       `${start}
       ${addUser}
-      forward '${bind}' --to '${backend}:8080' --accept-proxy --proxy-from '${bare(client)}'
+      forward '${bind}' --to '${backend}:8080' --accept-proxy='${bare(client)}'
       start_haproxy
       fetch --interface '${user}' 'http://${client}:8001/one'
       fetch --interface '${user}' 'http://${client}:8002/two'

@@ -131,12 +131,27 @@ describe("towards upstreams", () => {
   });
 });
 
+describe("this host", () => {
+  testTraffic("an address that it gets later is known for its own", async () => {
+    const { proxy } = await inLab(`
+      at_backend listen --json '[::]:8080'
+      forward :50080 --to 10.9.2.2:8080
+      from() { curl -sS --max-time 10 --http0.9 --interface "$1" http://10.9.2.1:50080/ > page; }
+      from 10.9.2.1
+      ip address add 10.9.7.7/32 dev lo
+      known() { from 10.9.7.7; grep -q '"client":"10.9.7.7:.*"source":"self"' proxy.log; }
+      until_true known
+    `);
+    expect(find(proxy, "forwarded")).toMatchObject({ source: "self", error: "" });
+  });
+});
+
 describe("the PROXY protocol", () => {
   testTraffic("accepted in pieces, sent on, and only from whom it may come", async () => {
     const header = "PROXY TCP4 10.9.1.77 8.8.8.8 1234 80\\r\\n";
     const { proxy, backend, stdout } = await inLab(`
       at_backend listen --json '[::]:8080'
-      forward :50080 --to 10.9.2.2:8080 --accept-proxy --proxy-from 10.9.1.0/24 --send-proxy v1
+      forward :50080 --to 10.9.2.2:8080 --accept-proxy=10.9.1.0/24 --send-proxy v1
       ip route add 10.9.1.77/32 dev p0
       within client ip address add 10.9.1.77/32 dev c0
       { printf 'PROXY TC'; sleep 0.05; printf 'P4 10.9.1.77 8.8.8.8 1234 80\\r'; sleep 0.05
@@ -144,7 +159,7 @@ describe("the PROXY protocol", () => {
       ended
       kill "$proxy"; wait "$proxy" || :
       cp proxy.log first.log
-      forward :50080 --to 10.9.2.2:8080 --accept-proxy --proxy-from 192.0.2.0/24
+      forward :50080 --to 10.9.2.2:8080 --accept-proxy=192.0.2.0/24
       printf '${header}x' | within client socat -t5 - tcp:8.8.8.8:80 2>&1 || :
       ended
       cat first.log >> proxy.log
