@@ -49,11 +49,11 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     options.routes === "auto" ? captureOf(options, request, { ...captured, listeners }) : undefined;
   const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
   edges.onExit(() => routes?.release());
+  const own = OwnAddresses.open();
   for (const change of routes?.changes ?? []) {
     await edges.stdout.write(routeLine(change, options.json));
   }
   for (const local of listeners) await edges.stdout.write(boundLine(local, options.json));
-  const own = OwnAddresses.open();
   const mark = capture?.mark ?? options.socketMark;
   const settings = { options, upstreams, senders, mark, own, descriptors };
   try {
