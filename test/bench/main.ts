@@ -1,6 +1,7 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [--rounds N] [--json]`: medians of interleaved rounds, as
- * Markdown tables or one JSON object. All references are measured in the same run.
+ * `bun run bench [ffi] [rules] [startup] [tcp] [--rounds N] [--only REGEXP] [--json]`: medians of
+ * interleaved rounds, as Markdown tables or one JSON object. All references are measured in the same
+ * run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
  */
 
 import { arch, cpus, release } from "node:os";
@@ -9,6 +10,8 @@ import { ffiTable, measureFfi } from "./ffi.ts";
 import { measureRules, rulesTable } from "./rules.ts";
 import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
+import { measureTcp } from "./tcp/measure.ts";
+import { tcpTable } from "./tcp/table.ts";
 
 interface Benchmark {
   readonly title: string;
@@ -16,6 +19,15 @@ interface Benchmark {
   measure(rounds: number): Promise<Series[]>;
   table(series: readonly Series[]): string;
 }
+
+const { values, positionals } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    rounds: { type: "string" },
+    only: { type: "string", default: "" },
+  },
+  allowPositionals: true,
+});
 
 const benchmarks: Record<string, Benchmark> = {
   ffi: {
@@ -36,12 +48,14 @@ const benchmarks: Record<string, Benchmark> = {
     measure: measureStartup,
     table: (series) => startupTable(series.map(summary)),
   },
+  tcp: {
+    title: "TCP through proxies",
+    rounds: 5,
+    measure: (rounds) => measureTcp(rounds, values.only),
+    table: tcpTable,
+  },
 };
 
-const { values, positionals } = parseArgs({
-  options: { json: { type: "boolean", default: false }, rounds: { type: "string" } },
-  allowPositionals: true,
-});
 const rounds = values.rounds === undefined ? undefined : Number(values.rounds);
 const unknown = positionals.find((name) => benchmarks[name] === undefined);
 if (unknown !== undefined || (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))) {
