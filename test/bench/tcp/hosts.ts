@@ -35,7 +35,7 @@ export class Hosts {
     return hosts;
   }
 
-  /** Starts `command` on host `name`, or here; its output is dropped, errors are shown. */
+  /** Starts `command` on host `name`, or here; what it prints is dropped. */
   start(name: string, command: readonly string[]): Program {
     return this.spawn(this.within(name, command));
   }
@@ -79,7 +79,7 @@ export class Hosts {
     const child = Bun.spawn([...command], {
       stdin: "ignore",
       stdout: "ignore",
-      stderr: "inherit",
+      stderr: "ignore",
     });
     const program = {
       pid: child.pid,
@@ -95,10 +95,10 @@ export class Hosts {
   }
 }
 
-// The client's ports have to last for a run of short connections.
+// The client's ports have to last for a run of short connections; proxies listen above them.
 const loopbackUp = `
 ip link set lo up
-echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range
+echo 1024 49999 > /proc/sys/net/ipv4/ip_local_port_range
 echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse
 `;
 

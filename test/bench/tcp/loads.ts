@@ -11,6 +11,8 @@ export interface Work {
   /** Latencies in milliseconds, where they are measured. */
   readonly p50?: number;
   readonly p99?: number;
+  /** Connections that failed. */
+  readonly errors?: number;
   /** CPU seconds of the load itself. */
   readonly cpuSeconds: number;
 }
@@ -36,12 +38,15 @@ export async function requests(
   if (close) options.push("-HConnection: close");
   const { stdout, cpuSeconds } = await target.hosts.run(target.from, wrkCommand(target, options));
   const [, amount, took] = /(\d+) requests in ([\d.]+)s/.exec(stdout) ?? [];
-  if (/Non-2xx|Socket errors/.test(stdout) || Number(amount) === 0) throw new Error(stdout);
+  if (stdout.includes("Non-2xx") || Number(amount) === 0) throw new Error(stdout);
+  const [, ...errors] =
+    /errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(stdout) ?? [];
   return {
     amount: Number(amount),
     seconds: Number(took),
     p50: latency(stdout, 50),
     p99: latency(stdout, 99),
+    errors: errors.reduce((sum, count) => sum + Number(count), 0),
     cpuSeconds,
   };
 }

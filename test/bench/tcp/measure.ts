@@ -23,6 +23,7 @@ const seconds = 2;
 const requestConnections = 64;
 const connectionsMax = 5_500;
 const idleFrom = 500;
+const attemptsMax = 3;
 const httpPort = 80;
 const iperfPort = 5201;
 
@@ -190,7 +191,7 @@ async function measureLoad(
   const { http, iperf } = place.programs;
   const backend = load.backendPort === httpPort ? http : iperf;
   const before = [running?.program, backend].map((each) => (each ? cpuSeconds(each.pid) : 0));
-  const work = await load.run(target, time);
+  const work = await tried(`${load.name} by ${proxy?.name}`, () => load.run(target, time));
   const after = [running?.program, backend].map((each) => (each ? cpuSeconds(each.pid) : 0));
   const [ofProxy = 0, ofBackend = 0] = after.map((each, at) => each - (before[at] as number));
   record(load.rate, work.amount / work.seconds / load.rateUnit);
@@ -199,6 +200,19 @@ async function measureLoad(
   record(load.cpu.replace("CPU s", "CPU s of all"), (ofProxy + ofBackend + work.cpuSeconds) * per);
   if (work.p50 !== undefined) record(`${load.name}: p50, ms`, work.p50);
   if (work.p99 !== undefined) record(`${load.name}: p99, ms`, work.p99);
+  if (work.errors !== undefined) record(`${load.name}: failed`, work.errors);
+}
+
+/** A load that fails is tried again: a port may still be in TIME_WAIT, the server still busy. */
+async function tried<T>(what: string, run: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await run();
+    } catch (error) {
+      if (attempt === attemptsMax) throw new Error(what, { cause: error });
+      await Bun.sleep(1000);
+    }
+  }
 }
 
 /** The proxy for this load: started once, so that it is warm when it is measured. */

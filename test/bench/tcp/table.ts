@@ -35,11 +35,13 @@ export function tcpTable(series: readonly Series[]): string {
     .map(([place, title]) => {
       const rows = rowsOf(series, place);
       const names = ["tproxy", ...contenders.map(({ name }) => name).slice(1), "direct"];
-      const body = [...rows].map(([row, samples]) => [
-        row,
-        ...names.map((name) => figure(samples.get(name))),
-        comparison(row, samples),
-      ]);
+      const body = [...rows]
+        .filter(hasFigures)
+        .map(([row, samples]) => [
+          row,
+          ...names.map((name) => figure(samples.get(name))),
+          comparison(row, samples),
+        ]);
       return `### ${title}\n\n${markdownTable(["", ...names, "ratio (aim)"], body)}`;
     })
     .concat(notes())
@@ -57,9 +59,14 @@ function rowsOf(series: readonly Series[], place: string): Rows {
   return rows;
 }
 
+/** Whether there is anything but zeros, which is what is hoped for of failures. */
+const hasFigures = ([, samples]: [unknown, ReadonlyMap<string, readonly number[]>]) =>
+  [...samples.values()].some((each) => median(each) > 0);
+
 function figure(samples: readonly number[] | undefined): string {
   if (samples === undefined) return "–";
   const value = median(samples);
+  if (value === 0) return "0";
   const digits = value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 3;
   return value.toLocaleString("en", {
     minimumFractionDigits: digits,
