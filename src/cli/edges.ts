@@ -23,6 +23,8 @@ export interface Edges {
   onHangup(hangup: () => void): void;
   /** Calls `last` when the process ends by itself, in whatever way; it must not wait. */
   onExit(last: () => void): void;
+  /** Calls `report` at SIGUSR1, which never ends the process. */
+  onReport(report: () => void): void;
   /** The errno's name if standard output could not be written, as on a full disk; not EPIPE. */
   outputFailure(): string | undefined;
   /** Ends the process at once, whatever is still open. */
@@ -88,6 +90,8 @@ export function processEdges(workerEntry: URL): Edges {
   };
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
+  let reporter = () => {};
+  process.on("SIGUSR1", () => reporter());
   return {
     stdout: sink(process.stdout),
     stderr: sink(process.stderr),
@@ -99,6 +103,9 @@ export function processEdges(workerEntry: URL): Edges {
     },
     onHangup: (hangup) => void process.on("SIGHUP", hangup),
     onExit: (last) => void process.on("exit", last),
+    onReport(report) {
+      reporter = report;
+    },
     outputFailure: () => outputFailure,
     exit: (status) => process.exit(status),
   };

@@ -27,6 +27,8 @@ import {
 /** The options of `routes`, without those that the listeners and --source answer. */
 const { toPort, toAddress, proto, replyPath, backend, ...captureOptions } = captureFields;
 
+const logLevels = ["error", "warning", "info", "debug"] as const;
+
 const fields = object({
   command: constant("forward"),
   addresses: multiple(
@@ -166,7 +168,17 @@ const fields = object({
     }),
     false,
   ),
-  quiet: withDefault(flag("-q", "--quiet", { description: prose`No access log.` }), false),
+  logLevel: optional(
+    option("--log-level", wordValue("error|warning|info|debug", logLevels), {
+      description: prose`What is logged: ${"error"}, faults of our own; ${"warning"}, also what
+        fails; ${"info"} (the default), also every connection at its end; ${"debug"}, also when it
+        is accepted and its upstream is reached.`,
+    }),
+  ),
+  quiet: withDefault(
+    flag("-q", "--quiet", { description: prose`The same as ${"--log-level warning"}.` }),
+    false,
+  ),
   json: withDefault(
     flag("--json", { description: prose`The log as JSON, an object a line.` }),
     false,
@@ -186,7 +198,8 @@ export const forwardCommand = command("forward", fields, {
   description: prose`Accepts connections to any address and relays each to an upstream, connected
     from the client's address. For the replies of the upstream to come back through this host see
     ${commandLine("tproxy routes --reply-path --help")}. SIGTERM and SIGINT stop accepting and let
-    open connections end; a second one ends at once.`,
+    open connections end; a second one ends at once. SIGUSR1 prints what is
+    open and the counters.`,
   footer: examplesFooter(examples),
 });
 

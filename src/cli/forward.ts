@@ -4,7 +4,7 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
-import type { ForwardTask, WorkerEvent } from "../engine/protocol.ts";
+import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
@@ -41,9 +41,12 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
+  const level = logLevel(options);
   const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
   const print = (events: readonly WorkerEvent[]) =>
-    edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
+    edges.stdout.write(
+      events.map((event) => (isWanted(event, level) ? transcript.render(event) : "")).join(""),
+    );
   const say = (text: string) => void print([{ kind: "warning", text }]);
   const capture =
     options.routes === "auto" ? captureOf(options, request, { ...captured, listeners }) : undefined;
@@ -61,6 +64,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     const { stoppedBy } = await serve(edges, tasks, print, {
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
+      hasTable: true,
       started: (crew) => {
         upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say);
         own.watch((addresses) => crew.send({ kind: "own-addresses", addresses }));
@@ -107,6 +111,9 @@ function refuse(options: ForwardOptions): void {
         `${options.workers} workers: give at least ${options.workers}, or fewer --workers`,
     );
   }
+  if (options.quiet && options.logLevel !== undefined) {
+    throw new UsageError("--quiet is the same as --log-level warning: give one of them");
+  }
   if (options.to.some((to) => to !== "original" && to.scheme === "udp")) {
     throw new UsageError("forward carries TCP: give --to HOST:PORT");
   }
@@ -118,6 +125,15 @@ function refuse(options: ForwardOptions): void {
   if (options.routes === "print" && hasFreePort) {
     throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
   }
+}
+
+function logLevel({ logLevel: name, quiet }: Pick<ForwardOptions, "logLevel" | "quiet">): number {
+  return LogLevel[name ?? (quiet ? "warning" : "info")];
+}
+
+/** Of connections, Workers tell only what is wanted; warnings come from all sides. */
+function isWanted({ kind }: WorkerEvent, level: number): boolean {
+  return kind !== "warning" || level >= LogLevel.warning;
 }
 
 /** The upstreams that are addresses, as hosts that have to route their replies through this one. */
@@ -177,7 +193,7 @@ function task(settings: Settings, sockets: readonly OpenSocket[], worker: number
     idleTimeoutMs: options.idleTimeout,
     halfClosedTimeoutMs: options.halfClosedTimeout,
     drainTimeoutMs: options.drainTimeout,
-    report: !options.quiet,
+    logLevel: logLevel(options),
   };
 }
 

@@ -27,6 +27,8 @@ export interface ServeLimits {
   readonly started?: (crew: Pick<Crew, "send">) => void;
   /** Whether another Worker takes the place of one that dies. */
   readonly replaces?: boolean;
+  /** Whether SIGUSR1 prints what is open, and not the counters alone. */
+  readonly hasTable?: boolean;
 }
 
 /**
@@ -39,9 +41,10 @@ export async function serve(
   edges: Edges,
   tasks: readonly Task[],
   print: EventPrinter,
-  { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, replaces = false }: ServeLimits = {},
+  limits: ServeLimits = {},
 ): Promise<Served> {
-  const crew = new Crew(print, { replaces });
+  const { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, hasTable = false } = limits;
+  const crew = new Crew(print, limits);
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
@@ -53,6 +56,7 @@ export async function serve(
   for (const task of tasks) crew.start(edges.workerEntry, task);
   started?.(crew);
   edges.onStop(stop);
+  edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {
     const outcomes = await crew.finished();

@@ -5,6 +5,12 @@
 
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { WorkerEvent } from "../engine/protocol.ts";
+import {
+  connectionFields,
+  connectionLine,
+  countersFields,
+  countersLine,
+} from "./connection-lines.ts";
 import { escapeControls, printable } from "./printable.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
@@ -46,11 +52,17 @@ export class TextTranscript implements Transcript {
           `[ ] Datagram from udp://${event.client} to udp://${event.local}\n` +
           printable(event.bytes)
         );
+      case "accepted":
+      case "reached":
       case "forwarded":
-        return forwarded(event);
+      case "open":
+        return connectionLine(event);
+      case "counters":
+        return countersLine(event.worker, event.counters);
       case "received":
         return printable(event.bytes);
       case "connected":
+      case "tableEnd":
         return "";
       case "fault":
         return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})\n`;
@@ -63,18 +75,6 @@ export class TextTranscript implements Transcript {
 }
 
 const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed" } as const;
-
-/** The access log's line of one connection that was carried on. */
-function forwarded(event: WorkerEvent & { kind: "forwarded" }): string {
-  const { client, local, upstream, source, sent, received, ms, error } = event;
-  const via = upstream === undefined || upstream === local ? "" : ` by tcp://${upstream}`;
-  const as = source === "" || source === "client" ? "" : ` as ${source}`;
-  const end = error === "" ? "" : `: ${error}`;
-  return (
-    `[${error === "" ? " " : "-"}] tcp://${client} to tcp://${local}${via}${as}, ` +
-    `${sent} bytes out, ${received} in, ${ms} ms${end}\n`
-  );
-}
 
 function died({ worker, error, lost, isReplaced }: WorkerEvent & { kind: "died" }): string {
   const after = isReplaced ? ", another takes its place" : "";
@@ -92,6 +92,14 @@ export class JsonTranscript implements Transcript {
   }
 
   render(event: WorkerEvent): string {
+    if (event.kind === "tableEnd") return "";
+    if (event.kind === "counters") {
+      return jsonLine(countersFields(event.worker, event.counters), this.clock());
+    }
+    if ("idleMs" in event) {
+      const fields = { ...connectionFields(event), protocol: this.protocol };
+      return jsonLine(fields, new Date(event.time));
+    }
     const { kind, ...rest } = event;
     const fields: Record<string, unknown> = { event: kind };
     for (const [key, value] of Object.entries(rest)) {

@@ -5,17 +5,20 @@ import { EPOLLIN } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { eventsPerBatch, outstandingBatches } from "./limits.ts";
+import { batchIntervalMs, eventsPerBatch, outstandingBatches } from "./limits.ts";
 import { EventLoop, type Handler } from "./loop.ts";
 import type {
   Command,
   Outcome,
+  RecordBlock,
   Task,
   WorkerEvent,
   WorkerInput,
   WorkerMessage,
 } from "./protocol.ts";
+import { type Recorded, type RecordKind, RecordWriter } from "./records.ts";
 import { SharedState } from "./shared.ts";
+import { Timer } from "./timers.ts";
 
 /** Something that runs on a loop until it is done or told to stop. */
 export interface Service {
@@ -31,7 +34,11 @@ export class WorkerContext implements Handler {
   private readonly input: WorkerInput;
   private readonly wakeFd: Fd;
   private readonly post: (message: WorkerMessage) => void;
-  private events: WorkerEvent[] = [];
+  private events: (WorkerEvent | RecordBlock)[] = [];
+  /** Behind `events`: of connections, not yet among them. */
+  private readonly records = new RecordWriter(eventsPerBatch);
+  private lastBatch = Number.NEGATIVE_INFINITY;
+  private readonly batchTimer = new Timer(() => this.flush());
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private service: Service | undefined;
 
@@ -43,7 +50,7 @@ export class WorkerContext implements Handler {
     this.loop = new EventLoop();
     this.wakeFd = input.wakeFd as Fd;
     this.post = post;
-    this.loop.onTurn = () => this.flush();
+    this.loop.onTurn = () => this.flushWhenDue();
     check(this.loop.add(this.wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
   }
 
@@ -56,10 +63,20 @@ export class WorkerContext implements Handler {
     this.post({ kind: "done", outcome });
   }
 
-  /** Queues an event; batches leave at the end of a turn or when full. */
+  /**
+   * Queues an event. After a silence it leaves at the end of the turn, so that who watches sees it
+   * at once; what comes soon after leaves together, and whatever fills a batch.
+   */
   report(event: WorkerEvent): void {
+    this.takeRecords();
     this.events.push(event);
     if (this.events.length >= eventsPerBatch) this.flush();
+  }
+
+  /** Queues what there is to tell of a connection now, in its place among the events. */
+  record(kind: RecordKind, connection: Recorded): void {
+    this.records.add(kind, connection, this.loop.now, Date.now());
+    if (this.records.length >= eventsPerBatch) this.flush();
   }
 
   /** Ends the loop. `errno` and `call` say what failed, if anything. */
@@ -80,8 +97,22 @@ export class WorkerContext implements Handler {
     if (this.shared.stopping) this.service?.stop();
   }
 
+  private takeRecords(): void {
+    if (this.records.length > 0) this.events.push(this.records.take());
+  }
+
+  private flushWhenDue(): void {
+    if (this.events.length === 0 && this.records.length === 0) return;
+    const due = this.lastBatch + batchIntervalMs;
+    if (this.loop.now >= due) this.flush();
+    else if (this.batchTimer.slot < 0) this.loop.timers.arm(this.batchTimer, due);
+  }
+
   private flush(): void {
+    this.takeRecords();
     if (this.events.length === 0) return;
+    this.loop.timers.disarm(this.batchTimer);
+    this.lastBatch = this.loop.now;
     const events = this.events;
     this.events = [];
     this.shared.sendBatch();

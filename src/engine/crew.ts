@@ -25,6 +25,8 @@ export class Crew implements MemberOwner {
   private over = false;
   /** The newest command of each kind that describes a state. */
   private readonly standing = new Map<Command["kind"], Command>();
+  /** Whose tables are on their way. */
+  private readonly telling = new Set<Member>();
   /** When Workers died, on the monotonic clock; the last ones only. */
   private readonly deaths: number[] = [];
 
@@ -53,6 +55,19 @@ export class Crew implements MemberOwner {
     if (this.over) return;
     if (command.kind !== "table") this.standing.set(command.kind, command);
     for (const member of this.members) member.send(command);
+  }
+
+  /** Prints what is open, as services tell of it, and then the counters. One table at a time. */
+  showTable(): void {
+    if (this.over || this.telling.size > 0) return;
+    for (const member of this.members) this.telling.add(member);
+    this.send({ kind: "table" });
+  }
+
+  /** Prints the counters of each Worker, and their sum. */
+  showCounters(): void {
+    const events = this.members.map(countersOf);
+    void this.say([...events, { kind: "counters", worker: 0, counters: this.counters() }]);
   }
 
   /** Tells all Workers to end; `finished` then settles. */
@@ -85,8 +100,18 @@ export class Crew implements MemberOwner {
   /** How long `finished` may take after `stop` before the process ends without it. */
   readonly graceMs = stopGraceMs;
 
-  onEvents(_member: Member, events: readonly WorkerEvent[], printed: () => void): void {
-    this.printing = this.printing.then(() => this.print(events)).finally(printed);
+  onEvents(member: Member, events: readonly WorkerEvent[], printed: () => void): void {
+    void this.say(events).finally(printed);
+    if (events.some(({ kind }) => kind === "tableEnd")) this.tableEnded(member);
+  }
+
+  private say(events: readonly WorkerEvent[]): Promise<void> {
+    this.printing = this.printing.then(() => this.print(events));
+    return this.printing;
+  }
+
+  private tableEnded(member: Member): void {
+    if (this.telling.delete(member) && this.telling.size === 0) this.showCounters();
   }
 
   onDeath(member: Member, cause: Error, lost: number): void {
@@ -97,7 +122,8 @@ export class Crew implements MemberOwner {
     const isTooOften = this.diedTooOften();
     const isReplaced = !this.stopping && !isTooOften;
     const died = { kind: "died", worker, error, lost, isReplaced } as const;
-    this.onEvents(member, [died], () => {});
+    void this.say([died]);
+    this.tableEnded(member);
     if (this.stopping) return member.settle();
     if (isTooOften) {
       const seconds = workerDeathsWindowMs / 1000;
@@ -114,4 +140,8 @@ export class Crew implements MemberOwner {
     while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
     return this.deaths.length > workerDeathsMax;
   }
+}
+
+function countersOf({ number: worker, counters }: Member): WorkerEvent {
+  return { kind: "counters", worker, counters };
 }

@@ -41,6 +41,9 @@ export const outstandingBatches = 64;
 /** Events in one batch. */
 export const eventsPerBatch = 256;
 
+/** How long events wait for more behind a batch that has just left. */
+export const batchIntervalMs = 30;
+
 /** How long Workers get to end by themselves after being told to stop. */
 export const stopGraceMs = 2_000;
 
@@ -117,3 +120,8 @@ export const neverMs = 2 ** 52;
 
 /** Workers of one process. */
 export const workersMax = 64;
+
+/** Of the table of connections: rows in one turn of the loop, and batches not yet printed. */
+export const tableRowsPerTurn = 256;
+export const tableBatches = 4;
+export const tablePauseMs = 20;

@@ -12,6 +12,7 @@ import type {
   WorkerInput,
   WorkerMessage,
 } from "./protocol.ts";
+import { withRecords } from "./records.ts";
 import { type Counters, SharedState } from "./shared.ts";
 
 /** What a member tells the crew. */
@@ -62,7 +63,9 @@ export class Member {
     let isDone = false;
     worker.on("message", (message: WorkerMessage) => {
       if (message.kind === "events") {
-        return this.owner.onEvents(this, message.events, () => shared.batchPrinted());
+        return this.owner.onEvents(this, withRecords(message.events, this.number), () =>
+          shared.batchPrinted(),
+        );
       }
       isDone = true;
       this.ending.resolve(message.outcome);

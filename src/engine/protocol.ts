@@ -89,7 +89,8 @@ export interface ForwardTask {
   readonly idleTimeoutMs: number;
   readonly halfClosedTimeoutMs: number;
   readonly drainTimeoutMs: number;
-  readonly report: boolean;
+  /** One of `LogLevel`. */
+  readonly logLevel: number;
 }
 
 /** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
@@ -145,18 +146,11 @@ export type WorkerEvent =
       reason: CloseReason;
     }
   | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
-  | {
-      kind: "forwarded";
-      id: number;
-      client: string;
-      local: string;
-      upstream: string | undefined;
-      source: string;
-      sent: number;
-      received: number;
-      ms: number;
-      error: string;
-    }
+  | ConnectionEvent
+  /** The table of a Worker is complete. */
+  | { kind: "tableEnd" }
+  /** What a Worker, or all of them (0), have counted. */
+  | { kind: "counters"; worker: number; counters: Counters }
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }
@@ -164,12 +158,62 @@ export type WorkerEvent =
   | { kind: "died"; worker: number; error: string; lost: number; isReplaced: boolean }
   | { kind: "warning"; text: string };
 
+/** Who ended a forwarded connection; empty while it is open. */
+export type EndedBy = "" | "client" | "upstream" | "proxy";
+
+/**
+ * Of a forwarded connection: it was accepted, its upstream is reached, it is over, or (asked for
+ * with the `table` command) it is open.
+ */
+export interface ConnectionEvent {
+  kind: "accepted" | "reached" | "forwarded" | "open";
+  worker: number;
+  /** Counts the Worker's connections. */
+  id: number;
+  /** When, in ms since 1970. */
+  time: number;
+  state: string;
+  client: string;
+  local: string;
+  upstream: string | undefined;
+  source: string;
+  /** Bytes that have reached the upstream, and the client. */
+  sent: number;
+  received: number;
+  /** Since it was accepted, and since it last carried something. */
+  ms: number;
+  idleMs: number;
+  endedBy: EndedBy;
+  /** Why it ended; empty if both sides ended it. */
+  error: string;
+}
+
+/** Events of connections that leave a Worker together, as numbers (`records.ts`). */
+export interface RecordBlock {
+  readonly kind: "records";
+  readonly bytes: Uint8Array;
+  /** The words that the records name by their number. */
+  readonly words: readonly string[];
+}
+
+/** How much is logged: each level has all of those before it. */
+export const LogLevel = {
+  /** Faults of our own. */
+  error: 0,
+  /** Connections that failed, and what is at its bounds. */
+  warning: 1,
+  /** Every connection, at its end. */
+  info: 2,
+  /** And when it is accepted and its upstream is reached. */
+  debug: 3,
+} as const;
+
 /** How a connection ended: by its peer, by us after the answer, or by an accident. */
 export type CloseReason = "done" | "reset" | "timeout" | "stopped" | "error";
 
 /** What a Worker posts. */
 export type WorkerMessage =
-  | { readonly kind: "events"; readonly events: readonly WorkerEvent[] }
+  | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
   | { readonly kind: "done"; readonly outcome: Outcome };
 
 /** How a Worker's task ended: `errno` 0 when it did what it was asked. */

@@ -17,13 +17,13 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { headerBytesMax } from "../engine/limits.ts";
-import type { Command, ForwardTask } from "../engine/protocol.ts";
+import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
+import { TableWalk } from "../engine/table.ts";
 import { Timer } from "../engine/timers.ts";
 import { addressKey, type Rules } from "../forward/route-choice.ts";
 import { UpstreamPool } from "../forward/upstream-pool.ts";
 import { UpstreamReport } from "../forward/upstream-report.ts";
-import { formatSocketAddress } from "../net/socket-address.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { SystemKernel } from "./relay-kernel.ts";
@@ -42,6 +42,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   private listeners: Listener[];
   private accepts = 0;
   private draining = false;
+  private table: TableWalk | undefined;
   private readonly drainTimer = new Timer(() => this.abortAll());
 
   constructor(context: WorkerContext, task: ForwardTask) {
@@ -91,6 +92,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     shared.count(Counter.active, 1);
     const connection = new Forwarding(this, fd, ++this.accepts, client, original);
     this.connections.add(connection);
+    if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
     connection.start();
   }
 
@@ -108,6 +110,10 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     this.context.report({ kind: "warning", text });
   }
 
+  reached(connection: Forwarding): void {
+    if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", connection);
+  }
+
   closed(connection: Forwarding): void {
     this.connections.delete(connection);
     const { shared } = this.context;
@@ -115,34 +121,25 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     shared.count(Counter.sent, connection.sent);
     shared.count(Counter.received, connection.received);
     if (connection.error !== "") shared.count(Counter.failed, 1);
-    if (this.task.report) this.context.report(this.describe(connection));
+    const level = connection.error === "" ? LogLevel.info : LogLevel.warning;
+    if (this.task.logLevel >= level) this.context.record("forwarded", connection);
     if (this.draining && this.connections.size === 0) this.finish();
     if (this.connections.size < this.task.connectionsMax) resumeAll(this.listeners);
   }
 
-  private describe(connection: Forwarding) {
-    const { id, client, original, upstream, source, sent, received, error } = connection;
-    return {
-      kind: "forwarded",
-      id,
-      client: formatSocketAddress(client),
-      local: formatSocketAddress(original),
-      upstream: upstream === undefined ? undefined : formatSocketAddress(upstream),
-      source,
-      sent,
-      received,
-      ms: Math.round(this.loop.now - connection.startedAt),
-      error,
-    } as const;
-  }
-
   /** What new connections are carried by; those that are open stay as they are. */
   onCommand(command: Command): void {
+    if (command.kind === "table") return this.showTable();
     if (command.kind === "own-addresses") {
       this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
     }
     if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
     this.pool?.replace(command.upstreams.addresses);
+  }
+
+  private showTable(): void {
+    if (this.table?.isDone === false) return;
+    this.table = new TableWalk(this.context, this.connections, this.accepts);
   }
 
   /** Accepts no more, and gives what is open some time to come to its end. */

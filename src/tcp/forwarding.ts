@@ -33,7 +33,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
-import type { ForwardTask } from "../engine/protocol.ts";
+import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
 import { connectSocket } from "../engine/sockets.ts";
 import { Timer } from "../engine/timers.ts";
 import { type Choice, choose, type Rules, upstreamFamily } from "../forward/route-choice.ts";
@@ -56,6 +56,7 @@ export interface ForwardingOwner {
   /** Shared by all connections, for headers. */
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
+  reached(connection: Forwarding): void;
   closed(connection: Forwarding): void;
 }
 
@@ -73,15 +74,18 @@ export class Forwarding {
   source = "";
   /** Why it ended; empty if both sides ended it. */
   error = "";
+  endedBy: EndedBy = "";
+  lastActive: number;
   private readonly owner: ForwardingOwner;
   private readonly clientFd: Fd;
   private upstreamFd: Fd | undefined;
   private relay: Relay | undefined;
   private state: "header" | "connecting" | "relaying" | "closed";
   private readonly timer = new Timer(() => this.onTimer());
-  private lastActive: number;
   /** What the pool gave, until it is told how that went. */
   private picked: Upstream | undefined;
+  /** Who is to blame that no upstream is reached. */
+  private connectFault: EndedBy = "proxy";
   private tried: readonly Upstream[] = NONE_TRIED;
   /** Edges of the client that came before there was a relay to tell. */
   private clientEdges = 0;
@@ -113,6 +117,11 @@ export class Forwarding {
     return this.relay?.received ?? 0;
   }
 
+  /** What it does, for people. */
+  get phase(): string {
+    return this.halfClosed && this.state === "relaying" ? "half-closed" : this.state;
+  }
+
   /** Registers the client and begins. */
   start(): void {
     const { loop, task } = this.owner;
@@ -137,7 +146,7 @@ export class Forwarding {
   private onClient(mask: number): void {
     if (this.state === "relaying") return this.onEdges("client", mask);
     this.clientEdges |= mask;
-    if (mask & EPOLLERR) return this.close("reset by client", true);
+    if (mask & EPOLLERR) return this.close("reset by client", true, "client");
     if (this.state === "header") this.readHeader();
   }
 
@@ -161,14 +170,16 @@ export class Forwarding {
     const { headerBuffer } = this.owner;
     const count = sys.recv(this.clientFd, headerBuffer.address, headerBuffer.size, MSG_PEEK);
     if (count === -EAGAIN || count === -EINTR) return;
-    if (count <= 0) return this.close("PROXY protocol: no header", true);
+    if (count <= 0) return this.close("PROXY protocol: no header", true, "client");
     const result = decodeProxyHeader(headerBuffer.bytes.subarray(0, count));
     if (result.kind === "error") return this.close(`PROXY protocol: ${result.error}`, true);
     if (result.kind === "header" && result.header.protocol === "udp") {
       return this.close("PROXY protocol: the header is that of a datagram", true);
     }
     if (result.kind === "more") {
-      if (this.clientEdges & EPOLLRDHUP) this.close("PROXY protocol: no whole header", true);
+      if (this.clientEdges & EPOLLRDHUP) {
+        this.close("PROXY protocol: no whole header", true, "client");
+      }
       return;
     }
     sys.recv(this.clientFd, headerBuffer.address, result.length, MSG_TRUNC);
@@ -185,7 +196,7 @@ export class Forwarding {
   private connect(error: string): void {
     const { loop, pool, rules } = this.owner;
     if (pool === undefined) {
-      if (error !== "") return this.close(error, true);
+      if (error !== "") return this.close(error, true, this.connectFault);
       return this.connectTo(this.original);
     }
     if (this.tried.length < connectAttemptsMax) {
@@ -193,7 +204,9 @@ export class Forwarding {
       const family = upstreamFamily(rules, this.client);
       this.picked = pool.pick(address, family, this.id, this.tried, loop.now);
     }
-    if (this.picked === undefined) return this.close(error || "no upstream", true);
+    if (this.picked === undefined) {
+      return this.close(error || "no upstream", true, this.connectFault);
+    }
     this.connectTo(this.picked.address);
   }
 
@@ -218,7 +231,9 @@ export class Forwarding {
 
   private onConnectFailed(errno: number, call = "connect"): void {
     const error = `${call}: ${errnoText(errno)} (${errnoName(errno)})`;
-    this.connectElsewhere(error, call === "connect" && !isOwnFault(errno));
+    const isTheirs = call === "connect" && !isOwnFault(errno);
+    this.connectFault = isTheirs ? "upstream" : "proxy";
+    this.connectElsewhere(error, isTheirs);
   }
 
   /** Another upstream stands in for one that is of no use, while there is one. */
@@ -239,6 +254,7 @@ export class Forwarding {
     if (this.picked !== undefined) pool?.connected(this.picked);
     if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
     this.state = "relaying";
+    this.owner.reached(this);
     this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd);
     this.lastActive = loop.now;
     loop.timers.arm(this.timer, loop.now + this.timeoutMs());
@@ -274,9 +290,11 @@ export class Forwarding {
       case "more":
         return this.defer();
       case "done":
-        return this.close("", false);
-      case "failed":
-        return this.close(`${resetWord(this.relay.errno)} by ${this.relay.failedSide}`, true);
+        return this.close("", false, this.relay.firstEnd);
+      case "failed": {
+        const { errno, failedSide } = this.relay;
+        return this.close(`${resetWord(errno)} by ${failedSide}`, true, failedSide);
+      }
     }
   }
 
@@ -320,8 +338,9 @@ export class Forwarding {
   }
 
   /** Closes both sockets, with a reset if what was on its way has been lost. */
-  private close(error: string, reset: boolean): void {
+  private close(error: string, reset: boolean, endedBy: EndedBy = "proxy"): void {
     if (this.state === "closed") return;
+    this.endedBy = endedBy;
     this.state = "closed";
     this.error = error;
     this.owner.loop.timers.disarm(this.timer);

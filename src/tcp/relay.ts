@@ -108,6 +108,8 @@ export class Relay {
   private readonly inward: Direction;
   /** The errno that ended it, positive; 0 if none did. */
   errno = 0;
+  /** Whose stream ended first. */
+  firstEnd: "client" | "upstream" | undefined;
   /** Whose socket failed. */
   failedSide: "client" | "upstream" | undefined;
 
@@ -291,10 +293,15 @@ export class Relay {
   /** Whether a read brought bytes; notes its end, its error, or that there is nothing now. */
   private wasRead(direction: Direction, count: number): boolean {
     if (count > 0) return true;
-    if (count === 0) direction.ended = true;
+    if (count === 0) this.noteEnd(direction);
     else if (count === -EAGAIN) direction.from.readable = false;
     else this.fail(direction.from, count);
     return false;
+  }
+
+  private noteEnd(direction: Direction): void {
+    direction.ended = true;
+    this.firstEnd ??= direction === this.outward ? "client" : "upstream";
   }
 
   private returnPipe(direction: Direction): void {

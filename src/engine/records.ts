@@ -1,0 +1,163 @@
+/**
+ * What a Worker tells of forwarded connections, as numbers: a record of fixed size for each, which
+ * costs it no text and no object. The main thread reads them and makes text of them. Pure.
+ */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { ConnectionEvent, EndedBy, RecordBlock, WorkerEvent } from "./protocol.ts";
+
+/** A connection that a record can be made of. Times are in ms of the Worker's monotonic clock. */
+export interface Recorded {
+  readonly id: number;
+  readonly client: SocketAddress;
+  readonly original: SocketAddress;
+  readonly upstream: SocketAddress | undefined;
+  /** `client`, `self` or `address`; empty before there is one. */
+  readonly source: string;
+  /** What it does: `header`, `connecting`, `relaying`, `half-closed`, `closed`. */
+  readonly phase: string;
+  readonly sent: number;
+  readonly received: number;
+  readonly startedAt: number;
+  readonly lastActive: number;
+  readonly endedBy: EndedBy;
+  readonly error: string;
+}
+
+export type RecordKind = ConnectionEvent["kind"];
+
+const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "open"];
+const ended: readonly EndedBy[] = ["", "client", "upstream", "proxy"];
+
+const SIZE = 128;
+const KIND = 0;
+const ENDED_BY = 1;
+const SOURCE = 2;
+const STATE = 4;
+const ERROR = 6;
+const ID = 8;
+const TIME = 16;
+const AGE = 24;
+const IDLE = 32;
+const SENT = 40;
+const RECEIVED = 48;
+const CLIENT = 56;
+const ORIGINAL = 80;
+const UPSTREAM = 104;
+
+/** Within an endpoint of 24 bytes. A length of 0: there is none. */
+const LENGTH = 0;
+const PORT = 2;
+const SCOPE = 4;
+const ADDRESS = 8;
+
+/** Collects records until they are taken away. */
+export class RecordWriter {
+  private readonly bytes: Uint8Array;
+  private readonly view: DataView;
+  private words = new Map<string, number>();
+  private count = 0;
+
+  /** Room for `capacity` records; whoever adds has to `take` before it is used up. */
+  constructor(capacity: number) {
+    this.bytes = new Uint8Array(capacity * SIZE);
+    this.view = new DataView(this.bytes.buffer);
+  }
+
+  get length(): number {
+    return this.count;
+  }
+
+  /** `now` on the Worker's monotonic clock, `time` in ms since 1970: the same moment. */
+  add(kind: RecordKind, connection: Recorded, now: number, time: number): void {
+    const { view } = this;
+    const at = this.count++ * SIZE;
+    view.setUint8(at + KIND, kinds.indexOf(kind));
+    view.setUint8(at + ENDED_BY, ended.indexOf(connection.endedBy));
+    view.setUint16(at + SOURCE, this.word(connection.source), true);
+    view.setUint16(at + STATE, this.word(connection.phase), true);
+    view.setUint16(at + ERROR, this.word(connection.error), true);
+    view.setFloat64(at + ID, connection.id, true);
+    view.setFloat64(at + TIME, time, true);
+    view.setFloat64(at + AGE, now - connection.startedAt, true);
+    view.setFloat64(at + IDLE, now - connection.lastActive, true);
+    view.setFloat64(at + SENT, connection.sent, true);
+    view.setFloat64(at + RECEIVED, connection.received, true);
+    this.endpoint(at + CLIENT, connection.client);
+    this.endpoint(at + ORIGINAL, connection.original);
+    this.endpoint(at + UPSTREAM, connection.upstream);
+  }
+
+  /** What has been added since the last time; the caller owns it. */
+  take(): RecordBlock {
+    const bytes = this.bytes.slice(0, this.count * SIZE);
+    const words = [...this.words.keys()];
+    this.words = new Map();
+    this.count = 0;
+    return { kind: "records", bytes, words };
+  }
+
+  private word(text: string): number {
+    const known = this.words.get(text);
+    if (known !== undefined) return known;
+    const number = this.words.size;
+    this.words.set(text, number);
+    return number;
+  }
+
+  private endpoint(at: number, socket: SocketAddress | undefined): void {
+    this.view.setUint8(at + LENGTH, socket === undefined ? 0 : socket.address.length);
+    if (socket === undefined) return;
+    this.view.setUint16(at + PORT, socket.port, true);
+    this.view.setUint32(at + SCOPE, socket.scopeId, true);
+    for (let i = 0; i < socket.address.length; i++) {
+      this.bytes[at + ADDRESS + i] = socket.address[i] as number;
+    }
+  }
+}
+
+/** The events that `block` holds, of Worker number `worker`. */
+function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionEvent[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const events: ConnectionEvent[] = [];
+  for (let at = 0; at < bytes.length; at += SIZE) {
+    const word = (field: number) => words[view.getUint16(at + field, true)] as string;
+    events.push({
+      kind: kinds[view.getUint8(at + KIND)] as RecordKind,
+      worker,
+      id: view.getFloat64(at + ID, true),
+      time: view.getFloat64(at + TIME, true),
+      state: word(STATE),
+      client: endpointText(bytes, view, at + CLIENT) as string,
+      local: endpointText(bytes, view, at + ORIGINAL) as string,
+      upstream: endpointText(bytes, view, at + UPSTREAM),
+      source: word(SOURCE),
+      sent: view.getFloat64(at + SENT, true),
+      received: view.getFloat64(at + RECEIVED, true),
+      ms: Math.round(view.getFloat64(at + AGE, true)),
+      idleMs: Math.round(view.getFloat64(at + IDLE, true)),
+      endedBy: ended[view.getUint8(at + ENDED_BY)] as EndedBy,
+      error: word(ERROR),
+    });
+  }
+  return events;
+}
+
+/** `events` of Worker number `worker` with every block of records as the events that it holds. */
+export function withRecords(
+  events: readonly (WorkerEvent | RecordBlock)[],
+  worker: number,
+): WorkerEvent[] {
+  return events.flatMap((event) =>
+    event.kind === "records" ? readRecords(event, worker) : [event],
+  );
+}
+
+function endpointText(bytes: Uint8Array, view: DataView, at: number): string | undefined {
+  const length = bytes[at + LENGTH] as number;
+  if (length === 0) return undefined;
+  const address = bytes.subarray(at + ADDRESS, at + ADDRESS + length);
+  const port = view.getUint16(at + PORT, true);
+  return formatSocketAddress({ address, port, scopeId: view.getUint32(at + SCOPE, true) });
+}
