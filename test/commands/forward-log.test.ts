@@ -1,0 +1,167 @@
+/** What `forward` tells: the access log and its levels, the table of what is open. */
+
+import { afterEach, describe, expect, test } from "bun:test";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
+import { eventually, listening, type Running, run, start } from "../helpers/tproxy.ts";
+
+afterEach(cleanUp);
+
+async function open(port: number): Promise<Socket> {
+  const socket = connect({ port, host: "127.0.0.1" });
+  socket.on("error", () => {});
+  cleanups.push(() => socket.destroy());
+  socket.write("x");
+  await once(socket, "data");
+  return socket.resume();
+}
+
+/** Settles when a socket is closed, with an error or without. */
+const closed = (socket: Socket) => new Promise<void>((done) => socket.on("close", () => done()));
+
+const lines = (proxy: Running): Record<string, unknown>[] =>
+  proxy
+    .stdout()
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line));
+
+const of = (proxy: Running, event: string) => lines(proxy).filter((line) => line.event === event);
+
+const echo = () => backend((socket) => socket.pipe(socket));
+
+describe("the access log", () => {
+  test("says who ended a connection, and how", async () => {
+    const port = await backend((socket) => {
+      socket.once("data", (data) => {
+        if (String(data) === "reset") socket.resetAndDestroy();
+        else if (String(data) === "end") socket.end();
+        else socket.pipe(socket).write(data);
+      });
+    });
+    const { proxy, port: entry } = await forward(port, "--json", "--idle-timeout", "200ms");
+    const encode = (text: string) => [new TextEncoder().encode(text)];
+    const ended = async (count: number) => {
+      await eventually("its line is there", () => of(proxy, "forwarded").length === count);
+      const { ended_by, error } = of(proxy, "forwarded").at(-1) as Record<string, unknown>;
+      return [ended_by, error];
+    };
+    await exchange(entry, encode("bye"));
+    expect(await ended(1)).toEqual(["client", ""]);
+    const first = connect({ port: entry, host: "127.0.0.1" });
+    first.resume().write("end");
+    await closed(first);
+    expect(await ended(2)).toEqual(["upstream", ""]);
+    const second = connect({ port: entry, host: "127.0.0.1" });
+    second.on("error", () => {});
+    second.write("reset");
+    await closed(second);
+    expect(await ended(3)).toEqual(["upstream", "reset by upstream"]);
+    const third = await open(entry);
+    third.resetAndDestroy();
+    expect(await ended(4)).toEqual(["client", "reset by client"]);
+    await closed(await open(entry));
+    expect(await ended(5)).toEqual(["proxy", "idle timeout"]);
+    const refused = await forward(1, "--json");
+    await exchange(refused.port, []);
+    await eventually("the refusal", () => of(refused.proxy, "forwarded").length === 1);
+    expect(of(refused.proxy, "forwarded")[0]).toMatchObject({
+      ended_by: "upstream",
+      error: "connect: Connection refused (ECONNREFUSED)",
+    });
+  });
+
+  test("no line is lost in a burst, and each stands alone", async () => {
+    const { proxy, port } = await forward(await echo(), "--json", "--workers", "2");
+    await Promise.all(Array.from({ length: 500 }, () => exchange(port, [new Uint8Array(3)])));
+    await eventually("all of them", () => of(proxy, "forwarded").length === 500);
+    const ids = of(proxy, "forwarded").map(({ worker, id }) => `${worker} ${id}`);
+    expect(new Set(ids).size).toBe(500);
+    for (const line of of(proxy, "forwarded")) {
+      expect(line).toMatchObject({ sent: 3, received: 3, error: "" });
+    }
+  });
+
+  test.each([
+    ["error", []],
+    ["warning", ["[-]"]],
+    ["info", ["[ ]", "[-]"]],
+    ["debug", ["[.]", "[.]", "[ ]", "[.]", "[.]", "[-]"]],
+  ])("at the level %s", async (level, signs) => {
+    const port = await backend((socket) => {
+      socket.once("data", (data) => {
+        if (String(data) === "x") socket.pipe(socket).write(data);
+        else socket.resetAndDestroy();
+      });
+    });
+    const { proxy, port: entry } = await forward(port, "--log-level", level);
+    const good = await open(entry);
+    good.end();
+    await closed(good);
+    const bad = connect({ port: entry, host: "127.0.0.1" });
+    bad.on("error", () => {});
+    bad.write("y");
+    await closed(bad);
+    proxy.kill("SIGTERM");
+    const { stdout } = await proxy.finished();
+    const shown = stdout.match(/^\[[ .-]\]/gm) ?? [];
+    expect(shown.filter((sign) => sign !== "[.]")).toEqual(signs.filter((sign) => sign !== "[.]"));
+    expect(shown.filter((sign) => sign === "[.]").length).toBe(
+      signs.filter((sign) => sign === "[.]").length,
+    );
+  });
+
+  test("--quiet beside --log-level is refused", async () => {
+    const args = "forward :80 --to original --quiet --log-level info".split(" ");
+    const { status, stderr } = await run(args);
+    expect(stderr).toMatch(/^tproxy: --quiet is the same as --log-level warning: give one/);
+    expect(status).toBe(2);
+  });
+});
+
+describe("SIGUSR1", () => {
+  test("prints what is open and the counters; the traffic goes on", async () => {
+    const { proxy, port } = await forward(await echo(), "--json", "--quiet", "--workers", "2");
+    const sockets: Socket[] = [];
+    for (let i = 0; i < 600; i++) sockets.push(await open(port));
+    proxy.kill("SIGUSR1");
+    await eventually("the table is complete", () => of(proxy, "counters").length === 3);
+    const rows = of(proxy, "open");
+    expect(rows.length).toBe(600);
+    const clients = new Set(rows.map(({ client }) => client));
+    expect(clients).toEqual(new Set(sockets.map((socket) => `127.0.0.1:${socket.localPort}`)));
+    expect(rows[0]).toMatchObject({ state: "relaying", source: "self", sent: 1, received: 1 });
+    const [first, second, all] = of(proxy, "counters") as { active: number; worker?: number }[];
+    expect([first?.worker, second?.worker, all?.worker]).toEqual([1, 2, undefined]);
+    expect((first?.active ?? 0) + (second?.active ?? 0)).toBe(600);
+    expect(all).toMatchObject({ active: 600, accepted: 600 });
+    // Again, and what is open is what it was.
+    proxy.kill("SIGUSR1");
+    await eventually("another table", () => of(proxy, "counters").length === 6);
+    expect(of(proxy, "open").length).toBe(1200);
+    const last = sockets.at(-1) as Socket;
+    last.write("y");
+    expect(String((await once(last, "data"))[0])).toBe("y");
+  }, 30_000);
+
+  test("prints the counters of listen, and ends nothing", async () => {
+    const { server, port } = await listening(["--no-transparent", "--quiet", "127.0.0.1:0"]);
+    const socket = connect({ port, host: "127.0.0.1" });
+    socket.end("x");
+    await closed(socket.resume());
+    server.kill("SIGUSR1");
+    await server.until(/\[=\] Worker 1: accepted 1, .*\n\[=\] All workers: accepted 1, .*\n/);
+    server.kill("SIGTERM");
+    expect((await server.finished()).status).toBe(0);
+  });
+
+  test("ends no command that has nothing to tell", async () => {
+    const bound = start(["bind", "--udp", "--no-transparent", "127.0.0.1:0"]);
+    await bound.until(/Bound to/);
+    bound.kill("SIGUSR1");
+    await bound.until(/All workers/);
+    bound.kill("SIGTERM");
+    expect((await bound.finished()).status).toBe(0);
+  });
+});
