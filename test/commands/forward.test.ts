@@ -238,7 +238,7 @@ test("a PROXY header of a datagram is no header of a connection", async () => {
   const ends = [1, 2].map((host) => ({ address: Uint8Array.of(192, 0, 2, host), port: 9 }));
   const [source, destination] = ends.map((end) => ({ ...end, scopeId: 0 }));
   expect((await exchange(entry, [encodeProxyV2(source, destination, "tcp")])).length).toBe(0);
-  await proxy.until(/192\.0\.2\.1:9 to tcp:\/\/192\.0\.2\.2:9 .*\d ms\n/);
+  await proxy.until(/192\.0\.2\.1:9 to tcp:\/\/192\.0\.2\.2:9 .*\d ms: ended by client\n/);
   await exchange(entry, [encodeProxyV2(source, destination, "udp")]);
   await proxy.until(/PROXY protocol: the header is that of a datagram\n/);
 });
