@@ -204,11 +204,14 @@ sys.stdin.read()`;
     open.write("x");
     await once(open, "data");
     proxy.kill("SIGTERM");
+    let refused = false;
     await eventually("no more are accepted", () => {
       const probe = connect({ port: entry, host: "127.0.0.1" });
-      probe.on("error", () => {});
-      probe.destroy();
-      return true;
+      probe.on("error", () => {
+        refused = true;
+      });
+      probe.on("connect", () => probe.destroy());
+      return refused;
     });
     open.write("y");
     await once(open, "data");
