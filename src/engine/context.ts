@@ -5,8 +5,9 @@ import { EPOLLIN } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { batchIntervalMs, eventsPerBatch, outstandingBatches } from "./limits.ts";
+import { batchIntervalMs, eventsPerBatch, outstandingBatches, remarkIntervalMs } from "./limits.ts";
 import { EventLoop, type Handler } from "./loop.ts";
+import { Occasions } from "./occasions.ts";
 import type {
   Command,
   Outcome,
@@ -38,6 +39,8 @@ export class WorkerContext implements Handler {
   /** Behind `events`: of connections, not yet among them. */
   private readonly records = new RecordWriter(eventsPerBatch);
   private lastBatch = Number.NEGATIVE_INFINITY;
+  private readonly occasions = new Occasions(remarkIntervalMs);
+  private readonly remarkTimer = new Timer(() => this.sayRemarks());
   private readonly batchTimer = new Timer(() => this.flush());
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private service: Service | undefined;
@@ -73,6 +76,16 @@ export class WorkerContext implements Handler {
     if (this.events.length >= eventsPerBatch) this.flush();
   }
 
+  /**
+   * Reports what may happen thousands of times a second: at once the first time, then how often,
+   * once an interval. `kind` is one of a few fixed words.
+   */
+  remark(kind: string, text: string): void {
+    const first = this.occasions.note(kind, text, this.loop.now);
+    if (first !== undefined) this.report({ kind: "warning", text: first.text });
+    this.awaitRemarks();
+  }
+
   /** Queues what there is to tell of a connection now, in its place among the events. */
   record(kind: RecordKind, connection: Recorded): void {
     this.records.add(kind, connection, this.loop.now, Date.now());
@@ -95,6 +108,20 @@ export class WorkerContext implements Handler {
       this.service?.onCommand?.(letter.message as Command);
     }
     if (this.shared.stopping) this.service?.stop();
+  }
+
+  private sayRemarks(): void {
+    const seconds = remarkIntervalMs / 1000;
+    for (const { text, times } of this.occasions.take(this.loop.now)) {
+      this.report({ kind: "warning", text: `${text} (${times} times in the last ${seconds} s)` });
+    }
+    this.awaitRemarks();
+  }
+
+  private awaitRemarks(): void {
+    if (this.remarkTimer.slot >= 0) return;
+    const { next } = this.occasions;
+    if (next !== undefined) this.loop.timers.arm(this.remarkTimer, next);
   }
 
   private takeRecords(): void {

@@ -125,3 +125,6 @@ export const workersMax = 64;
 export const tableRowsPerTurn = 256;
 export const tableBatches = 4;
 export const tablePauseMs = 20;
+
+/** How often it is said that something is at its bounds. */
+export const remarkIntervalMs = 10_000;

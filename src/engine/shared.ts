@@ -21,13 +21,19 @@ export const Counter = {
   failed: 5,
   upstreamFailures: 6,
   upstreamRests: 7,
+  /** Accepting rested: as many connections as may be, or no descriptors or memory for another. */
+  atMaximum: 8,
+  acceptFailures: 9,
+  /** Pipes there are, and times that there was none to be had. */
+  pipes: 10,
+  pipesRefused: 11,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
 /** What says how much there is now, not how much there has been. */
-const gauges: readonly CounterName[] = ["active"];
+const gauges: readonly CounterName[] = ["active", "pipes"];
 
 const LEDGER = CELLS * 4 + counterNames.length * 8;
 

@@ -26,9 +26,9 @@ import { UpstreamPool } from "../forward/upstream-pool.ts";
 import { UpstreamReport } from "../forward/upstream-report.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
-import { SystemKernel } from "./relay-kernel.ts";
+import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 
-export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
+export class ForwardService implements Service, ListenerOwner, ForwardingOwner, PipeWatcher {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
   rules: Rules;
@@ -40,6 +40,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   private readonly connections = new Set<Forwarding>();
   private readonly warned = new Set<string>();
   private listeners: Listener[];
+  private readonly maximumText: string;
   private accepts = 0;
   private draining = false;
   private table: TableWalk | undefined;
@@ -48,7 +49,10 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
   constructor(context: WorkerContext, task: ForwardTask) {
     this.context = context;
     this.task = task;
-    this.kernel = new SystemKernel(task.pipesMax);
+    this.maximumText =
+      `${task.connectionsMax} connections are open, as many as this worker may have: ` +
+      "the next ones wait until others end";
+    this.kernel = new SystemKernel(task.pipesMax, this);
     this.rules = {
       source: task.source,
       fallback: task.sourceFallback,
@@ -71,7 +75,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     const original = client && this.originalOf(fd, client);
     if (client === undefined || original === undefined) sys.close(fd);
     else this.begin(fd, client, original);
-    if (this.connections.size >= this.task.connectionsMax) pauseAll(this.listeners);
+    if (this.connections.size >= this.task.connectionsMax) this.pause();
   }
 
   /** The address that the client asked for: NAT knows it, or the socket itself has it. */
@@ -100,7 +104,24 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner {
     const consequence = resting
       ? "accepting rests until descriptors or memory are free"
       : "skipped";
-    this.warn(`accept4: ${errnoText(errno)} (${errnoName(errno)}): ${consequence}`);
+    const name = errnoName(errno);
+    this.context.shared.count(Counter.acceptFailures, 1);
+    this.context.remark(name, `accept4: ${errnoText(errno)} (${name}): ${consequence}`);
+  }
+
+  private pause(): void {
+    pauseAll(this.listeners);
+    this.context.shared.count(Counter.atMaximum, 1);
+    this.context.remark("maximum", this.maximumText);
+  }
+
+  pipesChanged(change: number): void {
+    this.context.shared.count(Counter.pipes, change);
+  }
+
+  pipeRefused(): void {
+    this.context.shared.count(Counter.pipesRefused, 1);
+    this.context.remark("pipes", "no more pipes can be had: what is slow is copied meanwhile");
   }
 
   /** Says it once for each text. */

@@ -23,18 +23,29 @@ interface SizedPipe extends Pipe {
   readonly bytes: number;
 }
 
+/** Told of the pool of pipes. */
+export interface PipeWatcher {
+  /** There are `change` more. */
+  pipesChanged(change: number): void;
+  /** One was wanted and could not be had: bytes are copied until one is free. */
+  pipeRefused(): void;
+}
+
 export class SystemKernel implements RelayKernel {
   readonly bufferBytes = receiveBytes;
   private readonly buffer = allocate(receiveBytes);
   private readonly idle: SizedPipe[] = [];
   private readonly pipesMax: number;
   private pipes = 0;
-  /** Pipes cannot be had now: no descriptors, or the user's pages are used up (pipe(7)). */
+  /** None can be had now: all are in use, or no descriptors or pages are left (pipe(7)). */
   private refused = false;
 
+  private readonly watcher: PipeWatcher;
+
   /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
-  constructor(pipesMax: number) {
+  constructor(pipesMax: number, watcher: PipeWatcher) {
     this.pipesMax = pipesMax;
+    this.watcher = watcher;
   }
 
   recv(fd: number): number {
@@ -95,10 +106,11 @@ export class SystemKernel implements RelayKernel {
   /** Makes the pipe here, so that `takePipe` cannot fail once bytes have been read. */
   hasPipe(): boolean {
     if (this.idle.length > 0) return true;
-    if (this.refused || this.pipes >= this.pipesMax) return false;
-    const pipe = this.makePipe();
+    if (this.refused) return false;
+    const pipe = this.pipes < this.pipesMax ? this.makePipe() : undefined;
     if (pipe === undefined) {
       this.refused = true;
+      this.watcher.pipeRefused();
       return false;
     }
     this.idle.push(pipe);
@@ -118,6 +130,7 @@ export class SystemKernel implements RelayKernel {
     sys.close(pipe.readEnd);
     sys.close(pipe.writeEnd);
     this.pipes--;
+    this.watcher.pipesChanged(-1);
     this.refused = false;
   }
 
@@ -134,6 +147,7 @@ export class SystemKernel implements RelayKernel {
     const bytes = raised > 0 ? raised : sys.fcntl(writeEnd, F_GETPIPE_SZ, 0);
     if (bytes >= receiveBytes) {
       this.pipes++;
+      this.watcher.pipesChanged(1);
       return { readEnd, writeEnd, bytes };
     }
     // A user over the soft limit of pages gets pipes that are too small to keep a whole read.

@@ -1,7 +1,7 @@
 /** The TCP side of `listen`: listeners, their connections, and the bounds around both. */
 
 import { EPOLLIN } from "../../ffi/constants.ts";
-import { errnoText } from "../../ffi/errno.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { decodeSockaddr } from "../../ffi/sockaddr.ts";
@@ -33,7 +33,6 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
   private readonly connections = new Set<Responder>();
   private listeners: Listener[] = [];
   private accepts = 0;
-  private readonly warned = new Set<number>();
 
   /** `onClosed` is called after each connection's end. */
   constructor(context: WorkerContext, task: RespondTask, quota: Quota, onClosed: () => void) {
@@ -68,12 +67,11 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
   }
 
   acceptFailed(errno: number, resting: boolean): void {
-    if (this.warned.has(errno)) return;
-    this.warned.add(errno);
     const consequence = resting
       ? "accepting rests until descriptors or memory are free"
       : "skipped";
-    this.context.report({ kind: "warning", text: `accept4: ${errnoText(errno)}: ${consequence}` });
+    this.counters.count(Counter.acceptFailures, 1);
+    this.context.remark(errnoName(errno), `accept4: ${errnoText(errno)}: ${consequence}`);
   }
 
   data(connection: Responder, count: number): void {

@@ -112,6 +112,23 @@ describe("the access log", () => {
     );
   });
 
+  test("bounds are counted, and said once however often they are reached", async () => {
+    const { proxy, port } = await forward(await echo(), "--json", "-q", "--max-connections", "2");
+    for (let turn = 0; turn < 20; turn++) {
+      const pair = [await open(port), await open(port)];
+      for (const socket of pair) {
+        socket.end();
+        await closed(socket);
+      }
+    }
+    proxy.kill("SIGUSR1");
+    await eventually("counters", () => of(proxy, "counters").length === 2);
+    const [counters] = of(proxy, "counters") as { at_maximum: number }[];
+    expect(counters?.at_maximum).toBeGreaterThanOrEqual(20);
+    const texts = of(proxy, "warning").map(({ text }) => text);
+    expect(texts.filter((text) => String(text).includes("as many as")).length).toBe(1);
+  });
+
   test("--quiet beside --log-level is refused", async () => {
     const args = "forward :80 --to original --quiet --log-level info".split(" ");
     const { status, stderr } = await run(args);
