@@ -38,6 +38,7 @@ export const exitStatus = {
   success: 0,
   failure: 1,
   usage: 2,
+  hungUp: 129,
   interrupted: 130,
   brokenPipe: 141,
   terminated: 143,

@@ -1,7 +1,7 @@
 /** What `forward` takes: its arguments, help and examples. */
 
 import { object, or } from "@optique/core/constructs";
-import { commandLine } from "@optique/core/message";
+import { commandLine, optionName } from "@optique/core/message";
 import { map, multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
@@ -160,6 +160,13 @@ const fields = object({
     "none" as "auto" | "print" | "none",
   ),
   ...captureOptions,
+  local: withDefault(
+    flag("--local", {
+      description: prose`Also capture what programs of this host send to other hosts. Our own
+        connections have a mark by which they are left alone, unless another guard is given.`,
+    }),
+    false,
+  ),
   redirect: withDefault(
     flag("--redirect", {
       description: prose`Connections come by NAT, as kernels without TPROXY have to do it:
@@ -187,6 +194,7 @@ const fields = object({
 
 const examples: readonly (readonly [string, string])[] = [
   ["sudo tproxy forward :80 --to 192.0.2.10:80", "the backend sees the clients' addresses"],
+  ["sudo tproxy forward :80 --to 192.0.2.10:80 --routes auto --in eth0", "with the rules for it"],
   ["sudo tproxy forward :50080 --to original", "on to where each client wanted to go"],
   ["sudo tproxy forward :80 --accept-proxy --to 127.0.0.1:8080", "behind a load balancer"],
   ["tproxy forward --no-transparent :8080 --source self --to 127.0.0.1:80", "no privileges"],
@@ -196,10 +204,10 @@ const examples: readonly (readonly [string, string])[] = [
 export const forwardCommand = command("forward", fields, {
   brief: prose`Carry TCP connections to backends that see the client's own address.`,
   description: prose`Accepts connections to any address and relays each to an upstream, connected
-    from the client's address. For the replies of the upstream to come back through this host see
-    ${commandLine("tproxy routes --reply-path --help")}. SIGTERM and SIGINT stop accepting and let
-    open connections end; a second one ends at once. SIGUSR1 prints what is
-    open and the counters.`,
+    from the client's address. What brings the connections here, and the replies of the upstreams,
+    ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
+    SIGINT stop accepting and let open connections end; a second one ends at once. SIGUSR1 prints
+    what is open and the counters.`,
   footer: examplesFooter(examples),
 });
 

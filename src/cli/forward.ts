@@ -52,6 +52,8 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     options.routes === "auto" ? captureOf(options, request, { ...captured, listeners }) : undefined;
   const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
   edges.onExit(() => routes?.release());
+  // Unhandled, it would end the process before the rules are taken back.
+  if (routes !== undefined) edges.onHangup(() => edges.exit(exitStatus.hungUp));
   const own = OwnAddresses.open();
   for (const change of routes?.changes ?? []) {
     await edges.stdout.write(routeLine(change, options.json));

@@ -73,14 +73,60 @@ testRoutes("SIGKILL under traffic: capture ends with it, and the next run clears
   expect(stdout).toContain("rules: same\n");
 });
 
-testRoutes("while it drains new connections go past it, and open ones go on", async () => {
-  const { stdout, backend } = await inLab(`${bare}
+testRoutes("whichever way it ends by itself, with connections open, nothing is left", async () => {
+  const { stdout } = await inLab(`${bare}
+    at_backend listen --echo --quiet --json '[::]:8080'
+    mkfifo in
+    open() {
+      forward :80 --to 10.9.2.2:8080 --routes auto
+      within client socat -t20 - tcp:8.8.8.8:80 < in > out &
+      exec 3> in
+      echo before >&3
+      until_true grep -q before out
+    }
+    over() {
+      wait "$proxy" || echo "$1: status $?"
+      exec 3>&-
+      dump after; same before after "$1"
+    }
+    open; kill "$proxy"
+    past() { ! nft list ruleset | grep -q 'tproxyd: capture'; }
+    until_true past
+    kill "$proxy"; over "second SIGTERM"
+    open; kill -HUP "$proxy"; over SIGHUP
+    ${command} forward :80 --to 10.9.2.2:8080 --routes auto --drain-timeout 100ms | head -n 1
+    dump after; same before after "nobody reads"
+  `);
+  expect(stdout).toContain("second SIGTERM: status 143\nsecond SIGTERM: same\n");
+  expect(stdout).toContain("SIGHUP: status 129\nSIGHUP: same\n");
+  expect(stdout).toContain("nobody reads: same\n");
+});
+
+testRoutes("kernel settings are given back, also those of a run that was killed", async () => {
+  const { stdout } = await inLab(`${bare}
+    setting() { cat /proc/sys/net/ipv4/conf/p0/accept_local; }
+    at_backend listen --json '[::]:8080'
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --sysctl
+    setting
+    kill -KILL "$proxy"; wait "$proxy" 2> /dev/null || :
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --sysctl
+    setting
+    kill "$proxy"; wait "$proxy"
+    setting
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("1\n1\n0\nrules: same\n");
+});
+
+describe.each(["client", "self"])("--source %s", (source) => {
+  testRoutes("while it drains new connections go past it, and open ones go on", async () => {
+    const { stdout, backend } = await inLab(`${bare}
     echo 1 > /proc/sys/net/ipv4/ip_forward
     within backend ip address add 8.8.8.8/32 dev lo
     ip route add 8.8.8.8/32 via 10.9.2.2
     dump before
     at_backend listen --echo --json '[::]:8080' '[::]:80'
-    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --source ${source}
     mkfifo in
     within client socat -t20 - tcp:8.8.8.8:80 < in > out &
     exec 3> in
@@ -96,10 +142,11 @@ testRoutes("while it drains new connections go past it, and open ones go on", as
     cat out
     dump after; same before after rules
   `);
-  expect(stdout).toContain("new\nended with 0\nbefore\nafter\nrules: same\n");
-  const asked = backend.filter(({ event }) => event === "connection").map((each) => each);
-  expect(asked.at(0)?.original_destination).toBe("10.9.2.2:8080");
-  expect(asked.at(-1)).toMatchObject({ original_destination: "8.8.8.8:80" });
+    expect(stdout).toContain("new\nended with 0\nbefore\nafter\nrules: same\n");
+    const asked = backend.filter(({ event }) => event === "connection").map((each) => each);
+    expect(asked.at(0)?.original_destination).toBe("10.9.2.2:8080");
+    expect(asked.at(-1)).toMatchObject({ original_destination: "8.8.8.8:80" });
+  });
 });
 
 testRoutes("what others remove is put back, and what they flush stays", async () => {
