@@ -193,7 +193,6 @@ const fields = object({
 });
 
 const examples: readonly (readonly [string, string])[] = [
-  ["sudo tproxy forward :80 --to 192.0.2.10:80", "the backend sees the clients' addresses"],
   ["sudo tproxy forward :80 --to 192.0.2.10:80 --routes auto --in eth0", "with the rules for it"],
   ["sudo tproxy forward :50080 --to original", "on to where each client wanted to go"],
   ["sudo tproxy forward :80 --accept-proxy --to 127.0.0.1:8080", "behind a load balancer"],
@@ -204,6 +203,8 @@ const examples: readonly (readonly [string, string])[] = [
 export const forwardCommand = command("forward", fields, {
   brief: prose`Carry TCP connections to backends that see the client's own address.`,
   description: prose`Accepts connections to any address and relays each to an upstream, connected
+    from the client's address. What brings the connections here, and the replies of the upstreams,
+    ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
     from the client's address. What brings the connections here, and the replies of the upstreams,
     ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
     SIGINT stop accepting and let open connections end; a second one ends at once. SIGUSR1 prints

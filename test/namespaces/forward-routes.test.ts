@@ -76,13 +76,15 @@ testRoutes("SIGKILL under traffic: capture ends with it, and the next run clears
 testRoutes("whichever way it ends by itself, with connections open, nothing is left", async () => {
   const { stdout } = await inLab(`${bare}
     at_backend listen --echo --quiet --json '[::]:8080'
-    mkfifo in
+    count=0
     open() {
+      count=$((count + 1))
+      mkfifo "in$count"
       forward :80 --to 10.9.2.2:8080 --routes auto
-      within client socat -t20 - tcp:8.8.8.8:80 < in > out &
-      exec 3> in
+      within client socat -t1 - tcp:8.8.8.8:80 < "in$count" > "out$count" &
+      exec 3> "in$count"
       echo before >&3
-      until_true grep -q before out
+      until_true grep -q before "out$count"
     }
     over() {
       wait "$proxy" || echo "$1: status $?"
@@ -94,12 +96,9 @@ testRoutes("whichever way it ends by itself, with connections open, nothing is l
     until_true past
     kill "$proxy"; over "second SIGTERM"
     open; kill -HUP "$proxy"; over SIGHUP
-    ${command} forward :80 --to 10.9.2.2:8080 --routes auto --drain-timeout 100ms | head -n 1
-    dump after; same before after "nobody reads"
   `);
   expect(stdout).toContain("second SIGTERM: status 143\nsecond SIGTERM: same\n");
   expect(stdout).toContain("SIGHUP: status 129\nSIGHUP: same\n");
-  expect(stdout).toContain("nobody reads: same\n");
 });
 
 testRoutes("kernel settings are given back, also those of a run that was killed", async () => {
