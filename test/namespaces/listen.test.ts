@@ -105,7 +105,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
         asked='${destination}':$((5000 + i))
         echo "question $i" | within client socat -t5 - "udp:$asked,readbytes=11"
       done
-      seen 5005
+      seen ':5005"'
     `);
     for (let i = 1; i <= 5; i++) expect(stdout).toContain(`question ${i}`);
     const asked = events.filter(({ event }) => event === "datagram");
