@@ -1,7 +1,7 @@
 /**
  * `bun run bench [ffi] [rules] [startup] [tcp] [--rounds N] [--only REGEXP] [--json]`: medians of
- * interleaved rounds, as Markdown tables or one JSON object. All references are measured in the same
- * run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
+ * interleaved rounds, as Markdown tables or one JSON object. All references are measured in the
+ * same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
  */
 
 import { arch, cpus, release } from "node:os";

@@ -66,8 +66,10 @@ export class Hosts {
   async listening(name: string, port: number): Promise<void> {
     const hex = `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
     const listens = (line: string) => line.includes(hex) && / 0A /.test(line);
-    const table = `/proc/${this.pids.get(name)}/net/tcp`;
-    await until(`port ${port}`, () => readFileSync(table, "utf8").split("\n").some(listens));
+    const tables = ["tcp", "tcp6"].map((table) => `/proc/${this.pids.get(name)}/net/${table}`);
+    await until(`port ${port}`, () =>
+      tables.some((table) => readFileSync(table, "utf8").split("\n").some(listens)),
+    );
   }
 
   /** Ends everything that was started; the namespaces go with it. */
@@ -120,7 +122,7 @@ export async function threeHosts(): Promise<Hosts> {
     nsenter -t ${backend} -n ip address add 10.9.2.2/24 dev b0
     nsenter -t ${backend} -n ip link set b0 up
     nsenter -t ${backend} -n ip route add default via 10.9.2.1
-    # The direct path has addresses of its own: what the proxy has in TIME_WAIT would get its packets.
+    # The direct path has its own addresses: what the proxy has in TIME_WAIT would get its packets.
     nsenter -t ${client} -n ip address add 10.9.1.3/24 dev c0
     nsenter -t ${backend} -n ip address add 10.9.2.3/24 dev b0
     nsenter -t ${client} -n ip route add 10.9.2.3/32 via 10.9.1.1 src 10.9.1.3

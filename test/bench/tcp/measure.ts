@@ -138,6 +138,7 @@ http {
   const http = hosts.start(host, ["nginx", "-c", configuration]);
   const iperf = hosts.start(host, ["iperf3", "-s", "-p", String(iperfPort)]);
   await hosts.listening(host, httpPort);
+  await hosts.listening(host, iperfPort);
   return {
     name,
     hosts,

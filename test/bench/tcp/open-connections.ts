@@ -1,6 +1,6 @@
 /**
- * `bun open-connections.ts ADDRESS PORT`: for each number on standard input, opens connections until
- * there are so many, each with one HTTP request answered, and prints the number.
+ * `bun open-connections.ts ADDRESS PORT`: for each number on standard input, opens connections
+ * until there are so many, each with one HTTP request answered, and prints the number.
  */
 
 const [hostname = "", port = ""] = process.argv.slice(2);
