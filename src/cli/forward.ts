@@ -25,6 +25,9 @@ import { type OpenSocket, openForWorkers, served } from "./open-socket.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 
+/** What the heading of a printed script says of it. */
+const printed = { command: "tproxy forward --routes print", undo: "`tproxy routes --remove`" };
+
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, edges: Edges): Promise<number> {
   refuse(options);
@@ -34,7 +37,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
     const { intent } = captureOf(options, request, { ...captured, listeners });
-    await edges.stdout.write(renderNft(makePlan(intent), { undo: false }));
+    await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
     return exitStatus.success;
   }
   const upstreams = await UpstreamList.resolve(options.to);

@@ -1,7 +1,10 @@
 /** The rules of a command that serves: in force as long as it runs, and taken back by its end. */
 
+import { SyscallError } from "../../ffi/errno.ts";
+import { readSysctl } from "../diagnose/proc.ts";
 import { drainPlan } from "../routing/drain.ts";
 import type { Intent } from "../routing/intent.ts";
+import type { Sysctl } from "../routing/plan.ts";
 import { applyParts } from "../rules/apply.ts";
 import { cgroupId } from "../rules/cgroups.ts";
 import { Hold } from "../rules/hold.ts";
@@ -19,6 +22,7 @@ export class HeldRoutes {
   private readonly situation: Situation;
   private readonly hold: Hold;
   private readonly draining: Parts | undefined;
+  private readonly say: (line: string) => void;
   private over = false;
 
   private constructor(
@@ -26,11 +30,13 @@ export class HeldRoutes {
     changes: readonly string[],
     hold: Hold,
     draining: Parts | undefined,
+    say: (line: string) => void,
   ) {
     this.situation = situation;
     this.changes = changes;
     this.hold = hold;
     this.draining = draining;
+    this.say = say;
   }
 
   /**
@@ -65,7 +71,6 @@ export class HeldRoutes {
     say: (line: string) => void,
   ): HeldRoutes {
     const { kernel, plan, parts, live, question } = situation;
-    const wrong = wrongSysctls(plan.sysctls);
     const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
     try {
       const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
@@ -79,8 +84,9 @@ export class HeldRoutes {
         now: () => performance.now(),
       });
       void hold.run().catch((error) => say(`routes are no longer watched: ${error.message}`));
-      const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
-      return new HeldRoutes(situation, [...sysctls, ...applied.changes, ...hints], hold, draining);
+      const wrong = plan.setsSysctls ? [] : wrongSysctls(plan.sysctls).filter(isNeeded);
+      for (const each of wrong) say(sysctlHint(each).trim());
+      return new HeldRoutes(situation, [...sysctls, ...applied.changes], hold, draining, say);
     } catch (error) {
       if (plan.setsSysctls) restoreSysctls(question.name);
       throw error;
@@ -90,7 +96,12 @@ export class HeldRoutes {
   /** Captures nothing new; what belongs to open connections still gets here. */
   drain(): void {
     if (this.over || this.draining === undefined) return;
-    this.hold.change(this.draining);
+    try {
+      this.hold.change(this.draining);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      this.say(`new connections are captured until the end: ${error.message}`);
+    }
   }
 
   /** Takes everything back; a second time it does nothing. */
@@ -102,6 +113,12 @@ export class HeldRoutes {
     if (plan.setsSysctls) restoreSysctls(question.name);
     kernel.close();
   }
+}
+
+/** Whether accept_local=1 is needed: the kernel looks up sources with the mark (src_valid_mark). */
+function isNeeded({ name }: Sysctl): boolean {
+  const own = name.replace(/accept_local$/, "src_valid_mark");
+  return readSysctl("net.ipv4.conf.all.src_valid_mark") === 1 || readSysctl(own) === 1;
 }
 
 function refuse(situation: Situation): void {

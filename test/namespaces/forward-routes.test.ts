@@ -101,6 +101,22 @@ testRoutes("whichever way it ends by itself, with connections open, nothing is l
   expect(stdout).toContain("SIGHUP: status 129\nSIGHUP: same\n");
 });
 
+testRoutes(
+  "a kernel setting that would drop what is captured is named, others are not",
+  async () => {
+    const { stdout } = await inLab(`${bare}
+    at_backend listen --json '[::]:8080'
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    grep -c accept_local proxy.log || :
+    kill "$proxy"; wait "$proxy"
+    echo 1 > /proc/sys/net/ipv4/conf/p0/src_valid_mark
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    until_true grep -q 'not set without --sysctl: net/ipv4/conf/p0/accept_local=1' proxy.log
+  `);
+    expect(stdout).toStartWith("0\n");
+  },
+);
+
 testRoutes("kernel settings are given back, also those of a run that was killed", async () => {
   const { stdout } = await inLab(`${bare}
     setting() { cat /proc/sys/net/ipv4/conf/p0/accept_local; }
@@ -209,8 +225,12 @@ testRoutes("print: the same rules as a script, and nothing is changed", async ()
     forward :50080 --to 10.9.2.2:8080
     curling http://8.8.8.8/
     ended
+    grep '^# Printed by' rules.sh
+    routes --remove > removed.log
+    dump after; same before after removed
   `);
   expect(stdout).toContain("printed: same\n");
+  expect(stdout).toContain("`tproxy routes --remove` takes it back.\nremoved: same\n");
   expect(stdout).toContain("hello world");
   expect(find(backend, "connection")?.client).toStartWith("10.9.1.2:");
 });

@@ -26,8 +26,14 @@ import {
   undoScript,
 } from "./script.ts";
 
-/** The script that puts a plan in place, or with `undo` the one that takes it back. */
-export function renderNft(plan: Plan, options: { undo?: boolean } = {}): string {
+/**
+ * The script that puts a plan in place, or with `undo` the one that takes it back. `origin` is for
+ * its heading, see `applyScript`.
+ */
+export function renderNft(
+  plan: Plan,
+  options: { undo?: boolean; origin?: Parameters<typeof applyScript>[2] } = {},
+): string {
   const { name } = plan.firewall;
   if (options.undo === true) {
     const firewall = {
@@ -47,7 +53,7 @@ export function renderNft(plan: Plan, options: { undo?: boolean } = {}): string 
     comment: ["From here on packets are captured: nft adds all of this at once, or none of it."],
     commands: ["nft -f - <<'EOF'", ...tableLines(plan.firewall), "EOF"],
   };
-  return applyScript(plan, [reserve, ...ipSections(plan), rules]);
+  return applyScript(plan, [reserve, ...ipSections(plan), rules], options.origin);
 }
 
 function tableLines(table: FirewallTable): readonly string[] {

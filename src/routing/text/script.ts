@@ -30,9 +30,13 @@ export function line(...words: readonly (string | number | undefined)[]): string
 
 /**
  * The script that puts a plan in place: it stops at the first command that fails. What a backend
- * needs follows in comments.
+ * needs follows in comments. `origin` says who prints it, and what takes it back.
  */
-export function applyScript(plan: Plan, sections: readonly Section[]): string {
+export function applyScript(
+  plan: Plan,
+  sections: readonly Section[],
+  origin = { command: "tproxy routes --print", undo: "the same with --undo" },
+): string {
   const families = describeFamilies(plan.families);
   const head = [
     "#!/bin/sh",
@@ -47,7 +51,7 @@ export function applyScript(plan: Plan, sections: readonly Section[]): string {
           "# SO_ORIGINAL_DST tells it where they were sent to.",
           "# Stops at the first command that fails.",
         ]),
-    "# Printed by `tproxy routes --print`. Run it as root; the same with --undo takes it back.",
+    `# Printed by \`${origin.command}\`. Run it as root; ${origin.undo} takes it back.`,
     "set -e",
   ];
   return frame(head, sections, backendLines(plan, false));
