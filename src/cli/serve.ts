@@ -47,11 +47,15 @@ export async function serve(
   const crew = new Crew(print, limits);
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
+  const leaveIn = (ms: number) => {
+    clearTimeout(grace);
+    grace = setTimeout(() => edges.exit(1), ms);
+  };
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
     if (stoppedBy === undefined) stopping?.();
     stoppedBy ??= reason;
     crew.stop();
-    grace ??= setTimeout(() => edges.exit(1), crew.graceMs + drainTimeoutMs);
+    if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);
   };
   for (const task of tasks) crew.start(edges.workerEntry, task);
   started?.(crew);
@@ -59,7 +63,10 @@ export async function serve(
   edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {
-    const outcomes = await crew.finished();
+    const outcomes = await crew.finished(() => {
+      // Nothing drains any more: a reader that does not read is not waited for that long.
+      if (stoppedBy !== undefined) leaveIn(crew.graceMs);
+    });
     return { outcomes, counters: crew.counters(), stoppedBy };
   } catch (error) {
     throw error instanceof CrewError ? new CommandError(error.message) : error;

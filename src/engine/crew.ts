@@ -78,12 +78,14 @@ export class Crew implements MemberOwner {
   }
 
   /**
-   * Settles when every Worker has ended and everything has been printed.
+   * Settles when every Worker has ended and everything has been printed; between the two it calls
+   * `ended`, after which nothing but a reader of standard output can hold it up.
    * @throws what a Worker threw; CrewError when they died again and again
    */
-  async finished(): Promise<Outcome[]> {
+  async finished(ended: () => void = () => {}): Promise<Outcome[]> {
     try {
       const outcomes = await Promise.all(this.members.map((member) => member.outcome));
+      ended();
       await this.printing;
       return outcomes;
     } finally {

@@ -2,9 +2,11 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
+import { readSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import * as sys from "../../ffi/sys.ts";
 import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
-import { eventually, listening, type Running, run, start } from "../helpers/tproxy.ts";
+import { eventually, listening, type Running, run, start, tproxy } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
 
@@ -136,6 +138,30 @@ describe("the access log", () => {
     expect(status).toBe(2);
   });
 });
+
+test("a reader that stops reading holds up the traffic, but not the end", async () => {
+  const port = await echo();
+  const [readEnd, writeEnd] = sys.pipe(0) as [number, number];
+  cleanups.push(() => sys.close(readEnd));
+  const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
+  const log = ["--json", "--log-level", "debug", "--drain-timeout", "10m"];
+  const args = [...tproxy, "forward", ...own, "--to", `127.0.0.1:${port}`, ...log];
+  const proxy = Bun.spawn(args, { stdin: "ignore", stdout: writeEnd, stderr: "ignore" });
+  cleanups.push(() => proxy.kill("SIGKILL"));
+  sys.close(writeEnd);
+  const line = Buffer.alloc(4096);
+  const entry = /127\.0\.0\.1:(\d+)/.exec(line.toString("utf8", 0, readSync(readEnd, line)))?.[1];
+  // Nobody reads from here on: the pipe fills, then as many batches as may wait.
+  let isHeld = false;
+  for (let turn = 0; turn < 400 && !isHeld; turn++) {
+    const burst = Array.from({ length: 50 }, () => exchange(Number(entry), [new Uint8Array(1)]));
+    const carried = Promise.all(burst).then(() => false);
+    isHeld = await Promise.race([carried, Bun.sleep(2000).then(() => true)]);
+  }
+  expect(isHeld).toBe(true);
+  proxy.kill("SIGTERM");
+  expect(await proxy.exited).toBe(1);
+}, 40_000);
 
 describe("SIGUSR1", () => {
   test("prints what is open and the counters; the traffic goes on", async () => {
