@@ -1,5 +1,8 @@
 /** Where a command meets the process: its output, its signals, its Workers' entry. Injectable. */
 
+import { constants } from "node:os";
+import { ignoresSignal } from "../diagnose/proc.ts";
+
 /** A stream that text is written to, in order. */
 export interface Sink {
   /** Settles when the text has been handed to the kernel, or nobody reads any more. */
@@ -19,7 +22,10 @@ export interface Edges {
   readonly workerEntry: URL;
   /** Calls `stop` at SIGINT, at SIGTERM, and when nobody reads standard output any more. */
   onStop(stop: (reason: StopReason) => void): void;
-  /** Calls `hangup` at SIGHUP, which from then on does not end the process by itself. */
+  /**
+   * Calls `hangup` at SIGHUP, which from then on does not end the process by itself; not where
+   * nohup(1) has had it ignored.
+   */
   onHangup(hangup: () => void): void;
   /** Calls `last` when the process ends by itself, in whatever way; it must not wait. */
   onExit(last: () => void): void;
@@ -102,7 +108,9 @@ export function processEdges(workerEntry: URL): Edges {
       listener = callback;
       if (stopping !== undefined) callback(stopping);
     },
-    onHangup: (hangup) => void process.on("SIGHUP", hangup),
+    onHangup(hangup) {
+      if (!ignoresSignal(constants.signals.SIGHUP)) process.on("SIGHUP", hangup);
+    },
     onExit: (last) => void process.on("exit", last),
     onReport(report) {
       reporter = report;

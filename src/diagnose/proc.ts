@@ -18,6 +18,13 @@ export function effectiveCapabilities(): Set<string> {
   return new Set(held.map(([name]) => name));
 }
 
+/** Whether this process was started with a signal ignored, as by nohup(1). */
+export function ignoresSignal(signal: number): boolean {
+  const status = readFileSync("/proc/self/status", "latin1");
+  const bits = BigInt(`0x${/^SigIgn:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
+  return ((bits >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
 /**
  * A number of /proc/sys by its name with dots; interface names with dots are given with `/`.
  * Undefined if there is none or it cannot be read.

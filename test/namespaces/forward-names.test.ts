@@ -14,7 +14,8 @@ const command = tproxy.map((word) => `'${word}'`).join(" ");
 
 /**
  * Three servers that say who they are; `resolves A…` says what back.test stands for; `forward …`
- * starts the proxy, which alone sees an /etc/resolv.conf that names the server of this stage.
+ * starts the proxy, which alone sees an /etc/resolv.conf that names the server of this stage, and
+ * an /etc/hosts of its own.
  */
 const stage = `
 ${ruleFunctions}
@@ -28,6 +29,7 @@ server tcp6 '[fd00:9::3]' c
 resolves() { : > zone; for host in "$@"; do echo "$host back.test" >> zone; done; }
 changes() { resolves "$@"; kill -HUP "$dns"; }
 echo 'nameserver 127.0.0.1' > resolv.conf
+echo '127.0.0.1 localhost' > hosts
 dns() {
   background dnsmasq --keep-in-foreground --no-resolv --no-hosts --addn-hosts="$PWD/zone" \\
     --local-ttl=1 --listen-address=127.0.0.1 --bind-interfaces --user=root --pid-file 2> dns.log
@@ -36,7 +38,8 @@ dns() {
 }
 ask() { socat -t5 - tcp:127.0.0.1:50080 < /dev/null; }
 forward() {
-  unshare -m sh -c 'mount --bind resolv.conf /etc/resolv.conf; exec "$@"' sh ${command} \\
+  unshare -m sh -c 'for file in hosts resolv.conf; do mount --bind "$file" "/etc/$file"; done
+    exec "$@"' sh ${command} \\
     forward --no-transparent --source self 127.0.0.1:50080 "$@" > proxy.log 2>&1 &
   proxy=$!
   started="$started $proxy"
@@ -90,6 +93,17 @@ testNames(
     );
   },
 );
+
+testNames("a name of /etc/hosts, whatever the DNS says", async () => {
+  const stdout = await onStage(`
+    resolves 10.9.9.1
+    echo '10.9.9.2 back.test' >> hosts
+    dns
+    forward --to back.test:8080
+    ask; ask
+  `);
+  expect(stdout).toBe("b\nb\n");
+});
 
 testNames("a name without an address is refused at the start", async () => {
   const stdout = await onStage(`

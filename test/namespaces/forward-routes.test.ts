@@ -96,9 +96,12 @@ testRoutes("whichever way it ends by itself, with connections open, nothing is l
     until_true past
     kill "$proxy"; over "second SIGTERM"
     open; kill -HUP "$proxy"; over SIGHUP
+    trap '' HUP
+    open; kill -HUP "$proxy"; echo again >&3; until_true grep -q again "out$count"
+    kill "$proxy"; exec 3>&-; over nohup
   `);
   expect(stdout).toContain("second SIGTERM: status 143\nsecond SIGTERM: same\n");
-  expect(stdout).toContain("SIGHUP: status 129\nSIGHUP: same\n");
+  expect(stdout).toContain("SIGHUP: status 129\nSIGHUP: same\nnohup: same\n");
 });
 
 testRoutes(
