@@ -67,3 +67,36 @@ export function encodePacketInfo(view: DataView, source: Uint8Array, scopeId: nu
 function align(length: number): number {
   return (length + cmsghdr.align - 1) & ~(cmsghdr.align - 1);
 }
+
+const WORD = 4;
+
+/**
+ * Where the data of the control message of `level` and `type` begin, for what handles every
+ * datagram: `words` is the memory as 32-bit words, `from` the word at which `length` bytes of
+ * control messages begin. Answers a word index, -1 without such a message of `bytes` or more.
+ */
+export function findControl(
+  words: Uint32Array,
+  from: number,
+  length: number,
+  level: number,
+  type: number,
+  bytes: number,
+): number {
+  const end = from * WORD + length;
+  let at = from * WORD;
+  while (at + cmsghdr.size <= end) {
+    const word = at / WORD;
+    const size = words[word + cmsghdr.cmsg_len / WORD] as number;
+    if (size < cmsghdr.size || at + size > end) return -1;
+    if (
+      words[word + cmsghdr.cmsg_level / WORD] === level &&
+      words[word + cmsghdr.cmsg_type / WORD] === type &&
+      size >= cmsghdr.size + bytes
+    ) {
+      return word + cmsghdr.size / WORD;
+    }
+    at += align(size);
+  }
+  return -1;
+}

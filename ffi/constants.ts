@@ -45,6 +45,7 @@ export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
 export const IPPROTO_ICMPV6 = 58;
+export const IP_TOS = 1;
 export const IP_PKTINFO = 8;
 export const IP_RECVERR = 11;
 export const IP_FREEBIND = 15;
@@ -60,6 +61,7 @@ export const IPV6_PKTINFO = 50;
 export const IPV6_RECVORIGDSTADDR = 74;
 export const IPV6_ORIGDSTADDR = 74;
 export const IPV6_TRANSPARENT = 75;
+export const IPV6_TCLASS = 67;
 export const IPV6_FREEBIND = 78;
 
 // linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h
@@ -86,6 +88,11 @@ export const TCP_KEEPIDLE = 4;
 export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
 export const TCP_USER_TIMEOUT = 18;
+
+// netinet/udp.h
+export const SOL_UDP = 17;
+export const UDP_SEGMENT = 103;
+export const UDP_GRO = 104;
 
 // sys/epoll.h
 export const EPOLL_CLOEXEC = 0o2000000;

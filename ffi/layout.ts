@@ -58,6 +58,9 @@ export const msghdr = {
   msg_flags: 48,
 } as const;
 
+/** `struct mmsghdr`: a msghdr, then how many bytes of it were received or sent. */
+export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
+
 /** `struct iovec`. */
 export const iovec = { size: 16, iov_base: 0, iov_len: 8 } as const;
 

@@ -27,6 +27,11 @@ export class NativeBuffer {
   get size(): number {
     return this.bytes.length;
   }
+
+  /** The same memory as 32-bit words, for a size that is a multiple of 4. */
+  words(): Uint32Array {
+    return new Uint32Array(this.bytes.buffer);
+  }
 }
 
 const held: NativeBuffer[] = [];
@@ -40,6 +45,12 @@ export function allocate(size: number): NativeBuffer {
   const buffer = new NativeBuffer(size);
   held.push(buffer);
   return buffer;
+}
+
+/** Writes an address as the two words of a pointer at word `at`. */
+export function setPointer(words: Uint32Array, at: number, address: Address): void {
+  words[at] = address >>> 0;
+  words[at + 1] = address / 0x1_0000_0000;
 }
 
 /** How many buffers and bytes this thread has allocated: for tests that look for growth. */

@@ -178,6 +178,16 @@ export function sendmsg(fd: number, message: Address, flags: number): Result {
   return latch(libc.sendmsg(fd, message, flags));
 }
 
+/** `recvmmsg(2)` without time-out: how many of the `count` mmsghdrs at `messages` were filled. */
+export function recvmmsg(fd: number, messages: Address, count: number, flags: number): Result {
+  return latch(libc.recvmmsg(fd, messages, count, flags, NULL));
+}
+
+/** `sendmmsg(2)`: how many of the `count` mmsghdrs at `messages` were sent. */
+export function sendmmsg(fd: number, messages: Address, count: number, flags: number): Result {
+  return latch(libc.sendmmsg(fd, messages, count, flags));
+}
+
 /** `shutdown(2)` with SHUT_RD, SHUT_WR or SHUT_RDWR. */
 export function shutdown(fd: number, how: number): Result {
   return latch(libc.shutdown(fd, how));

@@ -2,11 +2,12 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { type Service, WorkerContext } from "./engine/context.ts";
-import type { RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
+import type { Command, ForwardTask, RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
 import { Quota } from "./engine/quota.ts";
 import { ForwardService } from "./tcp/forwarder.ts";
 import { PipeService } from "./tcp/pipe.ts";
 import { TcpService } from "./tcp/service.ts";
+import { UdpForwardService } from "./udp/forwarder.ts";
 import { UdpService } from "./udp/responder.ts";
 import { DatagramService } from "./udp/sender.ts";
 
@@ -43,6 +44,40 @@ class RespondService implements Service {
   }
 }
 
+/** `forward`: TCP, UDP or both. Ends when both have ended. */
+class ForwardServices implements Service {
+  private readonly services: Service[] = [];
+  private readonly context: WorkerContext;
+  private running: number;
+  private readonly hasTable: boolean;
+
+  constructor(context: WorkerContext, task: ForwardTask) {
+    this.context = context;
+    const onFinished = () => {
+      if (--this.running === 0) context.finish();
+    };
+    const { sessions, sockets } = task;
+    this.hasTable = sockets.some(({ protocol }) => protocol === "tcp");
+    if (this.hasTable) {
+      this.services.push(new ForwardService(context, task, onFinished));
+    }
+    if (sessions !== undefined) {
+      this.services.push(new UdpForwardService(context, task, sessions, onFinished));
+    }
+    this.running = this.services.length;
+  }
+
+  stop(): void {
+    for (const service of this.services) service.stop();
+  }
+
+  onCommand(command: Command): void {
+    for (const service of this.services) service.onCommand?.(command);
+    // Of sessions there are the counters alone.
+    if (command.kind === "table" && !this.hasTable) this.context.report({ kind: "tableEnd" });
+  }
+}
+
 function start(context: WorkerContext, task: Task): Service {
   switch (task.kind) {
     case "respond":
@@ -50,7 +85,7 @@ function start(context: WorkerContext, task: Task): Service {
     case "pipe":
       return new PipeService(context, task);
     case "forward":
-      return new ForwardService(context, task);
+      return new ForwardServices(context, task);
     case "datagrams":
       return new DatagramService(context, task);
   }

@@ -19,6 +19,7 @@ import {
   schemedEndpointValue,
   sourceValue,
   timeoutValue,
+  udpTimeoutValue,
   upstreamValue,
   wordValue,
   workersValue,
@@ -41,6 +42,11 @@ const fields = object({
       errors: { tooFew: prose`An address is missing: give [ADDR]:PORT, such as ${":80"}` },
     },
   ),
+  tcp: withDefault(
+    flag("--tcp", { description: prose`Carry TCP connections: the default.` }),
+    false,
+  ),
+  udp: withDefault(flag("--udp", { description: prose`Carry UDP datagrams.` }), false),
   to: multiple(
     option("--to", upstreamValue(), {
       description: prose`Carry connections there; several take turns, and when one cannot be
@@ -97,6 +103,25 @@ const fields = object({
     option("--max-connections", numberValue("N", 1, 1_000_000), {
       description: prose`Accept no more than so many at once. By default as many as the limit on
         descriptors allows.`,
+    }),
+  ),
+  maxSessions: optional(
+    option("--max-sessions", numberValue("N", 1, 1_000_000), {
+      description: prose`UDP sessions at once, a client and a destination each. The next one ends
+        the one that can be done without best. By default as many as the limit on descriptors
+        allows.`,
+    }),
+  ),
+  maxSessionsPerClient: withDefault(
+    option("--max-sessions-per-client", numberValue("N", 1, 1_000_000), {
+      description: prose`UDP sessions of one client's address at once; more are refused.`,
+    }),
+    0,
+  ),
+  udpTimeout: multiple(
+    option("--udp-timeout", udpTimeoutValue(), {
+      description: prose`End a UDP session that is silent for so long, 60s by default. With a port,
+        ${"53=5s"} (the default for 53): one to that port that has been answered.`,
     }),
   ),
   connectTimeout: withDefault(
@@ -196,19 +221,18 @@ const examples: readonly (readonly [string, string])[] = [
   ["sudo tproxy forward :80 --to 192.0.2.10:80 --routes auto --in eth0", "with the rules for it"],
   ["sudo tproxy forward :50080 --to original", "on to where each client wanted to go"],
   ["sudo tproxy forward :80 --accept-proxy --to 127.0.0.1:8080", "behind a load balancer"],
+  ["sudo tproxy forward :50053 --udp --to 192.0.2.53:53", "answers from the resolver asked"],
   ["tproxy forward --no-transparent :8080 --source self --to 127.0.0.1:80", "no privileges"],
 ];
 
 /** The command `forward` for the argument parser. */
 export const forwardCommand = command("forward", fields, {
-  brief: prose`Carry TCP connections to backends that see the client's own address.`,
+  brief: prose`Carry TCP and UDP to backends that see the client's own address.`,
   description: prose`Accepts connections to any address and relays each to an upstream, connected
     from the client's address. What brings the connections here, and the replies of the upstreams,
     ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
-    from the client's address. What brings the connections here, and the replies of the upstreams,
-    ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
     SIGINT stop accepting and let open connections end; a second one ends at once. SIGUSR1 prints
-    what is open and the counters.`,
+    what is open and the counters. UDP is carried as sessions, which end when they are silent.`,
   footer: examplesFooter(examples),
 });
 

@@ -5,6 +5,7 @@ import type { Mark, Port } from "../../ffi/types.ts";
 import { type Address, type Family, formatBytes } from "../net/address.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
 import { toRequest } from "./capture-options.ts";
 import { UsageError } from "./failure.ts";
@@ -58,12 +59,16 @@ export function captureOf(
     );
   }
   const guardMark = guardOf(request);
-  const families = wantedFamilies(request, captured.listeners);
+  // One that takes both protocols is two sockets, and one place to send packets to.
+  const listeners = [
+    ...new Map(captured.listeners.map((each) => [formatSocketAddress(each), each])).values(),
+  ];
+  const families = wantedFamilies(request, listeners);
   const complete = defined({
     ...request,
     protocols: [...captured.protocols],
     families,
-    ...target(request, captured.listeners, families),
+    ...target(request, listeners, families),
     ...replies(options, captured),
     guardMark,
   });

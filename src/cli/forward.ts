@@ -1,6 +1,5 @@
 /** `tproxy forward`: carries connections to backends that see the client's own address. */
 
-import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
@@ -18,10 +17,11 @@ import { bindAddress } from "./endpoints.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
 import { captureOf, captureRequest } from "./forward-routes.ts";
+import { carries, checkProtocols, sessionSettings, wantedSockets } from "./forward-udp.ts";
 import { UpstreamList } from "./forward-upstreams.ts";
 import { HeldRoutes } from "./held-routes.ts";
 import { readNetworks } from "./network-lists.ts";
-import { type OpenSocket, openForWorkers, served } from "./open-socket.ts";
+import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 
@@ -30,10 +30,12 @@ const printed = { command: "tproxy forward --routes print", undo: "`tproxy route
 
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, edges: Edges): Promise<number> {
-  refuse(options);
+  const wanted = wantedSockets(options);
+  refuse(options, wanted);
   const senders = sendersOf(options);
   const request = captureRequest(options);
-  const captured = { protocols: ["tcp"], backends: backendsOf(options) } as const;
+  const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
+  const captured = { protocols, backends: backendsOf(options) } as const;
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
     const { intent } = captureOf(options, request, { ...captured, listeners });
@@ -42,10 +44,11 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   }
   const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
-  const sets = openListeners(options);
+  const sets = openListeners(options, wanted);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const level = logLevel(options);
-  const transcript = options.json ? new JsonTranscript("tcp") : new TextTranscript("tcp");
+  const protocol = protocols[0] ?? "tcp";
+  const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
   const print = (events: readonly WorkerEvent[]) =>
     edges.stdout.write(
       events.map((event) => (isWanted(event, level) ? transcript.render(event) : "")).join(""),
@@ -61,11 +64,16 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   for (const change of routes?.changes ?? []) {
     await edges.stdout.write(routeLine(change, options.json));
   }
-  for (const local of listeners) await edges.stdout.write(boundLine(local, options.json));
+  for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options.json));
   const mark = capture?.mark ?? options.socketMark;
-  const settings = { options, upstreams, senders, mark, own, descriptors };
+  // With two protocols each gets one half: neither can take the other's.
+  const share = Math.floor(descriptors / protocols.length);
+  const settings = { options, upstreams, senders, mark, own, descriptors: share };
   try {
-    const tasks = sets.map((sockets, worker) => task(settings, sockets, worker));
+    const tasks = sets.map((sockets, worker) => ({
+      ...task(settings, sockets, worker),
+      sessions: carries(wanted, "udp") ? sessionSettings(options, sets, share, worker) : undefined,
+    }));
     const { stoppedBy } = await serve(edges, tasks, print, {
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
@@ -84,8 +92,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   }
 }
 
-function openListeners(options: ForwardOptions): OpenSocket[][] {
-  const wanted = options.addresses.map(({ endpoint }) => ({ protocol: "tcp", endpoint }) as const);
+function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
   return openForWorkers(options.workers, wanted, {
     transparent: !(options.noTransparent || options.redirect),
     noDelay: true,
@@ -106,10 +113,8 @@ function sendersOf({ acceptProxy }: ForwardOptions): readonly Cidr[] | undefined
 }
 
 /** @throws UsageError for options that contradict each other */
-function refuse(options: ForwardOptions): void {
-  if (options.addresses.some(({ scheme }) => scheme === "udp")) {
-    throw new UsageError("forward carries TCP: give an address without udp://");
-  }
+function refuse(options: ForwardOptions, wanted: readonly WantedSocket[]): void {
+  checkProtocols(options, wanted);
   if ((options.maxConnections ?? options.workers) < options.workers) {
     throw new UsageError(
       `--max-connections ${options.maxConnections} is less than one for each of the ` +
@@ -118,9 +123,6 @@ function refuse(options: ForwardOptions): void {
   }
   if (options.quiet && options.logLevel !== undefined) {
     throw new UsageError("--quiet is the same as --log-level warning: give one of them");
-  }
-  if (options.to.some((to) => to !== "original" && to.scheme === "udp")) {
-    throw new UsageError("forward carries TCP: give --to HOST:PORT");
   }
   if (options.keepalive && !isKeepAlive(options.keepalive)) {
     const given = formatDuration(options.keepalive);
@@ -169,7 +171,11 @@ interface Settings {
   readonly descriptors: number;
 }
 
-function task(settings: Settings, sockets: readonly OpenSocket[], worker: number): ForwardTask {
+function task(
+  settings: Settings,
+  sockets: readonly OpenSocket[],
+  worker: number,
+): Omit<ForwardTask, "sessions"> {
   const { options, upstreams, senders, mark, own, descriptors } = settings;
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
   const pipesMax = Math.max(
@@ -207,8 +213,8 @@ function partOf({ maxConnections, workers }: ForwardOptions, worker: number): nu
   return maxConnections && Math.floor((maxConnections + worker) / workers);
 }
 
-function boundLine(local: SocketAddress, json: boolean): string {
+function boundLine({ protocol, local }: OpenSocket, json: boolean): string {
   const address = formatSocketAddress(local);
-  if (json) return jsonLine({ event: "bound", protocol: "tcp", address });
-  return `[+] Bound to tcp://${address}\n`;
+  if (json) return jsonLine({ event: "bound", protocol, address });
+  return `[+] Bound to ${protocol}://${address}\n`;
 }

@@ -57,6 +57,8 @@ export class TextTranscript implements Transcript {
       case "forwarded":
       case "open":
         return connectionLine(event);
+      case "session":
+        return session(event);
       case "counters":
         return countersLine(event.worker, event.counters);
       case "received":
@@ -79,6 +81,19 @@ const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed
 function died({ worker, error, lost, isReplaced }: WorkerEvent & { kind: "died" }): string {
   const after = isReplaced ? ", another takes its place" : "";
   return `[!] Worker ${worker} died with ${lost} connections${after}: ${escapeControls(error)}\n`;
+}
+
+/** The access log's line of one UDP session. */
+function session(event: WorkerEvent & { kind: "session" }): string {
+  const { client, local, upstream, source, sent, received, ms, reason } = event;
+  const via = upstream === local ? "" : ` by udp://${upstream}`;
+  const as = source === "client" ? "" : ` as ${source}`;
+  const isUsual = reason === "idle" || reason === "stopped";
+  return (
+    `[${isUsual ? " " : "-"}] udp://${client} to udp://${local}${via}${as}, ` +
+    `${event.sent_datagrams} datagrams (${sent} bytes) out, ` +
+    `${event.received_datagrams} (${received}) in, ${ms} ms: ${reason}\n`
+  );
 }
 
 /** JSON for programs: `event`, `time`, then what belongs to the event. */
@@ -109,7 +124,7 @@ export class JsonTranscript implements Transcript {
       else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
       else fields[key] = value;
     }
-    fields.protocol = kind === "datagram" ? "udp" : this.protocol;
+    fields.protocol = kind === "datagram" || kind === "session" ? "udp" : this.protocol;
     return jsonLine(fields, this.clock());
   }
 }

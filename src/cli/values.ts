@@ -188,6 +188,31 @@ export function workersValue(): Value<number> {
   });
 }
 
+/** How long a UDP session may be silent, `60s`; of one port's once it is answered, `53=5s`. */
+export function udpTimeoutValue(): Value<UdpTimeout> {
+  return makeValue({
+    metavar: "[PORT=]DURATION",
+    placeholder: { port: undefined, ms: 0 } as UdpTimeout,
+    parse: (input) => {
+      const at = input.indexOf("=");
+      const duration = parseDuration(input.slice(at + 1));
+      if (!duration.ok) return duration;
+      if (duration.value === 0) return refuse(`${quote(input)}: give a time, such as "60s"`);
+      if (at < 0) return ok({ port: undefined, ms: duration.value });
+      const port = parsePort(input.slice(0, at));
+      return port.ok ? ok({ port: port.value, ms: duration.value }) : port;
+    },
+    format: ({ port, ms }) => `${port === undefined ? "" : `${port}=`}${formatDuration(ms)}`,
+  });
+}
+
+/** What `--udp-timeout` says. */
+export interface UdpTimeout {
+  /** Undefined: of every port. */
+  readonly port: Port | undefined;
+  readonly ms: number;
+}
+
 /** The name of a network interface. */
 export function interfaceValue(): Value<string> {
   return makeValue({

@@ -128,3 +128,29 @@ export const tablePauseMs = 20;
 
 /** How often it is said that something is at its bounds. */
 export const remarkIntervalMs = 10_000;
+
+/** Datagrams that are received with one system call, and batches before others get their turn. */
+export const batchDatagrams = 64;
+export const batchesPerTurn = 4;
+
+/** What may be queued at a UDP listener, in bytes as the kernel counts them. */
+export const listenerBufferBytes = 8 * 1024 * 1024;
+
+/** Batches in which a full listener's queue has been taken: 768 bytes are counted for the least. */
+export const drainedBatchesMax = Math.ceil((2 * listenerBufferBytes) / 768 / batchDatagrams);
+
+/** The same for a socket of a session that has much traffic. */
+export const flowBufferBytes = 1024 * 1024;
+
+/** Datagrams, both ways together, from which on a session has much traffic. */
+export const busyDatagrams = 32;
+
+/** A UDP session that carries nothing for so long has ended. */
+export const sessionIdleTimeoutMs = 60_000;
+
+/** So has one with a DNS server, once it has been answered. */
+export const dnsIdleTimeoutMs = 5_000;
+
+/** Warnings of one kind are gathered for so long; kinds of them at once. */
+export const noticeIntervalMs = 10_000;
+export const noticesMax = 100;

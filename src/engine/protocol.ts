@@ -89,8 +89,31 @@ export interface ForwardTask {
   readonly idleTimeoutMs: number;
   readonly halfClosedTimeoutMs: number;
   readonly drainTimeoutMs: number;
+  /** For the UDP sockets among `sockets`. */
+  readonly sessions: SessionSettings | undefined;
   /** One of `LogLevel`. */
   readonly logLevel: number;
+}
+
+/** How UDP is forwarded. */
+export interface SessionSettings {
+  readonly sessionsMax: number;
+  /** Of one client's address; 0 for no bound of its own. */
+  readonly perClientMax: number;
+  /** Sockets of sessions, one or two each. */
+  readonly socketsMax: number;
+  readonly idleTimeoutMs: number;
+  /** By port of the original destination: another time-out once a session has been answered. */
+  readonly answeredTimeouts: readonly PortTimeout[];
+  /** The UDP listeners of all Workers: they have the ports of the original destinations. */
+  readonly listeners: readonly number[];
+  /** The listeners have IP_TRANSPARENT. */
+  readonly transparent: boolean;
+}
+
+export interface PortTimeout {
+  readonly port: number;
+  readonly timeoutMs: number;
 }
 
 /** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
@@ -151,6 +174,20 @@ export type WorkerEvent =
   | { kind: "tableEnd" }
   /** What a Worker, or all of them (0), have counted. */
   | { kind: "counters"; worker: number; counters: Counters }
+  | {
+      kind: "session";
+      id: number;
+      client: string;
+      local: string;
+      upstream: string;
+      source: string;
+      sent: number;
+      received: number;
+      sent_datagrams: number;
+      received_datagrams: number;
+      ms: number;
+      reason: string;
+    }
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }

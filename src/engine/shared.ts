@@ -27,13 +27,20 @@ export const Counter = {
   /** Pipes there are, and times that there was none to be had. */
   pipes: 10,
   pipesRefused: 11,
+  sessions: 12,
+  activeSessions: 13,
+  expiredSessions: 14,
+  evictedSessions: 15,
+  refusedSessions: 16,
+  failedSessions: 17,
+  droppedDatagrams: 18,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
 /** What says how much there is now, not how much there has been. */
-const gauges: readonly CounterName[] = ["active", "pipes"];
+const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
 
 const LEDGER = CELLS * 4 + counterNames.length * 8;
 

@@ -188,7 +188,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
   }
-  setTcpOptions(fd, options);
+  if (options.protocol === "tcp") setTcpOptions(fd, options);
   if (options.mark !== undefined) setMark(fd, options.mark);
   if (options.device !== undefined) {
     need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");

@@ -36,6 +36,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   readonly kernel: SystemKernel;
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headerBuffer = allocate(headerBytesMax);
+  private readonly onFinished: () => void;
   private readonly localName = allocate(sockaddr_storage.size);
   private readonly connections = new Set<Forwarding>();
   private readonly warned = new Set<string>();
@@ -46,24 +47,27 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   private table: TableWalk | undefined;
   private readonly drainTimer = new Timer(() => this.abortAll());
 
-  constructor(context: WorkerContext, task: ForwardTask) {
+  /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
+  constructor(context: WorkerContext, task: ForwardTask, onFinished: () => void) {
     this.context = context;
+    this.onFinished = onFinished;
     this.task = task;
     this.maximumText =
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait until others end";
     this.kernel = new SystemKernel(task.pipesMax, this);
+    const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
     this.rules = {
       source: task.source,
       fallback: task.sourceFallback,
       own: new Set(task.ownAddresses.map(addressKey)),
-      listenPorts: new Set(task.sockets.map(({ port }) => port)),
+      listenPorts: new Set(sockets.map(({ port }) => port)),
     };
     const { upstreams, balance } = task;
     if (upstreams.kind === "fixed") {
       this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
     }
-    this.listeners = task.sockets.map(({ fd }) => new Listener(this, fd as Fd));
+    this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));
   }
 
   get loop() {
@@ -179,6 +183,6 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   private finish(): void {
     this.loop.timers.disarm(this.drainTimer);
     this.kernel.close();
-    this.context.finish();
+    this.onFinished();
   }
 }

@@ -263,7 +263,17 @@ describe("forward, nonsense", () => {
       "forward :80 --to 192.0.2.1:80 --workers 4 --max-connections 3",
       /--max-connections 3 is less than one for each of the 4 workers/,
     ],
-    ["forward udp://:80 --to 192.0.2.1:80", /forward carries TCP/],
+    ["forward :80 --to udp://192.0.2.1:80", /--to udp:.* is for udp alone, and tcp is carried too/],
+    ["forward :80 --udp --to tcp://192.0.2.1:80", /--to tcp:.* is for tcp alone, and udp/],
+    ["forward :80 --to 192.0.2.1:80 --max-sessions 5", /--max-sessions is of UDP: give --udp/],
+    ["forward :80 --to 192.0.2.1:80 --udp-timeout 5s", /--udp-timeout is of UDP: give --udp/],
+    ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout 53=x", /"x" is not a duration/],
+    ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout x=5s", /"x" is not a port/],
+    ["forward :80 --udp --to 192.0.2.1:80 --send-proxy v1", /v1 knows TCP alone/],
+    [
+      "forward :80 --udp --to 192.0.2.1:80 --workers 4 --max-sessions 3",
+      /--max-sessions 3 is less than one for each of the 4 workers/,
+    ],
   ])("%s", async (line, says) => {
     const { status, stderr, stdout } = await run(line.split(" "));
     expect(stderr).toMatch(says);

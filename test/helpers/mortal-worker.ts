@@ -20,4 +20,6 @@ class MortalService extends ForwardService {
 const context = new WorkerContext(workerData as WorkerInput, (message) =>
   parentPort?.postMessage(message),
 );
-context.run((running, task) => new MortalService(running, task as ForwardTask));
+context.run((running, task) => {
+  return new MortalService(running, task as ForwardTask, () => running.finish());
+});

@@ -7,21 +7,10 @@
 import { expect, test } from "bun:test";
 import { EAGAIN, ECONNRESET, EPIPE } from "../../ffi/errno.ts";
 import { type Pipe, Relay, type RelayKernel } from "../../src/tcp/relay.ts";
+import { generator } from "../helpers/random.ts";
 
 const bufferBytes = 64;
 const queueBytes = 200;
-
-/** A small, fast, seeded generator (mulberry32). */
-function generator(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 /** One end of the proxy's two connections, with the peer behind it. */
 class Socket {

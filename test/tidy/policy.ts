@@ -44,6 +44,8 @@ const IMPURE_FFI = [
   "ffi/netlink/monitor.ts",
   "ffi/netlink/socket.ts",
   "ffi/netns.ts",
+  "ffi/receive-batch.ts",
+  "ffi/send-batch.ts",
   "ffi/sys.ts",
 ];
 

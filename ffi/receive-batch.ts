@@ -1,0 +1,154 @@
+/**
+ * Many datagrams with one `recvmmsg(2)`, into memory from which they are sent on: nothing is copied
+ * here, and nothing is allocated after the constructors.
+ *
+ * With UDP_GRO the kernel hands over several datagrams of one flow as one message, and says the
+ * size of each but the last.
+ */
+
+import { findControl } from "./cmsg.ts";
+import {
+  IP_ORIGDSTADDR,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_ORIGDSTADDR,
+  MSG_DONTWAIT,
+  SOL_UDP,
+  UDP_GRO,
+} from "./constants.ts";
+import { iovec, mmsghdr, msghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
+import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
+import * as sys from "./sys.ts";
+import type { Address, Result } from "./types.ts";
+
+const WORD = 4;
+const HEADER_WORDS = mmsghdr.size / WORD;
+const IOVEC_WORDS = iovec.size / WORD;
+const NAME_BYTES = 32;
+const NAME_WORDS = NAME_BYTES / WORD;
+
+/** What the kernel tells of a received datagram: its original destination, GRO's size, and more. */
+const CONTROL_BYTES = 160;
+const CONTROL_WORDS = CONTROL_BYTES / WORD;
+
+const NAMELEN = msghdr.msg_namelen / WORD;
+const IOV = msghdr.msg_iov / WORD;
+const IOVLEN = msghdr.msg_iovlen / WORD;
+const CONTROL = msghdr.msg_control / WORD;
+const CONTROLLEN = msghdr.msg_controllen / WORD;
+const LENGTH = mmsghdr.msg_len / WORD;
+
+/**
+ * The most of one message: what GRO joins never exceeds 64 KiB. Slots begin at different cache
+ * sets, since the first bytes of each are what is touched most.
+ */
+const SLOT_BYTES = 65_536;
+const SLOT_STRIDE = SLOT_BYTES + 128;
+
+/** The memory that datagrams are received into: `count` slots for one datagram, or one of GRO's. */
+export class PayloadSlots {
+  readonly count: number;
+  readonly buffer: NativeBuffer;
+
+  constructor(count: number) {
+    this.count = count;
+    this.buffer = allocate(count * SLOT_STRIDE);
+  }
+
+  /** Where slot `index` begins in `buffer`. */
+  offset(index: number): number {
+    return index * SLOT_STRIDE;
+  }
+
+  /** Where slot `index` is for C. */
+  address(index: number): Address {
+    return this.buffer.address + index * SLOT_STRIDE;
+  }
+}
+
+/** What `recvmmsg` fills. Valid until the next `receive` into the same slots. */
+export class ReceiveBatch {
+  readonly slots: PayloadSlots;
+  /** The senders' socket addresses (struct sockaddr_in or sockaddr_in6); `nameAt` finds one. */
+  readonly names: Uint32Array;
+  /** The control messages. */
+  readonly controls: Uint32Array;
+  private readonly headers: NativeBuffer;
+  private readonly words: Uint32Array;
+  private readonly isNamed: boolean;
+  /** Messages whose lengths the kernel has overwritten since they were last set. */
+  private used: number;
+
+  /** `named`: the sender of each datagram is asked for, as for sockets that are not connected. */
+  constructor(slots: PayloadSlots, named: boolean) {
+    this.slots = slots;
+    this.isNamed = named;
+    const { count } = slots;
+    this.headers = allocate(count * mmsghdr.size);
+    this.words = this.headers.words();
+    const iovecs = allocate(count * iovec.size);
+    const iovecWords = iovecs.words();
+    const names = allocate(count * NAME_BYTES);
+    const controls = allocate(count * CONTROL_BYTES);
+    this.names = names.words();
+    this.controls = controls.words();
+    for (let i = 0; i < count; i++) {
+      setPointer(iovecWords, i * IOVEC_WORDS, slots.address(i));
+      iovecWords[i * IOVEC_WORDS + iovec.iov_len / WORD] = SLOT_BYTES;
+      const header = i * HEADER_WORDS;
+      if (named) setPointer(this.words, header, names.address + i * NAME_BYTES);
+      setPointer(this.words, header + IOV, iovecs.address + i * iovec.size);
+      this.words[header + IOVLEN] = 1;
+      setPointer(this.words, header + CONTROL, controls.address + i * CONTROL_BYTES);
+    }
+    this.used = count;
+  }
+
+  get capacity(): number {
+    return this.slots.count;
+  }
+
+  /** Takes what is queued at `fd`, up to `capacity` messages, or answers a negated errno. */
+  receive(fd: number): Result {
+    const { words } = this;
+    for (let i = 0; i < this.used; i++) {
+      const header = i * HEADER_WORDS;
+      if (this.isNamed) words[header + NAMELEN] = NAME_BYTES;
+      words[header + CONTROLLEN] = CONTROL_BYTES;
+    }
+    const count = sys.recvmmsg(fd, this.headers.address, this.capacity, MSG_DONTWAIT);
+    this.used = Math.max(count, 0);
+    return count;
+  }
+
+  /** Bytes of message `index`. A slot has room for the largest there can be. */
+  length(index: number): number {
+    return this.words[index * HEADER_WORDS + LENGTH] as number;
+  }
+
+  /** The size of each datagram but the last that GRO has joined in message `index`; 0: none. */
+  segment(index: number): number {
+    const at = this.find(index, SOL_UDP, UDP_GRO, 4);
+    return at < 0 ? 0 : (this.controls[at] as number);
+  }
+
+  /** The word of `names` at which the sender of message `index` begins. */
+  nameAt(index: number): number {
+    return index * NAME_WORDS;
+  }
+
+  /**
+   * The word of `controls` at which the original destination of message `index` begins, a struct
+   * sockaddr_in or sockaddr_in6; -1 if the kernel did not say.
+   */
+  destinationAt(index: number): number {
+    const v4 = this.find(index, IPPROTO_IP, IP_ORIGDSTADDR, sockaddr_in.size);
+    return v4 >= 0 ? v4 : this.find(index, IPPROTO_IPV6, IPV6_ORIGDSTADDR, sockaddr_in6.size);
+  }
+
+  private find(index: number, level: number, type: number, bytes: number): number {
+    const length = this.words[index * HEADER_WORDS + CONTROLLEN] as number;
+    if (length === 0) return -1;
+    return findControl(this.controls, index * CONTROL_WORDS, length, level, type, bytes);
+  }
+}

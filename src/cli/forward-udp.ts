@@ -1,0 +1,98 @@
+/** What `forward` does differently for UDP, as the main thread sees it. */
+
+import * as limits from "../engine/limits.ts";
+import type { PortTimeout, SessionSettings } from "../engine/protocol.ts";
+import type { Scheme } from "../net/target.ts";
+import { UsageError } from "./failure.ts";
+import type { ForwardOptions } from "./forward-options.ts";
+import type { OpenSocket, WantedSocket } from "./open-socket.ts";
+
+const DNS_PORT = 53;
+
+/** Each address with its own scheme, or with each protocol asked for. */
+export function wantedSockets(options: ForwardOptions): WantedSocket[] {
+  const protocols: Scheme[] = [];
+  if (options.tcp || !options.udp) protocols.push("tcp");
+  if (options.udp) protocols.push("udp");
+  return options.addresses.flatMap(({ scheme, endpoint }) =>
+    (scheme === undefined ? protocols : [scheme]).map((protocol) => ({ protocol, endpoint })),
+  );
+}
+
+/** Whether sockets of a protocol are among them. */
+export function carries(wanted: readonly WantedSocket[], protocol: Scheme): boolean {
+  return wanted.some((socket) => socket.protocol === protocol);
+}
+
+/** @throws UsageError for options of a protocol that is not carried */
+export function checkProtocols(options: ForwardOptions, wanted: readonly WantedSocket[]): void {
+  for (const to of options.to) {
+    if (to === "original" || to.scheme === undefined || !carries(wanted, other(to.scheme)))
+      continue;
+    throw new UsageError(
+      `--to ${to.scheme}://… is for ${to.scheme} alone, and ${other(to.scheme)} is carried too: ` +
+        "give --to HOST:PORT",
+    );
+  }
+  if (carries(wanted, "udp")) return checkUdp(options);
+  const given = [
+    options.maxSessions !== undefined && "--max-sessions",
+    options.maxSessionsPerClient > 0 && "--max-sessions-per-client",
+    options.udpTimeout.length > 0 && "--udp-timeout",
+  ].find((name) => name !== false);
+  if (given !== undefined) throw new UsageError(`${given} is of UDP: give --udp with it`);
+}
+
+function checkUdp(options: ForwardOptions): void {
+  const { maxSessions, workers, sendProxy } = options;
+  if (sendProxy === "v1") {
+    throw new UsageError("--send-proxy v1 knows TCP alone: give --send-proxy v2 with --udp");
+  }
+  if (options.acceptProxy.length > 0) {
+    throw new UsageError("--accept-proxy is of TCP alone so far: give it without --udp");
+  }
+  if (options.redirect && options.to.includes("original")) {
+    throw new UsageError(
+      "--redirect changes where datagrams go, and does not tell: give --to HOST:PORT with --udp",
+    );
+  }
+  if ((maxSessions ?? workers) < workers) {
+    throw new UsageError(
+      `--max-sessions ${maxSessions} is less than one for each of the ${workers} workers: ` +
+        `give at least ${workers}, or fewer --workers`,
+    );
+  }
+}
+
+function other(scheme: Scheme): Scheme {
+  return scheme === "tcp" ? "udp" : "tcp";
+}
+
+/** The bounds of one Worker's sessions, of `descriptors` for all of them. */
+export function sessionSettings(
+  options: ForwardOptions,
+  sets: readonly (readonly OpenSocket[])[],
+  descriptors: number,
+  worker: number,
+): SessionSettings {
+  const { maxSessions, workers, udpTimeout } = options;
+  const socketsMax = Math.max(2, Math.floor(descriptors / workers));
+  const wanted = maxSessions && Math.floor((maxSessions + worker) / workers);
+  const general = udpTimeout.findLast(({ port }) => port === undefined);
+  const idleTimeoutMs = general?.ms ?? limits.sessionIdleTimeoutMs;
+  const dnsTimeoutMs = Math.min(limits.dnsIdleTimeoutMs, idleTimeoutMs);
+  const answered: PortTimeout[] = [{ port: DNS_PORT, timeoutMs: dnsTimeoutMs }];
+  for (const { port, ms } of udpTimeout) {
+    if (port !== undefined) answered.push({ port, timeoutMs: ms });
+  }
+  return {
+    // One has two sockets at most; whichever runs out first ends another one.
+    sessionsMax: Math.max(1, Math.min(wanted ?? socketsMax, socketsMax - 1)),
+    perClientMax: options.maxSessionsPerClient,
+    socketsMax,
+    idleTimeoutMs,
+    answeredTimeouts: answered,
+    listeners: sets.flat().flatMap(({ protocol, fd }) => (protocol === "udp" ? [fd] : [])),
+    transparent: !options.noTransparent,
+  };
+}

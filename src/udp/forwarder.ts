@@ -1,0 +1,185 @@
+/**
+ * The UDP side of `forward`. The first datagram of a client to a destination begins a session: one
+ * socket, connected to the upstream. Answers leave from where the client has sent to (`Way`).
+ *
+ * Nothing is allocated for a datagram. A session costs one or two descriptors and an object; all of
+ * them together are bounded, and whatever is refused or dropped for it is counted and said.
+ */
+
+import {
+  EAGAIN,
+  ECONNREFUSED,
+  EHOSTUNREACH,
+  EINTR,
+  ENOPROTOOPT,
+  errnoName,
+  errnoText,
+} from "../../ffi/errno.ts";
+import type { Fd } from "../../ffi/types.ts";
+import type { Service, WorkerContext } from "../engine/context.ts";
+import { batchesPerTurn } from "../engine/limits.ts";
+import type { Command, ForwardTask, SessionSettings } from "../engine/protocol.ts";
+import { Counter } from "../engine/shared.ts";
+import { Carrier } from "./carrier.ts";
+import { Ingress, type IngressOwner } from "./ingress.ts";
+import { ReplyWay } from "./reply-way.ts";
+import type { Session, SessionOwner } from "./session.ts";
+import { SessionKeeper } from "./session-keeper.ts";
+
+type Side = "client" | "upstream";
+
+export class UdpForwardService implements Service, IngressOwner, SessionOwner {
+  readonly joins: boolean;
+  private readonly context: WorkerContext;
+  private readonly onFinished: () => void;
+  private readonly carrier = new Carrier();
+  private readonly keeper: SessionKeeper;
+  private readonly replyWay: ReplyWay;
+  private ingresses: Ingress[];
+  private isStopped = false;
+
+  /** `onFinished` is called once, when it has been stopped. */
+  constructor(
+    context: WorkerContext,
+    task: ForwardTask,
+    settings: SessionSettings,
+    onFinished: () => void,
+  ) {
+    this.context = context;
+    this.onFinished = onFinished;
+    this.joins = task.acceptProxy === undefined;
+    this.keeper = new SessionKeeper(context, task, settings, this);
+    this.replyWay = new ReplyWay(this.keeper, this.joins);
+    this.ingresses = task.sockets
+      .filter(({ protocol }) => protocol === "udp")
+      .map((socket) => new Ingress(this, socket));
+  }
+
+  get loop() {
+    return this.context.loop;
+  }
+  get arrivals() {
+    return this.carrier.arrivals;
+  }
+  get key(): Uint32Array {
+    return this.keeper.table.key;
+  }
+
+  /** Sessions know no end of their own, so they end at once. */
+  stop(): void {
+    if (this.isStopped) return;
+    this.isStopped = true;
+    for (const ingress of this.ingresses) ingress.close();
+    this.ingresses = [];
+    this.keeper.endAll("stopped");
+    this.onFinished();
+  }
+
+  onCommand(command: Command): void {
+    this.keeper.onCommand(command);
+  }
+
+  sessionOf(ingress: Ingress): Session | undefined {
+    return this.keeper.find(ingress);
+  }
+
+  unaddressed(): void {
+    this.keeper.drop("a datagram without its original destination was dropped", 1);
+  }
+
+  forwardChain(session: Session, head: number, after: Int32Array): void {
+    this.carrier.chainToUpstream(session, head, after);
+    this.forwarded(session);
+  }
+
+  upstreamReady(session: Session): void {
+    const { flows } = this.carrier;
+    for (let turn = 0; turn < batchesPerTurn; turn++) {
+      const count = flows.receive(session.start.upstreamFd);
+      if (count < 0) return this.receiveFailed(session, -count, "upstream");
+      this.answer(session, count);
+      if (session.isEnded || count < flows.capacity) return;
+    }
+    session.fromUpstream.defer();
+  }
+
+  clientReady(session: Session): void {
+    if (session.isBehindListener) this.catchUp(session);
+    const { flows } = this.carrier;
+    for (let turn = 0; turn < batchesPerTurn; turn++) {
+      if (session.isEnded) return;
+      const count = flows.receive(session.replyFd as Fd);
+      if (count < 0) return this.receiveFailed(session, -count, "client");
+      this.carrier.flowToUpstream(session, count);
+      this.forwarded(session);
+      if (count < flows.capacity) return;
+    }
+    session.fromClient.defer();
+  }
+
+  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  timerFired(session: Session): void {
+    const { loop, keeper } = this;
+    const deadline = keeper.table.deadline(session.start.slot);
+    if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
+    this.context.shared.count(Counter.expiredSessions, 1);
+    keeper.end(session, "idle");
+  }
+
+  /** Sends on what the listener held when the reply socket came into being: it is older. */
+  private catchUp(session: Session): void {
+    session.isBehindListener = false;
+    const { ingress } = session.start;
+    if (ingress.emptied === session.emptiedBefore) ingress.drain();
+  }
+
+  /** What was received of the client has been sent on. */
+  private forwarded(session: Session): void {
+    const { sending } = this.carrier;
+    this.keeper.table.asked(session.start.slot, this.loop.now);
+    this.context.shared.count(Counter.datagrams, sending.sent);
+    this.context.shared.count(Counter.sent, sending.sentBytes);
+    if (sending.dropped > 0) this.sendFailed(session, "upstream");
+    else if (session.sent + session.received >= session.busyAt) this.replyWay.quicken(session);
+  }
+
+  /** Sends the `count` messages that were received of the upstream to the client. */
+  private answer(session: Session, count: number): void {
+    const { table } = this.keeper;
+    const { slot, ingress } = session.start;
+    if (table.answered(slot, this.loop.now)) this.keeper.answered(session);
+    if (session.way === "unknown") this.replyWay.find(session);
+    if (session.way === "unknown") return;
+    if (session.way === "raw") return this.answerRaw(session, count);
+    const { sending } = this.carrier;
+    const fd = session.way === "listener" ? ingress.fd : (session.replyFd as Fd);
+    this.carrier.flowToClient(session, count, fd);
+    this.context.shared.count(Counter.datagrams, sending.sent);
+    this.context.shared.count(Counter.received, sending.sentBytes);
+    if (sending.dropped > 0) this.sendFailed(session, "client");
+    else if (session.sent + session.received >= session.busyAt) this.replyWay.quicken(session);
+  }
+
+  /** No socket of ours can have the original destination: another program has its port. */
+  private answerRaw(session: Session, count: number): void {
+    const failed = this.carrier.flowByRaw(session, count, this.keeper.raw);
+    this.context.shared.count(Counter.datagrams, count);
+    if (failed === 0) return;
+    const error = `${errnoText(failed)} (${errnoName(failed)})`;
+    this.keeper.drop(`a raw packet to the client was dropped: ${error}`, 1);
+  }
+
+  private receiveFailed(session: Session, errno: number, side: Side): void {
+    if (errno !== EAGAIN && errno !== EINTR) this.keeper.fail(session, errno, side);
+  }
+
+  private sendFailed(session: Session, side: Side): void {
+    const { dropped, errno } = this.carrier.sending;
+    const error = `${errnoText(errno)} (${errnoName(errno)})`;
+    this.keeper.drop(`a datagram to the ${side} was dropped: ${error}`, dropped);
+    // What the far end has said by ICMP. Other failures (no route, a full queue) may pass.
+    if (errno === ECONNREFUSED || errno === ENOPROTOOPT || errno === EHOSTUNREACH) {
+      this.keeper.fail(session, errno, side);
+    }
+  }
+}

@@ -1,0 +1,78 @@
+/** Finds the way by which a session's answers leave from where its client has sent to (`Way`). */
+
+import { SO_REUSEADDR, SOL_SOCKET } from "../../ffi/constants.ts";
+import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
+import { makeEnvelope } from "../../ffi/send-batch.ts";
+import * as sys from "../../ffi/sys.ts";
+import { flowBufferBytes } from "../engine/limits.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { Session } from "./session.ts";
+import type { SessionKeeper } from "./session-keeper.ts";
+import { failedCall, openFlow, prepareForMuch } from "./session-sockets.ts";
+
+export class ReplyWay {
+  private readonly keeper: SessionKeeper;
+  /** UDP_GRO is of use for what clients send. */
+  private readonly joins: boolean;
+
+  constructor(keeper: SessionKeeper, joins: boolean) {
+    this.keeper = keeper;
+    this.joins = joins;
+  }
+
+  /** Sets the session's `way` at its first answer; it stays unknown if there is none. */
+  find(session: Session): void {
+    const { ingress, reached, peer } = session.start;
+    if (reached.port === ingress.port) {
+      session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
+      session.way = "listener";
+      if (session.isBusy) this.openBesideListener(session);
+      return;
+    }
+    const result = this.openSocket(session);
+    if (result >= 0) return;
+    if (result === -EADDRINUSE) {
+      this.keeper.notices.count(
+        `port ${reached.port} is held by another program here: answers leave as raw packets`,
+      );
+      session.way = "raw";
+      return;
+    }
+    const error = `${failedCall}: ${errnoText(-result)} (${errnoName(-result)})`;
+    this.keeper.drop(`an answer from ${formatSocketAddress(reached)} was dropped: ${error}`, 1);
+  }
+
+  /** Gives a session with much traffic larger buffers, and a socket of its own for its client. */
+  quicken(session: Session): void {
+    session.busyAt = Number.POSITIVE_INFINITY;
+    session.isBusy = true;
+    prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);
+    if (session.replyFd !== undefined) prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
+    else if (session.way === "listener") this.openBesideListener(session);
+  }
+
+  /**
+   * A reply socket with the listener's own port. All that have the port must have SO_REUSEADDR for
+   * that, the listeners in this moment alone: with it any program here could take their traffic.
+   */
+  private openBesideListener(session: Session): void {
+    const { listeners } = this.keeper.settings;
+    for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    this.openSocket(session);
+    for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 0);
+  }
+
+  /** A socket at the original destination, connected to the client: it, or a negated errno. */
+  private openSocket(session: Session): number {
+    const { ingress, reached, peer } = session.start;
+    const { transparent } = this.keeper.settings;
+    const flow = { local: reached, remote: peer, transparent, shared: true, mark: undefined };
+    const fd = this.keeper.addReplySocket(session, () => openFlow(flow));
+    if (fd < 0) return fd;
+    session.way = "socket";
+    session.isBehindListener = true;
+    session.emptiedBefore = ingress.emptied;
+    if (session.isBusy) prepareForMuch(fd, flowBufferBytes, this.joins);
+    return fd;
+  }
+}

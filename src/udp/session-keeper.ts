@@ -1,0 +1,301 @@
+/**
+ * Begins and ends sessions within their bounds: places in the table, and descriptors. What is
+ * refused or ended for want of them is counted and said.
+ */
+
+import { EPOLLET, EPOLLIN } from "../../ffi/constants.ts";
+import { EADDRINUSE, ECONNREFUSED, EMFILE, errnoName, errnoText } from "../../ffi/errno.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Fd } from "../../ffi/types.ts";
+import type { WorkerContext } from "../engine/context.ts";
+import { busyDatagrams } from "../engine/limits.ts";
+import {
+  type Command,
+  type ForwardTask,
+  LogLevel,
+  type SessionSettings,
+} from "../engine/protocol.ts";
+import { Counter } from "../engine/shared.ts";
+import {
+  addressKey,
+  type Choice,
+  choose,
+  type Rules,
+  upstreamFamily,
+} from "../forward/route-choice.ts";
+import { NONE_TRIED, UpstreamPool } from "../forward/upstream-pool.ts";
+import { UpstreamReport } from "../forward/upstream-report.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { Ingress } from "./ingress.ts";
+import { Notices } from "./notices.ts";
+import { RawSender } from "./raw-sender.ts";
+import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
+import { clientOfKey, originalOfKey } from "./session-key.ts";
+import { failedCall, openFlow } from "./session-sockets.ts";
+import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+
+const EDGES = (EPOLLIN | EPOLLET) >>> 0;
+
+export class SessionKeeper {
+  readonly context: WorkerContext;
+  readonly settings: SessionSettings;
+  readonly table: SessionTable;
+  readonly notices: Notices;
+  /** For what no socket of a session can send. */
+  readonly raw = new RawSender();
+  private readonly task: ForwardTask;
+  private readonly owner: SessionOwner;
+  private rules: Rules;
+  /** By number in the table. */
+  private readonly sessions: (Session | undefined)[] = [];
+  /** Undefined: each session goes on to where its client wanted to go. */
+  private readonly pool: UpstreamPool | undefined;
+  private readonly answeredTimeouts: ReadonlyMap<number, number>;
+  private begun = 0;
+  private sockets = 0;
+
+  /** `owner` is told of what happens to the sessions. */
+  constructor(
+    context: WorkerContext,
+    task: ForwardTask,
+    settings: SessionSettings,
+    owner: SessionOwner,
+  ) {
+    this.context = context;
+    this.task = task;
+    this.settings = settings;
+    this.owner = owner;
+    this.notices = new Notices(context);
+    const random = new Uint32Array(1);
+    this.table = new SessionTable(settings, () => {
+      return crypto.getRandomValues(random)[0] as number;
+    });
+    const { answeredTimeouts } = settings;
+    this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
+    const listeners = task.sockets.filter(({ protocol }) => protocol === "udp");
+    this.rules = {
+      source: task.source,
+      fallback: task.sourceFallback,
+      own: new Set(task.ownAddresses.map(addressKey)),
+      listenPorts: new Set(listeners.map(({ port }) => port)),
+    };
+    const { upstreams, balance } = task;
+    if (upstreams.kind === "fixed") {
+      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
+    }
+  }
+
+  /** The session of the table's key, begun if there is none; undefined: it is refused. */
+  find(ingress: Ingress): Session | undefined {
+    const slot = this.table.find();
+    return slot >= 0 ? this.sessions[slot] : this.begin(ingress);
+  }
+
+  /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
+  end(session: Session, reason: string): void {
+    if (session.isEnded) return;
+    session.start.ingress.flush(session);
+    // Sending on may have ended it.
+    if (session.isEnded) return;
+    session.isEnded = true;
+    const { loop, shared } = this.context;
+    const { id, slot, upstreamFd, picked } = session.start;
+    loop.timers.disarm(session.timer);
+    loop.close(upstreamFd);
+    this.sockets--;
+    if (session.replyFd !== undefined) {
+      loop.close(session.replyFd);
+      this.sockets--;
+    }
+    this.table.remove(slot);
+    this.sessions[slot] = undefined;
+    if (picked !== undefined && !session.isFailed) this.pool?.closed(picked, id);
+    shared.count(Counter.activeSessions, -1);
+    const isUsual = reason === "idle" || reason === "stopped";
+    const level = isUsual ? LogLevel.info : LogLevel.warning;
+    if (this.task.logLevel >= level) this.context.report(describe(session, reason, loop.now));
+  }
+
+  /** Ends a session whose `side` has said by ICMP that nothing arrives there. */
+  fail(session: Session, errno: number, side: "client" | "upstream"): void {
+    if (session.isEnded) return;
+    const word = errno === ECONNREFUSED ? "refused" : `${errnoText(errno)} (${errnoName(errno)})`;
+    this.context.shared.count(Counter.failedSessions, 1);
+    const { id, picked } = session.start;
+    if (side === "upstream") {
+      this.tellClient(session, errno);
+      if (picked !== undefined) this.pool?.failed(picked, id, this.context.loop.now, word);
+      session.isFailed = true;
+    }
+    this.end(session, `${word} by ${side}`);
+  }
+
+  /** The upstream has answered for the first time: it is well. */
+  answered(session: Session): void {
+    const { slot, picked } = session.start;
+    this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
+    if (picked !== undefined) this.pool?.connected(picked);
+  }
+
+  /** New sessions go to the upstreams of now; the others stay where they are. */
+  onCommand(command: Command): void {
+    if (command.kind === "own-addresses") {
+      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
+    }
+    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
+    this.pool?.replace(command.upstreams.addresses);
+  }
+
+  /** Ends every session. */
+  endAll(reason: string): void {
+    for (const session of this.sessions) if (session !== undefined) this.end(session, reason);
+    this.notices.close();
+    this.raw.close();
+  }
+
+  /** Counts datagrams that go nowhere, and says why. */
+  drop(reason: string, datagrams: number): void {
+    this.context.shared.count(Counter.droppedDatagrams, datagrams);
+    this.notices.count(reason, datagrams);
+  }
+
+  /** The socket by which a session's client is answered, if `open` gives one: it, or -errno. */
+  addReplySocket(session: Session, open: () => number): number {
+    while (this.sockets >= this.settings.socketsMax) {
+      if (this.table.victim() === session.start.slot || !this.evict()) return -EMFILE;
+    }
+    const fd = open();
+    if (fd < 0) return fd;
+    this.sockets++;
+    session.replyFd = fd as Fd;
+    this.context.loop.add(fd as Fd, EDGES, session.fromClient);
+    return fd;
+  }
+
+  /**
+   * The ICMP error that the upstream has sent goes on to the client in the name of the destination
+   * that it asked for. Without CAP_NET_RAW it cannot, and that is said.
+   */
+  private tellClient({ start: { peer, reached } }: Session, errno: number): void {
+    const result = this.raw.sendUnreachable(peer, reached, errno);
+    if (result >= 0) return;
+    const error = `${errnoText(-result)} (${errnoName(-result)})`;
+    this.notices.count(`an ICMP error could not be passed on to a client: ${error}`);
+  }
+
+  private begin(ingress: Ingress): Session | undefined {
+    const peer = clientOfKey(this.table.key);
+    const reached = originalOfKey(this.table.key);
+    if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
+      return this.refuse(`nobody can be answered from ${formatSocketAddress(reached)}`);
+    }
+    const { pool, rules } = this;
+    const id = ++this.begun;
+    const family = upstreamFamily(rules, peer);
+    const picked = pool?.pick(peer.address, family, id, NONE_TRIED, this.context.loop.now);
+    if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
+    const ends = { id, ingress, peer, reached, client: peer, original: reached, picked };
+    const session = this.connect(ends, picked?.address ?? reached);
+    if (session === undefined && picked !== undefined) pool?.closed(picked, id);
+    return session;
+  }
+
+  private connect(ends: SessionEnds, upstream: SocketAddress): Session | undefined {
+    const choice = choose(this.rules, ends.client, upstream);
+    if ("refusal" in choice) return this.refuse(choice.refusal);
+    if (choice.unspoofed !== undefined) {
+      this.notices.count(`${choice.unspoofed}: sending from our own address`);
+    }
+    while (this.sockets >= this.settings.socketsMax) this.evict();
+    const slot = this.takeSlot(ends.reached.port);
+    if (slot === CLIENT_IS_FULL) return this.refuse("the client has as many as it may have");
+    const fd = this.openUpstream(choice);
+    if (fd < 0) {
+      this.table.remove(slot);
+      return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
+    }
+    const source = choice.source === undefined ? "self" : this.task.source.kind;
+    return this.open({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
+  }
+
+  private open(start: SessionStart): Session {
+    const { loop, shared } = this.context;
+    const session = new Session(this.owner, start, busyDatagrams, this.task.sendProxy === "v2");
+    this.sessions[start.slot] = session;
+    this.sockets++;
+    shared.count(Counter.sessions, 1);
+    shared.count(Counter.activeSessions, 1);
+    loop.timers.arm(session.timer, this.table.deadline(start.slot));
+    loop.add(start.upstreamFd, EDGES, session.fromUpstream);
+    return session;
+  }
+
+  private refuse(reason: string): undefined {
+    this.context.shared.count(Counter.refusedSessions, 1);
+    this.drop(`a session was refused: ${reason}`, 1);
+  }
+
+  /** A place in the table, at the cost of another session if need be; CLIENT_IS_FULL without. */
+  private takeSlot(port: number): number {
+    const { idleTimeoutMs } = this.settings;
+    const answeredMs = this.answeredTimeouts.get(port) ?? idleTimeoutMs;
+    for (;;) {
+      const slot = this.table.create(this.context.loop.now, idleTimeoutMs, answeredMs);
+      if (slot !== TABLE_IS_FULL) return slot;
+      this.evict();
+    }
+  }
+
+  /** Ends the session that can be done without best; false if there is none. */
+  private evict(): boolean {
+    const session = this.sessions[this.table.victim()];
+    if (session === undefined) return false;
+    this.context.shared.count(Counter.evictedSessions, 1);
+    this.notices.count("a session was ended to make room for another one");
+    this.end(session, "evicted");
+    return true;
+  }
+
+  /** A socket that is connected to the upstream, or a negated errno. */
+  private openUpstream({ source, upstream }: Choice): number {
+    const { mark } = this.task;
+    const wanted = {
+      local: source,
+      remote: upstream,
+      transparent: true,
+      // Two sockets with the same ends on both sides would be one to the kernel: several may have
+      // a client's port only where each has another upstream.
+      shared: source?.port !== 0 && this.task.upstreams.kind === "original",
+      mark,
+    };
+    const fd = openFlow(wanted);
+    if (fd !== -EADDRINUSE || source === undefined || source.port === 0) return fd;
+    this.notices.count("the client's port is in use here: sending from another one");
+    return openFlow({ ...wanted, local: { address: source.address, port: 0 } });
+  }
+}
+
+/** 224.0.0.0/4, 255.255.255.255 and ff00::/8: addresses that nobody sends from. */
+function isMulticast(address: Uint8Array): boolean {
+  const first = address[0] as number;
+  if (address.length === 16) return first === 0xff;
+  return (first >= 224 && first < 240) || address.every((byte) => byte === 255);
+}
+
+function describe(session: Session, reason: string, now: number) {
+  const { id, client, original, upstream, source } = session.start;
+  return {
+    kind: "session",
+    id,
+    client: formatSocketAddress(client),
+    local: formatSocketAddress(original),
+    upstream: formatSocketAddress(upstream),
+    source,
+    sent: session.sentBytes,
+    received: session.receivedBytes,
+    sent_datagrams: session.sent,
+    received_datagrams: session.received,
+    ms: Math.round(now - session.startedAt),
+    reason,
+  } as const;
+}

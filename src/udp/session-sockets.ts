@@ -1,0 +1,94 @@
+/**
+ * The connected sockets of a session. What the kernel refuses is answered, not thrown: a flood can
+ * make it refuse as often as it likes.
+ */
+
+import {
+  AF_INET,
+  AF_INET6,
+  IP_TRANSPARENT,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_TRANSPARENT,
+  SO_MARK,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+  SOL_UDP,
+  UDP_GRO,
+} from "../../ffi/constants.ts";
+import { sockaddr_storage } from "../../ffi/layout.ts";
+import { allocate } from "../../ffi/memory.ts";
+import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Mark, Result } from "../../ffi/types.ts";
+
+/** What a connected socket shall be. */
+export interface FlowSocket {
+  /** Its own end; undefined leaves that to the kernel, port 0 the port alone. */
+  readonly local: { readonly address: Uint8Array; readonly port: number } | undefined;
+  readonly remote: SocketAddress;
+  /** IP_TRANSPARENT: its own end may be an address that this host does not have. */
+  readonly transparent: boolean;
+  /** SO_REUSEADDR: others of ours have the same own end, and another remote one. */
+  readonly shared: boolean;
+  readonly mark: Mark | undefined;
+}
+
+const name = allocate(sockaddr_storage.size);
+
+/** The call that `openFlow` failed in last. */
+export let failedCall = "";
+
+/** A connected, non-blocking UDP socket, or a negated errno; `failedCall` then names the call. */
+export function openFlow(wanted: FlowSocket): Result {
+  const domain = wanted.remote.address.length === 4 ? AF_INET : AF_INET6;
+  failedCall = "socket";
+  const fd = sys.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  const result = bindAndConnect(fd, domain, wanted);
+  if (result >= 0) return fd;
+  sys.close(fd);
+  return result;
+}
+
+function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result {
+  const { local, remote, mark } = wanted;
+  failedCall = "setsockopt";
+  if (mark !== undefined) {
+    const marked = sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0);
+    if (marked < 0) return marked;
+  }
+  if (local !== undefined) {
+    if (wanted.transparent) {
+      const transparent =
+        domain === AF_INET
+          ? sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
+          : sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+      if (transparent < 0) return transparent;
+    }
+    if (wanted.shared) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    failedCall = "bind";
+    const length = encodeSockaddr(name.view, 0, local.address, local.port, remote.scopeId);
+    const bound = sys.bind(fd, name.address, length);
+    if (bound < 0) return bound;
+  }
+  failedCall = "connect";
+  const length = encodeSockaddr(name.view, 0, remote.address, remote.port, remote.scopeId);
+  return sys.connect(fd, name.address, length);
+}
+
+/**
+ * Makes a socket ready for much traffic: a receive buffer of `bytes` as far as it may be had, and
+ * datagrams of one flow handed over together. An old kernel without UDP_GRO does without.
+ */
+export function prepareForMuch(fd: number, bytes: number, gro: boolean): void {
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) < 0) {
+    sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, bytes);
+  }
+  if (gro) sys.setsockopt(fd, SOL_UDP, UDP_GRO, 1);
+}

@@ -1,0 +1,137 @@
+/** One session: who talks to whom, its sockets, and what has passed. One object for each. */
+
+import type { Envelope } from "../../ffi/send-batch.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Fd } from "../../ffi/types.ts";
+import type { EventLoop, Handler } from "../engine/loop.ts";
+import { Timer } from "../engine/timers.ts";
+import type { Upstream } from "../forward/upstream-pool.ts";
+
+/** Who is told of a session's events. */
+export interface SessionOwner {
+  readonly loop: EventLoop;
+  /** The socket towards the upstream can be read. */
+  upstreamReady(session: Session): void;
+  /** The socket towards the client can be read. */
+  clientReady(session: Session): void;
+  /** Its timer has fired. */
+  timerFired(session: Session): void;
+}
+
+/**
+ * How answers leave: through the listener, whose port is the one that was asked; through a socket
+ * that is bound to the original destination and connected to the client, at which the client's
+ * following datagrams then arrive; or as raw packets, where no such socket can be bound.
+ */
+export type Way = "unknown" | "listener" | "socket" | "raw";
+
+/** The listener of a session, as far as sessions know it. */
+export interface SessionIngress {
+  readonly fd: Fd;
+  readonly port: number;
+  readonly domain: number;
+  /** How often its queue has been seen empty. */
+  readonly emptied: number;
+  /** Sends on what its batch holds for one session. */
+  flush(session: Session): void;
+  /** Takes all that was queued before now. */
+  drain(): void;
+}
+
+/** Who talks to whom. */
+export interface SessionEnds {
+  readonly id: number;
+  readonly ingress: SessionIngress;
+  /** The two ends of the datagrams as they arrive. */
+  readonly peer: SocketAddress;
+  readonly reached: SocketAddress;
+  /** The same, unless a header of the PROXY protocol says otherwise. */
+  readonly client: SocketAddress;
+  readonly original: SocketAddress;
+  /** What the pool of upstreams has given; undefined without a pool. */
+  readonly picked: Upstream | undefined;
+}
+
+/** What a session is begun with. */
+export interface SessionStart extends SessionEnds {
+  /** Its number in the table. */
+  readonly slot: number;
+  readonly upstream: SocketAddress;
+  /** `client`, `self` or `address`: whose address the upstream sees. */
+  readonly source: string;
+  readonly upstreamFd: Fd;
+}
+
+export class Session {
+  readonly start: SessionStart;
+  readonly startedAt: number;
+  readonly timer: Timer;
+  readonly fromUpstream: Flow;
+  readonly fromClient: Flow;
+  way: Way = "unknown";
+  replyFd: Fd | undefined;
+  /** For answers through the listener. */
+  envelope: Envelope | undefined;
+  isEnded = false;
+  /** The pool knows that the upstream has failed. */
+  isFailed = false;
+  /** The header of the PROXY protocol is still to be sent. */
+  isHeaderDue: boolean;
+  /** Datagrams and bytes to the upstream, and to the client. */
+  sent = 0;
+  sentBytes = 0;
+  received = 0;
+  receivedBytes = 0;
+  /** Datagrams both ways from which on it is worth a socket of its own, and larger buffers. */
+  busyAt: number;
+  isBusy = false;
+  /** UDP_SEGMENT has not been refused towards the upstream, and towards the client. */
+  maySegmentOut = true;
+  maySegmentIn = true;
+  /** Its datagrams in the listener's batch: the first and the last, -1 for none. */
+  head = -1;
+  tail = -1;
+  /** What the listener held when the reply socket was made is older than what arrives there. */
+  isBehindListener = false;
+  emptiedBefore = 0;
+
+  constructor(owner: SessionOwner, start: SessionStart, busyAt: number, isHeaderDue: boolean) {
+    this.start = start;
+    this.startedAt = owner.loop.now;
+    this.busyAt = busyAt;
+    this.isHeaderDue = isHeaderDue;
+    this.timer = new Timer(() => owner.timerFired(this));
+    this.fromUpstream = new Flow(owner, this, true);
+    this.fromClient = new Flow(owner, this, false);
+  }
+}
+
+/** One of a session's two sockets on the loop, edge-triggered. */
+class Flow implements Handler {
+  private readonly owner: SessionOwner;
+  private readonly session: Session;
+  private readonly isUpstream: boolean;
+  private isDeferred = false;
+
+  constructor(owner: SessionOwner, session: Session, isUpstream: boolean) {
+    this.owner = owner;
+    this.session = session;
+    this.isUpstream = isUpstream;
+  }
+
+  onReady(): void {
+    if (this.session.isEnded) return;
+    if (this.isUpstream) this.owner.upstreamReady(this.session);
+    else this.owner.clientReady(this.session);
+  }
+
+  /** There is more to read for which no other edge will come: in the next turn. */
+  defer(): void {
+    if (this.isDeferred) return;
+    this.isDeferred = true;
+    this.owner.loop.defer(() => {
+      this.isDeferred = false;
+      this.onReady();
+    });
+  }
+}

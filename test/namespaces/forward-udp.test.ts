@@ -1,0 +1,243 @@
+/** `forward --udp` between real clients and servers: who sees whom, and what arrives. */
+
+import { describe, expect } from "bun:test";
+import { canUnshare } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { eventsOf, inLab, testInLab } from "../helpers/udp-lab.ts";
+
+const testDns = testWith(["ip", "nft", "nsenter", "dig", "dnsmasq"], {
+  "network namespaces": canUnshare,
+});
+
+/** Sends numbered datagrams of these sizes, a window at a time; each comes back in its order. */
+const exchange = `
+import socket, sys
+host, port, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sizes = [int(size) for size in sys.argv[4].split(",")]
+window = int(sys.argv[5]) if len(sys.argv) > 5 else 1
+s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+s.connect((host, port))
+def payload(number):
+  size = sizes[number % len(sizes)]
+  return (number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+sent = received = 0
+while received < rounds:
+  while sent < rounds and sent - received < window:
+    s.send(payload(sent))
+    sent += 1
+  got = s.recv(70000)
+  wanted = payload(received)
+  assert got == wanted, (received, len(got), len(wanted))
+  received += 1
+print("exchanged", received)
+`;
+
+const files = { "exchange.py": exchange };
+
+const families = [
+  { family: "4", asked: "8.8.8.8", client: "10.9.1.2", backend: "10.9.2.2", largest: 65_507 },
+  {
+    family: "6",
+    asked: "2001:db8::9",
+    client: "fd00:1::2",
+    backend: "fd00:2::2",
+    largest: 65_527,
+  },
+] as const;
+
+const inUrl = (address: string) => (address.includes(":") ? `[${address}]` : address);
+
+describe.each(families)("IPv$family", ({ asked, client, backend, largest }) => {
+  testDns("dig asks a foreign resolver: it answers, and the server sees the client", async () => {
+    const { stdout, proxy } = await inLab(`
+      background nsenter -t "$backend" -n sh -c 'exec dnsmasq --conf-file=/dev/null --no-resolv \
+        --no-hosts --keep-in-foreground --address=/example.com/192.0.2.77 --log-queries \
+        --log-facility=- --user=root > dns.log 2>&1'
+      until grep -q started dns.log; do :; done
+      capture 53
+      forward '[::]:50053' --udp --to '${inUrl(backend)}:53'
+      within client dig +short +tries=1 +time=5 '@${asked}' example.com
+      stop
+      grep 'query\\[A\\]' dns.log
+    `);
+    // dig takes an answer from nowhere but the address that it asked.
+    expect(stdout).toContain("192.0.2.77\n");
+    expect(stdout).toContain(`from ${client}\n`);
+    expect(eventsOf(proxy, "session")[0]).toMatchObject({
+      protocol: "udp",
+      original_destination: `${inUrl(asked)}:53`,
+      upstream: `${inUrl(backend)}:53`,
+      source: "client",
+      sent_datagrams: 1,
+      received_datagrams: 1,
+      reason: "stopped",
+    });
+  });
+
+  testInLab("every size both ways in order, the empty and the largest one too", async () => {
+    const { stdout, proxy } = await inLab(
+      `
+      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      capture
+      forward '[::]:50053' --udp --to '${inUrl(backend)}:9000'
+      within client python3 exchange.py '${asked}' 7 60 0,1,1200,${largest},1472,3000
+      within client python3 exchange.py '${asked}' 8 3000 1200,1200,1200,1200,40,0 32
+      within client python3 exchange.py '${asked}' 9 200 3000,3000,3000 16
+      stop
+    `,
+      files,
+    );
+    expect(stdout.match(/exchanged/g)).toHaveLength(3);
+    const sessions = eventsOf(proxy, "session");
+    expect(sessions.map(({ sent_datagrams }) => sent_datagrams)).toEqual([60, 3000, 200]);
+    expect(sessions.map(({ received_datagrams }) => received_datagrams)).toEqual([60, 3000, 200]);
+    const bytes = 10 * (1 + 1200 + largest + 1472 + 3000);
+    expect(sessions[0]).toMatchObject({ sent: bytes, received: bytes });
+    expect(eventsOf(proxy, "warning")).toEqual([]);
+  });
+
+  testInLab("the listener's own port: first by the listener, then by a socket", async () => {
+    const { stdout, proxy } = await inLab(
+      `
+      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      capture 50053
+      forward '[::]:50053' --udp --to '${inUrl(backend)}:9000'
+      before=$(sockets)
+      within client python3 exchange.py '${asked}' 50053 10 0,1,1200,${largest},1472
+      echo "few: $(($(sockets) - before))"
+      within client python3 exchange.py '${asked}' 50053 3000 1200,1200,1200,1200,40,0 32
+      echo "many: $(($(sockets) - before))"
+      stop
+    `,
+      files,
+    );
+    expect(stdout.match(/exchanged/g)).toHaveLength(2);
+    expect(stdout).toContain("few: 1\n");
+    expect(stdout).toContain("many: 3\n");
+    expect(eventsOf(proxy, "warning")).toEqual([]);
+  });
+
+  testInLab("--source client:port keeps the port, self does not spoof", async () => {
+    const { backend: seen } = await inLab(`
+      at_backend listen --udp --json '[::]:9000'
+      capture
+      forward '[::]:50053' --udp --to '${inUrl(backend)}:9000' --source client:port
+      echo x | within client socat -t5 - 'udp:${inUrl(asked)}:7,sourceport=40123,readbytes=12'
+      stop
+      forward '[::]:50053' --udp --to '${inUrl(backend)}:9000' --source self
+      echo x | within client socat -t5 - 'udp:${inUrl(asked)}:7,readbytes=12'
+      stop
+    `);
+    const clients = eventsOf(seen, "datagram").map(({ client: from }) => from);
+    expect(clients[0]).toBe(`${inUrl(client)}:40123`);
+    expect(clients[1]).toStartWith(client === "10.9.1.2" ? "10.9.2.1:" : "[fd00:2::1]:");
+  });
+});
+
+describe("towards upstreams", () => {
+  testInLab("original: on to the address that the client asked for", async () => {
+    const { stdout, proxy } = await inLab(`
+      within backend ip address add 8.8.8.8/32 dev lo
+      ip route add 8.8.8.8/32 via 10.9.2.2
+      at_backend listen --udp --json 8.8.8.8:53
+      capture 53
+      forward :50053 --udp --to original --source client:port
+      echo x | within client socat -t5 - udp:8.8.8.8:53,readbytes=12
+      stop
+    `);
+    expect(stdout).toContain("hello world");
+    expect(eventsOf(proxy, "session")[0]).toMatchObject({ upstream: "8.8.8.8:53" });
+  });
+
+  // What the upstream's host says of a spoofed source is addressed to the client, and meant for us.
+  const icmp = `nft -f - <<'EOF'
+    insert rule inet tproxyd prerouting icmp type destination-unreachable socket transparent 1 \\
+      socket wildcard 0 meta mark set 1
+    insert rule inet tproxyd prerouting icmpv6 type destination-unreachable socket transparent 1 \\
+      socket wildcard 0 meta mark set 1
+EOF`;
+
+  for (const source of ["self", "client"]) {
+    testInLab(`nobody listens: the client is told so (--source ${source})`, async () => {
+      const { stdout, proxy } = await inLab(
+        `
+      source=${source}
+      capture
+      ${source === "client" ? icmp : ""}
+      forward '[::]:50053' --udp --to 10.9.2.2:9 --to '[fd00:2::2]:9' --source "$source"
+      for to in 8.8.8.8 2001:db8::9; do within client python3 refused.py "$to"; done
+      stop
+    `,
+        {
+          "refused.py": `
+import socket, sys
+host = sys.argv[1]
+s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.connect((host, 53))
+s.send(b"x")
+try:
+  s.recv(100)
+except ConnectionRefusedError:
+  print("refused", host)
+`,
+        },
+      );
+      expect(stdout).toContain("refused 8.8.8.8\n");
+      expect(stdout).toContain("refused 2001:db8::9\n");
+      const reasons = eventsOf(proxy, "session").map(({ reason }) => reason);
+      expect(reasons).toEqual(["refused by upstream", "refused by upstream"]);
+    });
+  }
+
+  testInLab("silent ones: the session ends by itself, and gives back what it had", async () => {
+    const { stdout, proxy } = await inLab(`
+      background nsenter -t "$backend" -n socat -u udp4-recv:9000 open:/dev/null
+      capture
+      forward '[::]:50053' --udp --to 10.9.2.2:9000 --udp-timeout 200ms
+      before=$(sockets)
+      for port in 1 2 3; do echo x | within client socat -u - "udp:8.8.8.8:$port"; done
+      logged session 3
+      echo "left: $(($(sockets) - before))"
+    `);
+    expect(stdout).toContain("left: 0\n");
+    const sessions = eventsOf(proxy, "session");
+    expect(sessions.map(({ reason }) => reason)).toEqual(["idle", "idle", "idle"]);
+    expect(sessions[0]).toMatchObject({ sent_datagrams: 1, received_datagrams: 0 });
+  });
+
+  testInLab("a time-out of a port counts once there has been an answer", async () => {
+    const { proxy } = await inLab(`
+      at_backend listen --udp --quiet --json '[::]:9000'
+      capture
+      forward :50053 --udp --to 10.9.2.2:9000 --udp-timeout 53=100ms
+      for port in 53 54; do
+        echo x | within client socat -t5 - "udp:8.8.8.8:$port,readbytes=12"
+      done
+      logged session 1
+    `);
+    expect(eventsOf(proxy, "session")).toMatchObject([
+      { original_destination: "8.8.8.8:53", reason: "idle" },
+    ]);
+  });
+
+  testInLab("TCP and UDP together on one port", async () => {
+    const { stdout, proxy } = await inLab(`
+      at_backend listen --tcp --udp --json '[::]:9000'
+      tproxy routes --print --in p0 --proto tcp,udp --dport 53 --to-port 50053 --reply-path \
+        --dialect nft > rules.sh
+      sh -e rules.sh
+      forward :50053 --tcp --udp --to 10.9.2.2:9000
+      echo x | within client socat -t5 - udp:8.8.8.8:53,readbytes=12
+      echo x | within client socat -t5 - tcp:8.8.8.8:53
+      logged forwarded 1
+      stop
+    `);
+    expect(stdout.match(/hello world/g)).toHaveLength(2);
+    expect(eventsOf(proxy, "bound").map(({ protocol }) => protocol)).toEqual(["tcp", "udp"]);
+    expect(eventsOf(proxy, "forwarded")[0]).toMatchObject({ protocol: "tcp" });
+    expect(eventsOf(proxy, "session")[0]).toMatchObject({ protocol: "udp" });
+  });
+});

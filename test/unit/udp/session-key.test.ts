@@ -1,0 +1,69 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { encodeSockaddr, mapped, type SocketAddress } from "../../../ffi/sockaddr.ts";
+import { clientOfKey, originalOfKey, readKey } from "../../../src/udp/session-key.ts";
+import { KEY_WORDS } from "../../../src/udp/session-table.ts";
+
+const port = fc.integer({ min: 0, max: 65_535 });
+const v4 = fc.uint8Array({ minLength: 4, maxLength: 4 });
+const v6 = fc
+  .uint8Array({ minLength: 16, maxLength: 16 })
+  .map((bytes) => Uint8Array.from(bytes, (byte, i) => (i === 0 ? 0x20 : byte)));
+const scope = fc.integer({ min: 0, max: 1000 });
+const v4Socket = fc.record({ address: v4, port, scopeId: fc.constant(0) });
+const v6Socket = fc.record({ address: v6, port, scopeId: scope });
+
+/** What the kernel writes of a socket address, at word `at`. */
+function written(socket: SocketAddress, at: number): Uint32Array {
+  const view = new DataView(new ArrayBuffer(at * 4 + 32));
+  encodeSockaddr(view, at * 4, socket.address, socket.port, socket.scopeId);
+  return new Uint32Array(view.buffer);
+}
+
+function keyOf(client: SocketAddress, original: SocketAddress, at = 0): Uint32Array {
+  const key = new Uint32Array(KEY_WORDS).fill(7);
+  expect(readKey(written(client, at), at, written(original, at), at, key)).toBe(true);
+  return key;
+}
+
+test("both ends are read back from the key", () => {
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.tuple(v4Socket, v4Socket), fc.tuple(v6Socket, v6Socket)),
+      fc.integer({ min: 0, max: 9 }),
+      ([client, original], at) => {
+        const key = keyOf(client, original, at);
+        expect(clientOfKey(key)).toEqual(client);
+        // The interface is the client's: both are on one link.
+        expect(originalOfKey(key)).toEqual({ ...original, scopeId: client.scopeId });
+      },
+    ),
+  );
+});
+
+test("an IPv4 client has one key, whichever socket has received its datagram", () => {
+  fc.assert(
+    fc.property(v4Socket, v4Socket, (client, original) => {
+      const asV6 = { ...client, address: mapped(client.address) };
+      expect(keyOf(asV6, original)).toEqual(keyOf(client, original));
+    }),
+  );
+});
+
+test("two sessions have two keys", () => {
+  fc.assert(
+    fc.property(v4Socket, v4Socket, v4Socket, (client, original, other) => {
+      fc.pre(other.port !== original.port || other.address.join() !== original.address.join());
+      expect(keyOf(client, original)).not.toEqual(keyOf(client, other));
+      expect(keyOf(original, client)).not.toEqual(keyOf(other, client));
+    }),
+  );
+});
+
+test("what is no IP address has no key", () => {
+  const words = new Uint32Array(8);
+  const socket = { address: Uint8Array.of(1, 2, 3, 4), port: 1, scopeId: 0 };
+  const key = new Uint32Array(KEY_WORDS);
+  expect(readKey(words, 0, written(socket, 0), 0, key)).toBe(false);
+  expect(readKey(written(socket, 0), 0, words, 0, key)).toBe(false);
+});
