@@ -31,16 +31,20 @@ for i in range(count):
   s.sendto(ip + source + bytes([8, 8, 8, 8]) + udp, ("8.8.8.8", 0))
 `;
 
-/** Sends one at a time and wants it back, again and again until it is told to stop. */
+/** Sends one at a time until it is back, again and again until it is told to stop. */
 const steady = `
 import os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(10)
+# The queues of a kernel that is flooded may lose a datagram.
+s.settimeout(0.5)
 s.connect(("8.8.4.4", 53))
 count = 0
 while not os.path.exists("enough"):
   s.send(b"%d" % count)
-  assert s.recv(100) == b"%d" % count
+  try:
+    while s.recv(100) != b"%d" % count: pass
+  except TimeoutError:
+    continue
   count += 1
   if count == 3: open("steady", "w").close()
 print("steady")
@@ -101,7 +105,7 @@ describe("bounds", () => {
       within client ip route add local 10.9.1.128/25 dev lo
       capture
       ulimit -n 300
-      forward :50053 --udp --quiet --to 10.9.2.2:9000
+      forward :50053 --udp --to 10.9.2.2:9000
       background nsenter -t "$client" -n python3 steady.py
       steady=$!
       until [ -e steady ]; do kill -0 "$steady"; done
@@ -109,11 +113,15 @@ describe("bounds", () => {
       echo "held: $(($(sockets) <= 300))"
       : > enough
       wait "$steady"
+      stop
     `,
       files,
     );
     expect(stdout).toContain("held: 1\n");
     expect(stdout).toContain("steady\n");
+    const sessions = eventsOf(proxy, "session");
+    const steadyOnes = sessions.filter((each) => each.original_destination === "8.8.4.4:53");
+    expect(steadyOnes.map(({ reason }) => reason)).toEqual(["stopped"]);
     const warnings = eventsOf(proxy, "warning").map(({ text }) => text);
     expect(warnings).toContain("a session was ended to make room for another one");
   });
