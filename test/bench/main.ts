@@ -1,7 +1,7 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [tcp] [--rounds N] [--only REGEXP] [--json]`: medians of
- * interleaved rounds, as Markdown tables or one JSON object. All references are measured in the
- * same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
+ * `bun run bench [ffi] [rules] [startup] [tcp] [udp] [--rounds N] [--only REGEXP] [--json]`:
+ * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
+ * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
  */
 
 import { arch, cpus, release } from "node:os";
@@ -12,6 +12,7 @@ import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
 import { measureTcp } from "./tcp/measure.ts";
 import { tcpTable } from "./tcp/table.ts";
+import { measureUdp, udpTable } from "./udp/measure.ts";
 
 interface Benchmark {
   readonly title: string;
@@ -53,6 +54,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 5,
     measure: (rounds) => measureTcp(rounds, values.only),
     table: tcpTable,
+  },
+  udp: {
+    title: "UDP through proxies",
+    rounds: 5,
+    measure: measureUdp,
+    table: (series) => udpTable(series.map(summary)),
   },
 };
 
