@@ -142,8 +142,9 @@ export const drainedBatchesMax = Math.ceil((2 * listenerBufferBytes) / 768 / bat
 /** The same for a socket of a session that has much traffic. */
 export const flowBufferBytes = 1024 * 1024;
 
-/** Datagrams, both ways together, from which on a session has much traffic. */
+/** A session with so many datagrams, both ways together, within so long has much traffic. */
 export const busyDatagrams = 32;
+export const busyWithinMs = 100;
 
 /** A UDP session that carries nothing for so long has ended. */
 export const sessionIdleTimeoutMs = 60_000;

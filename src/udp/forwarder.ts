@@ -140,7 +140,7 @@ export class UdpForwardService implements Service, IngressOwner, SessionOwner {
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.sent, sending.sentBytes);
     if (sending.dropped > 0) this.sendFailed(session, "upstream");
-    else if (session.sent + session.received >= session.busyAt) this.replyWay.quicken(session);
+    else this.replyWay.watch(session, this.loop.now);
   }
 
   /** Sends the `count` messages that were received of the upstream to the client. */
@@ -157,7 +157,7 @@ export class UdpForwardService implements Service, IngressOwner, SessionOwner {
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.received, sending.sentBytes);
     if (sending.dropped > 0) this.sendFailed(session, "client");
-    else if (session.sent + session.received >= session.busyAt) this.replyWay.quicken(session);
+    else this.replyWay.watch(session, this.loop.now);
   }
 
   /** No socket of ours can have the original destination: another program has its port. */

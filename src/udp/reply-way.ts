@@ -4,7 +4,7 @@ import { SO_REUSEADDR, SOL_SOCKET } from "../../ffi/constants.ts";
 import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
-import { flowBufferBytes } from "../engine/limits.ts";
+import { busyDatagrams, busyWithinMs, flowBufferBytes } from "../engine/limits.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
@@ -42,8 +42,20 @@ export class ReplyWay {
     this.keeper.drop(`an answer from ${formatSocketAddress(reached)} was dropped: ${error}`, 1);
   }
 
+  /**
+   * Looks whether a session has much traffic: then several of its datagrams are read, and sent on,
+   * at once. With few the listener's batches, of all sessions, cost less.
+   */
+  watch(session: Session, now: number): void {
+    const passed = session.sent + session.received;
+    if (passed < session.busyAt) return;
+    if (now - session.busySince <= busyWithinMs) return this.quicken(session);
+    session.busyAt = passed + busyDatagrams;
+    session.busySince = now;
+  }
+
   /** Gives a session with much traffic larger buffers, and a socket of its own for its client. */
-  quicken(session: Session): void {
+  private quicken(session: Session): void {
     session.busyAt = Number.POSITIVE_INFINITY;
     session.isBusy = true;
     prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);

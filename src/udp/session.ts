@@ -82,8 +82,9 @@ export class Session {
   sentBytes = 0;
   received = 0;
   receivedBytes = 0;
-  /** Datagrams both ways from which on it is worth a socket of its own, and larger buffers. */
+  /** Datagrams both ways at which its rate is looked at, and when they began to be counted. */
   busyAt: number;
+  busySince: number;
   isBusy = false;
   /** UDP_SEGMENT has not been refused towards the upstream, and towards the client. */
   maySegmentOut = true;
@@ -99,6 +100,7 @@ export class Session {
     this.start = start;
     this.startedAt = owner.loop.now;
     this.busyAt = busyAt;
+    this.busySince = owner.loop.now;
     this.isHeaderDue = isHeaderDue;
     this.timer = new Timer(() => owner.timerFired(this));
     this.fromUpstream = new Flow(owner, this, true);
