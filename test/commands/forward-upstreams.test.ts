@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { once } from "node:events";
 import { connect, createServer, type Server } from "node:net";
-import { type Running, start } from "../helpers/tproxy.ts";
+import { eventually, type Running, start } from "../helpers/tproxy.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -14,7 +14,11 @@ async function backend(name: string, address = "127.0.0.1", port = 0): Promise<n
     socket.on("error", () => {});
     socket.end(name);
   });
-  server.listen(port, address);
+  return listen(server, port, address);
+}
+
+async function listen(server: Server, at = 0, address = "127.0.0.1"): Promise<number> {
+  server.listen(at, address);
   await once(server, "listening");
   cleanups.push(() => server.close());
   return (server.address() as { port: number }).port;
@@ -30,14 +34,14 @@ async function deadPort(): Promise<number> {
   return port;
 }
 
-async function forward(...args: string[]): Promise<{ proxy: Running; ask: Ask }> {
+async function forward(...args: string[]): Promise<{ proxy: Running; port: number; ask: Ask }> {
   const proxy = start(["forward", "--no-transparent", "--source", "self", "127.0.0.1:0", ...args]);
   cleanups.push(async () => {
     proxy.kill("SIGKILL");
     await proxy.finished();
   });
   const [, port] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
-  return { proxy, ask: (from) => answer(Number(port), from) };
+  return { proxy, port: Number(port), ask: (from) => answer(Number(port), from) };
 }
 
 type Ask = (from?: string) => Promise<string>;
@@ -72,6 +76,40 @@ test("when all rest one is tried all the same, and is back once it answers", asy
   await backend("again", "127.0.0.1", dead);
   expect(await ask()).toBe("again");
   await proxy.until(new RegExp(`\\[!\\] upstream 127.0.0.1:${dead} is back\n`));
+});
+
+test("--balance least-connections: what has ended, in whatever way, does not count", async () => {
+  let held = 0;
+  const holding = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.write("held");
+    held++;
+  });
+  let ended = 0;
+  const ending = createServer((socket) => {
+    socket.on("error", () => {});
+    // A reset before anything is said would be one of the connect, and another would stand in.
+    socket.once("data", () => {
+      const way = ended++ % 3;
+      if (way === 0) socket.resetAndDestroy();
+      else if (way === 1) socket.end("bye");
+      else socket.write("reset me");
+    });
+  });
+  const ports = [await listen(holding), await listen(ending), await deadPort()];
+  const to = ports.flatMap((port) => ["--to", `127.0.0.1:${port}`]);
+  const { proxy, port } = await forward("--balance", "least-connections", ...to);
+  for (let i = 0; i < 20; i++) {
+    const socket = connect({ port, host: "127.0.0.1" });
+    cleanups.push(() => socket.destroy());
+    socket.on("error", () => {});
+    socket.write("hello");
+    socket.on("end", () => socket.end());
+    socket.on("data", (text) => String(text) === "reset me" && socket.resetAndDestroy());
+    const isOver = () => held + (proxy.stdout().match(/ bytes out, /g)?.length ?? 0) > i;
+    await eventually("it is held or has ended", isOver);
+  }
+  expect([held, ended]).toEqual([1, 19]);
 });
 
 test("--balance source-hash: a client's connections stay together", async () => {
