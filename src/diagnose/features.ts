@@ -101,7 +101,7 @@ function tryAll(): Map<FeatureName, string> {
   const owned = { family: NFPROTO_INET, name: "owned", flags: NFT_TABLE_F_OWNER };
   refused("nft owner", () => void netfilter.batch([newTable(owned)]));
   refused("nft fib", () => addRule(netfilter, NFPROTO_INET, localDestination()));
-  refused("nft socket", () => addRule(netfilter, NFPROTO_INET, transparentSocket()));
+  refused("nft socket", () => addRule(netfilter, NFPROTO_INET, transparentSocket(false)));
   refused("nft tproxy", () =>
     addRule(netfilter, NFPROTO_INET, [...protocol(IPPROTO_TCP), ...tproxyTo(1)]),
   );

@@ -1,6 +1,12 @@
 /** The firewall rules of a Plan as expressions of nf_tables. Pure. */
 
-import { IFNAMSIZ, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
+import {
+  IFNAMSIZ,
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+} from "../../ffi/constants.ts";
 import * as nl from "../../ffi/netlink/constants.ts";
 import {
   bitwise,
@@ -105,7 +111,9 @@ function matchExpressions(
     case "not-syn":
       return notSyn;
     case "transparent-socket":
-      return nft.transparentSocket();
+      return nft.transparentSocket(match.wildcard);
+    case "icmp":
+      return nft.protocol(rule.family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
   }
 }
 

@@ -7,10 +7,18 @@ import type { Port } from "../../ffi/types.ts";
 import type { Address, Family } from "../net/address.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { fullMask, type MaskedMark } from "../net/mark.ts";
-import type { PortRange } from "../net/port.ts";
 import { isLoopback, listedNetworksMax } from "./contradictions.ts";
+import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
+import { mergeRanges, replyPathRules } from "./reply-path.ts";
+
+export type {
+  AddressType,
+  FirewallRule,
+  Match,
+  Statement,
+} from "./firewall-rule.ts";
 
 /** A rule of the routing policy database: packets with the mark are routed by the table. */
 export interface IpRule {
@@ -30,64 +38,9 @@ export interface LocalRoute {
   readonly protocol: number | undefined;
 }
 
-/** Kinds of destination address, as rtnetlink and nft's `fib daddr type` name them. */
-export type AddressType = "local" | "broadcast" | "anycast" | "multicast";
-
-/**
- * A condition on a packet. A list is met if one of its entries is. Networks are of the rule's
- * family, ascending, and neither overlap nor are halves of one; those of a long list are also the
- * set of the table that `set` names.
- */
-export type Match =
-  | { readonly kind: "interface"; readonly names: readonly string[] }
-  | { readonly kind: "protocol"; readonly protocol: Protocol }
-  | { readonly kind: "source"; readonly networks: readonly Cidr[]; readonly set?: string }
-  | { readonly kind: "destination"; readonly networks: readonly Cidr[]; readonly set?: string }
-  | { readonly kind: "destination-type"; readonly not: readonly AddressType[] }
-  /** With `not`: a port in none of the ranges. */
-  | {
-      readonly kind: "destination-port";
-      readonly ranges: readonly PortRange[];
-      readonly not?: true;
-    }
-  | { readonly kind: "mark"; readonly mark: MaskedMark }
-  /** Whose socket sends it: the effective ids, or a path below the root of cgroup v2. */
-  | { readonly kind: "user"; readonly id: number }
-  | { readonly kind: "group"; readonly id: number }
-  | { readonly kind: "cgroup"; readonly path: string }
-  /** From the accepting end of a connection that conntrack knows. */
-  | { readonly kind: "reply" }
-  /** No first packet of a TCP connection: not SYN alone of SYN, ACK, FIN and RST. */
-  | { readonly kind: "not-syn" }
-  /** For a transparent socket of this host that is bound to one address, not to every one. */
-  | { readonly kind: "transparent-socket" };
-
-/**
- * What happens to a packet that meets every condition of its rule, in this order. `mark` replaces
- * the bits of the mask and leaves the others. `tproxy` hands the packet to the transparent
- * listener on that port of this host, and of that address if there is one. `redirect` is NAT to
- * that port of this host. `return` leaves the packet alone: no later rule of the chain sees it.
- */
-export type Statement =
-  | { readonly kind: "mark"; readonly mark: MaskedMark }
-  | { readonly kind: "tproxy"; readonly port: Port; readonly address?: Address }
-  | { readonly kind: "redirect"; readonly port: Port }
-  | { readonly kind: "return" };
-
-/** What a rule is for, which its comment says behind the table's name. */
-export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "local";
-
 /** The comment of a rule in the kernel: whose it is, and what for. */
 export function ruleComment(table: { readonly name: string }, rule: FirewallRule): string {
   return `${table.name}: ${rule.purpose}`;
-}
-
-/** A firewall rule for one family. */
-export interface FirewallRule {
-  readonly family: Family;
-  readonly purpose: Purpose;
-  readonly matches: readonly Match[];
-  readonly statements: readonly Statement[];
 }
 
 /**
@@ -342,44 +295,6 @@ function returnedRules(intent: Intent, family: Family): readonly FirewallRule[] 
     ],
     statements: [...handing, { kind: "return" }],
   }));
-}
-
-/**
- * What comes back to a socket that is bound to a client's address is marked, and so delivered.
- * No first packet of a connection: one for a socket in TIME_WAIT is for TPROXY, which alone finds
- * the listener for it. No datagram that a client could have sent: an unconnected socket that is
- * bound to the original destination, to reply from it, would take it from the listener.
- */
-function replyPathRules(intent: Intent, family: Family): readonly FirewallRule[] {
-  if (!intent.replyPath) return [];
-  const ranges = mergeRanges(intent.ports);
-  const beyond: Record<Protocol, readonly Match[]> = {
-    tcp: [{ kind: "not-syn" }],
-    udp: ranges.length === 0 ? [] : [{ kind: "destination-port", ranges, not: true }],
-  };
-  return intent.protocols
-    .filter((protocol) => beyond[protocol].length > 0)
-    .map((protocol) => ({
-      family,
-      purpose: "reply path",
-      matches: [
-        { kind: "protocol", protocol },
-        ...beyond[protocol],
-        { kind: "transparent-socket" },
-      ],
-      statements: [{ kind: "mark", mark: intent.mark }],
-    }));
-}
-
-/** Sorted ranges that neither overlap nor touch. */
-function mergeRanges(ranges: readonly PortRange[]): readonly PortRange[] {
-  const merged: PortRange[] = [];
-  for (const range of ranges.toSorted((a, b) => a.from - b.from)) {
-    const last = merged.at(-1);
-    if (last === undefined || range.from > last.to + 1) merged.push(range);
-    else if (range.to > last.to) merged[merged.length - 1] = { from: last.from, to: range.to };
-  }
-  return merged;
 }
 
 /**

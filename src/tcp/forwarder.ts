@@ -39,6 +39,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   private readonly onFinished: () => void;
   private readonly localName = allocate(sockaddr_storage.size);
   private readonly connections = new Set<Forwarding>();
+  private readonly waiting = new Set<Forwarding>();
   private readonly warned = new Set<string>();
   private listeners: Listener[];
   private readonly maximumText: string;
@@ -104,6 +105,13 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
     connection.start();
   }
 
+  /** No more are accepted, until those that wait are connected. */
+  waits(connection: Forwarding, why: string): void {
+    this.waiting.add(connection);
+    pauseAll(this.listeners);
+    this.warn(`${why}: connecting and accepting rest until descriptors or memory are free`);
+  }
+
   acceptFailed(errno: number, resting: boolean): void {
     const consequence = resting
       ? "accepting rests until descriptors or memory are free"
@@ -149,7 +157,22 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
     const level = connection.error === "" ? LogLevel.info : LogLevel.warning;
     if (this.task.logLevel >= level) this.context.record("forwarded", connection);
     if (this.draining && this.connections.size === 0) this.finish();
-    if (this.connections.size < this.task.connectionsMax) resumeAll(this.listeners);
+    this.waiting.delete(connection);
+    // Its descriptors are for those that wait, then for new ones.
+    const [next] = this.waiting;
+    if (next === undefined) this.acceptAgain();
+    else next.connectAgain();
+  }
+
+  /** There was a descriptor for one that waited. */
+  goesOn(connection: Forwarding): void {
+    this.waiting.delete(connection);
+    this.acceptAgain();
+  }
+
+  private acceptAgain(): void {
+    const isFull = this.connections.size >= this.task.connectionsMax;
+    if (!isFull && this.waiting.size === 0) resumeAll(this.listeners);
   }
 
   /** What new connections are carried by; those that are open stay as they are. */

@@ -31,7 +31,7 @@ import type { NativeBuffer } from "../../ffi/memory.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { connectAttemptsMax } from "../engine/limits.ts";
+import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
 import { connectSocket } from "../engine/sockets.ts";
@@ -42,6 +42,7 @@ import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
 import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
+import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
 
@@ -57,6 +58,10 @@ export interface ForwardingOwner {
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
   reached(connection: Forwarding): void;
+  /** The connection waits for a descriptor; `connectAgain` is called when there is one. */
+  waits(connection: Forwarding, why: string): void;
+  /** It waits no longer. */
+  goesOn(connection: Forwarding): void;
   closed(connection: Forwarding): void;
 }
 
@@ -90,6 +95,8 @@ export class Forwarding {
   /** Edges of the client that came before there was a relay to tell. */
   private clientEdges = 0;
   private halfClosed = false;
+  /** For a descriptor to connect with. */
+  private waiting = false;
   /** The relay has more to do in the next turn of the loop. */
   private deferred = false;
 
@@ -222,11 +229,30 @@ export class Forwarding {
     try {
       this.upstreamFd = openUpstream(choice, task);
     } catch (error) {
-      if (error instanceof SyscallError) return this.onConnectFailed(error.errno, error.call);
-      throw error;
+      if (!(error instanceof SyscallError)) throw error;
+      if (isShortage(error.errno) && loop.now < this.startedAt + task.connectTimeoutMs) {
+        return this.waitForDescriptors(error);
+      }
+      return this.onConnectFailed(error.errno, error.call);
     }
+    if (this.waiting) this.owner.goesOn(this);
+    this.waiting = false;
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
-    loop.add(this.upstreamFd, EDGES, { onReady: (mask) => this.onUpstream(mask) });
+    const added = loop.add(this.upstreamFd, EDGES, { onReady: (mask) => this.onUpstream(mask) });
+    if (added < 0) this.onConnectFailed(-added, "epoll_ctl");
+  }
+
+  /** With no descriptor left for it the client waits here, as others do in the backlog. */
+  private waitForDescriptors({ call, errno }: SyscallError): void {
+    const { loop } = this.owner;
+    this.waiting = true;
+    this.owner.waits(this, `${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+    loop.timers.arm(this.timer, loop.now + acceptPauseMs);
+  }
+
+  /** There may be a descriptor for one that waits. */
+  connectAgain(): void {
+    if (this.waiting) this.connectTo(this.picked?.address ?? this.original);
   }
 
   private onConnectFailed(errno: number, call = "connect"): void {
@@ -325,6 +351,7 @@ export class Forwarding {
   private onTimer(): void {
     const { loop } = this.owner;
     if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
+    if (this.waiting) return this.connectAgain();
     if (this.state === "connecting") return this.connectElsewhere("connect timeout", true);
     const deadline = this.lastActive + this.timeoutMs();
     // An end, not a reset, unless the other side could take it for the end of what is on its way.
@@ -342,6 +369,7 @@ export class Forwarding {
     if (this.state === "closed") return;
     this.endedBy = endedBy;
     this.state = "closed";
+    this.waiting = false;
     this.error = error;
     this.owner.loop.timers.disarm(this.timer);
     this.relay?.release();

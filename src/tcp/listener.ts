@@ -77,13 +77,18 @@ export class Listener implements Handler {
 
   private onAcceptError(errno: number): void {
     // Anything else is an error of the network, of one connection, that accept(2) passes on.
-    const resting = errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
+    const resting = isShortage(errno);
     if (resting) {
       this.pause();
       this.owner.loop.timers.arm(this.timer, this.owner.loop.now + acceptPauseMs);
     }
     this.owner.acceptFailed(errno, resting);
   }
+}
+
+/** Whether a call failed for want of descriptors or memory, which others may set free. */
+export function isShortage(errno: number): boolean {
+  return errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
 }
 
 /** At a bound that all `listeners` share: each of them rests. */

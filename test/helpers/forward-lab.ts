@@ -97,7 +97,7 @@ export async function inLab(
     files,
     timeoutMs,
   });
-  if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout}`);
+  if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout.slice(0, 10_000)}`);
   const lines = stdout.split("\n");
   const log = (name: string) =>
     lines

@@ -2,7 +2,9 @@
 
 exchange.py server PORT LOG            a line in LOG for each connection: id, kind, what it saw
 exchange.py client ADDRESS PORT CONNECTIONS PARALLEL BYTES SEED LOG
-                                       about BYTES in all, both ways together
+                                       about BYTES in all, both ways together; KINDS in the
+                                       environment, of all of them, says which kinds. Where all are
+                                       parallel, `begun` is printed once all are connected
 exchange.py stall ADDRESS PORT CONNECTIONS   asks for streams without end, and reads nothing; resets
                                        them when its input ends
 exchange.py judge CLIENT-LOG SERVER-LOG CONNECTIONS [STALLED]
@@ -32,6 +34,7 @@ KINDS = {
     "resets-half-closed": ("resets", "reset"),  # the client ends its side, later it resets
 }
 NAMES = list(KINDS)
+CHOSEN = os.environ.get("KINDS", " ".join(KINDS)).split()
 HEADER = struct.Struct("!IBQ")
 POOL = memoryview(random.Random(116).randbytes(1 << 22))
 CHUNK_MAX = 1 << 18
@@ -205,6 +208,7 @@ def serve(port, log):
         try:
             number, kind, down = HEADER.unpack(receive_exactly(s, HEADER.size))
         except (OSError, EOFError):
+            s.close()
             return log.write("-", "-", "no header")
         name = NAMES[kind]
         saw = attempt(lambda: server_side(s, name, down, random.Random(number)))
@@ -219,19 +223,22 @@ def serve(port, log):
 def ask(address, port, connections, parallel, total, seed, log):
     numbers = iter(range(connections))
     lock = threading.Lock()
+    all_there = threading.Barrier(parallel, lambda: print("begun", flush=True))
     each = total // connections // 2
 
     def one(number):
         rng = random.Random(f"{seed} {number}")
-        kind = number % len(NAMES)
+        kind = CHOSEN[number % len(CHOSEN)]
         up, down = int(each * rng.uniform(0, 2)), int(each * rng.uniform(0, 2))
-        if "resets" in NAMES[kind]:
+        if "resets" in kind:
             up = max(100_000, min(up, 1_000_000))
         s = socket.create_connection((address, port), timeout=TIMEOUT)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, rng.randrange(2))
-        s.sendall(HEADER.pack(number, kind, down))
-        saw = attempt(lambda: client_side(s, NAMES[kind], up, rng))
-        log.write(number, NAMES[kind], saw)
+        if parallel == connections:
+            all_there.wait()
+        s.sendall(HEADER.pack(number, NAMES.index(kind), down))
+        saw = attempt(lambda: client_side(s, kind, up, rng))
+        log.write(number, kind, saw)
         s.close()
 
     def work():
@@ -268,7 +275,7 @@ def judge(client_log, server_log, connections, stalled=0):
             number, kind, saw = line.rstrip("\n").split(" ", 2)
             found.setdefault(number, []).append((kind, saw))
         for number in range(connections):
-            kind = NAMES[number % len(NAMES)]
+            kind = CHOSEN[number % len(CHOSEN)]
             expected = [(kind, KINDS[kind][end])]
             if (got := found.pop(str(number), None)) != expected:
                 wrong.append(f"{('client', 'server')[end]} {number} {kind}: {got}")

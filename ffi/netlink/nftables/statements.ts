@@ -151,15 +151,16 @@ export function setMark(mark: number, mask: number): Expressions {
 }
 
 /**
- * `socket transparent 1 socket wildcard 0`: packets of a connection that a transparent socket has.
- * Without the second a transparent listener on the wildcard address matches too.
+ * `socket transparent 1`, and with `wildcard` `socket wildcard 0` or `1`: whether it is bound to
+ * every address, as a listener may be. With either, sockets in TIME_WAIT and in the FIN_WAIT_2 of
+ * a closed descriptor do not match: they are no full sockets (nft_socket_eval in
+ * net/netfilter/nft_socket.c).
  */
-export function transparentSocket(): Expressions {
+export function transparentSocket(wildcard?: boolean): Expressions {
+  const bound = [socket(NFT_SOCKET_WILDCARD), compare(Uint8Array.of(Number(wildcard)))];
   return [
-    socket(NFT_SOCKET_TRANSPARENT),
-    compare(Uint8Array.of(1)),
-    socket(NFT_SOCKET_WILDCARD),
-    compare(Uint8Array.of(0)),
+    ...[socket(NFT_SOCKET_TRANSPARENT), compare(Uint8Array.of(1))],
+    ...(wildcard === undefined ? [] : bound),
   ];
 }
 

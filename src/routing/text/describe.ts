@@ -95,7 +95,10 @@ function describeMatch(match: Match): string {
     case "not-syn":
       return "other than the first of a connection";
     case "transparent-socket":
-      return "for a transparent socket that is bound to one address";
+      if (match.wildcard === undefined) return "for a transparent socket";
+      return `for a transparent socket bound to ${match.wildcard ? "every" : "one"} address`;
+    case "icmp":
+      return "of ICMP";
   }
 }
 

@@ -14,7 +14,10 @@ interface Ours {
   readonly comment: string;
 }
 
-/** A rule's matches and target as iptables words: a rule of ours can take several of iptables'. */
+/**
+ * A rule's matches and target as iptables words. A rule of ours can take several of iptables', and
+ * none where they do without it.
+ */
 export function ruleWords(rule: FirewallRule, ours?: Ours): readonly (readonly string[])[] {
   const { protocol } = rule.matches.find((match) => match.kind === "protocol") ?? {};
   let products: readonly (readonly string[])[] = [[]];
@@ -67,8 +70,10 @@ function matchWords(
     case "not-syn":
       return [["-m", "tcp", "!", "--syn"]];
     case "transparent-socket":
-      // Without --nowildcard it ignores sockets that are bound to every address.
-      return [["-m", "socket", "--transparent"]];
+      // Without --nowildcard it ignores sockets that are bound to every address, and only those.
+      return match.wildcard ? [] : [["-m", "socket", "--transparent"]];
+    case "icmp":
+      return [["-p", rule.family === 4 ? "icmp" : "ipv6-icmp"]];
   }
 }
 

@@ -89,7 +89,8 @@ function ownSections(plan: Plan): readonly Section[] {
     comment: ["From here on packets are captured."],
     commands: chainsOf(plan).map((each) => jumpLine(plan, "-A", each)),
   };
-  return [...setSections(plan), ...rules, jump];
+  const needed = rules.filter(({ commands }) => commands.length > 0);
+  return [...setSections(plan), ...needed, jump];
 }
 
 /** Long lists of networks, in one command each: it makes the set and fills it. */

@@ -130,7 +130,10 @@ function matchText(match: Match, rule: FirewallRule, protocol: string | undefine
     case "not-syn":
       return "tcp flags & (fin | syn | rst | ack) != syn";
     case "transparent-socket":
-      return "socket transparent 1 socket wildcard 0";
+      if (match.wildcard === undefined) return "socket transparent 1";
+      return `socket transparent 1 socket wildcard ${Number(match.wildcard)}`;
+    case "icmp":
+      return `meta l4proto ${rule.family === 4 ? "icmp" : "ipv6-icmp"}`;
   }
 }
 

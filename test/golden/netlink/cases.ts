@@ -342,7 +342,7 @@ const firewallCases: Case[] = [
     "nft gives a control group's level of 0",
     ruleCase(
       "meta l4proto tcp socket transparent 1 socket wildcard 0 accept",
-      [...tcp, ...nft.transparentSocket()],
+      [...tcp, ...nft.transparentSocket(false)],
       verdict(NF_ACCEPT),
     ),
   ),

@@ -92,7 +92,7 @@ const expressions: Expression[][] = [
     [...udp, ...nft.ports("source", [1000, 2000]), counter(), ...nft.setMark(1, 0xff)],
   ].flat(),
   [...v4, ...nft.addressInSet("destination", NFPROTO_IPV4, { name: "nets" }), verdict(NFT_RETURN)],
-  [...tcp, ...nft.transparentSocket(), ...nft.setMark(1, 0xffff_ffff), verdict(NF_ACCEPT)],
+  [...tcp, ...nft.transparentSocket(false), ...nft.setMark(1, 0xffff_ffff), verdict(NF_ACCEPT)],
   [...nft.localDestination(), verdict(NFT_JUMP, "aside")],
   [...nft.replyDirection(), ...nft.markIs(1, 1), verdict(NFT_RETURN)],
   [...v4, ...tcp, ...nft.tproxyTo(50080, ip("127.0.0.1")), verdict(NF_ACCEPT)],

@@ -76,8 +76,8 @@ describe("while open connections come to their end", () => {
     );
 
   test("only what belongs to them is delivered, whoever's address upstreams see", () => {
-    expect(rules("[::]:80")).toEqual(["reply path", "reply path"]);
-    expect(rules(":80 --source self --bypass 10.0.0.0/8")).toEqual(["reply path"]);
+    expect(rules("[::]:80")).toEqual(Array(6).fill("reply path"));
+    expect(rules(":80 --source self --bypass 10.0.0.0/8")).toEqual(Array(3).fill("reply path"));
   });
 
   test("NAT keeps its chain, and what this host sends its rules", () => {

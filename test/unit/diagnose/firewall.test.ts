@@ -76,7 +76,7 @@ describe("matches", () => {
     ["another family", nft.family(k.NFPROTO_IPV6)],
     ["another interface", nft.inputInterface("eth1")],
     ["this host's own", nft.localDestination()],
-    ["a socket, of which there is none", nft.transparentSocket()],
+    ["a socket, of which there is none", nft.transparentSocket(false)],
   ];
   test.each(missing)("%s is no match", (_, expressions) => {
     const passage = pass([chain([[...expressions, ...mark]])]);
@@ -84,7 +84,7 @@ describe("matches", () => {
   });
 
   test("a reply belongs to its socket, and is no first packet", () => {
-    const divert = [...nft.transparentSocket(), ...mark];
+    const divert = [...nft.transparentSocket(false), ...mark];
     const reply = { socket: { transparent: true, wildcard: false } };
     expect(pass([chain([divert])], reply).mark).toBe(1);
     expect(pass([chain([divert])], { socket: { transparent: true, wildcard: true } }).mark).toBe(0);

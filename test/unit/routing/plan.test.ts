@@ -120,6 +120,8 @@ describe("the order of rules", () => {
   test("before routing: replies, what was marked on the way out, the bypass, the rest", () => {
     expect(outline(plan(all), "prerouting")).toEqual([
       "reply path: mark",
+      "reply path: mark",
+      "reply path: mark",
       "local: tproxy, return",
       "bypass: return",
       "capture: mark, tproxy",
@@ -161,18 +163,32 @@ describe("the reply path", () => {
       .filter(({ purpose }) => purpose === "reply path")
       .map(({ matches }) => matches.map(({ kind }) => kind as string));
   const ports = [{ from: 53, to: 53 }];
+  const tcp = Array(2).fill(["protocol", "not-syn", "transparent-socket"]);
+  const icmp = ["icmp", "transparent-socket"];
+
+  test("of tcp takes the mark back from what is for a listener", () => {
+    const marks = rules(plan({ families: [4], replyPath: true, protocols: ["tcp"] }))
+      .filter(({ purpose }) => purpose === "reply path")
+      .map(({ matches, statements }) => [matches.at(-1), statements]);
+    expect(marks.slice(0, 2) as unknown[]).toEqual([
+      [{ kind: "transparent-socket" }, [{ kind: "mark", mark: { value: 1, mask: 1 } }]],
+      [
+        { kind: "transparent-socket", wildcard: true },
+        [{ kind: "mark", mark: { value: 0, mask: 1 } }],
+      ],
+    ]);
+  });
 
   test("of tcp is for no first packet, of udp for no port that is captured", () => {
     expect(kinds({ protocols: ["tcp", "udp"], ports })).toEqual([
-      ["protocol", "not-syn", "transparent-socket"],
+      ...tcp,
       ["protocol", "destination-port", "transparent-socket"],
+      icmp,
     ]);
   });
 
   test("of udp is left out where every port is captured", () => {
-    expect(kinds({ protocols: ["tcp", "udp"] })).toEqual([
-      ["protocol", "not-syn", "transparent-socket"],
-    ]);
+    expect(kinds({ protocols: ["tcp", "udp"] })).toEqual([...tcp, icmp]);
   });
 
   test("does not depend on the interfaces, sources and destinations that are captured", () => {
@@ -182,7 +198,7 @@ describe("the reply path", () => {
 
   test("comes with backends", () => {
     const address = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) };
-    expect(kinds({ replyPath: undefined, backends: [{ address }] }).length).toBe(1);
+    expect(kinds({ replyPath: undefined, backends: [{ address }] }).length).toBe(3);
   });
 });
 

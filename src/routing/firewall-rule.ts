@@ -1,0 +1,65 @@
+/** A firewall rule as data: its conditions, what it does, what it is for. */
+
+import type { Port } from "../../ffi/types.ts";
+import type { Address, Family } from "../net/address.ts";
+import type { Cidr } from "../net/cidr.ts";
+import type { MaskedMark } from "../net/mark.ts";
+import type { PortRange } from "../net/port.ts";
+import type { Protocol } from "./intent.ts";
+
+/** Kinds of destination address, as rtnetlink and nft's `fib daddr type` name them. */
+export type AddressType = "local" | "broadcast" | "anycast" | "multicast";
+
+/**
+ * A condition on a packet. A list is met if one of its entries is. Networks are of the rule's
+ * family, ascending, and neither overlap nor are halves of one; those of a long list are also the
+ * set of the table that `set` names.
+ */
+export type Match =
+  | { readonly kind: "interface"; readonly names: readonly string[] }
+  | { readonly kind: "protocol"; readonly protocol: Protocol }
+  | { readonly kind: "source"; readonly networks: readonly Cidr[]; readonly set?: string }
+  | { readonly kind: "destination"; readonly networks: readonly Cidr[]; readonly set?: string }
+  | { readonly kind: "destination-type"; readonly not: readonly AddressType[] }
+  /** With `not`: a port in none of the ranges. */
+  | {
+      readonly kind: "destination-port";
+      readonly ranges: readonly PortRange[];
+      readonly not?: true;
+    }
+  | { readonly kind: "mark"; readonly mark: MaskedMark }
+  /** Whose socket sends it: the effective ids, or a path below the root of cgroup v2. */
+  | { readonly kind: "user"; readonly id: number }
+  | { readonly kind: "group"; readonly id: number }
+  | { readonly kind: "cgroup"; readonly path: string }
+  /** From the accepting end of a connection that conntrack knows. */
+  | { readonly kind: "reply" }
+  /** No first packet of a TCP connection: not SYN alone of SYN, ACK, FIN and RST. */
+  | { readonly kind: "not-syn" }
+  /** For a transparent socket of this host, bound to every address or to one where that is said. */
+  | { readonly kind: "transparent-socket"; readonly wildcard?: boolean }
+  /** ICMP of the rule's family; with a socket: an error about one of its packets. */
+  | { readonly kind: "icmp" };
+
+/**
+ * What happens to a packet that meets every condition of its rule, in this order. `mark` replaces
+ * the bits of the mask and leaves the others. `tproxy` hands the packet to the transparent
+ * listener on that port of this host, and of that address if there is one. `redirect` is NAT to
+ * that port of this host. `return` leaves the packet alone: no later rule of the chain sees it.
+ */
+export type Statement =
+  | { readonly kind: "mark"; readonly mark: MaskedMark }
+  | { readonly kind: "tproxy"; readonly port: Port; readonly address?: Address }
+  | { readonly kind: "redirect"; readonly port: Port }
+  | { readonly kind: "return" };
+
+/** What a rule is for, which its comment says behind the table's name. */
+export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "local";
+
+/** A firewall rule for one family. */
+export interface FirewallRule {
+  readonly family: Family;
+  readonly purpose: Purpose;
+  readonly matches: readonly Match[];
+  readonly statements: readonly Statement[];
+}
