@@ -16,17 +16,7 @@ import {
   SO_ERROR,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import {
-  EADDRNOTAVAIL,
-  EAGAIN,
-  EINTR,
-  ENOBUFS,
-  ENOMEM,
-  EPERM,
-  errnoName,
-  errnoText,
-  SyscallError,
-} from "../../ffi/errno.ts";
+import { EAGAIN, EINTR, errnoName, errnoText, SyscallError } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
@@ -34,9 +24,8 @@ import type { Fd } from "../../ffi/types.ts";
 import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
-import { connectSocket } from "../engine/sockets.ts";
 import { Timer } from "../engine/timers.ts";
-import { type Choice, choose, type Rules, upstreamFamily } from "../forward/route-choice.ts";
+import { choose, type Rules, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream, type UpstreamPool } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
@@ -45,6 +34,7 @@ import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
+import { isOwnFault, openUpstream, resetWord, sourceName } from "./upstream-socket.ts";
 
 /** What a connection needs of the service that it belongs to. */
 export interface ForwardingOwner {
@@ -382,33 +372,4 @@ export class Forwarding {
     this.owner.loop.close(this.clientFd);
     this.owner.closed(this);
   }
-}
-
-/** Whether connect(2) failed for want of something here: a port, memory, the firewall's leave. */
-function isOwnFault(errno: number): boolean {
-  return errno === EADDRNOTAVAIL || errno === EPERM || errno === ENOBUFS || errno === ENOMEM;
-}
-
-function sourceName(choice: Choice, task: ForwardTask): string {
-  return choice.source === undefined ? "self" : task.source.kind;
-}
-
-/** A socket that is on its way to the upstream. @throws SyscallError */
-function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
-  const options = {
-    protocol: "tcp",
-    transparent: true,
-    mark: task.mark,
-    portAtConnect: source?.port === 0,
-    // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
-    noDelay: true,
-    keepAliveMs: task.keepAliveMs,
-    userTimeoutMs: task.userTimeoutMs,
-  } as const;
-  return connectSocket(options, upstream, source && { ...source, scopeId: 0 });
-}
-
-function resetWord(errno: number): string {
-  const name = errnoName(errno);
-  return name === "ECONNRESET" || name === "EPIPE" ? "reset" : `${errnoText(errno)} (${name})`;
 }

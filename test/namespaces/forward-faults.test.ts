@@ -15,8 +15,8 @@ const testFaults = testInLab(["python3"]);
 
 /**
  * `backends` puts the servers of faults.py at ${at}1 to ${at}6 of the backend; nobody serves the
- * other addresses of ${at}, and nothing gets in to ${at}8. `bystander` starts a connection that goes
- * on until `no_harm`, which fails if it was harmed.
+ * other addresses of ${at}, and nothing gets in to ${at}8. `bystander` starts a connection that
+ * goes on until `no_harm`, which fails if it was harmed.
  */
 const functions = (at: string, gateway: string) => `
   for n in 1 2 3 4 5 6 7 8; do
@@ -26,7 +26,8 @@ const functions = (at: string, gateway: string) => `
   backends() {
     within backend nft "table inet faults { chain input { type filter hook input priority 0;
       ${at.includes(":") ? "ip6" : "ip"} daddr ${at}8 drop; }; }"
-    in_background backend python3 faults.py server ${at}1 ${at}2 ${at}3 ${at}4 ${at}5 ${at}6 > served
+    in_background backend python3 faults.py server \\
+      ${at}1 ${at}2 ${at}3 ${at}4 ${at}5 ${at}6 > served
     server=$!
     until grep -q ready served; do kill -0 "$server"; done
   }
@@ -178,7 +179,8 @@ describe("the machine", () => {
       ${server}
       forward :50080 --to 10.9.2.2:8080
       kinds="both late"
-      KINDS=$kinds within client python3 exchange.py client 8.8.8.8 80 60 60 400000000 1 client.txt > begun &
+      KINDS=$kinds within client python3 exchange.py client 8.8.8.8 80 60 60 \\
+        400000000 1 client.txt > begun &
       exchange=$!
       until_true grep -qs begun begun
       ip link set p1 down
