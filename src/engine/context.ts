@@ -5,7 +5,13 @@ import { EPOLLIN } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { batchIntervalMs, eventsPerBatch, outstandingBatches, remarkIntervalMs } from "./limits.ts";
+import {
+  batchIntervalMs,
+  eventBytesPerBatch,
+  eventsPerBatch,
+  outstandingBatches,
+  remarkIntervalMs,
+} from "./limits.ts";
 import { EventLoop, type Handler } from "./loop.ts";
 import { Occasions } from "./occasions.ts";
 import type {
@@ -38,6 +44,7 @@ export class WorkerContext implements Handler {
   private events: (WorkerEvent | RecordBlock)[] = [];
   /** Behind `events`: of connections, not yet among them. */
   private readonly records = new RecordWriter(eventsPerBatch);
+  private eventBytes = 0;
   private lastBatch = Number.NEGATIVE_INFINITY;
   private readonly occasions = new Occasions(remarkIntervalMs);
   private readonly remarkTimer = new Timer(() => this.sayRemarks());
@@ -73,7 +80,9 @@ export class WorkerContext implements Handler {
   report(event: WorkerEvent): void {
     this.takeRecords();
     this.events.push(event);
-    if (this.events.length >= eventsPerBatch) this.flush();
+    if ("bytes" in event) this.eventBytes += event.bytes.length;
+    const isFull = this.events.length >= eventsPerBatch || this.eventBytes >= eventBytesPerBatch;
+    if (isFull) this.flush();
   }
 
   /**
@@ -140,6 +149,7 @@ export class WorkerContext implements Handler {
     if (this.events.length === 0) return;
     this.loop.timers.disarm(this.batchTimer);
     this.lastBatch = this.loop.now;
+    this.eventBytes = 0;
     const events = this.events;
     this.events = [];
     this.shared.sendBatch();

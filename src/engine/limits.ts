@@ -41,6 +41,9 @@ export const outstandingBatches = 64;
 /** Events in one batch. */
 export const eventsPerBatch = 256;
 
+/** Bytes of peers in the events of one batch: a batch that has more of them is full. */
+export const eventBytesPerBatch = 1024 * 1024;
+
 /** How long events wait for more behind a batch that has just left. */
 export const batchIntervalMs = 30;
 
