@@ -48,6 +48,30 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
   });
 });
 
+describe.each(families)("UDP over IPv$family", ({ asked, client, backend }) => {
+  testRoutes("auto: datagrams as well, by another port and by the listener's own", async () => {
+    const log = await inLab(`${bare}
+      at_backend listen --json --udp '[::]:5353' --reply answer
+      asks() {
+        echo question | within client socat -t0.3 - "udp:${asked}:53,sourceport=$1" > "$1"
+        grep answer "$1"
+      }
+      for options in '[::]:53' '[::]:50053 --dport 53'; do
+        forward --tcp --udp $options --to '${backend}:5353' --routes auto --in p0
+        eventually asks 4000
+        eventually asks 4001
+        kill "$proxy"; wait "$proxy"
+        dump after; same before after "$options"
+      done
+    `);
+    expect(log.stdout).toContain("[::]:53: same\n");
+    expect(log.stdout).toContain("[::]:50053 --dport 53: same\n");
+    const clients = log.backend.filter(({ event }) => event === "datagram");
+    expect(clients.length).toBeGreaterThanOrEqual(4);
+    for (const each of clients) expect(each.client).toStartWith(`${client}:`);
+  });
+});
+
 testRoutes("SIGKILL under traffic: capture ends with it, and the next run clears up", async () => {
   const { stdout } = await inLab(`${bare}
     at_backend listen --echo --quiet --json '[::]:8080'
