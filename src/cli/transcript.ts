@@ -78,9 +78,12 @@ export class TextTranscript implements Transcript {
 
 const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed" } as const;
 
-function died({ worker, error, lost, isReplaced }: WorkerEvent & { kind: "died" }): string {
+function died(event: WorkerEvent & { kind: "died" }): string {
+  const { worker, error, lost, lostSessions, isReplaced } = event;
+  const sessions = lostSessions > 0 ? ` and ${lostSessions} sessions` : "";
   const after = isReplaced ? ", another takes its place" : "";
-  return `[!] Worker ${worker} died with ${lost} connections${after}: ${escapeControls(error)}\n`;
+  const head = `[!] Worker ${worker} died with ${lost} connections${sessions}${after}`;
+  return `${head}: ${escapeControls(error)}\n`;
 }
 
 /** The access log's line of one UDP session. */
@@ -121,6 +124,7 @@ export class JsonTranscript implements Transcript {
       if (value instanceof Uint8Array) Object.assign(fields, payload(value));
       else if (key === "local") fields.original_destination = value;
       else if (key === "isReplaced") fields.replaced = value;
+      else if (key === "lostSessions") fields.lost_sessions = value;
       else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
       else fields[key] = value;
     }

@@ -116,14 +116,15 @@ export class Crew implements MemberOwner {
     if (this.telling.delete(member) && this.telling.size === 0) this.showCounters();
   }
 
-  onDeath(member: Member, cause: Error, lost: number): void {
+  onDeath(member: Member, cause: Error, counters: Counters): void {
     if (this.over) return;
     if (!this.replaces) return member.fail(cause);
     const { number: worker } = member;
     const error = String(cause.message).split("\n", 1)[0] as string;
     const isTooOften = this.diedTooOften();
     const isReplaced = !this.stopping && !isTooOften;
-    const died = { kind: "died", worker, error, lost, isReplaced } as const;
+    const { active: lost, activeSessions: lostSessions } = counters;
+    const died = { kind: "died", worker, error, lost, lostSessions, isReplaced } as const;
     void this.say([died]);
     this.tableEnded(member);
     if (this.stopping) return member.settle();

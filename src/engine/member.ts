@@ -19,8 +19,8 @@ import { type Counters, SharedState } from "./shared.ts";
 export interface MemberOwner {
   /** A batch of events; `printed` lets the Worker send another. */
   onEvents(member: Member, events: readonly WorkerEvent[], printed: () => void): void;
-  /** Its Worker died of `cause`, and `lost` connections with it; all its descriptors are closed. */
-  onDeath(member: Member, cause: Error, lost: number): void;
+  /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
+  onDeath(member: Member, cause: Error, counters: Counters): void;
 }
 
 export class Member {
@@ -106,11 +106,11 @@ export class Member {
   }
 
   private onDeath(cause: Error): void {
-    const { active: lost } = this.counters;
+    const { counters } = this;
     this.mailbox?.close();
     closeAll(this.shared.descriptors);
     this.shared = this.shared.successor();
-    this.owner.onDeath(this, cause, lost);
+    this.owner.onDeath(this, cause, counters);
   }
 }
 

@@ -191,8 +191,15 @@ export type WorkerEvent =
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }
-  /** A Worker has died, and `lost` connections with it; the main thread says so. */
-  | { kind: "died"; worker: number; error: string; lost: number; isReplaced: boolean }
+  /** A Worker has died, and connections and sessions with it; the main thread says so. */
+  | {
+      kind: "died";
+      worker: number;
+      error: string;
+      lost: number;
+      lostSessions: number;
+      isReplaced: boolean;
+    }
   | { kind: "warning"; text: string };
 
 /** Who ended a forwarded connection; empty while it is open. */

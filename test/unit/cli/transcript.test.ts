@@ -98,3 +98,18 @@ test("JSON events are one line each with event and time first", () => {
     error: "ECONNREFUSED",
   });
 });
+
+test("a dead worker is told of on one line, whatever its error says", () => {
+  const lost = { lost: 3, lostSessions: 4 };
+  const died = { kind: "died", worker: 2, error: "\x1b[31mno", isReplaced: true, ...lost } as const;
+  expect(new TextTranscript("tcp").render(died)).toBe(
+    "[!] Worker 2 died with 3 connections and 4 sessions, another takes its place: \\x1b[31mno\n",
+  );
+  const last = { ...died, lostSessions: 0, isReplaced: false };
+  expect(new TextTranscript("tcp").render(last)).toStartWith(
+    "[!] Worker 2 died with 3 connections: ",
+  );
+  expect(JSON.parse(new JsonTranscript("tcp").render(died))).toMatchObject({
+    ...{ event: "died", worker: 2, lost: 3, lost_sessions: 4, replaced: true },
+  });
+});
