@@ -35,12 +35,40 @@ export function captureRequest(options: ForwardOptions): IntentRequest {
   const settled = { toPort: undefined, toAddress: [], proto: [], replyPath: false, backend: [] };
   const request = toRequest({ ...options, ...settled });
   const { redirect: _, ...capture } = request;
-  if (options.routes !== "none" || Object.keys(capture).length === 0) return request;
+  const [first] = Object.keys(capture) as (keyof typeof capture)[];
+  if (options.routes !== "none" || first === undefined) return request;
+  const own = first === "mark" ? "; the mark of our own sockets is --socket-mark" : "";
   throw new UsageError(
-    "what is to be captured is said, but nothing puts in rules for it: give --routes auto, or " +
-      "--routes print to see them",
+    `--${optionOf[first]} is about what is captured, and nothing puts in rules for it: give ` +
+      `--routes auto, or --routes print to see them${own}`,
   );
 }
+
+/** The option that gives each field of a request. */
+const optionOf: Readonly<Record<Exclude<keyof IntentRequest, "redirect">, string>> = {
+  destinations: "dst",
+  sources: "src",
+  ports: "dport",
+  interfaces: "in",
+  protocols: "proto",
+  families: "family",
+  bypass: "bypass",
+  bypassPrivate: "bypass-private",
+  local: "local",
+  guardMark: "guard-mark",
+  guardUids: "guard-uid",
+  guardGids: "guard-gid",
+  guardCgroups: "guard-cgroup",
+  replyPath: "reply-path",
+  mark: "mark",
+  table: "table",
+  priority: "priority",
+  toPort: "to-port",
+  toAddresses: "to-address",
+  backends: "backend",
+  tableName: "table-name",
+  sysctl: "sysctl",
+};
 
 /**
  * What is captured for these listeners: any destination at their port unless the options say

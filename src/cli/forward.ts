@@ -25,6 +25,12 @@ import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./op
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 
+/** What goes with rules that tell our own connections by their mark. */
+function markHint(mark = 0): string {
+  const text = `0x${mark.toString(16)}`;
+  return `tproxy: with these rules and --routes none, give --socket-mark ${text} as well\n`;
+}
+
 /** What the heading of a printed script says of it. */
 const printed = { command: "tproxy forward --routes print", undo: "`tproxy routes --remove`" };
 
@@ -38,8 +44,9 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const captured = { protocols, backends: backendsOf(options) } as const;
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-    const { intent } = captureOf(options, request, { ...captured, listeners });
+    const { intent, mark } = captureOf(options, request, { ...captured, listeners });
     await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
+    if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
     return exitStatus.success;
   }
   const upstreams = await UpstreamList.resolve(options.to);

@@ -246,6 +246,16 @@ test("a PROXY header of a datagram is no header of a connection", async () => {
   await proxy.until(/PROXY protocol: the header is that of a datagram\n/);
 });
 
+test("--routes print --local: with which mark the rules are to be used", async () => {
+  const args = "forward :50080 --to original --routes print --dport 80 --local".split(" ");
+  const { status, stdout, stderr } = await run(args);
+  expect(stdout).toContain("meta mark & 0x2 == 0x2 return");
+  expect(stderr).toBe(
+    "tproxy: with these rules and --routes none, give --socket-mark 0x2 as well\n",
+  );
+  expect(status).toBe(0);
+});
+
 describe("forward, nonsense", () => {
   test.each([
     ["forward :80", /--to is missing: give HOST:PORT or "original"/],

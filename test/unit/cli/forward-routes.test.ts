@@ -65,8 +65,11 @@ test.each([
 });
 
 test("options of routes without --routes are refused, rather than ignored", () => {
-  expect(() => capture("--to 192.0.2.9:80 :80 --dport 80")).toThrow("give --routes auto");
-  expect(() => capture("--to 192.0.2.9:80 :80 --mark 2")).toThrow("give --routes auto");
+  const without = (options: string) => () => capture(`--to 192.0.2.9:80 :80 ${options}`);
+  expect(without("--dport 80")).toThrow("--dport is about what is captured, and nothing puts in");
+  expect(without("--guard-uid 1")).toThrow("--guard-uid is about what is captured");
+  expect(without("--mark 2")).toThrow("the mark of our own sockets is --socket-mark");
+  expect(without("--redirect")).not.toThrow("is about what is captured");
 });
 
 describe("while open connections come to their end", () => {
