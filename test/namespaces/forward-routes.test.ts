@@ -243,6 +243,26 @@ testRoutes("--local: what this host sends, and never what the proxy itself sends
   expect(clients).toHaveLength(2);
 });
 
+testRoutes("--local: datagrams of this host, and never those of the proxy itself", async () => {
+  const { stdout, backend } = await inLab(`${bare}
+    within backend ip address add 8.8.8.8/32 dev lo
+    ip route add 8.8.8.8/32 via 10.9.2.2
+    dump before
+    at_backend listen --json --udp '[::]:53' --reply answer
+    forward :50053 --udp --to original --routes auto --dport 53 --local --family 4
+    asks() { echo question | "$@" socat -t0.3 - udp:8.8.8.8:53 > page; grep answer page; }
+    eventually asks
+    eventually asks nsenter -t "$client" -n
+    kill "$proxy"; wait "$proxy"
+    dump after; same before after rules
+  `);
+  expect(stdout).toContain("rules: same\n");
+  const clients = backend.filter(({ event }) => event === "datagram").map((each) => each.client);
+  expect(clients.length).toBeGreaterThanOrEqual(2);
+  expect(clients.at(0)).toStartWith("10.9.2.1:");
+  expect(clients.at(-1)).toStartWith("10.9.1.2:");
+});
+
 testRoutes("print: the same rules as a script, and nothing is changed", async () => {
   const { stdout, backend } = await inLab(`${bare}
     at_backend listen --json '[::]:8080'
