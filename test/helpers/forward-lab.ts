@@ -71,7 +71,7 @@ is_settled() {
 }
 connections() { ${connections}; }
 # How many descriptors of the proxy are of this kind: socket:, pipe:
-descriptors() { ls -l "/proc/$proxy/fd" | grep -c -- "-> $1" || :; }
+descriptors() { ls -l "/proc/$proxy/fd" 2> ls.log | grep -c -- "-> $1" || :; }
 rss() { awk '/VmRSS/ { print $2 }' "/proc/$proxy/status"; }
 ${command} routes --print --in p0 --dport 80 --to-port 50080 --reply-path --dialect nft > rules.sh
 sh -e rules.sh

@@ -1,6 +1,6 @@
 """Both ends of many connections whose streams prove themselves.
 
-exchange.py server PORT LOG            a line in LOG for each connection: id, kind, what it saw
+exchange.py server PORT LOG [ADDRESS]  a line in LOG for each connection: id, kind, what it saw
 exchange.py client ADDRESS PORT CONNECTIONS PARALLEL BYTES SEED LOG
                                        about BYTES in all, both ways together; KINDS in the
                                        environment, of all of them, says which kinds. Where all are
@@ -198,10 +198,12 @@ class Log:
             print(*words, file=self.file)
 
 
-def serve(port, log):
-    listener = socket.create_server(
-        ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
-    )
+def serve(port, log, address=None):
+    if address is None:
+        both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+        listener = socket.create_server(("::", port), backlog=1024, **both)
+    else:
+        listener = socket.create_server((address, port), backlog=1024)
 
     def run(s):
         s.settimeout(TIMEOUT)
@@ -290,7 +292,7 @@ def judge(client_log, server_log, connections, stalled=0):
 if __name__ == "__main__":
     command, *args = sys.argv[1:]
     if command == "server":
-        serve(int(args[0]), Log(args[1]))
+        serve(int(args[0]), Log(args[1]), *args[2:])
     elif command == "client":
         ask(args[0], *map(int, args[1:6]), Log(args[6]))
     elif command == "stall":
