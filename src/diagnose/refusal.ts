@@ -47,9 +47,14 @@ export interface Attempt {
 }
 
 /** What a user without the capabilities can do. */
-export const WAYS =
-  "run it with sudo, from a service with AmbientCapabilities=CAP_NET_ADMIN, " +
-  'or try it in a namespace of your own: "unshare -Urn"';
+export const WAYS = waysTo("CAP_NET_ADMIN");
+
+function waysTo(capability: string): string {
+  return (
+    `run it with sudo, from a service with AmbientCapabilities=${capability}, ` +
+    'or try it in a namespace of your own: "unshare -Urn"'
+  );
+}
 
 /** One line: what failed, the kernel's word for it, because of what, and what would do. */
 export function explainRefusal(error: SyscallError, attempt: Attempt, facts: Facts): string {
@@ -109,7 +114,8 @@ function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string
     case EACCES:
       return (
         `EACCES: ports below ${facts.unprivilegedPortStart} need CAP_NET_BIND_SERVICE, and this ` +
-        `process does not have it: choose a port from ${facts.unprivilegedPortStart}, or ${WAYS}`
+        `process does not have it: choose a port from ${facts.unprivilegedPortStart}, or ` +
+        waysTo("CAP_NET_BIND_SERVICE")
       );
     case EINVAL:
       return attempt.isV6 && address.toLowerCase().startsWith("fe80:")

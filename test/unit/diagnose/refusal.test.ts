@@ -64,7 +64,10 @@ const table: [name: string, text: string, names: RegExp[]][] = [
   [
     "a low port",
     explain("bind", errno.EACCES),
-    [/ports below 1024 need CAP_NET_BIND_SERVICE/, /choose a port from 1024/],
+    [
+      /ports below 1024 need CAP_NET_BIND_SERVICE/,
+      /choose a port from 1024, .* AmbientCapabilities=CAP_NET_BIND_SERVICE,/,
+    ],
   ],
   [
     "a link-local address without its interface",
