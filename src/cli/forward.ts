@@ -11,6 +11,7 @@ import { formatSocketAddress } from "../net/socket-address.ts";
 import type { BackendHost } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
+import { checkConnecting } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress } from "./endpoints.ts";
@@ -52,6 +53,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options, wanted);
+  const refused = checkConnecting(options.source, options.socketMark);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const level = logLevel(options);
   const protocol = protocols[0] ?? "tcp";
@@ -72,6 +74,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     await edges.stdout.write(routeLine(change, options.json));
   }
   for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options.json));
+  if (refused !== undefined) say(refused);
   const mark = capture?.mark ?? options.socketMark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);

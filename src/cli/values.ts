@@ -81,9 +81,20 @@ export function upstreamValue(): Value<Target | "original"> {
   return makeValue<Target | "original">({
     metavar: "HOST:PORT|original",
     placeholder: "original",
-    parse: (input) => (input === "original" ? ok(input) : parseTarget(input)),
+    parse: (input) => (input === "original" ? ok(input) : parseUpstream(input)),
     format: (value) => (value === "original" ? value : formatTarget(value)),
   });
+}
+
+/** No link-local address without its interface: every connect would fail with EINVAL. */
+function parseUpstream(input: string): Parsed<Target> {
+  const target = parseTarget(input);
+  if (!target.ok || typeof target.value.host === "string") return target;
+  const { family, bytes, zone } = target.value.host;
+  const isLinkLocal = family === 6 && bytes[0] === 0xfe && ((bytes[1] as number) & 0xc0) === 0x80;
+  if (!isLinkLocal || zone !== undefined) return target;
+  const zoned = formatTarget({ ...target.value, host: { family, bytes, zone: "eth0" } });
+  return refuse(`${quote(input)} needs its interface: give "${zoned}"`);
 }
 
 /** Whose address an upstream sees: `client`, `client:port`, `self` or an address. */

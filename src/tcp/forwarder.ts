@@ -107,9 +107,12 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
 
   /** No more are accepted, until those that wait are connected. */
   waits(connection: Forwarding, why: string): void {
+    if (this.waiting.has(connection)) return;
     this.waiting.add(connection);
     pauseAll(this.listeners);
-    this.warn(`${why}: connecting and accepting rest until descriptors or memory are free`);
+    this.context.shared.count(Counter.atMaximum, 1);
+    const consequence = "connecting and accepting rest until descriptors or memory are free";
+    this.context.remark("waiting", `${why}: ${consequence}`);
   }
 
   acceptFailed(errno: number, resting: boolean): void {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { version } from "../../package.json" with { type: "json" };
-import { run, type StartOptions, tproxy } from "../helpers/tproxy.ts";
+import { run, type StartOptions, start, tproxy } from "../helpers/tproxy.ts";
 
 const isRoot = process.getuid?.() === 0;
 const commands = ["bind", "listen", "forward", "routes", "doctor", "explain", "demo"];
@@ -174,6 +174,7 @@ describe("without privileges", () => {
     "bind --tcp 8.8.8.8:8080",
     "listen 127.0.0.1:0",
     "listen --udp 127.0.0.1:0",
+    "forward 127.0.0.1:0 --to 127.0.0.1:9",
   ])("%s says which capability is missing", async (line) => {
     const { status, stderr, stdout } = await run(line.split(" "), options);
     expect(stderr).toMatch(/^tproxy: Cannot bind \S+: /);
@@ -189,6 +190,19 @@ describe("without privileges", () => {
     const marked = await run(["bind", "--no-transparent", "127.0.0.1:0", "--mark", "1"], options);
     expect(marked.stderr).toMatch(/SO_MARK needs CAP_NET_ADMIN or CAP_NET_RAW/);
     expect([low.status, marked.status]).toEqual([1, 1]);
+  });
+
+  dropped("forward says so of the addresses that it would connect from", async () => {
+    const own = "forward --no-transparent 127.0.0.1:0 --to 127.0.0.1:9".split(" ");
+    const other = await run([...own, "--source", "192.0.2.7"], options);
+    expect(other.stderr).toBe(`tproxy: Cannot connect from 192.0.2.7: ${missing}`);
+    const marked = await run([...own, "--source", "self", "--socket-mark", "1"], options);
+    expect(marked.stderr).toMatch(/^tproxy: Cannot connect .*SO_MARK needs CAP_NET_ADMIN/);
+    expect([other.status, marked.status]).toEqual([1, 1]);
+    const proxy = start(own, options);
+    await proxy.until(/\[!\] Cannot connect from clients' addresses: .*; or give --source self\n/);
+    proxy.kill("SIGTERM");
+    expect((await proxy.finished()).status).toBe(0);
   });
 
   dropped("what needs none works", async () => {

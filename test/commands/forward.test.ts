@@ -259,6 +259,7 @@ test("--routes print --local: with which mark the rules are to be used", async (
 describe("forward, nonsense", () => {
   test.each([
     ["forward :80", /--to is missing: give HOST:PORT or "original"/],
+    ["forward :80 --to [fe80::1]:80", /needs its interface: give "\[fe80::1%eth0\]:80"/],
     ["forward :80 --to nowhere", /"nowhere" is not HOST:PORT/],
     ["forward :80 --to original --to 192.0.2.1:80", /--to original stands alone/],
     ["forward :80 --to 192.0.2.1:80 --source me", /"me" is no source: give client, client:port/],

@@ -1,0 +1,40 @@
+/** Whether this process may connect to upstreams as it was asked to, found out before it has to. */
+
+import { SyscallError } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Mark } from "../../ffi/types.ts";
+import { gatherFacts } from "../diagnose/facts.ts";
+import { explainRefusal } from "../diagnose/refusal.ts";
+import type { SourceChoice } from "../engine/protocol.ts";
+import { bindSocket } from "../engine/sockets.ts";
+import { formatBytes } from "../net/address.ts";
+import { CommandError } from "./failure.ts";
+
+/**
+ * Makes a socket as the Workers will, and closes it again.
+ * @returns why all connections, or those of clients of other hosts, would fail, in one line
+ * @throws CommandError with it where every connection would fail
+ */
+export function checkConnecting(source: SourceChoice, mark: Mark | undefined): string | undefined {
+  const isClients = source.kind === "client";
+  const address = source.kind === "address" ? source.address : Uint8Array.of(127, 0, 0, 1);
+  const transparent = source.kind !== "self";
+  try {
+    sys.close(bindSocket({ protocol: "tcp", transparent, mark }, { address, port: 0, scopeId: 0 }));
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    const from = isClients ? "clients' addresses" : formatBytes(address);
+    const attempt = {
+      what: `connect from ${source.kind === "self" ? "here" : from}`,
+      address: formatBytes(address),
+      port: 0,
+      isV6: address.length === 16,
+      ...{ transparent, freebind: false, device: undefined, remote: undefined },
+    };
+    const why = explainRefusal(error, attempt, gatherFacts(address));
+    // Clients on this host are connected from our own address, which takes no privilege.
+    if (isClients && mark === undefined) return `${why}; or give --source self`;
+    throw new CommandError(why);
+  }
+}
