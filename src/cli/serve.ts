@@ -60,6 +60,7 @@ export async function serve(
   for (const task of tasks) crew.start(edges.workerEntry, task);
   started?.(crew);
   edges.onStop(stop);
+  edges.onExit(() => crew.abandon());
   edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {

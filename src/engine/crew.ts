@@ -77,6 +77,11 @@ export class Crew implements MemberOwner {
     for (const member of this.members) member.stop();
   }
 
+  /** For the exit of the process: what is still open then is reset. */
+  abandon(): void {
+    for (const member of this.members) member.abandon();
+  }
+
   /**
    * Settles when every Worker has ended and everything has been printed; between the two it calls
    * `ended`, after which nothing but a reader of standard output can hold it up.

@@ -105,6 +105,11 @@ export class Member {
     sys.close(this.wakeFd);
   }
 
+  /** The process ends now: its connections are reset then, no peer takes it for an end of theirs. */
+  abandon(): void {
+    for (const fd of openIn(this.shared.descriptors)) sys.setLinger(fd, true, 0);
+  }
+
   private onDeath(cause: Error): void {
     const { counters } = this;
     this.mailbox?.close();
@@ -116,8 +121,12 @@ export class Member {
 
 /** Closes what a dead thread has left, connections with a reset: no peer takes it for an end. */
 function closeAll(ledger: Uint8Array): void {
-  for (let fd = ledger.indexOf(1); fd >= 0; fd = ledger.indexOf(1, fd + 1)) {
+  for (const fd of openIn(ledger)) {
     sys.setLinger(fd, true, 0);
     sys.close(fd);
   }
+}
+
+function* openIn(ledger: Uint8Array): Generator<number> {
+  for (let fd = ledger.indexOf(1); fd >= 0; fd = ledger.indexOf(1, fd + 1)) yield fd;
 }
