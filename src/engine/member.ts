@@ -105,7 +105,7 @@ export class Member {
     sys.close(this.wakeFd);
   }
 
-  /** The process ends now: its connections are reset then, no peer takes it for an end of theirs. */
+  /** The process ends now: what is open is reset then. No peer takes that for an end of theirs. */
   abandon(): void {
     for (const fd of openIn(this.shared.descriptors)) sys.setLinger(fd, true, 0);
   }
