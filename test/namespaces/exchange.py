@@ -85,13 +85,16 @@ def reset(s):
 
 
 def attempt(what):
-    """The result, or the error by its name: a reset is ECONNRESET, or EPIPE of whoever sends."""
+    """The result, or the error by its name.
+
+    A reset is ECONNRESET, or once another thread has been told of it, EPIPE and ENOTCONN.
+    """
     try:
         return what()
     except EOFError:
         return "an early end"
     except OSError as error:
-        known = error.errno in (errno.ECONNRESET, errno.EPIPE)
+        known = error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
         return "reset" if known else errno.errorcode.get(error.errno, str(error))
 
 
