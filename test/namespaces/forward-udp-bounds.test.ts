@@ -3,9 +3,12 @@
 import { describe, expect } from "bun:test";
 import { eventsOf, inLab, testInLab } from "../helpers/udp-lab.ts";
 
-/** One datagram from each of many sockets; with `wait`, each waits for its answer. */
+/**
+ * One datagram from each of many sockets; with `wait`, each waits for its answer, with `hold` all
+ * stay open until they are told to go: an answer to a closed one would end its session.
+ */
 const many = `
-import socket, sys
+import os, socket, sys
 count, wait = int(sys.argv[1]), sys.argv[2] == "wait"
 held = []
 for i in range(count):
@@ -16,6 +19,8 @@ for i in range(count):
   if wait: s.recv(100)
   held.append(s)
   if len(held) > 500: held.pop(0).close()
+open("sent", "w").close()
+while sys.argv[2] == "hold" and not os.path.exists("enough"): pass
 print("sent", count)
 `;
 
@@ -83,9 +88,12 @@ describe("bounds", () => {
       within client ip address add 10.9.1.3/24 dev c0
       capture
       forward :50053 --udp --to 10.9.2.2:9000 --max-sessions-per-client 5
-      within client python3 many.py 20 go
-      until [ "$(($(sockets)))" -gt 10 ]; do :; done
+      background nsenter -t "$client" -n python3 many.py 20 hold
+      many=$!
+      until [ -e sent ] && [ "$(sockets)" -gt 10 ]; do kill -0 "$many"; done
       echo x | within client socat -t5 - udp:8.8.8.8:53,bind=10.9.1.3,readbytes=12
+      : > enough
+      wait "$many"
       stop
     `,
       files,
