@@ -28,6 +28,11 @@ export function addressKey(address: Uint8Array): string {
   return address.join(".");
 }
 
+/** Whose address the upstream sees, as the log says it: `client`, `self` or `address`. */
+export function sourceName(choice: Choice, rules: Rules): string {
+  return choice.source === undefined ? "self" : rules.source.kind;
+}
+
 /** How many bytes the address of an upstream must have to be used as wanted; 0: either way. */
 export function upstreamFamily({ source }: Rules, client: SocketAddress): number {
   if (source.kind === "self") return 0;

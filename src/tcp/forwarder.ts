@@ -21,9 +21,7 @@ import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts"
 import { Counter } from "../engine/shared.ts";
 import { TableWalk } from "../engine/table.ts";
 import { Timer } from "../engine/timers.ts";
-import { addressKey, type Rules } from "../forward/route-choice.ts";
-import { UpstreamPool } from "../forward/upstream-pool.ts";
-import { UpstreamReport } from "../forward/upstream-report.ts";
+import { Chooser } from "../forward/chooser.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
@@ -31,8 +29,7 @@ import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 export class ForwardService implements Service, ListenerOwner, ForwardingOwner, PipeWatcher {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
-  rules: Rules;
-  readonly pool: UpstreamPool | undefined;
+  readonly chooser: Chooser;
   readonly kernel: SystemKernel;
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headerBuffer = allocate(headerBytesMax);
@@ -57,17 +54,8 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait until others end";
     this.kernel = new SystemKernel(task.pipesMax, this);
+    this.chooser = new Chooser(context, task, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
-    this.rules = {
-      source: task.source,
-      fallback: task.sourceFallback,
-      own: new Set(task.ownAddresses.map(addressKey)),
-      listenPorts: new Set(sockets.map(({ port }) => port)),
-    };
-    const { upstreams, balance } = task;
-    if (upstreams.kind === "fixed") {
-      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
-    }
     this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));
   }
 
@@ -181,11 +169,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   /** What new connections are carried by; those that are open stay as they are. */
   onCommand(command: Command): void {
     if (command.kind === "table") return this.showTable();
-    if (command.kind === "own-addresses") {
-      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
-    }
-    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
-    this.pool?.replace(command.upstreams.addresses);
+    this.chooser.onCommand(command);
   }
 
   private showTable(): void {

@@ -25,8 +25,9 @@ import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
 import { Timer } from "../engine/timers.ts";
-import { choose, type Rules, upstreamFamily } from "../forward/route-choice.ts";
-import { NONE_TRIED, type Upstream, type UpstreamPool } from "../forward/upstream-pool.ts";
+import type { Chooser } from "../forward/chooser.ts";
+import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
+import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
 import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
 import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
@@ -34,16 +35,14 @@ import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
-import { isOwnFault, openUpstream, resetWord, sourceName } from "./upstream-socket.ts";
+import { isOwnFault, openUpstream, resetWord } from "./upstream-socket.ts";
 
 /** What a connection needs of the service that it belongs to. */
 export interface ForwardingOwner {
   readonly loop: EventLoop;
   readonly kernel: SystemKernel;
   readonly task: ForwardTask;
-  readonly rules: Rules;
-  /** Undefined: each connection goes on to where its client wanted to go. */
-  readonly pool: UpstreamPool | undefined;
+  readonly chooser: Chooser;
   /** Shared by all connections, for headers. */
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
@@ -191,7 +190,8 @@ export class Forwarding {
 
   /** To one of the pool that has not been tried; if there is none it ends with `error`. */
   private connect(error: string): void {
-    const { loop, pool, rules } = this.owner;
+    const { loop, chooser } = this.owner;
+    const { pool, rules } = chooser;
     if (pool === undefined) {
       if (error !== "") return this.close(error, true, this.connectFault);
       return this.connectTo(this.original);
@@ -208,14 +208,15 @@ export class Forwarding {
   }
 
   private connectTo(upstream: SocketAddress): void {
-    const { loop, rules, task } = this.owner;
+    const { loop, task } = this.owner;
+    const { rules } = this.owner.chooser;
     const choice = choose(rules, this.client, upstream);
     if ("refusal" in choice) return this.connectElsewhere(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
     }
     this.upstream = choice.upstream;
-    this.source = sourceName(choice, task);
+    this.source = sourceName(choice, rules);
     try {
       this.upstreamFd = openUpstream(choice, task);
     } catch (error) {
@@ -254,20 +255,20 @@ export class Forwarding {
 
   /** Another upstream stands in for one that is of no use, while there is one. */
   private connectElsewhere(error: string, failed = false): void {
-    const { loop, pool } = this.owner;
+    const { loop, chooser } = this.owner;
     this.closeUpstream();
     if (this.picked !== undefined) {
       this.tried = [...this.tried, this.picked];
-      if (failed) pool?.failed(this.picked, this.id, loop.now, error);
-      else pool?.closed(this.picked, this.id);
+      if (failed) chooser.pool?.failed(this.picked, this.id, loop.now, error);
+      else chooser.pool?.closed(this.picked, this.id);
       this.picked = undefined;
     }
     this.connect(error);
   }
 
   private onConnected(mask: number): void {
-    const { kernel, loop, pool } = this.owner;
-    if (this.picked !== undefined) pool?.connected(this.picked);
+    const { kernel, loop, chooser } = this.owner;
+    if (this.picked !== undefined) chooser.pool?.connected(this.picked);
     if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
     this.state = "relaying";
     this.owner.reached(this);
@@ -368,7 +369,7 @@ export class Forwarding {
       if (this.upstreamFd !== undefined) sys.setLinger(this.upstreamFd, true, 0);
     }
     this.closeUpstream();
-    if (this.picked !== undefined) this.owner.pool?.closed(this.picked, this.id);
+    if (this.picked !== undefined) this.owner.chooser.pool?.closed(this.picked, this.id);
     this.owner.loop.close(this.clientFd);
     this.owner.closed(this);
   }

@@ -11,11 +11,6 @@ export function isOwnFault(errno: number): boolean {
   return errno === EADDRNOTAVAIL || errno === EPERM || errno === ENOBUFS || errno === ENOMEM;
 }
 
-/** Whose address the upstream sees, as the access log says it. */
-export function sourceName(choice: Choice, task: ForwardTask): string {
-  return choice.source === undefined ? "self" : task.source.kind;
-}
-
 /** A socket that is on its way to the upstream. @throws SyscallError */
 export function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
   const options = {

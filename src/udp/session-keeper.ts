@@ -16,15 +16,9 @@ import {
   type SessionSettings,
 } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
-import {
-  addressKey,
-  type Choice,
-  choose,
-  type Rules,
-  upstreamFamily,
-} from "../forward/route-choice.ts";
-import { NONE_TRIED, UpstreamPool } from "../forward/upstream-pool.ts";
-import { UpstreamReport } from "../forward/upstream-report.ts";
+import { Chooser } from "../forward/chooser.ts";
+import { type Choice, choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
+import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Ingress } from "./ingress.ts";
 import { Notices } from "./notices.ts";
@@ -45,11 +39,9 @@ export class SessionKeeper {
   readonly raw = new RawSender();
   private readonly task: ForwardTask;
   private readonly owner: SessionOwner;
-  private rules: Rules;
+  private readonly chooser: Chooser;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
-  /** Undefined: each session goes on to where its client wanted to go. */
-  private readonly pool: UpstreamPool | undefined;
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
   private begun = 0;
   private sockets = 0;
@@ -72,17 +64,7 @@ export class SessionKeeper {
     });
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
-    const listeners = task.sockets.filter(({ protocol }) => protocol === "udp");
-    this.rules = {
-      source: task.source,
-      fallback: task.sourceFallback,
-      own: new Set(task.ownAddresses.map(addressKey)),
-      listenPorts: new Set(listeners.map(({ port }) => port)),
-    };
-    const { upstreams, balance } = task;
-    if (upstreams.kind === "fixed") {
-      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
-    }
+    this.chooser = new Chooser(context, task, "udp");
   }
 
   /** The session of the table's key, begun if there is none; undefined: it is refused. */
@@ -109,7 +91,7 @@ export class SessionKeeper {
     }
     this.table.remove(slot);
     this.sessions[slot] = undefined;
-    if (picked !== undefined && !session.isFailed) this.pool?.closed(picked, id);
+    if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     const isUsual = reason === "idle" || reason === "stopped";
     const level = isUsual ? LogLevel.info : LogLevel.warning;
@@ -124,7 +106,7 @@ export class SessionKeeper {
     const { id, picked } = session.start;
     if (side === "upstream") {
       this.tellClient(session, errno);
-      if (picked !== undefined) this.pool?.failed(picked, id, this.context.loop.now, word);
+      if (picked !== undefined) this.chooser.pool?.failed(picked, id, this.context.loop.now, word);
       session.isFailed = true;
     }
     this.end(session, `${word} by ${side}`);
@@ -134,16 +116,12 @@ export class SessionKeeper {
   answered(session: Session): void {
     const { slot, picked } = session.start;
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
-    if (picked !== undefined) this.pool?.connected(picked);
+    if (picked !== undefined) this.chooser.pool?.connected(picked);
   }
 
   /** New sessions go to the upstreams of now; the others stay where they are. */
   onCommand(command: Command): void {
-    if (command.kind === "own-addresses") {
-      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
-    }
-    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
-    this.pool?.replace(command.upstreams.addresses);
+    this.chooser.onCommand(command);
   }
 
   /** Ends every session. */
@@ -189,7 +167,7 @@ export class SessionKeeper {
     if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
       return this.refuse(`nobody can be answered from ${formatSocketAddress(reached)}`);
     }
-    const { pool, rules } = this;
+    const { pool, rules } = this.chooser;
     const id = ++this.begun;
     const family = upstreamFamily(rules, peer);
     const picked = pool?.pick(peer.address, family, id, NONE_TRIED, this.context.loop.now);
@@ -201,7 +179,8 @@ export class SessionKeeper {
   }
 
   private connect(ends: SessionEnds, upstream: SocketAddress): Session | undefined {
-    const choice = choose(this.rules, ends.client, upstream);
+    const { rules } = this.chooser;
+    const choice = choose(rules, ends.client, upstream);
     if ("refusal" in choice) return this.refuse(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.notices.count(`${choice.unspoofed}: sending from our own address`);
@@ -214,7 +193,7 @@ export class SessionKeeper {
       this.table.remove(slot);
       return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
     }
-    const source = choice.source === undefined ? "self" : this.task.source.kind;
+    const source = sourceName(choice, rules);
     return this.open({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
   }
 

@@ -1,0 +1,37 @@
+/** What a Worker chooses by, for one protocol: the rules and the upstreams of now. */
+
+import type { WorkerContext } from "../engine/context.ts";
+import type { Command, ForwardTask } from "../engine/protocol.ts";
+import { addressKey, type Rules } from "./route-choice.ts";
+import { UpstreamPool } from "./upstream-pool.ts";
+import { UpstreamReport } from "./upstream-report.ts";
+
+export class Chooser {
+  /** Another value once the host has other addresses. */
+  rules: Rules;
+  /** Undefined: what comes goes on to where its client wanted to go. */
+  readonly pool: UpstreamPool | undefined;
+
+  constructor(context: WorkerContext, task: ForwardTask, protocol: "tcp" | "udp") {
+    const { upstreams, balance } = task;
+    const listeners = task.sockets.filter((socket) => socket.protocol === protocol);
+    this.rules = {
+      source: task.source,
+      fallback: task.sourceFallback,
+      own: new Set(task.ownAddresses.map(addressKey)),
+      listenPorts: new Set(listeners.map(({ port }) => port)),
+    };
+    if (upstreams.kind === "fixed") {
+      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
+    }
+  }
+
+  /** Heeds what has changed, for what is new: what is open stays where it is. */
+  onCommand(command: Command): void {
+    if (command.kind === "own-addresses") {
+      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
+    }
+    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
+    this.pool?.replace(command.upstreams.addresses);
+  }
+}
