@@ -22,8 +22,8 @@ import {
   udpTimeoutValue,
   upstreamValue,
   wordValue,
-  workersValue,
 } from "./values.ts";
+import { workersOption } from "./workers.ts";
 
 /** The options of `routes`, without those that the listeners and --source answer. */
 const { toPort, toAddress, proto, replyPath, backend, ...captureOptions } = captureFields;
@@ -161,13 +161,7 @@ const fields = object({
     }),
     limits.drainTimeoutMs,
   ),
-  workers: withDefault(
-    option("--workers", workersValue(), {
-      description: prose`Share the traffic among so many threads (SO_REUSEPORT), ${"auto"}: one on
-        each core; 1 by default.`,
-    }),
-    1,
-  ),
+  workers: workersOption,
   noTransparent: withDefault(
     flag("--no-transparent", {
       description: prose`Accept at own addresses only, without IP_TRANSPARENT.`,

@@ -6,6 +6,7 @@ import type { Scheme } from "../net/target.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
 import type { OpenSocket, WantedSocket } from "./open-socket.ts";
+import { checkParts, partOf } from "./workers.ts";
 
 const DNS_PORT = 53;
 
@@ -56,12 +57,7 @@ function checkUdp(options: ForwardOptions): void {
       "--redirect changes where datagrams go, and does not tell: give --to HOST:PORT with --udp",
     );
   }
-  if ((maxSessions ?? workers) < workers) {
-    throw new UsageError(
-      `--max-sessions ${maxSessions} is less than one for each of the ${workers} workers: ` +
-        `give at least ${workers}, or fewer --workers`,
-    );
-  }
+  checkParts("--max-sessions", maxSessions, workers);
 }
 
 function other(scheme: Scheme): Scheme {
@@ -77,7 +73,7 @@ export function sessionSettings(
 ): SessionSettings {
   const { maxSessions, workers, udpTimeout } = options;
   const socketsMax = Math.max(2, Math.floor(descriptors / workers));
-  const wanted = maxSessions && Math.floor((maxSessions + worker) / workers);
+  const wanted = partOf(maxSessions, workers, worker);
   const general = udpTimeout.findLast(({ port }) => port === undefined);
   const idleTimeoutMs = general?.ms ?? limits.sessionIdleTimeoutMs;
   const dnsTimeoutMs = Math.min(limits.dnsIdleTimeoutMs, idleTimeoutMs);

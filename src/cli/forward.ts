@@ -25,6 +25,7 @@ import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
+import { checkParts, partOf } from "./workers.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
 function markHint(mark = 0): string {
@@ -125,12 +126,7 @@ function sendersOf({ acceptProxy }: ForwardOptions): readonly Cidr[] | undefined
 /** @throws UsageError for options that contradict each other */
 function refuse(options: ForwardOptions, wanted: readonly WantedSocket[]): void {
   checkProtocols(options, wanted);
-  if ((options.maxConnections ?? options.workers) < options.workers) {
-    throw new UsageError(
-      `--max-connections ${options.maxConnections} is less than one for each of the ` +
-        `${options.workers} workers: give at least ${options.workers}, or fewer --workers`,
-    );
-  }
+  checkParts("--max-connections", options.maxConnections, options.workers);
   if (options.quiet && options.logLevel !== undefined) {
     throw new UsageError("--quiet is the same as --log-level warning: give one of them");
   }
@@ -193,6 +189,7 @@ function task(
     Math.min(limits.pipesMax, Math.floor(descriptors / 8 / options.workers)),
   );
   const share = Math.floor((descriptors - 2 * pipesMax * options.workers) / 2 / options.workers);
+  const ownPart = partOf(options.maxConnections, options.workers, worker);
   return {
     kind: "forward",
     sockets: sockets.map(served),
@@ -207,7 +204,7 @@ function task(
     userTimeoutMs: options.userTimeout || undefined,
     mark,
     ownAddresses: own.addresses,
-    connectionsMax: Math.max(1, Math.min(share, partOf(options, worker) ?? share)),
+    connectionsMax: Math.max(1, Math.min(share, ownPart ?? share)),
     pipesMax,
     headerTimeoutMs: limits.headerTimeoutMs,
     connectTimeoutMs: options.connectTimeout,
@@ -216,11 +213,6 @@ function task(
     drainTimeoutMs: options.drainTimeout,
     logLevel: logLevel(options),
   };
-}
-
-/** Of --max-connections, the part of one Worker: together they make just that. */
-function partOf({ maxConnections, workers }: ForwardOptions, worker: number): number | undefined {
-  return maxConnections && Math.floor((maxConnections + worker) / workers);
 }
 
 function boundLine({ protocol, local }: OpenSocket, json: boolean): string {

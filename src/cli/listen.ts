@@ -20,7 +20,8 @@ import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./op
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
-import { numberValue, schemedEndpointValue, timeoutValue, workersValue } from "./values.ts";
+import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
+import { workersOption } from "./workers.ts";
 
 const fields = object({
   command: constant("listen"),
@@ -72,13 +73,7 @@ const fields = object({
     }),
     limits.idleTimeoutMs,
   ),
-  workers: withDefault(
-    option("--workers", workersValue(), {
-      description: prose`Share the traffic among so many threads (SO_REUSEPORT), ${"auto"}: one on
-        each core; 1 by default.`,
-    }),
-    1,
-  ),
+  workers: workersOption,
   noTransparent: withDefault(
     flag("--no-transparent", {
       description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,

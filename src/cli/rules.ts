@@ -20,11 +20,8 @@ import { checkModifiers } from "./rule-options.ts";
 import { holdOn } from "./rules-hold.ts";
 import { type Situation, survey } from "./situation.ts";
 
-/** The options of a live action, once parsed. */
-export type LiveOptions = RoutesOptions;
-
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
-export async function runRules(options: LiveOptions, edges: Edges): Promise<number> {
+export async function runRules(options: RoutesOptions, edges: Edges): Promise<number> {
   const action = actionOf(options);
   checkModifiers(options, action);
   const request = toRequest(options);
@@ -47,7 +44,7 @@ export async function runRules(options: LiveOptions, edges: Edges): Promise<numb
 
 type Action = "apply" | "check" | "remove" | "confirm";
 
-function actionOf(options: LiveOptions): Action {
+function actionOf(options: RoutesOptions): Action {
   const all = ["print", "apply", "check", "remove", "confirm"] as const;
   const given = all.filter((name) => options[name]);
   const [action, second] = given;
@@ -67,7 +64,11 @@ function liveIntent(request: IntentRequest): Intent {
   return intent.value;
 }
 
-async function runApply(situation: Situation, options: LiveOptions, edges: Edges): Promise<number> {
+async function runApply(
+  situation: Situation,
+  options: RoutesOptions,
+  edges: Edges,
+): Promise<number> {
   const { plan, parts, live, question, say, warn } = situation;
   const conflicts = conflictsOf(situation);
   if (conflicts.length > 0 && !options.force) {
@@ -104,7 +105,7 @@ function refuseReplacing({ parts, live, question }: Situation): void {
   );
 }
 
-function applyOrRestore(situation: Situation, options: LiveOptions): Applied {
+function applyOrRestore(situation: Situation, options: RoutesOptions): Applied {
   const { kernel, plan, parts, live, question } = situation;
   const { hold, onExit, rollbackAfter } = options;
   try {
