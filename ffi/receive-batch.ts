@@ -16,27 +16,28 @@ import {
   SOL_UDP,
   UDP_GRO,
 } from "./constants.ts";
-import { iovec, mmsghdr, msghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
+import { iovec, mmsghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
+import {
+  CONTROL,
+  CONTROLLEN,
+  HEADER_WORDS,
+  IOV,
+  IOVEC_WORDS,
+  IOVLEN,
+  LENGTH,
+  NAME_BYTES,
+  NAMELEN,
+  WORD,
+} from "./message-words.ts";
 import * as sys from "./sys.ts";
 import type { Address, Result } from "./types.ts";
 
-const WORD = 4;
-const HEADER_WORDS = mmsghdr.size / WORD;
-const IOVEC_WORDS = iovec.size / WORD;
-const NAME_BYTES = 32;
 const NAME_WORDS = NAME_BYTES / WORD;
 
 /** What the kernel tells of a received datagram: its original destination, GRO's size, and more. */
 const CONTROL_BYTES = 160;
 const CONTROL_WORDS = CONTROL_BYTES / WORD;
-
-const NAMELEN = msghdr.msg_namelen / WORD;
-const IOV = msghdr.msg_iov / WORD;
-const IOVLEN = msghdr.msg_iovlen / WORD;
-const CONTROL = msghdr.msg_control / WORD;
-const CONTROLLEN = msghdr.msg_controllen / WORD;
-const LENGTH = mmsghdr.msg_len / WORD;
 
 /**
  * The most of one message: what GRO joins never exceeds 64 KiB. Slots begin at different cache

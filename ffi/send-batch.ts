@@ -7,21 +7,22 @@
 import { encodePacketInfo, packetInfoBytesMax } from "./cmsg.ts";
 import { AF_INET, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_UDP, UDP_SEGMENT } from "./constants.ts";
 import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS } from "./errno.ts";
-import { cmsghdr, iovec, mmsghdr, msghdr } from "./layout.ts";
+import { cmsghdr, iovec, mmsghdr } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
+import {
+  CONTROL,
+  CONTROLLEN,
+  HEADER_WORDS,
+  IOV,
+  IOVEC_WORDS,
+  IOVLEN,
+  NAME_BYTES,
+  NAMELEN,
+  WORD,
+} from "./message-words.ts";
 import { encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import * as sys from "./sys.ts";
 import type { Address } from "./types.ts";
-
-const WORD = 4;
-const HEADER_WORDS = mmsghdr.size / WORD;
-const IOVEC_WORDS = iovec.size / WORD;
-const NAME_BYTES = 32;
-const NAMELEN = msghdr.msg_namelen / WORD;
-const IOV = msghdr.msg_iov / WORD;
-const IOVLEN = msghdr.msg_iovlen / WORD;
-const CONTROL = msghdr.msg_control / WORD;
-const CONTROLLEN = msghdr.msg_controllen / WORD;
 
 /** Datagrams in one message of UDP_SEGMENT: UDP_MAX_SEGMENTS of the oldest kernels that have it. */
 const SEGMENTS_MAX = 64;

@@ -4,6 +4,7 @@
  */
 
 import { EPOLLIN, SO_ERROR, SOL_SOCKET } from "../../ffi/constants.ts";
+import { EAGAIN } from "../../ffi/errno.ts";
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -23,8 +24,8 @@ export interface IngressOwner {
   readonly key: Uint32Array;
   /** UDP_GRO is of use: datagrams are not looked into. */
   readonly joins: boolean;
-  /** The session of `key`, begun with message `index` if there is none; undefined: refused. */
-  sessionOf(ingress: Ingress, index: number): Session | undefined;
+  /** The session of `key`, begun if there is none; undefined: it is refused. */
+  sessionOf(ingress: Ingress): Session | undefined;
   /** Sends on the messages from `head` on, each followed by the one that `after` says. */
   forwardChain(session: Session, head: number, after: Int32Array): void;
   /** A datagram of which the kernel did not say where it was sent to. */
@@ -79,8 +80,8 @@ export class Ingress implements Handler, SessionIngress {
     const { arrivals } = this.owner;
     const count = arrivals.receive(this.fd);
     if (count < 0) {
-      // A queued error, if it was one, has been taken; the loop calls again for what is left.
-      sys.getsockopt(this.fd, SOL_SOCKET, SO_ERROR);
+      // A queued error is taken so that it is not told again; the loop calls for what is behind it.
+      if (count !== -EAGAIN) sys.getsockopt(this.fd, SOL_SOCKET, SO_ERROR);
       this.emptied++;
       return false;
     }
@@ -103,7 +104,7 @@ export class Ingress implements Handler, SessionIngress {
       owner.unaddressed();
       return;
     }
-    const session = owner.sessionOf(this, index);
+    const session = owner.sessionOf(this);
     if (session === undefined) return;
     after[index] = -1;
     if (session.head < 0) {

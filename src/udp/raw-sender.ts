@@ -12,13 +12,9 @@
 import {
   AF_INET,
   AF_INET6,
-  IP_TRANSPARENT,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
   IPPROTO_UDP,
-  IPV6_TRANSPARENT,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   SO_MARK,
@@ -37,6 +33,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax } from "../engine/limits.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
+import { setTransparent } from "./transparent.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
 const NOBODY = Uint8Array.of(192, 0, 0, 8);
@@ -126,9 +123,7 @@ export class RawSender {
 
   private configure(fd: number, domain: number): Result {
     const isV4 = domain === AF_INET;
-    const transparent = isV4
-      ? sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
-      : sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+    const transparent = setTransparent(fd, domain);
     if (transparent < 0) return transparent;
     // Multicast reaches a raw IPv6 socket wherever it is bound; it is never read.
     sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, 0);

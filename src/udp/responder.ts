@@ -13,10 +13,6 @@ import {
   AF_INET,
   AF_INET6,
   EPOLLIN,
-  IP_TRANSPARENT,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_TRANSPARENT,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_TRUNC,
@@ -39,6 +35,7 @@ import type { Quota } from "../engine/quota.ts";
 import { Counter } from "../engine/shared.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { RawSender } from "./raw-sender.ts";
+import { setTransparent } from "./transparent.ts";
 
 export class UdpService implements Service {
   private readonly context: WorkerContext;
@@ -127,8 +124,7 @@ export class UdpService implements Service {
     const fd = sys.socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return this.sent("socket", fd);
     sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (domain === AF_INET) sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1);
-    else sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+    setTransparent(fd, domain);
     const nameLength = encodeSockaddr(this.name.view, 0, source.address, source.port);
     const bound = sys.bind(fd, this.name.address, nameLength);
     message.prepareSend(domain, length, client);

@@ -6,10 +6,6 @@
 import {
   AF_INET,
   AF_INET6,
-  IP_TRANSPARENT,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_TRANSPARENT,
   SO_MARK,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
@@ -26,6 +22,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
+import { setTransparent } from "./transparent.ts";
 
 /** What a connected socket shall be. */
 export interface FlowSocket {
@@ -65,10 +62,7 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
   }
   if (local !== undefined) {
     if (wanted.transparent) {
-      const transparent =
-        domain === AF_INET
-          ? sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
-          : sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+      const transparent = setTransparent(fd, domain);
       if (transparent < 0) return transparent;
     }
     if (wanted.shared) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
