@@ -2,17 +2,14 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { cleanUp, cleanups, backend as tcpServer } from "../helpers/forward.ts";
 import { type Running, run, start } from "../helpers/tproxy.ts";
 
 const isRoot = process.getuid?.() === 0;
 const plain = isRoot ? [] : ["--no-transparent"];
 const foreign = test.skipIf(!isRoot);
 
-const cleanups: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
-});
+afterEach(cleanUp);
 
 function begin(...args: string[]): Running {
   const running = start(["bind", ...plain, ...args]);
@@ -42,18 +39,6 @@ async function udpPeer(answer: (text: string) => string | undefined): Promise<Ud
   await once(socket, "listening");
   cleanups.push(() => socket.close());
   return { socket, port: socket.address().port, seen };
-}
-
-/** A TCP server on loopback; its port. */
-async function tcpServer(serve: (socket: Socket) => void): Promise<number> {
-  const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => {});
-    serve(socket);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  cleanups.push(() => server.close());
-  return (server.address() as { port: number }).port;
 }
 
 describe("bind without --to", () => {

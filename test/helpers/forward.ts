@@ -1,4 +1,4 @@
-/** A backend and a proxy on loopback, for tests of `forward` as it is built. */
+/** Servers and a proxy on loopback, for tests of what is built. */
 
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";

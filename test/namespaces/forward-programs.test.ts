@@ -4,26 +4,13 @@
  */
 
 import { describe, expect } from "bun:test";
-import { families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
+import { families, find, inLab, nginxConfiguration, testInLab } from "../helpers/forward-lab.ts";
 
-/** nginx in the foreground of one folder: 8080 plain, 8081 behind the PROXY protocol. */
-const nginx = `
-daemon off;
-user root;
-master_process off;
-pid nginx.pid;
-error_log stderr;
-events { worker_connections 1024; }
-http {
+/** nginx: 8080 plain, 8081 behind the PROXY protocol. */
+const nginx = nginxConfiguration(`
   log_format seen '$server_port $remote_addr $proxy_protocol_addr:$proxy_protocol_port '
     '$proxy_protocol_server_addr:$proxy_protocol_server_port $status $request_uri';
   access_log nginx.log seen;
-  client_body_temp_path temp;
-  proxy_temp_path temp;
-  fastcgi_temp_path temp;
-  uwsgi_temp_path temp;
-  scgi_temp_path temp;
-  keepalive_requests 1000000;
   server {
     listen 8080 backlog=1024;
     listen [::]:8080 backlog=1024;
@@ -31,8 +18,7 @@ http {
     listen [::]:8081 proxy_protocol;
     location / { return 200 "from nginx\n"; }
   }
-}
-`;
+`);
 
 /** HAProxy on the client's host: one port for each version of the header. */
 const haproxy = (to: string) => `

@@ -6,7 +6,7 @@
 
 import { expect } from "bun:test";
 import { readFileSync } from "node:fs";
-import { inLab, testInLab } from "../helpers/forward-lab.ts";
+import { inLab, nginxConfiguration, testInLab } from "../helpers/forward-lab.ts";
 
 const minutes = Number(process.env.TPROXY_SOAK ?? "0");
 const seconds = minutes > 0 ? 60 * minutes : 6;
@@ -14,27 +14,13 @@ const timeoutMs = 30_000 + 2_000 * seconds;
 
 const files = {
   "exchange.py": readFileSync(new URL("exchange.py", import.meta.url), "utf8"),
-  "nginx.conf": `
-daemon off;
-user root;
-master_process off;
-pid nginx.pid;
-error_log stderr;
-events { worker_connections 1024; }
-http {
+  "nginx.conf": nginxConfiguration(`
   access_log off;
-  client_body_temp_path temp;
-  proxy_temp_path temp;
-  fastcgi_temp_path temp;
-  uwsgi_temp_path temp;
-  scgi_temp_path temp;
-  keepalive_requests 1000000;
   server {
     listen 198.51.100.1:80 backlog=1024;
     location / { return 200 "from nginx\n"; }
   }
-}
-`,
+`),
 };
 
 /** Each kind of load has an address of the backend to itself. */
