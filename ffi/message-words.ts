@@ -2,15 +2,19 @@
 
 import { iovec, mmsghdr, msghdr } from "./layout.ts";
 
-export const WORD = 4;
-export const HEADER_WORDS = mmsghdr.size / WORD;
-export const IOVEC_WORDS = iovec.size / WORD;
-export const NAMELEN = msghdr.msg_namelen / WORD;
-export const IOV = msghdr.msg_iov / WORD;
-export const IOVLEN = msghdr.msg_iovlen / WORD;
-export const CONTROL = msghdr.msg_control / WORD;
-export const CONTROLLEN = msghdr.msg_controllen / WORD;
-export const LENGTH = mmsghdr.msg_len / WORD;
+const WORD = 4;
 
-/** Room for a socket address of either family. */
-export const NAME_BYTES = 32;
+/** Sizes and offsets in words; one object, for an exported number is the kernel's own here. */
+export const messageWords = {
+  WORD,
+  HEADER_WORDS: mmsghdr.size / WORD,
+  IOVEC_WORDS: iovec.size / WORD,
+  NAMELEN: msghdr.msg_namelen / WORD,
+  IOV: msghdr.msg_iov / WORD,
+  IOVLEN: msghdr.msg_iovlen / WORD,
+  CONTROL: msghdr.msg_control / WORD,
+  CONTROLLEN: msghdr.msg_controllen / WORD,
+  LENGTH: mmsghdr.msg_len / WORD,
+  /** Bytes of room for a socket address of either family. */
+  NAME_BYTES: 32,
+} as const;

@@ -18,7 +18,11 @@ import {
 } from "./constants.ts";
 import { iovec, mmsghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
-import {
+import { messageWords } from "./message-words.ts";
+import * as sys from "./sys.ts";
+import type { Address, Result } from "./types.ts";
+
+const {
   CONTROL,
   CONTROLLEN,
   HEADER_WORDS,
@@ -29,9 +33,7 @@ import {
   NAME_BYTES,
   NAMELEN,
   WORD,
-} from "./message-words.ts";
-import * as sys from "./sys.ts";
-import type { Address, Result } from "./types.ts";
+} = messageWords;
 
 const NAME_WORDS = NAME_BYTES / WORD;
 

@@ -9,20 +9,13 @@ import { AF_INET, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_UDP, UDP_SEGMENT } from "./con
 import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS } from "./errno.ts";
 import { cmsghdr, iovec, mmsghdr } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
-import {
-  CONTROL,
-  CONTROLLEN,
-  HEADER_WORDS,
-  IOV,
-  IOVEC_WORDS,
-  IOVLEN,
-  NAME_BYTES,
-  NAMELEN,
-  WORD,
-} from "./message-words.ts";
+import { messageWords } from "./message-words.ts";
 import { encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import * as sys from "./sys.ts";
 import type { Address } from "./types.ts";
+
+const { CONTROL, CONTROLLEN, HEADER_WORDS, IOV, IOVEC_WORDS, IOVLEN, NAME_BYTES, NAMELEN, WORD } =
+  messageWords;
 
 /** Datagrams in one message of UDP_SEGMENT: UDP_MAX_SEGMENTS of the oldest kernels that have it. */
 const SEGMENTS_MAX = 64;
