@@ -49,7 +49,9 @@ export async function runAmongHosts(
   script: string,
   options: { files: Readonly<Record<string, string>>; timeoutMs: number },
 ): Promise<Logs> {
+  // What a program has seen is in its log when it has ended: it writes in batches.
   const tail = `
+    if [ -n "\${server-}" ]; then kill "$server" 2> kill.log || :; wait "$server" || :; fi
     echo
     for log in proxy backend; do [ ! -e $log.log ] || sed "s/^/$log /" $log.log; done`;
   const { status, stdout, stderr } = await inNamespace(`${threeHosts}${script}${tail}`, options);
