@@ -68,6 +68,12 @@ export const heldConnectionsMax = 10_000;
 /** The size asked for the pipes that a relay splices through. */
 export const pipeBytes = 256 * 1024;
 
+/**
+ * The most that one splice(2) moves: a pipe has room for a number of pieces, whatever their size,
+ * and those of a socket's queue are larger than a page.
+ */
+export const spliceBytesMax = 1024 * 1024;
+
 /** Pipes that one Worker may have, two descriptors each; beyond them bytes are copied. */
 export const pipesMax = 1024;
 

@@ -9,12 +9,15 @@ import {
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
+  EPOLLPRI,
   EPOLLRDHUP,
+  IPPROTO_TCP,
   MSG_NOSIGNAL,
   MSG_PEEK,
   MSG_TRUNC,
   SO_ERROR,
   SOL_SOCKET,
+  TCP_QUICKACK,
 } from "../../ffi/constants.ts";
 import { EAGAIN, EINTR, errnoName, errnoText, SyscallError } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
@@ -54,7 +57,7 @@ export interface ForwardingOwner {
   closed(connection: Forwarding): void;
 }
 
-const EDGES = (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0;
+const EDGES = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
 export class Forwarding {
   readonly id: number;
@@ -149,15 +152,15 @@ export class Forwarding {
   private onUpstream(mask: number): void {
     if (this.state === "relaying") return this.onEdges("upstream", mask);
     if (this.state !== "connecting") return;
-    const error = sys.getsockopt(this.upstreamFd as Fd, SOL_SOCKET, SO_ERROR);
-    if (error !== 0) return this.onConnectFailed(Math.abs(error));
+    if (mask & (EPOLLERR | EPOLLHUP)) {
+      const error = sys.getsockopt(this.upstreamFd as Fd, SOL_SOCKET, SO_ERROR);
+      if (error !== 0) return this.onConnectFailed(Math.abs(error));
+    }
     if (mask & EPOLLOUT) this.onConnected(mask);
   }
 
   private onEdges(side: "client" | "upstream", mask: number): void {
-    const isReadable = (mask & (EPOLLIN | EPOLLRDHUP)) !== 0;
-    const isBroken = (mask & (EPOLLERR | EPOLLHUP)) !== 0;
-    this.relay?.ready(side, isReadable, (mask & EPOLLOUT) !== 0, isBroken);
+    this.relay?.ready(side, mask);
     this.run();
   }
 
@@ -275,12 +278,22 @@ export class Forwarding {
     this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd);
     this.lastActive = loop.now;
     loop.timers.arm(this.timer, loop.now + this.timeoutMs());
-    const edges = this.clientEdges;
     // Behind a header there may be data for which there will be no other edge.
-    const isReadable = this.owner.task.acceptProxy !== undefined || (edges & EPOLLIN) !== 0;
-    const isBroken = (edges & (EPOLLERR | EPOLLHUP)) !== 0;
-    this.relay.ready("client", isReadable || (edges & EPOLLRDHUP) !== 0, true, isBroken);
+    const behindHeader = this.owner.task.acceptProxy === undefined ? 0 : EPOLLIN;
+    this.relay.ready("client", this.clientEdges | behindHeader);
+    const upstreamFd = this.upstreamFd as Fd;
     this.onEdges("upstream", mask);
+    this.acknowledge(upstreamFd);
+  }
+
+  /**
+   * Acknowledges the upstream's SYN-ACK, unless bytes of the client have done so: it is held back
+   * for them (`openUpstream`), and an upstream that is to speak first must not wait for it.
+   */
+  private acknowledge(upstreamFd: Fd): void {
+    const hasSent = this.sent > 0 || this.owner.task.sendProxy !== undefined;
+    if (this.state !== "relaying" || hasSent) return;
+    sys.setsockopt(upstreamFd, IPPROTO_TCP, TCP_QUICKACK, 1);
   }
 
   /** The PROXY protocol's header towards the upstream: a new socket takes all of it at once. */

@@ -3,6 +3,7 @@
 import {
   F_GETPIPE_SZ,
   F_SETPIPE_SZ,
+  MSG_MORE,
   MSG_NOSIGNAL,
   MSG_PEEK,
   MSG_TRUNC,
@@ -16,8 +17,10 @@ import {
 import { EINTR } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
-import { pipeBytes, receiveBytes } from "../engine/limits.ts";
+import { pipeBytes, receiveBytes, spliceBytesMax } from "../engine/limits.ts";
 import type { Pipe, RelayKernel } from "./relay.ts";
+
+const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 interface SizedPipe extends Pipe {
   readonly bytes: number;
@@ -48,9 +51,9 @@ export class SystemKernel implements RelayKernel {
     this.watcher = watcher;
   }
 
-  recv(fd: number): number {
+  recv(fd: number, offset: number): number {
     for (;;) {
-      const count = sys.recv(fd, this.buffer.address, receiveBytes, 0);
+      const count = sys.recv(fd, this.buffer.address + offset, receiveBytes - offset, 0);
       if (count !== -EINTR) return count;
     }
   }
@@ -66,9 +69,10 @@ export class SystemKernel implements RelayKernel {
     return sys.recv(fd, this.buffer.address, length, MSG_TRUNC);
   }
 
-  send(fd: number, offset: number, length: number): number {
+  send(fd: number, offset: number, length: number, more: boolean): number {
+    const flags = more ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL;
     for (;;) {
-      const taken = sys.send(fd, this.buffer.address + offset, length, MSG_NOSIGNAL);
+      const taken = sys.send(fd, this.buffer.address + offset, length, flags);
       if (taken !== -EINTR) return taken;
     }
   }
@@ -81,16 +85,15 @@ export class SystemKernel implements RelayKernel {
   }
 
   spliceIn(fd: number, pipe: Pipe): number {
-    const { bytes } = pipe as SizedPipe;
     for (;;) {
-      const count = sys.splice(fd, pipe.writeEnd, bytes, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+      const count = sys.splice(fd, pipe.writeEnd, spliceBytesMax, SPLICE_FLAGS);
       if (count !== -EINTR) return count;
     }
   }
 
   spliceOut(pipe: Pipe, fd: number, length: number): number {
     for (;;) {
-      const taken = sys.splice(pipe.readEnd, fd, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+      const taken = sys.splice(pipe.readEnd, fd, length, SPLICE_FLAGS);
       if (taken !== -EINTR) return taken;
     }
   }

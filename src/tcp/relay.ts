@@ -3,25 +3,37 @@
  *
  * # Theory of operation
  *
- * Both sockets are registered once, edge-triggered. An edge sets a side's `readable` or `writable`;
- * they are cleared by EAGAIN alone, and `run` moves bytes until each direction lacks one of them.
+ * Both sockets are registered once, edge-triggered. An edge sets a side's `readable` or `writable`,
+ * and `run` moves bytes until each direction lacks one of them. A read that leaves room has emptied
+ * the queue (epoll(7)), so no call is made that could only answer EAGAIN. Two things are behind a
+ * queue that looks empty, and both have edges of their own: an end of the stream (EPOLLRDHUP), and
+ * what follows an urgent byte (EPOLLPRI), before which each read stops.
  *
  * A direction starts by copying: `recv` into the buffer that the whole Worker shares, and `send`
  * at once, two system calls a message. A read that fills the buffer, or a send that takes only a
- * part, gives the direction a pipe, and from then on bytes are spliced past user space. When the
- * pipe is empty and the reads are small again it goes back to the pool: an idle connection owns
- * its two sockets and nothing more. Without a free pipe the direction looks at the bytes
- * (MSG_PEEK), sends, and then takes out of the queue just what was sent, so nothing is stored.
+ * part, makes the direction splice, past user space, through a pipe that it has only while there is
+ * something in it: an idle connection owns its two sockets and nothing more. When the reads are
+ * small again it copies. Without a free pipe the direction looks at the bytes (MSG_PEEK), sends,
+ * and then takes out of the queue just what was sent, so nothing is stored.
  *
  * The end of a side's stream is passed on as a half-close once everything before it is; when both
- * directions have ended, both sockets are closed with no half-close before. An error of either
- * side ends both, and the other side gets a reset: what it has not received is lost, and it must
- * not mistake that for an end.
+ * directions have ended, both sockets are closed with no half-close before. The last bytes are sent
+ * with MSG_MORE when their end is known, so that both leave in one packet. An error of either side
+ * ends both, and the other side gets a reset: what it has not received is lost, and it must not
+ * mistake that for an end.
  *
  * All that touches the kernel goes through `RelayKernel`, so the same code runs over a simulated
  * one (`test/simulation/relay.test.ts`).
  */
 
+import {
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLPRI,
+  EPOLLRDHUP,
+} from "../../ffi/constants.ts";
 import { EAGAIN } from "../../ffi/errno.ts";
 
 /**
@@ -29,14 +41,14 @@ import { EAGAIN } from "../../ffi/errno.ts";
  * but never -EINTR: that is tried again.
  */
 export interface RelayKernel {
-  /** Reads into the shared buffer. */
-  recv(fd: number): number;
+  /** Reads into the shared buffer from `offset` on; less than it has room for is all there was. */
+  recv(fd: number, offset: number): number;
   /** Reads into the shared buffer and leaves the bytes in the socket's queue. */
   peek(fd: number): number;
   /** Takes `length` bytes out of the socket's queue. */
   discard(fd: number, length: number): number;
-  /** Sends from the shared buffer, from `offset` on. */
-  send(fd: number, offset: number, length: number): number;
+  /** Sends from the shared buffer, from `offset` on; `more`: an end follows at once. */
+  send(fd: number, offset: number, length: number, more: boolean): number;
   /** Puts bytes of the shared buffer into a pipe that is empty. */
   fill(pipe: Pipe, offset: number, length: number): number;
   /** Moves bytes from a socket into a pipe that is empty. */
@@ -69,7 +81,11 @@ interface Side {
   readonly fd: number;
   readable: boolean;
   writable: boolean;
-  /** EPOLLERR or EPOLLHUP was seen. */
+  /** EPOLLRDHUP, or an error: there is an end behind what is queued. */
+  ending: boolean;
+  /** EPOLLPRI: a read may stop before the queue is empty. */
+  urgent: boolean;
+  /** EPOLLERR: an error is pending, unless a call has told it. */
   broken: boolean;
 }
 
@@ -77,6 +93,8 @@ interface Side {
 class Direction {
   readonly from: Side;
   readonly to: Side;
+  /** Much is coming: past user space. */
+  splicing = false;
   pipe: Pipe | undefined;
   /** Bytes in the pipe. */
   held = 0;
@@ -139,12 +157,14 @@ export class Relay {
     return this.outward.held > 0 || this.inward.held > 0;
   }
 
-  /** What epoll says of a side: EPOLLIN or EPOLLRDHUP, EPOLLOUT, EPOLLERR or EPOLLHUP. */
-  ready(side: "client" | "upstream", readable: boolean, writable: boolean, broken: boolean): void {
+  /** What epoll says of a side: its EPOLL* bits. */
+  ready(side: "client" | "upstream", mask: number): void {
     const socket = side === "client" ? this.client : this.upstream;
-    if (readable || broken) socket.readable = true;
-    if (writable || broken) socket.writable = true;
-    if (broken) socket.broken = true;
+    if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) socket.readable = true;
+    if (mask & (EPOLLOUT | EPOLLHUP | EPOLLERR)) socket.writable = true;
+    if (mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) socket.ending = true;
+    if (mask & EPOLLPRI) socket.urgent = true;
+    if (mask & EPOLLERR) socket.broken = true;
   }
 
   /**
@@ -153,140 +173,170 @@ export class Relay {
    * the caller closes both sockets, after "failed" with a reset, and calls `release`.
    */
   run(): RelayState {
-    const outward = this.pump(this.outward);
+    const { outward, inward } = this;
+    const isMoreOutward = this.pump(outward);
     if (this.errno !== 0) return "failed";
-    const inward = this.pump(this.inward);
-    if (this.errno !== 0 || this.isBroken()) return "failed";
-    this.passEnds();
-    if (this.outward.closed && this.inward.closed) return "done";
-    return outward || inward ? "more" : "open";
+    const isMoreInward = this.pump(inward);
+    if (this.errno !== 0 || this.isBroken(outward) || this.isBroken(inward)) return "failed";
+    if (outward.ended || inward.ended) {
+      this.passEnd(outward, inward);
+      this.passEnd(inward, outward);
+      if (outward.closed && inward.closed) return "done";
+    }
+    return isMoreOutward || isMoreInward ? "more" : "open";
   }
 
   /** Returns the pipes, whatever is in them. */
   release(): void {
-    for (const direction of [this.outward, this.inward]) {
-      if (direction.pipe === undefined) continue;
-      if (direction.held === 0) this.kernel.givePipe(direction.pipe);
-      else this.kernel.dropPipe(direction.pipe);
-      direction.pipe = undefined;
-    }
+    this.releasePipe(this.outward);
+    this.releasePipe(this.inward);
+  }
+
+  private releasePipe(direction: Direction): void {
+    if (direction.pipe === undefined) return;
+    if (direction.held === 0) this.kernel.givePipe(direction.pipe);
+    else this.kernel.dropPipe(direction.pipe);
+    direction.pipe = undefined;
   }
 
   /** A side that is not read, ended or behind a receiver that stalls, tells of its reset so. */
-  private isBroken(): boolean {
-    for (const direction of [this.outward, this.inward]) {
-      const { from } = direction;
-      if (!from.broken || (!direction.ended && direction.to.writable)) continue;
-      from.broken = false;
-      const error = this.kernel.error(from.fd);
-      if (error !== 0) this.fail(from, -error);
-    }
-    return this.errno !== 0;
+  private isBroken({ from, to, ended }: Direction): boolean {
+    if (!from.broken || (!ended && to.writable)) return false;
+    from.broken = false;
+    const error = this.kernel.error(from.fd);
+    if (error !== 0) this.fail(from, -error);
+    return error !== 0;
   }
 
   /** Moves bytes in one direction; true when it stopped only to let others have their turn. */
   private pump(direction: Direction): boolean {
+    const { from, to } = direction;
     for (let turn = 0; turn < readsPerTurn; turn++) {
       if (direction.held > 0 && !this.drain(direction)) return false;
-      if (direction.ended || !direction.from.readable || !direction.to.writable) return false;
-      const moved = direction.pipe === undefined ? this.copy(direction) : this.splice(direction);
+      if (direction.ended || !from.readable || !to.writable) return false;
+      const moved = direction.splicing ? this.splice(direction) : this.copy(direction);
       if (!moved) return false;
     }
-    return true;
+    return from.readable;
   }
 
-  /** Passes on the ends of streams, unless both have ended: then the close says it. */
-  private passEnds(): void {
-    const { outward, inward } = this;
-    const isOutwardDone = outward.ended && outward.held === 0;
-    const isInwardDone = inward.ended && inward.held === 0;
-    for (const [direction, isDone, isOtherDone] of [
-      [outward, isOutwardDone, isInwardDone],
-      [inward, isInwardDone, isOutwardDone],
-    ] as const) {
-      if (!isDone || direction.closed) continue;
-      direction.closed = true;
-      if (!isOtherDone) this.kernel.shutdown(direction.to.fd);
-    }
+  /** Passes on the end of a stream, unless the other has ended too: then the close says it. */
+  private passEnd(direction: Direction, other: Direction): void {
+    if (direction.closed || !direction.ended || direction.held > 0) return;
+    direction.closed = true;
+    const isOtherDone = other.ended && other.held === 0;
+    if (!isOtherDone) this.kernel.shutdown(direction.to.fd);
   }
 
   /** One message through the shared buffer; false when the direction has to wait. */
   private copy(direction: Direction): boolean {
     const { kernel } = this;
     if (!kernel.hasPipe()) return this.copyPeeked(direction);
-    const count = kernel.recv(direction.from.fd);
+    const { from, to } = direction;
+    let count = kernel.recv(from.fd, 0);
     if (!this.wasRead(direction, count)) return false;
-    const taken = kernel.send(direction.to.fd, 0, count);
+    let behind = 0;
+    if (count < kernel.bufferBytes) {
+      if (from.ending) behind = this.readEnd(direction, count);
+      else this.noteEmpty(from);
+    }
+    if (behind > 0) count += behind;
+    const taken = kernel.send(to.fd, 0, count, direction.ended);
     if (taken === count) {
       direction.bytes += taken;
-      if (count === kernel.bufferBytes) direction.pipe = kernel.takePipe();
-      return true;
+      direction.splicing = count === kernel.bufferBytes;
+      return behind < 0 ? this.fail(from, behind) : true;
     }
-    if (taken < 0 && taken !== -EAGAIN) return this.fail(direction.to, taken);
+    if (taken < 0 && taken !== -EAGAIN) return this.fail(to, taken);
     direction.bytes += Math.max(taken, 0);
-    return this.keep(direction, Math.max(taken, 0), count);
+    this.keep(direction, Math.max(taken, 0), count);
+    return behind < 0 && this.fail(from, behind);
+  }
+
+  /**
+   * Looks for the end behind the `count` bytes that were read, so that it goes with them. Answers
+   * how many more bytes there were, or the error that is in its place.
+   */
+  private readEnd(direction: Direction, count: number): number {
+    const more = this.kernel.recv(direction.from.fd, count);
+    if (more === 0) this.noteEnd(direction);
+    if (more !== -EAGAIN) return more;
+    direction.from.readable = false;
+    return 0;
   }
 
   /** The same where nothing could be kept: bytes stay in the queue until they are taken. */
   private copyPeeked(direction: Direction): boolean {
-    const count = this.kernel.peek(direction.from.fd);
+    const { kernel } = this;
+    const { from, to } = direction;
+    direction.splicing = false;
+    const count = kernel.peek(from.fd);
     if (!this.wasRead(direction, count)) return false;
-    const taken = this.kernel.send(direction.to.fd, 0, count);
-    if (taken < 0 && taken !== -EAGAIN) return this.fail(direction.to, taken);
+    const taken = kernel.send(to.fd, 0, count, false);
+    if (taken < 0 && taken !== -EAGAIN) return this.fail(to, taken);
     if (taken > 0) {
-      this.kernel.discard(direction.from.fd, taken);
+      kernel.discard(from.fd, taken);
       direction.bytes += taken;
     }
-    if (taken < count) direction.to.writable = false;
+    if (taken < count) to.writable = false;
+    else if (count < kernel.bufferBytes && !from.ending) this.noteEmpty(from);
     return taken === count;
   }
 
   /** What the receiver did not take of the shared buffer goes into a pipe until it does. */
-  private keep(direction: Direction, from: number, to: number): boolean {
+  private keep(direction: Direction, from: number, to: number): void {
     const { kernel } = this;
-    direction.pipe = kernel.takePipe();
-    if (direction.pipe === undefined) throw new Error("bytes were read with no pipe to keep them");
-    const kept = kernel.fill(direction.pipe, from, to - from);
+    const pipe = kernel.takePipe();
+    if (pipe === undefined) throw new Error("bytes were read with no pipe to keep them");
+    const kept = kernel.fill(pipe, from, to - from);
     if (kept !== to - from) throw new Error(`a pipe kept ${kept} of ${to - from} bytes`);
+    direction.pipe = pipe;
     direction.held = kept;
+    direction.splicing = true;
     direction.to.writable = false;
-    return false;
   }
 
   private splice(direction: Direction): boolean {
     const { kernel } = this;
-    const pipe = direction.pipe as Pipe;
-    const count = kernel.spliceIn(direction.from.fd, pipe);
-    if (count === -EAGAIN) {
-      // Also what splice answers in front of an urgent byte, which only recv gets past: copying
-      // tells whether there is nothing.
-      this.returnPipe(direction);
+    const { from } = direction;
+    const pipe = kernel.takePipe();
+    if (pipe === undefined) return this.copyPeeked(direction);
+    const count = kernel.spliceIn(from.fd, pipe);
+    if (count <= 0) {
+      kernel.givePipe(pipe);
+      // Only recv gets past an urgent byte, and tells whether there is anything behind it.
+      if (count !== -EAGAIN || !from.urgent) return this.wasRead(direction, count);
+      direction.splicing = false;
       return true;
     }
-    if (!this.wasRead(direction, count)) {
-      this.returnPipe(direction);
-      return false;
-    }
+    direction.pipe = pipe;
     direction.held = count;
     direction.smallReads = count < kernel.bufferBytes / 4 ? direction.smallReads + 1 : 0;
-    if (!this.drain(direction)) return false;
-    if (direction.smallReads >= smallReadsMax) this.returnPipe(direction);
-    return true;
+    if (direction.smallReads >= smallReadsMax) {
+      direction.splicing = false;
+      direction.smallReads = 0;
+    }
+    return this.drain(direction);
   }
 
-  /** Empties the pipe; false while the receiver takes no more. */
+  /** Empties the pipe and gives it back; false while the receiver takes no more. */
   private drain(direction: Direction): boolean {
+    const { kernel } = this;
+    const { to } = direction;
+    const pipe = direction.pipe as Pipe;
     while (direction.held > 0) {
-      if (!direction.to.writable) return false;
-      const taken = this.kernel.spliceOut(direction.pipe as Pipe, direction.to.fd, direction.held);
+      if (!to.writable) return false;
+      const taken = kernel.spliceOut(pipe, to.fd, direction.held);
       if (taken === -EAGAIN) {
-        direction.to.writable = false;
+        to.writable = false;
         return false;
       }
-      if (taken < 0) return this.fail(direction.to, taken);
+      if (taken < 0) return this.fail(to, taken);
       direction.held -= taken;
       direction.bytes += taken;
     }
+    kernel.givePipe(pipe);
+    direction.pipe = undefined;
     return true;
   }
 
@@ -299,15 +349,14 @@ export class Relay {
     return false;
   }
 
+  /** A read has left room: there is nothing more, and what comes makes an edge. */
+  private noteEmpty(from: Side): void {
+    if (!from.urgent) from.readable = false;
+  }
+
   private noteEnd(direction: Direction): void {
     direction.ended = true;
     this.firstEnd ??= direction === this.outward ? "client" : "upstream";
-  }
-
-  private returnPipe(direction: Direction): void {
-    this.kernel.givePipe(direction.pipe as Pipe);
-    direction.pipe = undefined;
-    direction.smallReads = 0;
   }
 
   private fail(side: Side, result: number): false {
@@ -319,5 +368,5 @@ export class Relay {
 
 function side(fd: number): Side {
   // A connected socket takes bytes until it says otherwise; whether it has any, its edge tells.
-  return { fd, readable: false, writable: true, broken: false };
+  return { fd, readable: false, writable: true, ending: false, urgent: false, broken: false };
 }

@@ -1,10 +1,19 @@
 /**
- * The relay over a simulated kernel: seeded partial reads and writes, EAGAIN at every point,
- * stalled readers, half-closes in every order, resets, pipes that run out. What must hold is
- * checked after every step; a failure prints its seed, and TPROXY_SEED replays it.
+ * The relay over a simulated kernel: seeded partial writes, reads during which more arrives, EAGAIN
+ * at every point, urgent bytes, stalled readers, half-closes in every order, resets, pipes that run
+ * out. What must hold is checked after every step; a failure prints its seed, and TPROXY_SEED
+ * replays it.
  */
 
 import { expect, test } from "bun:test";
+import {
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLOUT,
+  EPOLLPRI,
+  EPOLLRDHUP,
+} from "../../ffi/constants.ts";
 import { EAGAIN, ECONNRESET, EPIPE } from "../../ffi/errno.ts";
 import { type Pipe, Relay, type RelayKernel } from "../../src/tcp/relay.ts";
 import { generator } from "../helpers/random.ts";
@@ -24,12 +33,20 @@ class Socket {
   isShut = false;
   isReset = false;
   resetTold = false;
-  /** EAGAIN was told, so that the next chance makes an edge. */
-  waitsToRead = true;
+  /** How many bytes of `toRead` are in front of an urgent byte; -1: there is none. */
+  urgentAt = -1;
+  /** Sent with MSG_MORE: the kernel may keep it until more or the end comes. */
+  isCorked = false;
   waitsToWrite = false;
-  edgeRead = false;
-  edgeWrite = false;
-  edgeBroken = false;
+  /** What the next epoll_wait tells. */
+  edges = 0;
+
+  /** All that poll(2) would say of what can be read, at an edge. */
+  arrive(): void {
+    this.edges |= EPOLLIN;
+    if (this.peerEnded || this.isReset) this.edges |= EPOLLRDHUP;
+    if (this.urgentAt >= 0) this.edges |= EPOLLPRI;
+  }
 }
 
 class FakePipe implements Pipe {
@@ -57,23 +74,29 @@ class FakeKernel implements RelayKernel {
       socket.resetTold = true;
       return -ECONNRESET;
     }
-    if (socket.toRead.length === 0) {
-      if (socket.peerEnded || socket.isReset) return 0;
-      socket.waitsToRead = true;
-      return -EAGAIN;
+    // A read stops in front of an urgent byte, and the next one begins behind it.
+    if (socket.urgentAt === 0) socket.urgentAt = -1;
+    if (socket.toRead.length === 0) return socket.peerEnded || socket.isReset ? 0 : -EAGAIN;
+    const queued = socket.urgentAt > 0 ? socket.urgentAt : socket.toRead.length;
+    let count = Math.min(limit, queued);
+    // The rest has come only afterwards, and makes an edge.
+    if (this.random(4) === 0) {
+      count = 1 + this.random(count);
+      if (count < socket.toRead.length) socket.arrive();
     }
-    const count = 1 + this.random(Math.min(limit, socket.toRead.length));
-    return take ? socket.toRead.splice(0, count) : socket.toRead.slice(0, count);
+    if (!take) return socket.toRead.slice(0, count);
+    if (socket.urgentAt > 0) socket.urgentAt -= count;
+    return socket.toRead.splice(0, count);
   }
 
-  private load(bytes: number[] | number): number {
+  private load(bytes: number[] | number, offset = 0): number {
     if (typeof bytes === "number") return bytes;
-    this.buffer.splice(0, this.buffer.length, ...bytes);
+    this.buffer.splice(offset, this.buffer.length, ...bytes);
     return bytes.length;
   }
 
-  recv(fd: number): number {
-    return this.load(this.readInto(fd, bufferBytes, true));
+  recv(fd: number, offset: number): number {
+    return this.load(this.readInto(fd, bufferBytes - offset, true), offset);
   }
 
   peek(fd: number): number {
@@ -81,11 +104,14 @@ class FakeKernel implements RelayKernel {
   }
 
   discard(fd: number, length: number): number {
-    return (this.sockets[fd] as Socket).toRead.splice(0, length).length;
+    const socket = this.sockets[fd] as Socket;
+    if (socket.urgentAt > 0) socket.urgentAt -= length;
+    return socket.toRead.splice(0, length).length;
   }
 
-  private accept(fd: number, bytes: readonly number[]): number {
+  private accept(fd: number, bytes: readonly number[], more: boolean): number {
     const socket = this.sockets[fd] as Socket;
+    socket.isCorked = more;
     if (socket.isShut) throw new Error("sent after the end");
     if (socket.isReset) {
       if (socket.resetTold) return -EPIPE;
@@ -104,8 +130,8 @@ class FakeKernel implements RelayKernel {
     return taken;
   }
 
-  send(fd: number, offset: number, length: number): number {
-    return this.accept(fd, this.buffer.slice(offset, offset + length));
+  send(fd: number, offset: number, length: number, more: boolean): number {
+    return this.accept(fd, this.buffer.slice(offset, offset + length), more);
   }
 
   fill(pipe: Pipe, offset: number, length: number): number {
@@ -116,8 +142,8 @@ class FakeKernel implements RelayKernel {
   spliceIn(fd: number, pipe: Pipe): number {
     if ((pipe as FakePipe).bytes.length > 0)
       throw new Error("spliced into a pipe with bytes in it");
-    // As in front of an urgent byte: only a recv gets past it, and no edge will come.
-    if (this.random(16) === 0) return -EAGAIN;
+    // Only a recv gets past an urgent byte.
+    if ((this.sockets[fd] as Socket).urgentAt === 0) return -EAGAIN;
     const bytes = this.readInto(fd, 4 * bufferBytes, true);
     if (typeof bytes === "number") return bytes;
     (pipe as FakePipe).bytes.push(...bytes);
@@ -127,7 +153,7 @@ class FakeKernel implements RelayKernel {
   spliceOut(pipe: Pipe, fd: number, length: number): number {
     const { bytes } = pipe as FakePipe;
     if (length !== bytes.length) throw new Error(`${bytes.length} bytes held, ${length} said`);
-    const taken = this.accept(fd, bytes);
+    const taken = this.accept(fd, bytes, false);
     if (taken > 0) bytes.splice(0, taken);
     return taken;
   }
@@ -143,6 +169,7 @@ class FakeKernel implements RelayKernel {
     const socket = this.sockets[fd] as Socket;
     if (socket.isShut) throw new Error("shut down twice");
     socket.isShut = true;
+    socket.isCorked = false;
   }
 
   hasPipe(): boolean {
@@ -165,8 +192,12 @@ class FakeKernel implements RelayKernel {
   }
 }
 
+const RESET = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+
 interface Peer {
   stalled: boolean;
+  /** Sends urgent bytes: few do, and nothing is as it was afterwards. */
+  readonly isUrgent: boolean;
 }
 
 /** Something that happens outside of the relay. */
@@ -180,11 +211,14 @@ function act(kernel: FakeKernel, peers: readonly Peer[], random: (below: number)
         socket.isReset = true;
         socket.toRead.length = 0;
         socket.toPeer.length = 0;
-        Object.assign(socket, { edgeRead: true, edgeWrite: true, edgeBroken: true });
+        socket.edges |= RESET;
       }
       return;
     case 1:
-      if (random(6) === 0) endPeer(socket);
+      if (random(6) > 0) return;
+      // Last words may come together with the end.
+      if (random(2) === 0) writeByPeer(socket, 1 + random(10));
+      endPeer(socket);
       return;
     case 2:
       peer.stalled = random(3) === 0;
@@ -198,23 +232,26 @@ function act(kernel: FakeKernel, peers: readonly Peer[], random: (below: number)
       if (!peer.stalled) readByPeer(socket, 1 + random(queueBytes));
       return;
     default:
-      writeByPeer(socket, 1 + random(random(4) === 0 ? 4 * bufferBytes : 10));
+      writeByPeer(
+        socket,
+        1 + random(random(4) === 0 ? 4 * bufferBytes : 10),
+        peer.isUrgent && random(20) === 0,
+      );
   }
 }
 
 function endPeer(socket: Socket): void {
   if (socket.isReset || socket.peerEnded) return;
   socket.peerEnded = true;
-  if (socket.waitsToRead) socket.edgeRead = true;
+  socket.arrive();
 }
 
-function writeByPeer(socket: Socket, count: number): void {
+function writeByPeer(socket: Socket, count: number, isUrgent = false): void {
   if (socket.isReset || socket.peerEnded || socket.toRead.length > queueBytes) return;
+  // An urgent byte is no part of the stream. Of several the last one counts.
+  if (isUrgent) socket.urgentAt = socket.toRead.length;
   for (let i = 0; i < count; i++) socket.toRead.push(socket.peerSent++);
-  if (socket.waitsToRead) {
-    socket.waitsToRead = false;
-    socket.edgeRead = true;
-  }
+  socket.arrive();
 }
 
 function readByPeer(socket: Socket, count: number): void {
@@ -223,7 +260,7 @@ function readByPeer(socket: Socket, count: number): void {
   socket.peerGot.push(...socket.toPeer.splice(0, count));
   if (wasFull && socket.toPeer.length < queueBytes) {
     socket.waitsToWrite = false;
-    socket.edgeWrite = true;
+    socket.edges |= EPOLLOUT;
   }
 }
 
@@ -231,10 +268,10 @@ function deliverEdges(kernel: FakeKernel, relay: Relay): boolean {
   let any = false;
   (["client", "upstream"] as const).forEach((name, index) => {
     const socket = kernel.sockets[index] as Socket;
-    if (!socket.edgeRead && !socket.edgeWrite && !socket.edgeBroken) return;
+    if (socket.edges === 0) return;
     any = true;
-    relay.ready(name, socket.edgeRead, socket.edgeWrite, socket.edgeBroken);
-    Object.assign(socket, { edgeRead: false, edgeWrite: false, edgeBroken: false });
+    relay.ready(name, socket.edges);
+    socket.edges = 0;
   });
   return any;
 }
@@ -254,20 +291,43 @@ function checkOrder(kernel: FakeKernel): void {
   }
 }
 
+function checkArrived({ sockets: [client, upstream] }: FakeKernel): void {
+  for (const [from, to] of [
+    [client, upstream],
+    [upstream, client],
+  ] as const) {
+    if (to.peerGot.length !== from.peerSent) {
+      throw new Error(`${to.peerGot.length} of ${from.peerSent} bytes arrived`);
+    }
+  }
+}
+
 function simulate(seed: number): { steps: number; end: string } {
   const random = generator(seed);
   const kernel = new FakeKernel(random, random(4));
   const relay = new Relay(kernel, 0, 1);
-  const peers: Peer[] = [{ stalled: false }, { stalled: false }];
+  const peers: Peer[] = [0, 1].map(() => ({ stalled: false, isUrgent: random(4) === 0 }));
   let state = relay.run();
   let steps = 0;
   const turn = () => {
     if (deliverEdges(kernel, relay) || state === "more") state = relay.run();
+    // A close sends what is kept; nothing else may be left so.
+    const isCorked = kernel.sockets.some((socket) => socket.isCorked && !socket.waitsToWrite);
+    if (isCorked && !isOver()) throw new Error("MSG_MORE, and neither more nor an end");
   };
   const isOver = () => state === "done" || state === "failed";
+  // Without anything new, and with peers that read, all that was sent gets through.
+  const settle = () => {
+    for (let i = 0; i < 1000 && !isOver(); i++) {
+      for (const socket of kernel.sockets) readByPeer(socket, queueBytes);
+      turn();
+    }
+    if (!isOver()) checkArrived(kernel);
+  };
   for (; steps < 2000 && !isOver(); steps++) {
     act(kernel, peers, random);
     if (random(3) > 0) turn();
+    if (random(200) === 0) settle();
   }
   // From here on nobody stalls and both peers end: every state must be left.
   const [client, upstream] = kernel.sockets;
@@ -281,14 +341,7 @@ function simulate(seed: number): { steps: number; end: string } {
   if (kernel.pipesOut !== 0) throw new Error(`${kernel.pipesOut} pipes are left`);
   if (state === "done") {
     for (const socket of kernel.sockets) readByPeer(socket, queueBytes);
-    for (const [from, to] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      if (to.peerGot.length !== from.peerSent) {
-        throw new Error(`${to.peerGot.length} of ${from.peerSent} bytes arrived`);
-      }
-    }
+    checkArrived(kernel);
     if (relay.sent !== client.peerSent || relay.received !== upstream.peerSent) {
       throw new Error("the counters are wrong");
     }
@@ -307,7 +360,7 @@ test("a reset is noticed although the other side takes nothing", () => {
     expect(relay.run()).not.toBe("failed");
   }
   client.isReset = true;
-  relay.ready("client", true, true, true);
+  relay.ready("client", RESET);
   expect(relay.run()).toBe("failed");
   expect(relay.failedSide).toBe("client");
   relay.release();
