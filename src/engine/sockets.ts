@@ -30,6 +30,7 @@ import {
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
   TCP_NODELAY,
+  TCP_QUICKACK,
   TCP_USER_TIMEOUT,
 } from "../../ffi/constants.ts";
 import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
@@ -57,6 +58,8 @@ export interface SocketOptions {
   readonly portAtConnect?: boolean;
   /** TCP_NODELAY, which what a listener accepts inherits, as it does all of TCP's below. */
   readonly noDelay?: boolean;
+  /** TCP_QUICKACK off: the last packet of the handshake waits for what is sent first. */
+  readonly delaysAck?: boolean;
   /** SO_KEEPALIVE: probe a peer that is silent for so long. */
   readonly keepAliveMs?: number | undefined;
   /** TCP_USER_TIMEOUT: give up what is not acknowledged for so long. */
@@ -151,8 +154,9 @@ function setMark(fd: number, mark: Mark): void {
 function setTcpOptions(fd: number, options: Omit<SocketOptions, "protocol">): void {
   const set = (level: number, option: number, optionName: string, value: number) =>
     need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
-  const { noDelay, keepAliveMs, userTimeoutMs } = options;
+  const { noDelay, delaysAck, keepAliveMs, userTimeoutMs } = options;
   if (noDelay === true) set(IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY", 1);
+  if (delaysAck === true) set(IPPROTO_TCP, TCP_QUICKACK, "TCP_QUICKACK", 0);
   if (keepAliveMs !== undefined) {
     const seconds = Math.ceil(keepAliveMs / 1000);
     set(SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE", 1);
@@ -183,7 +187,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.protocol === "udp") {
     if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
     set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
-  } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
+  } else if (options.portAtConnect !== true) set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");

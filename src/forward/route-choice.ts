@@ -17,15 +17,23 @@ export interface Rules {
   readonly source: SourceChoice;
   /** Connect from our own address when a client's cannot be used. */
   readonly fallback: boolean;
-  /** Addresses of this host, as text of their bytes (`addressKey`). */
-  readonly own: ReadonlySet<string>;
+  /** Addresses of this host, by their `addressKey`. */
+  readonly own: ReadonlySet<number | string>;
   /** Ports that we listen on. */
   readonly listenPorts: ReadonlySet<number>;
 }
 
-/** A key by which addresses are compared. */
-export function addressKey(address: Uint8Array): string {
-  return address.join(".");
+/** A key by which addresses are found in a set: a number for IPv4, where text would cost more. */
+export function addressKey(address: Uint8Array): number | string {
+  if (address.length !== 4) return address.join(".");
+  const [a = 0, b = 0, c = 0, d = 0] = address;
+  return ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 /** Whose address the upstream sees, as the log says it: `client`, `self` or `address`. */
@@ -75,7 +83,7 @@ function whyNotSpoofed(
       always: false,
     };
   }
-  if (addressKey(client.address) === addressKey(upstream.address)) {
+  if (isSame(client.address, upstream.address)) {
     return { reason: "client and upstream have the same address", always: true };
   }
   if (isOwn(rules, client.address)) return { reason: "the client is on this host", always: true };

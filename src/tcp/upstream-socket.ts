@@ -20,6 +20,8 @@ export function openUpstream({ source, upstream }: Choice, task: ForwardTask): F
     portAtConnect: source?.port === 0,
     // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
     noDelay: true,
+    // One packet less, where the client speaks first: its bytes acknowledge the SYN-ACK.
+    delaysAck: true,
     keepAliveMs: task.keepAliveMs,
     userTimeoutMs: task.userTimeoutMs,
   } as const;
