@@ -4,6 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { type Service, WorkerContext } from "./engine/context.ts";
 import type { Command, ForwardTask, RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
 import { Quota } from "./engine/quota.ts";
+import { type OpenRows, TableWalk } from "./engine/table.ts";
 import { ForwardService } from "./tcp/forwarder.ts";
 import { PipeService } from "./tcp/pipe.ts";
 import { TcpService } from "./tcp/service.ts";
@@ -46,10 +47,10 @@ class RespondService implements Service {
 
 /** `forward`: TCP, UDP or both. Ends when both have ended. */
 class ForwardServices implements Service {
-  private readonly services: Service[] = [];
+  private readonly services: (Service & OpenRows)[] = [];
   private readonly context: WorkerContext;
   private running: number;
-  private readonly hasTable: boolean;
+  private table: TableWalk | undefined;
 
   constructor(context: WorkerContext, task: ForwardTask) {
     this.context = context;
@@ -57,8 +58,7 @@ class ForwardServices implements Service {
       if (--this.running === 0) context.finish();
     };
     const { sessions, sockets } = task;
-    this.hasTable = sockets.some(({ protocol }) => protocol === "tcp");
-    if (this.hasTable) {
+    if (sockets.some(({ protocol }) => protocol === "tcp")) {
       this.services.push(new ForwardService(context, task, onFinished));
     }
     if (sessions !== undefined) {
@@ -72,9 +72,13 @@ class ForwardServices implements Service {
   }
 
   onCommand(command: Command): void {
+    if (command.kind === "table") return this.showTable();
     for (const service of this.services) service.onCommand?.(command);
-    // Of sessions there are the counters alone.
-    if (command.kind === "table" && !this.hasTable) this.context.report({ kind: "tableEnd" });
+  }
+
+  private showTable(): void {
+    if (this.table?.isDone === false) return;
+    this.table = new TableWalk(this.context, this.services);
   }
 }
 

@@ -1,25 +1,25 @@
-/** Forwarded connections and counters, as lines for people and as fields of JSON. Pure. */
+/** Forwarded connections and sessions, and counters, as lines for people and as JSON. Pure. */
 
 import type { ConnectionEvent } from "../engine/protocol.ts";
 import type { Counters } from "../engine/shared.ts";
 
-/** What is told of a forwarded connection, as one line for people. */
+/** What is told of a forwarded connection or session, as one line for people. */
 export function connectionLine(event: ConnectionEvent): string {
-  const { kind, client, local, upstream, ms, error, endedBy } = event;
-  const ends = `tcp://${client} to tcp://${local}`;
+  const { kind, protocol, client, local, upstream, ms, error } = event;
+  const ends = `${protocol}://${client} to ${protocol}://${local}`;
   switch (kind) {
     case "accepted":
       return `[.] Accepted: ${ends}\n`;
     case "reached":
-      return `[.] Reached tcp://${upstream}${sourceText(event)}, ${ms} ms: ${ends}\n`;
+      return `[.] Reached ${protocol}://${upstream}${sourceText(event)}, ${ms} ms: ${ends}\n`;
     case "open":
       return (
         `[=] Worker ${event.worker}, ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
         `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms\n`
       );
     case "forwarded": {
-      const end = error === "" ? `ended by ${endedBy}` : error;
-      const sign = error === "" ? " " : "-";
+      const end = error === "" ? `ended by ${event.endedBy}` : error;
+      const sign = isUsual(event) ? " " : "-";
       return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${end}\n`;
     }
   }
@@ -27,8 +27,8 @@ export function connectionLine(event: ConnectionEvent): string {
 
 /** The same as the fields of a JSON object. */
 export function connectionFields(event: ConnectionEvent): Record<string, unknown> {
-  const { kind, worker, id, client, local, upstream, source, sent, received, ms } = event;
-  const ends = { event: kind, worker, id, client, original_destination: local };
+  const { kind, protocol, worker, id, client, local, upstream, source, ms } = event;
+  const ends = { event: kind, protocol, worker, id, client, original_destination: local };
   switch (kind) {
     case "accepted":
       return ends;
@@ -36,11 +36,12 @@ export function connectionFields(event: ConnectionEvent): Record<string, unknown
       return { ...ends, upstream, source, ms };
     case "open": {
       const { state, idleMs: idle_ms } = event;
-      return { ...ends, state, upstream, source, sent, received, ms, idle_ms };
+      return { ...ends, state, upstream, source, ...amountFields(event), ms, idle_ms };
     }
     case "forwarded": {
       const { endedBy: ended_by, error } = event;
-      return { ...ends, upstream, source, sent, received, ms, ended_by, error };
+      const why = protocol === "udp" ? { reason: error } : { error };
+      return { ...ends, upstream, source, ...amountFields(event), ms, ended_by, ...why };
     }
   }
 }
@@ -63,15 +64,29 @@ export function countersFields(worker: number, counters: Counters): Record<strin
   return { event: "counters", ...who, ...Object.fromEntries(fields) };
 }
 
-function viaText({ local, upstream, ...rest }: ConnectionEvent): string {
-  const via = upstream === undefined || upstream === local ? "" : ` by tcp://${upstream}`;
-  return via + sourceText(rest);
+/** UDP knows no end, so being silent is the end of a session. */
+function isUsual({ protocol, error }: ConnectionEvent): boolean {
+  return error === "" || (protocol === "udp" && (error === "idle" || error === "stopped"));
+}
+
+function viaText({ protocol, local, upstream, source }: ConnectionEvent): string {
+  const via = upstream === undefined || upstream === local ? "" : ` by ${protocol}://${upstream}`;
+  return via + sourceText({ source });
 }
 
 function sourceText({ source }: { readonly source: string }): string {
   return source === "" || source === "client" ? "" : ` as ${source}`;
 }
 
-function bytesText({ sent, received }: ConnectionEvent): string {
-  return `${sent} bytes out, ${received} in`;
+function bytesText(event: ConnectionEvent): string {
+  const { protocol, sent, received, sentDatagrams, receivedDatagrams } = event;
+  if (protocol === "tcp") return `${sent} bytes out, ${received} in`;
+  return `${sentDatagrams} datagrams (${sent} bytes) out, ${receivedDatagrams} (${received}) in`;
+}
+
+function amountFields(event: ConnectionEvent): Record<string, number> {
+  const { protocol, sent, received } = event;
+  if (protocol === "tcp") return { sent, received };
+  const { sentDatagrams: sent_datagrams, receivedDatagrams: received_datagrams } = event;
+  return { sent, received, sent_datagrams, received_datagrams };
 }

@@ -57,8 +57,6 @@ export class TextTranscript implements Transcript {
       case "forwarded":
       case "open":
         return connectionLine(event);
-      case "session":
-        return session(event);
       case "counters":
         return countersLine(event.worker, event.counters);
       case "received":
@@ -86,19 +84,6 @@ function died(event: WorkerEvent & { kind: "died" }): string {
   return `${head}: ${escapeControls(error)}\n`;
 }
 
-/** The access log's line of one UDP session. */
-function session(event: WorkerEvent & { kind: "session" }): string {
-  const { client, local, upstream, source, sent, received, ms, reason } = event;
-  const via = upstream === local ? "" : ` by udp://${upstream}`;
-  const as = source === "client" ? "" : ` as ${source}`;
-  const isUsual = reason === "idle" || reason === "stopped";
-  return (
-    `[${isUsual ? " " : "-"}] udp://${client} to udp://${local}${via}${as}, ` +
-    `${event.sent_datagrams} datagrams (${sent} bytes) out, ` +
-    `${event.received_datagrams} (${received}) in, ${ms} ms: ${reason}\n`
-  );
-}
-
 /** JSON for programs: `event`, `time`, then what belongs to the event. */
 export class JsonTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
@@ -114,10 +99,7 @@ export class JsonTranscript implements Transcript {
     if (event.kind === "counters") {
       return jsonLine(countersFields(event.worker, event.counters), this.clock());
     }
-    if ("idleMs" in event) {
-      const fields = { ...connectionFields(event), protocol: this.protocol };
-      return jsonLine(fields, new Date(event.time));
-    }
+    if ("idleMs" in event) return jsonLine(connectionFields(event), new Date(event.time));
     const { kind, ...rest } = event;
     const fields: Record<string, unknown> = { event: kind };
     for (const [key, value] of Object.entries(rest)) {
@@ -128,7 +110,7 @@ export class JsonTranscript implements Transcript {
       else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
       else fields[key] = value;
     }
-    fields.protocol = kind === "datagram" || kind === "session" ? "udp" : this.protocol;
+    fields.protocol = kind === "datagram" ? "udp" : this.protocol;
     return jsonLine(fields, this.clock());
   }
 }

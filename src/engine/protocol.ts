@@ -142,7 +142,7 @@ export type Command =
   | { readonly kind: "upstreams"; readonly upstreams: Upstreams }
   /** The addresses of this host from now on, 4 or 16 bytes each. */
   | { readonly kind: "own-addresses"; readonly addresses: readonly Uint8Array[] }
-  /** Report every connection that is open. */
+  /** Report every connection and session that is open. */
   | { readonly kind: "table" };
 
 /** What a Worker is started with. */
@@ -174,20 +174,6 @@ export type WorkerEvent =
   | { kind: "tableEnd" }
   /** What a Worker, or all of them (0), have counted. */
   | { kind: "counters"; worker: number; counters: Counters }
-  | {
-      kind: "session";
-      id: number;
-      client: string;
-      local: string;
-      upstream: string;
-      source: string;
-      sent: number;
-      received: number;
-      sent_datagrams: number;
-      received_datagrams: number;
-      ms: number;
-      reason: string;
-    }
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }
@@ -202,17 +188,18 @@ export type WorkerEvent =
     }
   | { kind: "warning"; text: string };
 
-/** Who ended a forwarded connection; empty while it is open. */
+/** Who ended a forwarded connection or session; empty while it is open. */
 export type EndedBy = "" | "client" | "upstream" | "proxy";
 
 /**
- * Of a forwarded connection: it was accepted, its upstream is reached, it is over, or (asked for
- * with the `table` command) it is open.
+ * Of a forwarded connection or session: it was accepted, its upstream is reached (a session's has
+ * answered), it is over, or (asked for with the `table` command) it is open.
  */
 export interface ConnectionEvent {
   kind: "accepted" | "reached" | "forwarded" | "open";
   worker: number;
-  /** Counts the Worker's connections. */
+  protocol: "tcp" | "udp";
+  /** Counts the Worker's connections, or its sessions. */
   id: number;
   /** When, in ms since 1970. */
   time: number;
@@ -224,15 +211,17 @@ export interface ConnectionEvent {
   /** Bytes that have reached the upstream, and the client. */
   sent: number;
   received: number;
+  sentDatagrams: number;
+  receivedDatagrams: number;
   /** Since it was accepted, and since it last carried something. */
   ms: number;
   idleMs: number;
   endedBy: EndedBy;
-  /** Why it ended; empty if both sides ended it. */
+  /** Why it ended; empty if both sides of a connection ended it. */
   error: string;
 }
 
-/** Events of connections that leave a Worker together, as numbers (`records.ts`). */
+/** Events of connections and sessions that leave a Worker together, as numbers (`records.ts`). */
 export interface RecordBlock {
   readonly kind: "records";
   readonly bytes: Uint8Array;
@@ -244,9 +233,9 @@ export interface RecordBlock {
 export const LogLevel = {
   /** Faults of our own. */
   error: 0,
-  /** Connections that failed, and what is at its bounds. */
+  /** Connections and sessions that failed, and what is at its bounds. */
   warning: 1,
-  /** Every connection, at its end. */
+  /** Every one, at its end. */
   info: 2,
   /** And when it is accepted and its upstream is reached. */
   debug: 3,

@@ -1,24 +1,34 @@
 /**
- * What a Worker tells of forwarded connections, as numbers: a record of fixed size for each, which
- * costs it no text and no object. The main thread reads them and makes text of them. Pure.
+ * What a Worker tells of forwarded connections and sessions, as numbers: a record of fixed size for
+ * each, which costs it no text and no object. The main thread makes text of them. Pure.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { ConnectionEvent, EndedBy, RecordBlock, WorkerEvent } from "./protocol.ts";
 
-/** A connection that a record can be made of. Times are in ms of the Worker's monotonic clock. */
+/**
+ * A connection, or a session of UDP, that a record can be made of. Times are in ms of the Worker's
+ * monotonic clock.
+ */
 export interface Recorded {
+  readonly protocol: "tcp" | "udp";
   readonly id: number;
   readonly client: SocketAddress;
   readonly original: SocketAddress;
   readonly upstream: SocketAddress | undefined;
   /** `client`, `self` or `address`; empty before there is one. */
   readonly source: string;
-  /** What it does: `header`, `connecting`, `relaying`, `half-closed`, `closed`. */
+  /**
+   * What it does: `header`, `connecting`, `relaying`, `half-closed`, `closed`; of a session
+   * `unanswered`, `answered`, `confirmed`.
+   */
   readonly phase: string;
   readonly sent: number;
   readonly received: number;
+  /** 0 of a connection. */
+  readonly sentDatagrams: number;
+  readonly receivedDatagrams: number;
   readonly startedAt: number;
   readonly lastActive: number;
   readonly endedBy: EndedBy;
@@ -29,8 +39,9 @@ export type RecordKind = ConnectionEvent["kind"];
 
 const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "open"];
 const ended: readonly EndedBy[] = ["", "client", "upstream", "proxy"];
+const protocols = ["tcp", "udp"] as const;
 
-const SIZE = 128;
+const SIZE = 152;
 const KIND = 0;
 const ENDED_BY = 1;
 const SOURCE = 2;
@@ -45,6 +56,9 @@ const RECEIVED = 48;
 const CLIENT = 56;
 const ORIGINAL = 80;
 const UPSTREAM = 104;
+const SENT_DATAGRAMS = 128;
+const RECEIVED_DATAGRAMS = 136;
+const PROTOCOL = 144;
 
 /** Within an endpoint of 24 bytes. A length of 0: there is none. */
 const LENGTH = 0;
@@ -84,6 +98,9 @@ export class RecordWriter {
     view.setFloat64(at + IDLE, now - connection.lastActive, true);
     view.setFloat64(at + SENT, connection.sent, true);
     view.setFloat64(at + RECEIVED, connection.received, true);
+    view.setFloat64(at + SENT_DATAGRAMS, connection.sentDatagrams, true);
+    view.setFloat64(at + RECEIVED_DATAGRAMS, connection.receivedDatagrams, true);
+    view.setUint8(at + PROTOCOL, protocols.indexOf(connection.protocol));
     this.endpoint(at + CLIENT, connection.client);
     this.endpoint(at + ORIGINAL, connection.original);
     this.endpoint(at + UPSTREAM, connection.upstream);
@@ -126,6 +143,7 @@ function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionE
     events.push({
       kind: kinds[view.getUint8(at + KIND)] as RecordKind,
       worker,
+      protocol: protocols[view.getUint8(at + PROTOCOL)] as "tcp" | "udp",
       id: view.getFloat64(at + ID, true),
       time: view.getFloat64(at + TIME, true),
       state: word(STATE),
@@ -135,6 +153,8 @@ function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionE
       source: word(SOURCE),
       sent: view.getFloat64(at + SENT, true),
       received: view.getFloat64(at + RECEIVED, true),
+      sentDatagrams: view.getFloat64(at + SENT_DATAGRAMS, true),
+      receivedDatagrams: view.getFloat64(at + RECEIVED_DATAGRAMS, true),
       ms: Math.round(view.getFloat64(at + AGE, true)),
       idleMs: Math.round(view.getFloat64(at + IDLE, true)),
       endedBy: ended[view.getUint8(at + ENDED_BY)] as EndedBy,

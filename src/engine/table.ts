@@ -5,18 +5,24 @@ import { tableBatches, tablePauseMs, tableRowsPerTurn } from "./limits.ts";
 import type { Recorded } from "./records.ts";
 import { Timer } from "./timers.ts";
 
+/** What a service has open. */
+export interface OpenRows {
+  /** In the order of ids; it may change meanwhile. */
+  readonly open: Iterable<Recorded>;
+  /** The newest id there has been. */
+  readonly lastId: number;
+}
+
 export class TableWalk {
   private readonly context: WorkerContext;
   private readonly rest: Iterator<Recorded>;
-  private readonly lastId: number;
   private readonly timer = new Timer(() => this.step());
   private done = false;
 
-  /** `open` is in the order of ids and may change; what is newer than `lastId` is left out. */
-  constructor(context: WorkerContext, open: Iterable<Recorded>, lastId: number) {
+  /** What is begun after this moment is left out. */
+  constructor(context: WorkerContext, services: readonly OpenRows[]) {
     this.context = context;
-    this.rest = open[Symbol.iterator]();
-    this.lastId = lastId;
+    this.rest = rowsOf(services.map(({ open, lastId }) => ({ open, lastId })));
     this.step();
   }
 
@@ -34,12 +40,21 @@ export class TableWalk {
     }
     for (let row = 0; row < tableRowsPerTurn; row++) {
       const { done, value } = this.rest.next();
-      if (done === true || value.id > this.lastId) {
+      if (done === true) {
         this.done = true;
         return context.report({ kind: "tableEnd" });
       }
       context.record("open", value);
     }
     loop.defer(() => this.step());
+  }
+}
+
+function* rowsOf(services: readonly OpenRows[]): Generator<Recorded, undefined> {
+  for (const { open, lastId } of services) {
+    for (const row of open) {
+      if (row.id > lastId) break;
+      yield row;
+    }
   }
 }

@@ -19,14 +19,16 @@ import type { Service, WorkerContext } from "../engine/context.ts";
 import { headerBytesMax } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
-import { TableWalk } from "../engine/table.ts";
+import type { OpenRows } from "../engine/table.ts";
 import { Timer } from "../engine/timers.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 
-export class ForwardService implements Service, ListenerOwner, ForwardingOwner, PipeWatcher {
+export class ForwardService
+  implements Service, OpenRows, ListenerOwner, ForwardingOwner, PipeWatcher
+{
   readonly context: WorkerContext;
   readonly task: ForwardTask;
   readonly chooser: Chooser;
@@ -42,7 +44,6 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
   private readonly maximumText: string;
   private accepts = 0;
   private draining = false;
-  private table: TableWalk | undefined;
   private readonly drainTimer = new Timer(() => this.abortAll());
 
   /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
@@ -61,6 +62,12 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
 
   get loop() {
     return this.context.loop;
+  }
+  get open(): Iterable<Forwarding> {
+    return this.connections;
+  }
+  get lastId(): number {
+    return this.accepts;
   }
 
   accepted(fd: Fd): void {
@@ -168,13 +175,7 @@ export class ForwardService implements Service, ListenerOwner, ForwardingOwner, 
 
   /** What new connections are carried by; those that are open stay as they are. */
   onCommand(command: Command): void {
-    if (command.kind === "table") return this.showTable();
     this.chooser.onCommand(command);
-  }
-
-  private showTable(): void {
-    if (this.table?.isDone === false) return;
-    this.table = new TableWalk(this.context, this.connections, this.accepts);
   }
 
   /** Accepts no more, and gives what is open some time to come to its end. */

@@ -27,6 +27,7 @@ import type { Fd } from "../../ffi/types.ts";
 import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
+import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Chooser } from "../forward/chooser.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
@@ -59,7 +60,10 @@ export interface ForwardingOwner {
 
 const EDGES = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
-export class Forwarding {
+export class Forwarding implements Recorded {
+  readonly protocol = "tcp";
+  readonly sentDatagrams = 0;
+  readonly receivedDatagrams = 0;
   readonly id: number;
   readonly startedAt: number;
   /** Who the client is: the peer, or whom the PROXY protocol names. */

@@ -48,8 +48,8 @@ export class Carrier {
       sending.add(slots.address(i), flows.length(i), flows.segment(i));
     }
     sending.send(fd);
-    session.received += sending.sent;
-    session.receivedBytes += sending.sentBytes;
+    session.receivedDatagrams += sending.sent;
+    session.received += sending.sentBytes;
     if (sending.isSegmentRefused) session.maySegmentIn = false;
   }
 
@@ -67,8 +67,8 @@ export class Carrier {
         const result = raw.send(reached, peer, slots.buffer, slots.offset(i) + done, size);
         if (result < 0) failed = -result;
         else {
-          session.received++;
-          session.receivedBytes += size;
+          session.receivedDatagrams++;
+          session.received += size;
         }
         done += size;
       } while (done < length);
@@ -100,8 +100,8 @@ export class Carrier {
   private sendToUpstream(session: Session): void {
     const { sending } = this;
     sending.send(session.start.upstreamFd);
-    session.sent += sending.sent;
-    session.sentBytes += sending.sentBytes;
+    session.sentDatagrams += sending.sent;
+    session.sent += sending.sentBytes;
     if (sending.isSegmentRefused) session.maySegmentOut = false;
   }
 }

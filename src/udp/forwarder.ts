@@ -20,6 +20,7 @@ import type { Service, WorkerContext } from "../engine/context.ts";
 import { batchesPerTurn } from "../engine/limits.ts";
 import type { Command, ForwardTask, SessionSettings } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
+import type { OpenRows } from "../engine/table.ts";
 import { Carrier } from "./carrier.ts";
 import { Ingress, type IngressOwner } from "./ingress.ts";
 import { ReplyWay } from "./reply-way.ts";
@@ -28,7 +29,7 @@ import { SessionKeeper } from "./session-keeper.ts";
 
 type Side = "client" | "upstream";
 
-export class UdpForwardService implements Service, IngressOwner, SessionOwner {
+export class UdpForwardService implements Service, OpenRows, IngressOwner, SessionOwner {
   readonly joins: boolean;
   private readonly context: WorkerContext;
   private readonly onFinished: () => void;
@@ -57,6 +58,12 @@ export class UdpForwardService implements Service, IngressOwner, SessionOwner {
 
   get loop() {
     return this.context.loop;
+  }
+  get open(): Iterable<Session> {
+    return this.keeper.open;
+  }
+  get lastId(): number {
+    return this.keeper.begun;
   }
   get arrivals() {
     return this.carrier.arrivals;
@@ -162,8 +169,11 @@ export class UdpForwardService implements Service, IngressOwner, SessionOwner {
 
   /** No socket of ours can have the original destination: another program has its port. */
   private answerRaw(session: Session, count: number): void {
+    const { receivedDatagrams, received } = session;
     const failed = this.carrier.flowByRaw(session, count, this.keeper.raw);
-    this.context.shared.count(Counter.datagrams, count);
+    const { shared } = this.context;
+    shared.count(Counter.datagrams, session.receivedDatagrams - receivedDatagrams);
+    shared.count(Counter.received, session.received - received);
     if (failed === 0) return;
     const error = `${errnoText(failed)} (${errnoName(failed)})`;
     this.keeper.drop(`a raw packet to the client was dropped: ${error}`, 1);

@@ -47,7 +47,7 @@ export class ReplyWay {
    * at once. With few the listener's batches, of all sessions, cost less.
    */
   watch(session: Session, now: number): void {
-    const passed = session.sent + session.received;
+    const passed = session.sentDatagrams + session.receivedDatagrams;
     if (passed < session.busyAt) return;
     if (now - session.busySince <= busyWithinMs) return this.quicken(session);
     session.busyAt = passed + busyDatagrams;

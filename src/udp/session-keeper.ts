@@ -11,6 +11,7 @@ import type { WorkerContext } from "../engine/context.ts";
 import { busyDatagrams } from "../engine/limits.ts";
 import {
   type Command,
+  type EndedBy,
   type ForwardTask,
   LogLevel,
   type SessionSettings,
@@ -40,10 +41,13 @@ export class SessionKeeper {
   private readonly task: ForwardTask;
   private readonly owner: SessionOwner;
   private readonly chooser: Chooser;
+  /** In the order in which they began. */
+  readonly open = new Set<Session>();
+  /** How many have begun, each of which has its number. */
+  begun = 0;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
-  private begun = 0;
   private sockets = 0;
 
   /** `owner` is told of what happens to the sessions. */
@@ -74,12 +78,14 @@ export class SessionKeeper {
   }
 
   /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
-  end(session: Session, reason: string): void {
+  end(session: Session, reason: string, endedBy: EndedBy = "proxy"): void {
     if (session.isEnded) return;
     session.start.ingress.flush(session);
     // Sending on may have ended it.
     if (session.isEnded) return;
     session.isEnded = true;
+    session.error = reason;
+    session.endedBy = endedBy;
     const { loop, shared } = this.context;
     const { id, slot, upstreamFd, picked } = session.start;
     loop.timers.disarm(session.timer);
@@ -91,11 +97,12 @@ export class SessionKeeper {
     }
     this.table.remove(slot);
     this.sessions[slot] = undefined;
+    this.open.delete(session);
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     const isUsual = reason === "idle" || reason === "stopped";
     const level = isUsual ? LogLevel.info : LogLevel.warning;
-    if (this.task.logLevel >= level) this.context.report(describe(session, reason, loop.now));
+    if (this.task.logLevel >= level) this.context.record("forwarded", session);
   }
 
   /** Ends a session whose `side` has said by ICMP that nothing arrives there. */
@@ -109,7 +116,7 @@ export class SessionKeeper {
       if (picked !== undefined) this.chooser.pool?.failed(picked, id, this.context.loop.now, word);
       session.isFailed = true;
     }
-    this.end(session, `${word} by ${side}`);
+    this.end(session, `${word} by ${side}`, side);
   }
 
   /** The upstream has answered for the first time: it is well. */
@@ -117,6 +124,7 @@ export class SessionKeeper {
     const { slot, picked } = session.start;
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
     if (picked !== undefined) this.chooser.pool?.connected(picked);
+    if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", session);
   }
 
   /** New sessions go to the upstreams of now; the others stay where they are. */
@@ -126,7 +134,7 @@ export class SessionKeeper {
 
   /** Ends every session. */
   endAll(reason: string): void {
-    for (const session of this.sessions) if (session !== undefined) this.end(session, reason);
+    for (const session of this.open) this.end(session, reason);
     this.notices.close();
     this.raw.close();
   }
@@ -194,18 +202,21 @@ export class SessionKeeper {
       return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
     }
     const source = sourceName(choice, rules);
-    return this.open({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
+    return this.enter({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
   }
 
-  private open(start: SessionStart): Session {
+  private enter(start: SessionStart): Session {
     const { loop, shared } = this.context;
-    const session = new Session(this.owner, start, busyDatagrams, this.task.sendProxy === "v2");
+    const isHeaderDue = this.task.sendProxy === "v2";
+    const session = new Session(this.owner, this.table, start, busyDatagrams, isHeaderDue);
     this.sessions[start.slot] = session;
+    this.open.add(session);
     this.sockets++;
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
     loop.timers.arm(session.timer, this.table.deadline(start.slot));
     loop.add(start.upstreamFd, EDGES, session.fromUpstream);
+    if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", session);
     return session;
   }
 
@@ -259,22 +270,4 @@ function isMulticast(address: Uint8Array): boolean {
   const first = address[0] as number;
   if (address.length === 16) return first === 0xff;
   return (first >= 224 && first < 240) || address.every((byte) => byte === 255);
-}
-
-function describe(session: Session, reason: string, now: number) {
-  const { id, client, original, upstream, source } = session.start;
-  return {
-    kind: "session",
-    id,
-    client: formatSocketAddress(client),
-    local: formatSocketAddress(original),
-    upstream: formatSocketAddress(upstream),
-    source,
-    sent: session.sentBytes,
-    received: session.receivedBytes,
-    sent_datagrams: session.sent,
-    received_datagrams: session.received,
-    ms: Math.round(now - session.startedAt),
-    reason,
-  } as const;
 }

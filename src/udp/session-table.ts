@@ -19,6 +19,7 @@ const CLIENT_WORDS = 5;
 const UNANSWERED = 0;
 const ANSWERED = 1;
 const CONFIRMED = 2;
+const phases = ["unanswered", "answered", "confirmed"] as const;
 
 /** How many sessions there may be. */
 export interface SessionBounds {
@@ -138,6 +139,16 @@ export class SessionTable {
     const { seen, stage, idleMs, answeredIdleMs } = this;
     const idle = stage[slot] === UNANSWERED ? idleMs[slot] : answeredIdleMs[slot];
     return (seen[slot] as number) + (idle as number);
+  }
+
+  /** How far it has come: an answer, and the client's next datagram after it. */
+  phase(slot: number): (typeof phases)[number] {
+    return phases[this.stage[slot] as 0 | 1 | 2];
+  }
+
+  /** When either side has last sent. */
+  lastUse(slot: number): number {
+    return this.seen[slot] as number;
   }
 
   /** The session to end when there has to be room for another; -1 when there is none at all. */

@@ -4,8 +4,11 @@ import type { Envelope } from "../../ffi/send-batch.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
+import type { EndedBy } from "../engine/protocol.ts";
+import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Upstream } from "../forward/upstream-pool.ts";
+import type { SessionTable } from "./session-table.ts";
 
 /** Who is told of a session's events. */
 export interface SessionOwner {
@@ -62,7 +65,8 @@ export interface SessionStart extends SessionEnds {
   readonly upstreamFd: Fd;
 }
 
-export class Session {
+export class Session implements Recorded {
+  readonly protocol = "udp";
   readonly start: SessionStart;
   readonly startedAt: number;
   readonly timer: Timer;
@@ -78,10 +82,13 @@ export class Session {
   /** The header of the PROXY protocol is still to be sent. */
   isHeaderDue: boolean;
   /** Datagrams and bytes to the upstream, and to the client. */
+  sentDatagrams = 0;
   sent = 0;
-  sentBytes = 0;
+  receivedDatagrams = 0;
   received = 0;
-  receivedBytes = 0;
+  endedBy: EndedBy = "";
+  /** Why it ended. */
+  error = "";
   /** Datagrams both ways at which its rate is looked at, and when they began to be counted. */
   busyAt: number;
   busySince: number;
@@ -95,8 +102,16 @@ export class Session {
   /** What the listener held when the reply socket was made is older than what arrives there. */
   isBehindListener = false;
   emptiedBefore = 0;
+  private readonly table: SessionTable;
 
-  constructor(owner: SessionOwner, start: SessionStart, busyAt: number, isHeaderDue: boolean) {
+  constructor(
+    owner: SessionOwner,
+    table: SessionTable,
+    start: SessionStart,
+    busyAt: number,
+    isHeaderDue: boolean,
+  ) {
+    this.table = table;
     this.start = start;
     this.startedAt = owner.loop.now;
     this.busyAt = busyAt;
@@ -105,6 +120,28 @@ export class Session {
     this.timer = new Timer(() => owner.timerFired(this));
     this.fromUpstream = new Flow(owner, this, true);
     this.fromClient = new Flow(owner, this, false);
+  }
+
+  get id(): number {
+    return this.start.id;
+  }
+  get client(): SocketAddress {
+    return this.start.client;
+  }
+  get original(): SocketAddress {
+    return this.start.original;
+  }
+  get upstream(): SocketAddress {
+    return this.start.upstream;
+  }
+  get source(): string {
+    return this.start.source;
+  }
+  get phase(): string {
+    return this.table.phase(this.start.slot);
+  }
+  get lastActive(): number {
+    return this.table.lastUse(this.start.slot);
   }
 }
 

@@ -72,7 +72,7 @@ describe("bounds", () => {
       files,
     );
     expect(stdout).toContain("held: 20\n");
-    const reasons = eventsOf(proxy, "session").map(({ reason }) => reason);
+    const reasons = eventsOf(proxy, "forwarded").map(({ reason }) => reason);
     expect(reasons).toEqual([...Array(90).fill("evicted"), ...Array(10).fill("stopped")]);
     const warnings = eventsOf(proxy, "warning").map(({ text }) => text);
     expect(warnings).toEqual([
@@ -99,7 +99,7 @@ describe("bounds", () => {
       files,
     );
     expect(stdout).toContain("hello world");
-    expect(eventsOf(proxy, "session")).toHaveLength(6);
+    expect(eventsOf(proxy, "forwarded")).toHaveLength(6);
     const warnings = eventsOf(proxy, "warning").map(({ text }) => text);
     expect(warnings).toContain(
       "a session was refused: the client has as many as it may have (14 more)",
@@ -127,7 +127,7 @@ describe("bounds", () => {
     );
     expect(stdout).toContain("held: 1\n");
     expect(stdout).toContain("steady\n");
-    const sessions = eventsOf(proxy, "session");
+    const sessions = eventsOf(proxy, "forwarded");
     const steadyOnes = sessions.filter((each) => each.original_destination === "8.8.4.4:53");
     expect(steadyOnes.map(({ reason }) => reason)).toEqual(["stopped"]);
     const warnings = eventsOf(proxy, "warning").map(({ text }) => text);
@@ -189,7 +189,7 @@ describe("others on the proxy's host", () => {
       files,
     );
     expect(stdout).toContain("sent 200");
-    expect(eventsOf(proxy, "session")).toHaveLength(200);
+    expect(eventsOf(proxy, "forwarded")).toHaveLength(200);
   });
 });
 

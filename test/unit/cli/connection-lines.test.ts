@@ -10,6 +10,7 @@ import { sumCounters } from "../../../src/engine/shared.ts";
 const event = {
   kind: "forwarded",
   worker: 2,
+  protocol: "tcp",
   id: 7,
   time: 0,
   state: "relaying",
@@ -19,6 +20,8 @@ const event = {
   source: "self",
   sent: 5,
   received: 12,
+  sentDatagrams: 0,
+  receivedDatagrams: 0,
   ms: 30,
   idleMs: 10,
   endedBy: "client",
@@ -43,7 +46,8 @@ test("the access log says where to, as whom, how much, and who ended it", () => 
 });
 
 test("JSON has what is known by then, and no more", () => {
-  const known = { worker: 2, id: 7, client: event.client, original_destination: event.local };
+  const ends = { client: event.client, original_destination: event.local };
+  const known = { protocol: "tcp", worker: 2, id: 7, ...ends };
   const where = { upstream: event.upstream, source: "self" };
   const bytes = { sent: 5, received: 12, ms: 30 };
   const fields = (kind: "accepted" | "reached" | "forwarded" | "open") =>
@@ -57,6 +61,37 @@ test("JSON has what is known by then, and no more", () => {
   expect(fields("open")).toEqual({
     ...{ event: "open", ...known, ...where, ...bytes },
     ...{ state: "relaying", idle_ms: 10 },
+  });
+});
+
+const session = {
+  ...event,
+  protocol: "udp",
+  state: "confirmed",
+  sentDatagrams: 2,
+  receivedDatagrams: 3,
+  endedBy: "proxy",
+  error: "idle",
+} as const;
+
+test("of a session the datagrams are told too; to be idle is its usual end", () => {
+  const ends = "udp://192.0.2.7:40000 to udp://8.8.8.8:80";
+  const by = `${ends} by udp://10.0.0.1:8080 as self, 2 datagrams (5 bytes) out, 3 (12) in`;
+  expect(connectionLine(session)).toBe(`[ ] ${by}, 30 ms: idle\n`);
+  const refused = { ...session, endedBy: "upstream", error: "refused by upstream" } as const;
+  expect(connectionLine(refused)).toBe(`[-] ${by}, 30 ms: refused by upstream\n`);
+  expect(connectionLine({ ...session, kind: "accepted" })).toBe(`[.] Accepted: ${ends}\n`);
+  expect(connectionLine({ ...session, kind: "reached" })).toBe(
+    `[.] Reached udp://10.0.0.1:8080 as self, 30 ms: ${ends}\n`,
+  );
+  expect(connectionLine({ ...session, kind: "open" })).toBe(
+    `[=] Worker 2, 7, confirmed: ${by}, 30 ms old, idle for 10 ms\n`,
+  );
+  expect(connectionFields(session)).toEqual({
+    ...{ event: "forwarded", protocol: "udp", worker: 2, id: 7, client: event.client },
+    ...{ original_destination: event.local, upstream: event.upstream, source: "self" },
+    ...{ sent: 5, received: 12, sent_datagrams: 2, received_datagrams: 3 },
+    ...{ ms: 30, ended_by: "proxy", reason: "idle" },
   });
 });
 

@@ -22,6 +22,7 @@ const socket = fc.oneof(
 );
 
 const connection: fc.Arbitrary<Recorded> = fc.record({
+  protocol: fc.constantFrom("tcp", "udp"),
   id: fc.maxSafeNat(),
   client: socket,
   original: socket,
@@ -30,6 +31,8 @@ const connection: fc.Arbitrary<Recorded> = fc.record({
   phase: fc.constantFrom("header", "relaying"),
   sent: fc.maxSafeNat(),
   received: fc.maxSafeNat(),
+  sentDatagrams: fc.maxSafeNat(),
+  receivedDatagrams: fc.maxSafeNat(),
   startedAt: fc.nat(1000),
   lastActive: fc.nat(1000),
   endedBy: fc.constantFrom("", "client", "upstream", "proxy"),
@@ -48,6 +51,7 @@ test("every field of every record arrives, whatever was in its place before", ()
         told.map(([what, one]) => ({
           kind: what,
           worker: 3,
+          protocol: one.protocol,
           id: one.id,
           time: 1e12,
           state: one.phase,
@@ -57,6 +61,8 @@ test("every field of every record arrives, whatever was in its place before", ()
           source: one.source,
           sent: one.sent,
           received: one.received,
+          sentDatagrams: one.sentDatagrams,
+          receivedDatagrams: one.receivedDatagrams,
           ms: 2000 - one.startedAt,
           idleMs: 2000 - one.lastActive,
           endedBy: one.endedBy,
