@@ -79,6 +79,8 @@ export class ReceiveBatch {
   private readonly headers: NativeBuffer;
   private readonly words: Uint32Array;
   private readonly isNamed: boolean;
+  /** By message: bytes at its start that are not its datagram's (`trim`). */
+  private readonly trimmed: Int32Array;
   /** Messages whose lengths the kernel has overwritten since they were last set. */
   private used: number;
 
@@ -87,6 +89,7 @@ export class ReceiveBatch {
     this.slots = slots;
     this.isNamed = named;
     const { count } = slots;
+    this.trimmed = new Int32Array(count);
     this.headers = allocate(count * mmsghdr.size);
     this.words = this.headers.words();
     const iovecs = allocate(count * iovec.size);
@@ -126,7 +129,20 @@ export class ReceiveBatch {
 
   /** Bytes of message `index`. A slot has room for the largest there can be. */
   length(index: number): number {
-    return this.words[index * HEADER_WORDS + LENGTH] as number;
+    return (this.words[index * HEADER_WORDS + LENGTH] as number) - (this.trimmed[index] as number);
+  }
+
+  /** Where message `index` begins for C. */
+  address(index: number): Address {
+    return this.slots.address(index) + (this.trimmed[index] as number);
+  }
+
+  /**
+   * Takes the first `bytes` away from message `index`, which counts until it is said anew: whoever
+   * uses this says it of every message.
+   */
+  trim(index: number, bytes: number): void {
+    this.trimmed[index] = bytes;
   }
 
   /** The size of each datagram but the last that GRO has joined in message `index`; 0: none. */

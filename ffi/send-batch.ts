@@ -34,20 +34,21 @@ export interface Envelope {
   /** The bytes of a socket address, as words. */
   readonly name: Uint32Array;
   readonly nameBytes: number;
-  /** One control message that names the source, as words. */
+  /** One control message that names the source, as words; empty: the socket's own. */
   readonly control: Uint32Array;
 }
 
 /**
- * The envelope of datagrams from `source` to `to`, for a socket of family `domain` that may send
- * from that address (IP_PKTINFO, IPV6_PKTINFO). To an AF_INET6 one, IPv4 addresses are mapped.
+ * The envelope of datagrams to `to`, for a socket of family `domain`: from `source`, if it may send
+ * from that address (IP_PKTINFO, IPV6_PKTINFO), or from where it is bound. To an AF_INET6 one, IPv4
+ * addresses are mapped.
  */
-export function makeEnvelope(domain: number, to: SocketAddress, source: Uint8Array): Envelope {
+export function makeEnvelope(domain: number, to: SocketAddress, source?: Uint8Array): Envelope {
   const name = new DataView(new ArrayBuffer(NAME_BYTES));
   const target = domain === AF_INET ? to.address : mapped(to.address);
   const nameBytes = encodeSockaddr(name, 0, target, to.port, to.scopeId);
   const control = new DataView(new ArrayBuffer(packetInfoBytesMax));
-  const controlBytes = encodePacketInfo(control, source, to.scopeId);
+  const controlBytes = source === undefined ? 0 : encodePacketInfo(control, source, to.scopeId);
   return {
     name: new Uint32Array(name.buffer),
     nameBytes,

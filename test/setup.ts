@@ -14,6 +14,7 @@ const oracles: Readonly<Record<string, string>> = {
   "bash-completion": "/usr/share/bash-completion/bash_completion",
   "bind9-dnsutils": "dig",
   curl: "curl",
+  dnsdist: "dnsdist",
   "dnsmasq-base": "dnsmasq",
   fish: "fish",
   gcc: "gcc",
@@ -37,12 +38,18 @@ const oracles: Readonly<Record<string, string>> = {
   socat: "socat",
   strace: "strace",
   tcpdump: "tcpdump",
+  unbound: "unbound",
   wrk: "wrk",
   zsh: "zsh",
 };
 
 /** Packages that would start a service of their own, now and at every boot. */
-const services: Readonly<Record<string, string>> = { haproxy: "haproxy", "nginx-light": "nginx" };
+const services: Readonly<Record<string, string>> = {
+  dnsdist: "dnsdist",
+  haproxy: "haproxy",
+  "nginx-light": "nginx",
+  unbound: "unbound",
+};
 
 /** Asked by maintainer scripts before they start anything: see invoke-rc.d(8). */
 const startPolicy = "/usr/sbin/policy-rc.d";

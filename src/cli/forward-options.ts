@@ -79,13 +79,14 @@ const fields = object({
     or(
       map(
         flag("--accept-proxy", {
-          description: prose`Expect the PROXY protocol, version 1 or 2: it says who the client is.`,
+          description: prose`Expect the PROXY protocol, version 1 or 2: it says who the client is.
+            With UDP it is in front of every datagram, or of the first one of a sender's socket.`,
         }),
         () => [],
       ),
       option("--accept-proxy", listValue(networkSourceValue()), {
         description: prose`The same (${"--accept-proxy=10.0.0.0/8"}), from these networks only;
-          others are refused.`,
+          others are refused, and what datagrams they send is dropped.`,
       }),
     ),
   ),

@@ -49,9 +49,6 @@ function checkUdp(options: ForwardOptions): void {
   if (sendProxy === "v1") {
     throw new UsageError("--send-proxy v1 knows TCP alone: give --send-proxy v2 with --udp");
   }
-  if (options.acceptProxy.length > 0) {
-    throw new UsageError("--accept-proxy is of TCP alone so far: give it without --udp");
-  }
   if (options.redirect && options.to.includes("original")) {
     throw new UsageError(
       "--redirect changes where datagrams go, and does not tell: give --to HOST:PORT with --udp",

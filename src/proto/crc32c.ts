@@ -9,13 +9,14 @@ const table = Uint32Array.from({ length: 256 }, (_, byte) => {
   return remainder;
 });
 
-/** CRC32c (RFC 4960, appendix B) of the pieces one after the other, as an unsigned number. */
-export function crc32c(...pieces: readonly Uint8Array[]): number {
-  let remainder = 0xffffffff;
-  for (const piece of pieces) {
-    for (const byte of piece) {
-      remainder = (table[(remainder ^ byte) & 0xff] as number) ^ (remainder >>> 8);
-    }
+/**
+ * CRC32c (RFC 4960, appendix B) of the bytes from `from` to `end`, as an unsigned number. What
+ * follows on other bytes is handed their sum as `before`.
+ */
+export function crc32c(bytes: Uint8Array, from = 0, end = bytes.length, before = 0): number {
+  let remainder = ~before;
+  for (let i = from; i < end; i++) {
+    remainder = (table[(remainder ^ (bytes[i] as number)) & 0xff] as number) ^ (remainder >>> 8);
   }
   return ~remainder >>> 0;
 }

@@ -35,81 +35,143 @@ const AF_UNIX = 3;
 const STREAM = 1;
 const DGRAM = 2;
 
+/** What `walk` answers for TLVs that are none. */
+const WRONG = -1;
+
 /** `union proxy_addr` by family: AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX. */
 const ADDRESS_BYTES = [0, 12, 36, 216] as const;
 
-/** Reads a header of version 2 from the bytes of a connection so far, see `decodeProxyHeader`. */
-export function decodeProxyV2(bytes: Uint8Array): ProxyDecoding {
-  const wrong = SIGNATURE.findIndex((byte, i) => i < bytes.length && bytes[i] !== byte);
-  if (wrong >= 0) return failed(`byte ${wrong} of the signature is ${hex(bytes[wrong])}`);
-  const versionAndCommand = bytes[proxy_hdr_v2.ver_cmd];
-  if (versionAndCommand === undefined) return more;
-  const command = versionAndCommand & 0xf;
-  if (versionAndCommand >> 4 !== VERSION || command > PROXY) {
-    return failed(`version and command are ${hex(versionAndCommand)}, not 0x20 or 0x21`);
-  }
-  const familyAndTransport = bytes[proxy_hdr_v2.fam];
-  if (familyAndTransport === undefined) return more;
-  const family = familyAndTransport >> 4;
-  const transport = familyAndTransport & 0xf;
-  if (command === PROXY && (family > AF_UNIX || transport > DGRAM)) {
-    return failed(`family and transport are ${hex(familyAndTransport)}`);
-  }
-  const length = proxy_hdr_v2.size + leastUint16(bytes, proxy_hdr_v2.len);
-  if (length > HEADER_BYTES_MAX) {
-    return failed(`it announces more than ${HEADER_BYTES_MAX} bytes`);
-  }
-  if (bytes.length < proxy_hdr_v2.size) return more;
-  const isSaid = command !== LOCAL && transport !== 0;
-  return decodeBlock(bytes, length, isSaid ? family : 0, transport === STREAM ? "tcp" : "udp");
+/** Four bytes that stand for those of the checksum itself. */
+const ZEROS = new Uint8Array(4);
+
+/** Whether the bytes from `from` to `end` begin with the signature of version 2. */
+export function isSigned(bytes: Uint8Array, from: number, end: number): boolean {
+  if (end - from < SIGNATURE.length) return false;
+  for (let i = 0; i < SIGNATURE.length; i++) if (bytes[from + i] !== SIGNATURE[i]) return false;
+  return true;
 }
 
-/** Reads what is behind the fixed part: the addresses of `family`, 0 for none, and the TLVs. */
-function decodeBlock(
-  bytes: Uint8Array,
-  length: number,
-  family: number,
-  protocol: "tcp" | "udp",
-): ProxyDecoding {
-  const tlvsAt = proxy_hdr_v2.size + (ADDRESS_BYTES[family] as number);
-  if (length < tlvsAt) return failed(`its length of ${length} is too short for its addresses`);
-  const tlvs = walk(bytes, tlvsAt, length);
-  // With LOCAL and UNSPEC the block may be anything. It is skipped, but a checksum found in it
-  // counts.
-  if (tlvs.error !== undefined && family !== 0) return failed(tlvs.error);
-  if (bytes.length < length) return more;
-  const isIntact = tlvs.checksumAt === undefined || verify(bytes, length, tlvs.checksumAt);
-  if (!isIntact) return failed("its CRC32c does not fit");
-  if (family === AF_INET) return decoded(length, readAddresses(bytes, 4), protocol);
-  if (family === AF_INET6) return decoded(length, readAddresses(bytes, 16), protocol);
-  return decoded(length);
-}
+/**
+ * Reads headers where they lie, one after the other, and allocates nothing for one that is right.
+ * What the last one said stays in the fields until the next one.
+ */
+export class ProxyV2Reader {
+  /** Of the whole header. */
+  length = 0;
+  /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it says none. */
+  addressBytes: 0 | 4 | 16 = 0;
+  addressesAt = 0;
+  /** The transport between the addresses. */
+  protocol: "tcp" | "udp" = "tcp";
+  /** Why there is no header: one of a few fixed texts. */
+  error = "";
+  /** The byte that is to blame, -1 for none in particular. */
+  wrongAt = -1;
 
-/** Walks the TLVs from `at` to `end` as far as they are there. */
-function walk(bytes: Uint8Array, at: number, end: number): { error?: string; checksumAt?: number } {
-  let checksumAt: number | undefined;
-  let next = at;
-  while (next < end) {
-    const size = leastUint16(bytes, next + pp2_tlv.length);
-    const valueAt = next + pp2_tlv.size;
-    if (valueAt + size > end) return { error: `the TLV at byte ${next} goes beyond its end` };
-    if (bytes.length < valueAt) break;
-    if (bytes[next + pp2_tlv.type] === PP2_TYPE_CRC32C) {
-      if (size !== 4) return { error: `its CRC32c has ${size} bytes, not 4` };
-      if (checksumAt !== undefined) return { error: "it has two CRC32c" };
-      checksumAt = valueAt;
+  /** Reads the header that begins at `from`, of which the bytes up to `end` are there. */
+  read(bytes: Uint8Array, from: number, end: number): "more" | "header" | "error" {
+    const there = end - from;
+    for (let i = 0; i < SIGNATURE.length; i++) {
+      if (i === there) return "more";
+      if (bytes[from + i] !== SIGNATURE[i]) return this.fail("its signature is wrong", from + i);
     }
-    next = valueAt + size;
+    const commandAt = from + proxy_hdr_v2.ver_cmd;
+    if (commandAt >= end) return "more";
+    const command = (bytes[commandAt] as number) & 0xf;
+    if ((bytes[commandAt] as number) >> 4 !== VERSION || command > PROXY) {
+      return this.fail("its version and command are not 0x20 or 0x21", commandAt);
+    }
+    const familyAt = from + proxy_hdr_v2.fam;
+    if (familyAt >= end) return "more";
+    const family = (bytes[familyAt] as number) >> 4;
+    const transport = (bytes[familyAt] as number) & 0xf;
+    if (command === PROXY && (family > AF_UNIX || transport > DGRAM)) {
+      return this.fail("its family or transport is unknown", familyAt);
+    }
+    this.length = proxy_hdr_v2.size + leastUint16(bytes, from + proxy_hdr_v2.len, end);
+    if (this.length > HEADER_BYTES_MAX) {
+      return this.fail(`it announces more than ${HEADER_BYTES_MAX} bytes`);
+    }
+    if (there < proxy_hdr_v2.size) return "more";
+    this.protocol = transport === STREAM ? "tcp" : "udp";
+    return this.readBlock(bytes, from, end, command !== LOCAL && transport !== 0 ? family : 0);
   }
-  return checksumAt === undefined ? {} : { checksumAt };
+
+  /** Reads what is behind the fixed part: the addresses of `family`, 0 for none, and the TLVs. */
+  private readBlock(bytes: Uint8Array, from: number, end: number, family: number) {
+    this.addressesAt = from + proxy_hdr_v2.size;
+    this.addressBytes = family === AF_INET ? 4 : family === AF_INET6 ? 16 : 0;
+    const tlvsAt = this.addressesAt + (ADDRESS_BYTES[family] as number);
+    const last = from + this.length;
+    if (last < tlvsAt) return this.fail("its length is too short for its addresses");
+    const checksumAt = this.walk(bytes, tlvsAt, last, end);
+    // With LOCAL and UNSPEC the block may be anything. It is skipped, but a checksum found in it
+    // counts.
+    if (checksumAt === WRONG && family !== 0) return "error";
+    if (end < last) return "more";
+    if (checksumAt > 0 && !isIntact(bytes, from, last, checksumAt)) {
+      return this.fail("its CRC32c does not fit");
+    }
+    return "header";
+  }
+
+  /** Walks the TLVs from `at` to `last`; where the checksum is, 0 for nowhere, or WRONG. */
+  private walk(bytes: Uint8Array, at: number, last: number, end: number): number {
+    let checksumAt = 0;
+    let next = at;
+    while (next < last) {
+      const size = leastUint16(bytes, next + pp2_tlv.length, end);
+      const valueAt = next + pp2_tlv.size;
+      if (valueAt + size > last) return this.wrong("a TLV goes beyond its end", next);
+      if (end < valueAt) break;
+      if (bytes[next + pp2_tlv.type] === PP2_TYPE_CRC32C) {
+        if (size !== 4) return this.wrong("its CRC32c has not 4 bytes", next);
+        if (checksumAt > 0) return this.wrong("it has two CRC32c", next);
+        checksumAt = valueAt;
+      }
+      next = valueAt + size;
+    }
+    return checksumAt;
+  }
+
+  private wrong(error: string, at: number): number {
+    this.fail(error, at);
+    return WRONG;
+  }
+
+  private fail(error: string, at = -1): "error" {
+    this.error = error;
+    this.wrongAt = at;
+    return "error";
+  }
 }
 
 /** Whether the checksum is that of the header with 0 in the checksum's place. */
-function verify(bytes: Uint8Array, length: number, checksumAt: number): boolean {
-  const before = bytes.subarray(0, checksumAt);
-  const after = bytes.subarray(checksumAt + 4, length);
-  const checksum = viewOf(bytes).getUint32(checksumAt);
-  return crc32c(before, new Uint8Array(4), after) === checksum;
+function isIntact(bytes: Uint8Array, from: number, last: number, checksumAt: number): boolean {
+  const before = crc32c(bytes, from, checksumAt);
+  const checksum = crc32c(bytes, checksumAt + 4, last, crc32c(ZEROS, 0, 4, before));
+  let said = 0;
+  for (let i = checksumAt; i < checksumAt + 4; i++) said = (said << 8) | (bytes[i] as number);
+  return said >>> 0 === checksum;
+}
+
+const reader = new ProxyV2Reader();
+
+/** Reads a header of version 2 from the bytes of a connection so far, see `decodeProxyHeader`. */
+export function decodeProxyV2(bytes: Uint8Array): ProxyDecoding {
+  switch (reader.read(bytes, 0, bytes.length)) {
+    case "more":
+      return more;
+    case "error": {
+      const { error, wrongAt: at } = reader;
+      return failed(at < 0 ? error : `${error} (byte ${at}${isText(bytes[at])})`);
+    }
+    case "header": {
+      const { length, addressBytes, protocol } = reader;
+      if (addressBytes === 0) return decoded(length);
+      return decoded(length, readAddresses(bytes, addressBytes), protocol);
+    }
+  }
 }
 
 function readAddresses(bytes: Uint8Array, size: 4 | 16): ProxyAddresses {
@@ -123,16 +185,18 @@ function readAddresses(bytes: Uint8Array, size: 4 | 16): ProxyAddresses {
 }
 
 /** A number in network order, or the least that it can be while bytes of it are missing. */
-function leastUint16(bytes: Uint8Array, at: number): number {
-  return ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
+function leastUint16(bytes: Uint8Array, at: number, end: number): number {
+  const high = at < end ? (bytes[at] as number) : 0;
+  return (high << 8) | (at + 1 < end ? (bytes[at + 1] as number) : 0);
 }
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-function hex(byte: number | undefined): string {
-  return `0x${(byte ?? 0).toString(16).padStart(2, "0")}`;
+/** Nothing of a byte that is not there yet: what came before it says that it is too many. */
+function isText(byte: number | undefined): string {
+  return byte === undefined ? "" : ` is 0x${byte.toString(16).padStart(2, "0")}`;
 }
 
 /**

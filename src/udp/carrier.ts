@@ -42,10 +42,10 @@ export class Carrier {
 
   /** Sends the `count` messages that the upstream's socket received to the client, by `fd`. */
   flowToClient(session: Session, count: number, fd: number): void {
-    const { flows, sending, slots } = this;
-    sending.begin(session.way === "listener" ? session.envelope : undefined, session.maySegmentIn);
+    const { flows, sending } = this;
+    sending.begin(session.envelope, session.maySegmentIn);
     for (let i = 0; i < count; i++) {
-      sending.add(slots.address(i), flows.length(i), flows.segment(i));
+      sending.add(flows.address(i), flows.length(i), flows.segment(i));
     }
     sending.send(fd);
     session.receivedDatagrams += sending.sent;
@@ -77,8 +77,8 @@ export class Carrier {
   }
 
   private add(session: Session, batch: ReceiveBatch, index: number): void {
-    const { sending, slots } = this;
-    const address = slots.address(index);
+    const { sending } = this;
+    const address = batch.address(index);
     const length = batch.length(index);
     const segment = batch.segment(index);
     if (!session.isHeaderDue) return sending.add(address, length, segment);

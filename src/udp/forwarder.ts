@@ -23,6 +23,7 @@ import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
 import { Carrier } from "./carrier.ts";
 import { Ingress, type IngressOwner } from "./ingress.ts";
+import { ProxiedSenders } from "./proxied.ts";
 import { ReplyWay } from "./reply-way.ts";
 import type { Session, SessionOwner } from "./session.ts";
 import { SessionKeeper } from "./session-keeper.ts";
@@ -36,6 +37,8 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   private readonly carrier = new Carrier();
   private readonly keeper: SessionKeeper;
   private readonly replyWay: ReplyWay;
+  /** Where headers say who the clients are. */
+  private readonly proxied: ProxiedSenders | undefined;
   private ingresses: Ingress[];
   private isStopped = false;
 
@@ -48,8 +51,11 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   ) {
     this.context = context;
     this.onFinished = onFinished;
-    this.joins = task.acceptProxy === undefined;
+    const { acceptProxy } = task;
+    this.joins = acceptProxy === undefined;
     this.keeper = new SessionKeeper(context, task, settings, this);
+    const { arrivals } = this.carrier;
+    this.proxied = acceptProxy && new ProxiedSenders(this.keeper, arrivals, acceptProxy);
     this.replyWay = new ReplyWay(this.keeper, this.joins);
     this.ingresses = task.sockets
       .filter(({ protocol }) => protocol === "udp")
@@ -69,7 +75,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     return this.carrier.arrivals;
   }
   get key(): Uint32Array {
-    return this.keeper.table.key;
+    return this.keeper.flowKey;
   }
 
   /** Sessions know no end of their own, so they end at once. */
@@ -86,8 +92,13 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.keeper.onCommand(command);
   }
 
-  sessionOf(ingress: Ingress): Session | undefined {
+  sessionOf(ingress: Ingress, index: number): Session | undefined {
+    if (this.proxied !== undefined) return this.proxied.sessionOf(ingress, index);
     return this.keeper.find(ingress);
+  }
+
+  ended(session: Session): void {
+    this.proxied?.ended(session);
   }
 
   unaddressed(): void {

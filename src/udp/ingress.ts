@@ -20,12 +20,12 @@ export interface IngressOwner {
   readonly loop: EventLoop;
   /** Shared by all listeners: what is in it is used up before another one reads. */
   readonly arrivals: ReceiveBatch;
-  /** Written before `sessionOf`. */
+  /** The ends of the datagram, written before `sessionOf`. */
   readonly key: Uint32Array;
   /** UDP_GRO is of use: datagrams are not looked into. */
   readonly joins: boolean;
-  /** The session of `key`, begun if there is none; undefined: it is refused. */
-  sessionOf(ingress: Ingress): Session | undefined;
+  /** The session of message `index`, begun if there is none; undefined: it goes nowhere. */
+  sessionOf(ingress: Ingress, index: number): Session | undefined;
   /** Sends on the messages from `head` on, each followed by the one that `after` says. */
   forwardChain(session: Session, head: number, after: Int32Array): void;
   /** A datagram of which the kernel did not say where it was sent to. */
@@ -104,7 +104,7 @@ export class Ingress implements Handler, SessionIngress {
       owner.unaddressed();
       return;
     }
-    const session = owner.sessionOf(this);
+    const session = owner.sessionOf(this, index);
     if (session === undefined) return;
     after[index] = -1;
     if (session.head < 0) {

@@ -8,7 +8,7 @@ import { busyDatagrams, busyWithinMs, flowBufferBytes } from "../engine/limits.t
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
-import { failedCall, openFlow, prepareForMuch } from "./session-sockets.ts";
+import { failedCall, familyOf, openFlow, prepareForMuch } from "./session-sockets.ts";
 
 export class ReplyWay {
   private readonly keeper: SessionKeeper;
@@ -26,7 +26,7 @@ export class ReplyWay {
     if (reached.port === ingress.port) {
       session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
       session.way = "listener";
-      if (session.isBusy) this.openBesideListener(session);
+      if (session.isBusy && !this.keeper.isProxied) this.openBesideListener(session);
       return;
     }
     const result = this.openSocket(session);
@@ -59,6 +59,8 @@ export class ReplyWay {
     session.busyAt = Number.POSITIVE_INFINITY;
     session.isBusy = true;
     prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);
+    // What a sender's socket sends has to be looked at by the listener.
+    if (this.keeper.isProxied) return;
     if (session.replyFd !== undefined) prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
     else if (session.way === "listener") this.openBesideListener(session);
   }
@@ -74,14 +76,22 @@ export class ReplyWay {
     for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 0);
   }
 
-  /** A socket at the original destination, connected to the client: it, or a negated errno. */
+  /**
+   * A socket at the original destination, connected to the client: it, or a negated errno. What a
+   * sender's socket sends may be of several sessions, so towards that one it stays unconnected: the
+   * kernel's look-up for TPROXY does not see it then, and the listener goes on to get everything.
+   */
   private openSocket(session: Session): number {
+    const { keeper } = this;
     const { ingress, reached, peer } = session.start;
-    const { transparent } = this.keeper.settings;
-    const flow = { local: reached, remote: peer, transparent, shared: true, mark: undefined };
-    const fd = this.keeper.addReplySocket(session, () => openFlow(flow));
+    const { transparent } = keeper.settings;
+    const isConnected = !keeper.isProxied;
+    const flow = { local: reached, remote: peer, isConnected, transparent, shared: true };
+    const fd = keeper.addReplySocket(session, () => openFlow(flow));
     if (fd < 0) return fd;
     session.way = "socket";
+    session.envelope = isConnected ? undefined : makeEnvelope(familyOf(reached), peer);
+    if (!isConnected) return fd;
     session.isBehindListener = true;
     session.emptiedBefore = ingress.emptied;
     if (session.isBusy) prepareForMuch(fd, flowBufferBytes, this.joins);

@@ -25,9 +25,11 @@ import type { Ingress } from "./ingress.ts";
 import { Notices } from "./notices.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { clientOfKey, originalOfKey } from "./session-key.ts";
+import { clientOfKey, originalOfKey, PROXIED_KEY_WORDS } from "./session-key.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
-import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+import { CLIENT_IS_FULL, KEY_WORDS, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+
+const randomWord = new Uint32Array(1);
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
 
@@ -35,6 +37,10 @@ export class SessionKeeper {
   readonly context: WorkerContext;
   readonly settings: SessionSettings;
   readonly table: SessionTable;
+  /** The part of the table's key that has the ends of datagrams as they arrive. */
+  readonly flowKey: Uint32Array;
+  /** Headers say who the clients are: a sender's socket may have several sessions. */
+  readonly isProxied: boolean;
   readonly notices: Notices;
   /** For what no socket of a session can send. */
   readonly raw = new RawSender();
@@ -62,13 +68,23 @@ export class SessionKeeper {
     this.settings = settings;
     this.owner = owner;
     this.notices = new Notices(context);
-    const random = new Uint32Array(1);
-    this.table = new SessionTable(settings, () => {
-      return crypto.getRandomValues(random)[0] as number;
-    });
+    this.isProxied = task.acceptProxy !== undefined;
+    const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
+    this.table = new SessionTable(settings, this.random, keyWords);
+    this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
+  }
+
+  /** The session with this number in the table. */
+  at(slot: number): Session | undefined {
+    return this.sessions[slot];
+  }
+
+  /** Any 32-bit number. */
+  random(): number {
+    return crypto.getRandomValues(randomWord)[0] as number;
   }
 
   /** The session of the table's key, begun if there is none; undefined: it is refused. */
@@ -98,6 +114,7 @@ export class SessionKeeper {
     this.table.remove(slot);
     this.sessions[slot] = undefined;
     this.open.delete(session);
+    this.owner.ended(session);
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     const isUsual = reason === "idle" || reason === "stopped";
@@ -154,15 +171,18 @@ export class SessionKeeper {
     if (fd < 0) return fd;
     this.sockets++;
     session.replyFd = fd as Fd;
-    this.context.loop.add(fd as Fd, EDGES, session.fromClient);
+    // What sends to an unconnected one is nobody that we know.
+    if (!this.isProxied) this.context.loop.add(fd as Fd, EDGES, session.fromClient);
     return fd;
   }
 
   /**
    * The ICMP error that the upstream has sent goes on to the client in the name of the destination
-   * that it asked for. Without CAP_NET_RAW it cannot, and that is said.
+   * that it asked for. Without CAP_NET_RAW it cannot, and that is said. A sender's socket that may
+   * carry others as well would hear of all of them.
    */
   private tellClient({ start: { peer, reached } }: Session, errno: number): void {
+    if (this.isProxied) return;
     const result = this.raw.sendUnreachable(peer, reached, errno);
     if (result >= 0) return;
     const error = `${errnoText(-result)} (${errnoName(-result)})`;
@@ -170,31 +190,35 @@ export class SessionKeeper {
   }
 
   private begin(ingress: Ingress): Session | undefined {
-    const peer = clientOfKey(this.table.key);
-    const reached = originalOfKey(this.table.key);
+    const peer = clientOfKey(this.flowKey);
+    const reached = originalOfKey(this.flowKey);
     if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
       return this.refuse(`nobody can be answered from ${formatSocketAddress(reached)}`);
     }
+    const client = this.isProxied ? clientOfKey(this.table.key) : peer;
+    const original = this.isProxied ? originalOfKey(this.table.key) : reached;
+    if (isMulticast(client.address)) return this.refuse("a client's address is none of a host");
     const { pool, rules } = this.chooser;
     const id = ++this.begun;
-    const family = upstreamFamily(rules, peer);
-    const picked = pool?.pick(peer.address, family, id, NONE_TRIED, this.context.loop.now);
+    const family = upstreamFamily(rules, client);
+    const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
     if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
-    const ends = { id, ingress, peer, reached, client: peer, original: reached, picked };
-    const session = this.connect(ends, picked?.address ?? reached);
+    const ends = { id, ingress, peer, reached, client, original, picked };
+    const session = this.connect(ends, picked?.address ?? original);
     if (session === undefined && picked !== undefined) pool?.closed(picked, id);
     return session;
   }
 
   private connect(ends: SessionEnds, upstream: SocketAddress): Session | undefined {
     const { rules } = this.chooser;
+    if (isMulticast(upstream.address)) return this.refuse("it would go to many hosts");
     const choice = choose(rules, ends.client, upstream);
     if ("refusal" in choice) return this.refuse(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.notices.count(`${choice.unspoofed}: sending from our own address`);
     }
     while (this.sockets >= this.settings.socketsMax) this.evict();
-    const slot = this.takeSlot(ends.reached.port);
+    const slot = this.takeSlot(ends.original.port);
     if (slot === CLIENT_IS_FULL) return this.refuse("the client has as many as it may have");
     const fd = this.openUpstream(choice);
     if (fd < 0) {
@@ -252,6 +276,7 @@ export class SessionKeeper {
     const wanted = {
       local: source,
       remote: upstream,
+      isConnected: true,
       transparent: true,
       // Two sockets with the same ends on both sides would be one to the kernel: several may have
       // a client's port only where each has another upstream.

@@ -2,11 +2,14 @@
  * The key of a session, as `SessionTable` compares it: 32-bit words read straight from what the
  * kernel has written, in its byte order. IPv4 addresses are in their IPv4-mapped form, so that it
  * does not matter whether a socket of one or of both families has received the datagram. Pure.
+ *
+ * A header of the PROXY protocol says who the ends are. The key then has two halves: these ends,
+ * and those of the datagram that carried it, since a sender's socket may carry many clients.
  */
 
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { sockaddr_in, sockaddr_in6 } from "../../ffi/layout.ts";
-import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import { KEY_WORDS } from "./session-table.ts";
 
 const ORIGINAL = 4;
@@ -19,6 +22,9 @@ const V6_SCOPE = sockaddr_in6.sin6_scope_id / 4;
 
 /** The third word of `::ffff:a.b.c.d` in memory. */
 const MAPPED = 0xffff0000;
+
+/** Words of a key whose ends a header says. */
+export const PROXIED_KEY_WORDS = 2 * KEY_WORDS;
 
 /** Four words of address at word `at` of `key`; false for another family. */
 function readAddress(words: Uint32Array, from: number, key: Uint32Array, at: number): boolean {
@@ -57,6 +63,34 @@ export function readKey(
   return true;
 }
 
+/**
+ * Writes the two ends that a header says: two addresses of `bytes` (4 or 16) each, one after the
+ * other from word `at` of `words` on, then both ports.
+ */
+export function readEnds(words: Uint32Array, at: number, bytes: 4 | 16, key: Uint32Array): void {
+  const size = bytes / 4;
+  for (let end = 0; end <= ORIGINAL; end += ORIGINAL) {
+    key[end] = 0;
+    key[end + 1] = 0;
+    key[end + 2] = MAPPED;
+    const from = at + (end === 0 ? 0 : size);
+    for (let i = 0; i < size; i++) key[end + 4 - size + i] = words[from + i] as number;
+  }
+  const ports = words[at + 2 * size] as number;
+  key[PORTS] = (ports << 16) | (ports >>> 16);
+  key[SCOPE] = 0;
+}
+
+const scratch = new DataView(new ArrayBuffer(2 * sockaddr_in6.size));
+const scratchWords = new Uint32Array(scratch.buffer);
+
+/** Writes these two ends. */
+export function writeEnds(client: SocketAddress, original: SocketAddress, key: Uint32Array): void {
+  encodeSockaddr(scratch, 0, client.address, client.port, client.scopeId);
+  encodeSockaddr(scratch, sockaddr_in6.size, original.address, original.port);
+  readKey(scratchWords, 0, scratchWords, sockaddr_in6.size / 4, key);
+}
+
 /** Who sent the datagrams of this key. */
 export function clientOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, 0, (key[PORTS] as number) >>> 16);
@@ -67,10 +101,15 @@ export function originalOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, ORIGINAL, (key[PORTS] as number) & 0xffff);
 }
 
+/** Whether the address at word `at` of a key is an IPv4 one. */
+export function isMappedKey(key: Uint32Array, at: number): boolean {
+  return key[at] === 0 && key[at + 1] === 0 && key[at + 2] === MAPPED;
+}
+
 /** `port` is in network order. */
 function addressOf(key: Uint32Array, at: number, port: number): SocketAddress {
   const bytes = new Uint8Array(key.slice(0, KEY_WORDS).buffer, at * 4, 16);
-  const isMapped = key[at] === 0 && key[at + 1] === 0 && key[at + 2] === MAPPED;
+  const isMapped = isMappedKey(key, at);
   return {
     address: bytes.slice(isMapped ? 12 : 0),
     port: ((port & 0xff) << 8) | (port >>> 8),

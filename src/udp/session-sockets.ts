@@ -1,5 +1,5 @@
 /**
- * The connected sockets of a session. What the kernel refuses is answered, not thrown: a flood can
+ * The sockets of a session. What the kernel refuses is answered, not thrown: a flood can
  * make it refuse as often as it likes.
  */
 
@@ -24,16 +24,18 @@ import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { setTransparent } from "./transparent.ts";
 
-/** What a connected socket shall be. */
+/** What a socket of a session shall be. */
 export interface FlowSocket {
   /** Its own end; undefined leaves that to the kernel, port 0 the port alone. */
   readonly local: { readonly address: Uint8Array; readonly port: number } | undefined;
   readonly remote: SocketAddress;
+  /** Or is bound alone, in the family of its remote end. */
+  readonly isConnected: boolean;
   /** IP_TRANSPARENT: its own end may be an address that this host does not have. */
   readonly transparent: boolean;
   /** SO_REUSEADDR: others of ours have the same own end, and another remote one. */
   readonly shared: boolean;
-  readonly mark: Mark | undefined;
+  readonly mark?: Mark | undefined;
 }
 
 const name = allocate(sockaddr_storage.size);
@@ -41,9 +43,14 @@ const name = allocate(sockaddr_storage.size);
 /** The call that `openFlow` failed in last. */
 export let failedCall = "";
 
-/** A connected, non-blocking UDP socket, or a negated errno; `failedCall` then names the call. */
+/** The family of a socket that has this address. */
+export function familyOf({ address }: SocketAddress): number {
+  return address.length === 4 ? AF_INET : AF_INET6;
+}
+
+/** A non-blocking UDP socket, or a negated errno; `failedCall` then names the call. */
 export function openFlow(wanted: FlowSocket): Result {
-  const domain = wanted.remote.address.length === 4 ? AF_INET : AF_INET6;
+  const domain = familyOf(wanted.remote);
   failedCall = "socket";
   const fd = sys.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return fd;
@@ -71,6 +78,7 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
     const bound = sys.bind(fd, name.address, length);
     if (bound < 0) return bound;
   }
+  if (!wanted.isConnected) return 0;
   failedCall = "connect";
   const length = encodeSockaddr(name.view, 0, remote.address, remote.port, remote.scopeId);
   return sys.connect(fd, name.address, length);

@@ -36,7 +36,7 @@ export const TABLE_IS_FULL = -2;
 
 export class SessionTable {
   /** The key that `find` looks for and `create` puts in; written by the caller. */
-  readonly key = new Uint32Array(KEY_WORDS);
+  readonly key: Uint32Array;
   private readonly bounds: SessionBounds;
   private readonly index: KeyIndex;
   private readonly clients: KeyIndex;
@@ -54,11 +54,15 @@ export class SessionTable {
   private readonly probation: number;
   private readonly confirmed: number;
 
-  /** `random` answers any 32-bit number, see `KeyIndex`. */
-  constructor(bounds: SessionBounds, random: () => number) {
+  /**
+   * `random` answers any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
+   * apart sessions of the same ends as well.
+   */
+  constructor(bounds: SessionBounds, random: () => number, keyWords = KEY_WORDS) {
     const { sessionsMax } = bounds;
     this.bounds = bounds;
-    this.index = new KeyIndex(sessionsMax, KEY_WORDS, random);
+    this.key = new Uint32Array(keyWords);
+    this.index = new KeyIndex(sessionsMax, keyWords, random);
     this.clients = new KeyIndex(sessionsMax, CLIENT_WORDS, random);
     this.clientSessions = new Int32Array(sessionsMax);
     this.clientOf = new Int32Array(sessionsMax);

@@ -19,12 +19,15 @@ export interface SessionOwner {
   clientReady(session: Session): void;
   /** Its timer has fired. */
   timerFired(session: Session): void;
+  /** It is over, and its number in the table is free. */
+  ended(session: Session): void;
 }
 
 /**
  * How answers leave: through the listener, whose port is the one that was asked; through a socket
  * that is bound to the original destination and connected to the client, at which the client's
- * following datagrams then arrive; or as raw packets, where no such socket can be bound.
+ * following datagrams then arrive, and left unconnected where they may be of several sessions; or
+ * as raw packets, where no such socket can be bound.
  */
 export type Way = "unknown" | "listener" | "socket" | "raw";
 
@@ -74,7 +77,7 @@ export class Session implements Recorded {
   readonly fromClient: Flow;
   way: Way = "unknown";
   replyFd: Fd | undefined;
-  /** For answers through the listener. */
+  /** For answers through a socket that is not connected. */
   envelope: Envelope | undefined;
   isEnded = false;
   /** The pool knows that the upstream has failed. */

@@ -15,12 +15,15 @@ export interface UdpPeer {
 }
 
 /** A socket; with `answer`, what that makes of each datagram goes back. @throws port is taken */
-export async function udpPeer(answer?: (data: Buffer) => Uint8Array, port = 0): Promise<UdpPeer> {
+export async function udpPeer(
+  answer?: (data: Buffer, from: RemoteInfo) => Uint8Array,
+  port = 0,
+): Promise<UdpPeer> {
   const socket = createSocket("udp4");
   const arrived: [Buffer, RemoteInfo][] = [];
   let wake = () => {};
   socket.on("message", (data, from) => {
-    if (answer !== undefined) return socket.send(answer(data), from.port, from.address);
+    if (answer !== undefined) return socket.send(answer(data, from), from.port, from.address);
     arrived.push([data, from]);
     wake();
   });
@@ -35,7 +38,7 @@ export async function udpPeer(answer?: (data: Buffer) => Uint8Array, port = 0): 
   cleanups.push(close);
   return {
     port: socket.address().port,
-    send: (port, data) => socket.send(data, port, "127.0.0.1"),
+    send: (port, data) => socket.send(Buffer.from(data as string, "latin1"), port, "127.0.0.1"),
     next: async () => {
       while (arrived.length === 0) {
         await new Promise<void>((done) => {

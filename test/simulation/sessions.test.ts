@@ -33,6 +33,7 @@ class Simulation {
   private readonly table: SessionTable;
   private readonly model = new Map<string, Modelled>();
   private readonly clients: number;
+  private readonly senders: number;
   private now = 1000;
   private uses = 0;
 
@@ -42,7 +43,10 @@ class Simulation {
     this.perClientMax = this.random(3) === 0 ? 1 + this.random(6) : 0;
     this.clients = 1 + this.random(30);
     const bounds = { sessionsMax: this.sessionsMax, perClientMax: this.perClientMax };
-    this.table = new SessionTable(bounds, () => this.random(0xffffffff));
+    // With the longer keys of the PROXY protocol several senders carry the same clients.
+    this.senders = this.random(2) === 0 ? 0 : 3;
+    const keyWords = this.senders === 0 ? KEY_WORDS : 2 * KEY_WORDS;
+    this.table = new SessionTable(bounds, () => this.random(0xffffffff), keyWords);
   }
 
   step(): void {
@@ -110,13 +114,14 @@ class Simulation {
     key[7] = destination;
     key[8] = (client << 16) | destination;
     key[KEY_WORDS - 1] = client % 3;
+    if (this.senders > 0) key[KEY_WORDS + 8] = this.random(this.senders) << 16;
     return key.join();
   }
 
   private ask(client: number, destination: number): void {
     const key = this.setKey(client, destination);
     const words = key.split(",");
-    const owner = [...words.slice(0, 4), words.at(-1)].join();
+    const owner = [...words.slice(0, 4), words[KEY_WORDS - 1]].join();
     const known = this.model.get(key);
     const slot = this.table.find();
     if (slot !== (known?.slot ?? -1)) throw new Error(`found ${slot}, not ${known?.slot}`);

@@ -137,6 +137,21 @@ test("a header comes in front of one datagram alone", () => {
   expect([...slots.buffer.bytes.subarray(50, 54)]).toEqual([1, 1, 2, 2]);
 });
 
+test("what is trimmed of a message is no more of it, until that is said anew", () => {
+  const [from, to] = pair();
+  batch.begin(undefined, false);
+  add([5, 8]);
+  batch.send(from);
+  expect(flows.receive(to)).toBe(2);
+  flows.trim(0, 5);
+  flows.trim(1, 3);
+  expect([flows.length(0), flows.length(1)]).toEqual([0, 5]);
+  expect(flows.address(1)).toBe(slots.address(1) + 3);
+  for (const index of [0, 1]) flows.trim(index, 0);
+  expect([flows.length(0), flows.length(1)]).toEqual([5, 8]);
+  expect(flows.address(1)).toBe(slots.address(1));
+});
+
 test("who sent it and where to is told, and an envelope answers from there", () => {
   const server = boundSocket();
   const client = boundSocket();
@@ -155,6 +170,17 @@ test("who sent it and where to is told, and an envelope answers from there", () 
     const destination = new DataView(arrivals.controls.buffer, arrivals.destinationAt(i) * 4);
     expect(decodeSockaddr(destination, 0)).toEqual(home);
   }
+});
+
+test("an envelope without a source leaves that to the socket", () => {
+  const [server, client] = [boundSocket(), boundSocket()];
+  open.push(server, client);
+  batch.begin(makeEnvelope(2, localAddress(server)), true);
+  add([4]);
+  batch.send(client);
+  expect([batch.sent, arrivals.receive(server)]).toEqual([1, 1]);
+  const name = new DataView(arrivals.names.buffer, arrivals.nameAt(0) * 4);
+  expect(decodeSockaddr(name, 0)).toEqual(localAddress(client));
 });
 
 test("findControl reads nothing beyond its length, whatever lies there", () => {

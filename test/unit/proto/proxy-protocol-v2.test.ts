@@ -121,47 +121,71 @@ describe("decodeProxyHeader, version 2", () => {
 
   // Each is wrong at its last byte and nowhere before.
   const refused: [what: string, bytes: Uint8Array, error: string][] = [
-    ["its signature", bytesOf("\r\n\r\n\0\r\nQUIX"), "byte 10 of the signature is 0x58"],
-    ["the start of its signature", bytesOf("\r\r"), "byte 1 of the signature is 0x0d"],
-    ["version 1", bytesOf(signature, 0x11), "version and command are 0x11"],
-    ["version 3", bytesOf(signature, 0x31), "version and command are 0x31"],
-    ["command 2", bytesOf(signature, 0x22), "version and command are 0x22"],
-    ["family 4", bytesOf(signature, 0x21, 0x41), "family and transport are 0x41"],
-    ["transport 3", bytesOf(signature, 0x21, 0x13), "family and transport are 0x13"],
+    ["its signature", bytesOf("\r\n\r\n\0\r\nQUIX"), "its signature is wrong (byte 10 is 0x58)"],
+    ["the start of its signature", bytesOf("\r\r"), "its signature is wrong (byte 1 is 0x0d)"],
+    [
+      "version 1",
+      bytesOf(signature, 0x11),
+      "its version and command are not 0x20 or 0x21 (byte 12 is 0x11)",
+    ],
+    [
+      "version 3",
+      bytesOf(signature, 0x31),
+      "its version and command are not 0x20 or 0x21 (byte 12 is 0x31)",
+    ],
+    [
+      "command 2",
+      bytesOf(signature, 0x22),
+      "its version and command are not 0x20 or 0x21 (byte 12 is 0x22)",
+    ],
+    [
+      "family 4",
+      bytesOf(signature, 0x21, 0x41),
+      "its family or transport is unknown (byte 13 is 0x41)",
+    ],
+    [
+      "transport 3",
+      bytesOf(signature, 0x21, 0x13),
+      "its family or transport is unknown (byte 13 is 0x13)",
+    ],
     [
       "4097 bytes",
       bytesOf(signature, [0x21, 0x11, 0x0f, 0xf1]),
       "it announces more than 4096 bytes",
     ],
     ["4112 bytes or more", bytesOf(signature, [0x20, 0, 0x10]), "it announces more than"],
-    ["short IPv4", bytesOf(signature, [0x21, 0x11, 0, 11]), "its length of"],
-    ["short IPv6", bytesOf(signature, [0x21, 0x21, 0, 35]), "its length of"],
-    ["short AF_UNIX", bytesOf(signature, [0x21, 0x31, 0, 215]), "its length of"],
-    ["a stump of a TLV", bytesOf(signature, [0x21, 0x11, 0, 14]), "the TLV at byte 28 goes beyond"],
+    ["short IPv4", bytesOf(signature, [0x21, 0x11, 0, 11]), "its length is too short"],
+    ["short IPv6", bytesOf(signature, [0x21, 0x21, 0, 35]), "its length is too short"],
+    ["short AF_UNIX", bytesOf(signature, [0x21, 0x31, 0, 215]), "its length is too short"],
+    [
+      "a stump of a TLV",
+      bytesOf(signature, [0x21, 0x11, 0, 14]),
+      "a TLV goes beyond its end (byte 28)",
+    ],
     [
       "a TLV that is too long",
       bytesOf(signature, [0x21, 0x11, 0, 18], v4, [4, 0, 4]),
-      "the TLV at byte 28 goes beyond its end",
+      "a TLV goes beyond its end (byte 28 is 0x04)",
     ],
     [
       "a TLV that is far too long",
       bytesOf(signature, [0x21, 0x11, 0, 18], v4, [4, 1]),
-      "the TLV at byte 28 goes beyond its end",
+      "a TLV goes beyond its end (byte 28 is 0x04)",
     ],
     [
       "a stump behind a TLV",
       bytesOf(signature, [0x21, 0x11, 0, 18], v4, [4, 0, 1]),
-      "the TLV at byte 32 goes beyond its end",
+      "a TLV goes beyond its end (byte 32)",
     ],
     [
       "a checksum of three bytes",
       bytesOf(signature, [0x21, 0x11, 0, 20], v4, [3, 0, 3]),
-      "its CRC32c has 3 bytes, not 4",
+      "its CRC32c has not 4 bytes (byte 28 is 0x03)",
     ],
     [
       "two checksums",
       bytesOf(signature, [0x21, 0x11, 0, 26], v4, tlv(3, [0, 0, 0, 0]), [3, 0, 4]),
-      "it has two CRC32c",
+      "it has two CRC32c (byte 35 is 0x03)",
     ],
     ["its checksum", header(0x21, 0x11, v4, tlv(3, [1, 2, 3, 4])), "its CRC32c does not fit"],
   ];

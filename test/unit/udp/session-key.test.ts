@@ -1,7 +1,13 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { encodeSockaddr, mapped, type SocketAddress } from "../../../ffi/sockaddr.ts";
-import { clientOfKey, originalOfKey, readKey } from "../../../src/udp/session-key.ts";
+import {
+  clientOfKey,
+  originalOfKey,
+  readEnds,
+  readKey,
+  writeEnds,
+} from "../../../src/udp/session-key.ts";
 import { KEY_WORDS } from "../../../src/udp/session-table.ts";
 
 const port = fc.integer({ min: 0, max: 65_535 });
@@ -56,6 +62,30 @@ test("two sessions have two keys", () => {
       fc.pre(other.port !== original.port || other.address.join() !== original.address.join());
       expect(keyOf(client, original)).not.toEqual(keyOf(client, other));
       expect(keyOf(original, client)).not.toEqual(keyOf(other, client));
+    }),
+  );
+});
+
+test("ends that a header says have the key that they would have as the datagram's own", () => {
+  const ofOneFamily = fc.oneof(fc.tuple(v4Socket, v4Socket), fc.tuple(v6Socket, v6Socket));
+  fc.assert(
+    fc.property(ofOneFamily, fc.integer({ min: 0, max: 9 }), ([one, other], at) => {
+      const [client, original] = [one, other].map((end) => ({ ...end, scopeId: 0 }));
+      if (client === undefined || original === undefined) return;
+      const key = new Uint32Array(KEY_WORDS).fill(7);
+      writeEnds(client, original, key);
+      expect([...key]).toEqual([...keyOf(client, original)]);
+      // As in a header of version 2: both addresses, both ports.
+      const size = client.address.length as 4 | 16;
+      const view = new DataView(new ArrayBuffer(at * 4 + 2 * size + 4));
+      const bytes = new Uint8Array(view.buffer, at * 4);
+      bytes.set(client.address);
+      bytes.set(original.address, size);
+      view.setUint16(at * 4 + 2 * size, client.port);
+      view.setUint16(at * 4 + 2 * size + 2, original.port);
+      key.fill(7);
+      readEnds(new Uint32Array(view.buffer), at, size, key);
+      expect([...key]).toEqual([...keyOf(client, original)]);
     }),
   );
 });
