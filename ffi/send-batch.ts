@@ -61,7 +61,10 @@ export function makeEnvelope(domain: number, to: SocketAddress, source?: Uint8Ar
  * with one size are joined for UDP_SEGMENT.
  */
 export class SendBatch {
-  /** Datagrams sent and dropped, bytes sent and the errno of the first drop since `begin`. */
+  /**
+   * Datagrams sent and dropped, bytes sent without the headers in front of them, and the errno of
+   * the first drop since `begin`.
+   */
   sent = 0;
   sentBytes = 0;
   dropped = 0;
@@ -76,9 +79,10 @@ export class SendBatch {
   private readonly nameWords: Uint32Array;
   private readonly controls: NativeBuffer;
   private readonly controlWords: Uint32Array;
-  /** By message: where its iovecs begin, its bytes, and the size of its segments. */
+  /** By message: where its iovecs begin, its bytes, its header's, the size of its segments. */
   private readonly firstIovec: Int32Array;
   private readonly bytes: Int32Array;
+  private readonly headerBytes: Int32Array;
   private readonly segments: Int32Array;
   private readonly capacity: number;
   /** A header of its own for what is sent again piece by piece. */
@@ -105,6 +109,7 @@ export class SendBatch {
     this.controlWords = this.controls.words();
     this.firstIovec = new Int32Array(capacity);
     this.bytes = new Int32Array(capacity);
+    this.headerBytes = new Int32Array(capacity);
     this.segments = new Int32Array(capacity);
   }
 
@@ -114,14 +119,19 @@ export class SendBatch {
     // All go to the same peer: one copy of its address serves every message.
     if (envelope !== undefined) this.nameWords.set(envelope.name);
     this.maySegment = maySegment;
-    this.count = 0;
-    this.iovecCount = 0;
-    this.openSize = 0;
+    this.clear();
     this.sent = 0;
     this.sentBytes = 0;
     this.dropped = 0;
     this.errno = 0;
     this.isSegmentRefused = false;
+  }
+
+  /** Forgets what has been added, and goes on counting. */
+  clear(): void {
+    this.count = 0;
+    this.iovecCount = 0;
+    this.openSize = 0;
   }
 
   /**
@@ -142,6 +152,7 @@ export class SendBatch {
   /** Adds one datagram with the `headerLength` bytes at `header` in front of its own. */
   addWithHeader(header: Address, headerLength: number, address: Address, length: number): void {
     this.start(headerLength + length, headerLength + length);
+    this.headerBytes[this.count - 1] = headerLength;
     this.addBytes(header, headerLength);
     this.addBytes(address, length);
     this.openSize = 0;
@@ -181,6 +192,7 @@ export class SendBatch {
     if (message >= this.capacity) throw new RangeError("a batch is full");
     this.firstIovec[message] = this.iovecCount;
     this.bytes[message] = length;
+    this.headerBytes[message] = 0;
     this.segments[message] = size;
   }
 
@@ -237,7 +249,7 @@ export class SendBatch {
 
   private note(index: number): void {
     this.sent += this.datagrams(index);
-    this.sentBytes += this.bytes[index] as number;
+    this.sentBytes += (this.bytes[index] as number) - (this.headerBytes[index] as number);
   }
 
   /** The first of what was handed over is not taken. */

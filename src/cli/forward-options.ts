@@ -91,8 +91,9 @@ const fields = object({
     ),
   ),
   sendProxy: optional(
-    option("--send-proxy", wordValue("v1|v2", ["v1", "v2"]), {
-      description: prose`Begin each connection to an upstream with the PROXY protocol.`,
+    option("--send-proxy", wordValue("v1|v2|v2:every", ["v1", "v2", "v2:every"]), {
+      description: prose`Begin each connection to an upstream with the PROXY protocol, and with
+        ${"v2"} each session of UDP; ${"v2:every"}: each of its datagrams.`,
     }),
   ),
   socketMark: optional(

@@ -40,6 +40,7 @@ export function checkProtocols(options: ForwardOptions, wanted: readonly WantedS
     options.maxSessions !== undefined && "--max-sessions",
     options.maxSessionsPerClient > 0 && "--max-sessions-per-client",
     options.udpTimeout.length > 0 && "--udp-timeout",
+    options.sendProxy === "v2:every" && "--send-proxy v2:every",
   ].find((name) => name !== false);
   if (given !== undefined) throw new UsageError(`${given} is of UDP: give --udp with it`);
 }

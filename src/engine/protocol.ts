@@ -72,7 +72,8 @@ export interface ForwardTask {
   readonly sourceFallback: boolean;
   /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
   readonly acceptProxy: readonly Cidr[] | undefined;
-  readonly sendProxy: "v1" | "v2" | undefined;
+  /** `v2:every` is in front of every datagram, not of a session's first; of TCP it is `v2`. */
+  readonly sendProxy: "v1" | "v2" | "v2:every" | undefined;
   /** Connections come by NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
   readonly redirected: boolean;
   /** Of the sockets towards upstreams; those of clients have it from their listener. */

@@ -6,8 +6,8 @@
 import { allocate } from "../../ffi/memory.ts";
 import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import { SendBatch } from "../../ffi/send-batch.ts";
+import type { Address } from "../../ffi/types.ts";
 import { batchDatagrams } from "../engine/limits.ts";
-import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { RawSender } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 
@@ -20,23 +20,27 @@ export class Carrier {
   readonly arrivals = new ReceiveBatch(this.slots, true);
   /** What the connected sockets of sessions receive, into the same memory. */
   readonly flows = new ReceiveBatch(this.slots, false);
-  /** What became of the last sending. One more than is received: the first may be parted in two. */
-  readonly sending = new SendBatch(batchDatagrams + 1);
+  /** What became of the last sending. */
+  readonly sending = new SendBatch(batchDatagrams);
+  private readonly headsEvery: boolean;
   private readonly header = allocate(HEADER_BYTES);
+
+  /** `headsEvery`: the PROXY protocol goes in front of every datagram to an upstream. */
+  constructor(headsEvery: boolean) {
+    this.headsEvery = headsEvery;
+  }
 
   /** Sends on the messages of the listener's batch from `head` on, in the order of `after`. */
   chainToUpstream(session: Session, head: number, after: Int32Array): void {
-    const { arrivals, sending } = this;
-    sending.begin(undefined, session.maySegmentOut);
-    for (let i = head; i >= 0; i = after[i] as number) this.add(session, arrivals, i);
+    this.beginUpstream(session);
+    for (let i = head; i >= 0; i = after[i] as number) this.addMessage(session, this.arrivals, i);
     this.sendToUpstream(session);
   }
 
   /** Sends on the `count` messages that the client's own socket received. */
   flowToUpstream(session: Session, count: number): void {
-    const { flows, sending } = this;
-    sending.begin(undefined, session.maySegmentOut);
-    for (let i = 0; i < count; i++) this.add(session, flows, i);
+    this.beginUpstream(session);
+    for (let i = 0; i < count; i++) this.addMessage(session, this.flows, i);
     this.sendToUpstream(session);
   }
 
@@ -76,25 +80,30 @@ export class Carrier {
     return failed;
   }
 
-  private add(session: Session, batch: ReceiveBatch, index: number): void {
-    const { sending } = this;
-    const address = batch.address(index);
-    const length = batch.length(index);
-    const segment = batch.segment(index);
-    if (!session.isHeaderDue) return sending.add(address, length, segment);
-    session.isHeaderDue = false;
-    const first = segment > 0 && segment < length ? segment : length;
-    const size = this.encodeHeader(session);
-    sending.addWithHeader(this.header.address, size, address, first);
-    if (first < length) sending.add(address + first, length - first, segment);
+  private beginUpstream(session: Session): void {
+    this.sending.begin(undefined, session.maySegmentOut);
+    if (session.header !== undefined) this.header.bytes.set(session.header);
   }
 
-  /** The header of the PROXY protocol that says who the client is; its length. */
-  private encodeHeader(session: Session): number {
-    const { client, original } = session.start;
-    const bytes = encodeProxyV2(client, original, "udp");
-    this.header.bytes.set(bytes);
-    return bytes.length;
+  private addMessage(session: Session, batch: ReceiveBatch, index: number): void {
+    this.add(session, batch.address(index), batch.length(index), batch.segment(index));
+  }
+
+  private add(session: Session, address: Address, length: number, segment: number): void {
+    const { sending } = this;
+    if (session.header === undefined) return sending.add(address, length, segment);
+    const first = segment > 0 && segment < length ? segment : length;
+    sending.addWithHeader(this.header.address, session.header.length, address, first);
+    if (!this.headsEvery) this.sendFirst(session);
+    if (first < length) this.add(session, address + first, length - first, segment);
+  }
+
+  /** By itself, since the next one has the header if this one cannot be sent. */
+  private sendFirst(session: Session): void {
+    const { sending } = this;
+    sending.send(session.start.upstreamFd);
+    sending.clear();
+    if (sending.sent > 0) session.header = undefined;
   }
 
   private sendToUpstream(session: Session): void {

@@ -34,7 +34,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   readonly joins: boolean;
   private readonly context: WorkerContext;
   private readonly onFinished: () => void;
-  private readonly carrier = new Carrier();
+  private readonly carrier: Carrier;
   private readonly keeper: SessionKeeper;
   private readonly replyWay: ReplyWay;
   /** Where headers say who the clients are. */
@@ -52,7 +52,9 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.context = context;
     this.onFinished = onFinished;
     const { acceptProxy } = task;
-    this.joins = acceptProxy === undefined;
+    const headsEvery = task.sendProxy === "v2:every";
+    this.joins = acceptProxy === undefined && !headsEvery;
+    this.carrier = new Carrier(headsEvery);
     this.keeper = new SessionKeeper(context, task, settings, this);
     const { arrivals } = this.carrier;
     this.proxied = acceptProxy && new ProxiedSenders(this.keeper, arrivals, acceptProxy);

@@ -22,7 +22,7 @@ export interface IngressOwner {
   readonly arrivals: ReceiveBatch;
   /** The ends of the datagram, written before `sessionOf`. */
   readonly key: Uint32Array;
-  /** UDP_GRO is of use: datagrams are not looked into. */
+  /** UDP_GRO is of use: datagrams are not looked into, and get no header each. */
   readonly joins: boolean;
   /** The session of message `index`, begun if there is none; undefined: it goes nowhere. */
   sessionOf(ingress: Ingress, index: number): Session | undefined;

@@ -21,6 +21,7 @@ import { Chooser } from "../forward/chooser.ts";
 import { type Choice, choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { Notices } from "./notices.ts";
 import { RawSender } from "./raw-sender.ts";
@@ -231,8 +232,9 @@ export class SessionKeeper {
 
   private enter(start: SessionStart): Session {
     const { loop, shared } = this.context;
-    const isHeaderDue = this.task.sendProxy === "v2";
-    const session = new Session(this.owner, this.table, start, busyDatagrams, isHeaderDue);
+    const { client, original } = start;
+    const header = this.task.sendProxy && encodeProxyV2(client, original, "udp");
+    const session = new Session(this.owner, this.table, start, busyDatagrams, header);
     this.sessions[start.slot] = session;
     this.open.add(session);
     this.sockets++;

@@ -82,8 +82,8 @@ export class Session implements Recorded {
   isEnded = false;
   /** The pool knows that the upstream has failed. */
   isFailed = false;
-  /** The header of the PROXY protocol is still to be sent. */
-  isHeaderDue: boolean;
+  /** What of the PROXY protocol is to be sent in front of the next datagram to the upstream. */
+  header: Uint8Array | undefined;
   /** Datagrams and bytes to the upstream, and to the client. */
   sentDatagrams = 0;
   sent = 0;
@@ -112,14 +112,14 @@ export class Session implements Recorded {
     table: SessionTable,
     start: SessionStart,
     busyAt: number,
-    isHeaderDue: boolean,
+    header: Uint8Array | undefined,
   ) {
     this.table = table;
     this.start = start;
     this.startedAt = owner.loop.now;
     this.busyAt = busyAt;
     this.busySince = owner.loop.now;
-    this.isHeaderDue = isHeaderDue;
+    this.header = header;
     this.timer = new Timer(() => owner.timerFired(this));
     this.fromUpstream = new Flow(owner, this, true);
     this.fromClient = new Flow(owner, this, false);

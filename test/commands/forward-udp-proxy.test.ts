@@ -1,4 +1,4 @@
-/** `forward --udp --accept-proxy` on loopback: who is taken for whom, and what is dropped. */
+/** `forward --udp` and the PROXY protocol on loopback: who is taken for whom, what is dropped. */
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { encodeProxyV1 } from "../../src/proto/proxy-protocol-v1.ts";
@@ -240,5 +240,64 @@ describe("--accept-proxy", () => {
     await lab.proxy.until(/the client has as many as it may have/);
     const third = from("198.51.100.3", "d").toString("latin1");
     expect(await ask(other, lab.port, third)).toMatch(/^d to/);
+  });
+});
+
+describe("--send-proxy", () => {
+  async function sending(option: string) {
+    const upstream = await udpPeer();
+    const lab = await forward(upstream.port, "--udp", "--json", "--send-proxy", option);
+    const client = await udpPeer();
+    const ends = [end("127.0.0.1", client.port), end("127.0.0.1", lab.port)] as const;
+    const header = Buffer.from(encodeProxyV2(...ends, "udp")).toString("latin1");
+    return {
+      ...lab,
+      send: (data: string) => client.send(lab.port, data),
+      /** What the upstream gets, a `#` in the place of the right header. */
+      next: async () => (await upstream.next()).text.replaceAll(header, "#"),
+    };
+  }
+
+  test.each([
+    ["v2", ["#one", "", "three"]],
+    ["v2:every", ["#one", "#", "#three"]],
+  ])(
+    "%s: in front of the right ones; the log counts what is the client's",
+    async (option, heads) => {
+      const lab = await sending(option);
+      for (const data of ["one", "", "three"]) lab.send(data);
+      expect([await lab.next(), await lab.next(), await lab.next()]).toEqual(heads);
+      expect(sessionsOf(await ended(lab))).toMatchObject([{ sent_datagrams: 3, sent: 8 }]);
+    },
+  );
+
+  test.each([
+    ["v2", ""],
+    ["v2:every", "#"],
+  ])("%s: what is too large with it is dropped, not cut", async (option, head) => {
+    const lab = await sending(option);
+    const largest = "x".repeat(65_507 - 28);
+    lab.send(`${largest}y`);
+    await lab.proxy.until(/was dropped: Message too long \(EMSGSIZE\)/);
+    // As long as none has taken the header to the upstream, the next one does.
+    lab.send(largest);
+    expect((await lab.next()) === `#${largest}`).toBe(true);
+    lab.send("more");
+    expect(await lab.next()).toBe(`${head}more`);
+    const log = await ended(lab);
+    expect(sessionsOf(log)).toMatchObject([{ sent_datagrams: 2, sent: 65_479 + 4 }]);
+    expect(warningsOf(log)).toHaveLength(1);
+  });
+
+  test("what came with a header goes on with one that says the same, each time", async () => {
+    const upstream = await udpPeer();
+    const option = ["--send-proxy", "v2:every", "--accept-proxy"];
+    const lab = await forward(upstream.port, "--udp", ...option);
+    const sender = await udpPeer();
+    const names = ["198.51.100.1", "198.51.100.2", "198.51.100.1"];
+    for (const [i, name] of names.entries()) {
+      sender.send(lab.port, from(name, `${i}`));
+      expect((await upstream.next()).text).toBe(from(name, `${i}`).toString("latin1"));
+    }
   });
 });

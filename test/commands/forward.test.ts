@@ -282,6 +282,7 @@ describe("forward, nonsense", () => {
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout 53=x", /"x" is not a duration/],
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout x=5s", /"x" is not a port/],
     ["forward :80 --udp --to 192.0.2.1:80 --send-proxy v1", /v1 knows TCP alone/],
+    ["forward :80 --to 192.0.2.1:80 --send-proxy v2:every", /v2:every is of UDP: give --udp/],
     [
       "forward :80 --udp --to 192.0.2.1:80 --workers 4 --max-sessions 3",
       /--max-sessions 3 is less than one for each of the 4 workers/,

@@ -213,3 +213,55 @@ describe("real senders", () => {
     expect(eventsOf(proxy, "warning")).toEqual([]);
   });
 });
+
+describe("a real reader", () => {
+  const withUnbound = testWith(["ip", "nft", "nsenter", "dig", "unbound"], {
+    "network namespaces": canUnshare,
+  });
+
+  withUnbound("unbound wants --send-proxy v2:every, and sees the client each time", async () => {
+    const { stdout, proxy } = await inLab(
+      `
+      in_background backend unbound -d -c "$PWD/unbound.conf" > unbound.log 2>&1
+      unbound=$!
+      until grep -q 'start of service' unbound.log; do kill -0 "$unbound"; done
+      capture
+      forward '[::]:50053' --udp --to 10.9.2.2:5353 --source self --send-proxy v2:every \\
+        --udp-timeout 53=60s
+      for i in 1 2; do
+        within client dig -b 10.9.1.2#40001 +short +tries=1 +time=10 @8.8.8.8 "n$i.example.com"
+        within client dig -b fd00:1::2#40001 +short +tries=1 +time=10 @2001:db8::9 "n$i.example.com"
+      done
+      stop
+      grep 'info: .* n[12]' unbound.log
+    `,
+      { "unbound.conf": unboundConfiguration },
+    );
+    expect(stdout.match(/^192\.0\.2\.77$/gm)).toHaveLength(4);
+    for (const name of ["n1", "n2"]) {
+      for (const client of ["10.9.1.2", "fd00:1::2"]) {
+        expect(stdout).toContain(`info: ${client} ${name}.example.com. A IN\n`);
+      }
+    }
+    const sessions = eventsOf(proxy, "forwarded");
+    expect(sessions.map(({ sent_datagrams }) => sent_datagrams)).toEqual([2, 2]);
+  });
+});
+
+const unboundConfiguration = `
+server:
+  interface: 10.9.2.2@5353
+  proxy-protocol-port: 5353
+  access-control: 10.9.1.2/32 allow
+  access-control: fd00:1::2/128 allow
+  access-control: 10.9.2.1/32 allow
+  module-config: "iterator"
+  username: ""
+  chroot: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: ""
+  log-queries: yes
+  local-zone: "example.com." redirect
+  local-data: "example.com. A 192.0.2.77"
+`;

@@ -132,9 +132,23 @@ test("a header comes in front of one datagram alone", () => {
   batch.addWithHeader(memory.address, 52, memory.address + 100, 100);
   batch.add(memory.address + 100, 100, 0);
   batch.send(from);
+  expect([batch.sent, batch.sentBytes]).toEqual([2, 200]);
   expect(flows.receive(to)).toBe(2);
   expect([flows.length(0), flows.length(1)]).toEqual([152, 100]);
   expect([...slots.buffer.bytes.subarray(50, 54)]).toEqual([1, 1, 2, 2]);
+});
+
+test("what is cleared is not sent again, and stays counted", () => {
+  const [from, to] = pair();
+  batch.begin(undefined, true);
+  add([3]);
+  batch.send(from);
+  batch.clear();
+  add([4, 5]);
+  batch.send(from);
+  expect([batch.sent, batch.sentBytes]).toEqual([3, 12]);
+  expect(flows.receive(to)).toBe(3);
+  expect([0, 1, 2].map((index) => flows.length(index))).toEqual([3, 4, 5]);
 });
 
 test("what is trimmed of a message is no more of it, until that is said anew", () => {
