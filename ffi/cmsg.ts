@@ -1,46 +1,13 @@
 /**
- * Control messages in buffers that the caller owns (cmsg(3), ip(7), ipv6(7)): the original
- * destination that a datagram comes with, and the source address that one is to leave from.
+ * Control messages in buffers that the caller owns (cmsg(3), ip(7), ipv6(7)): those that a datagram
+ * comes with, and the source address that one is to leave from.
  */
 
-import {
-  IP_ORIGDSTADDR,
-  IP_PKTINFO,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_ORIGDSTADDR,
-  IPV6_PKTINFO,
-} from "./constants.ts";
-import { cmsghdr, in_pktinfo, in6_pktinfo, sockaddr_in, sockaddr_in6 } from "./layout.ts";
-import { decodeSockaddr, type SocketAddress } from "./sockaddr.ts";
+import { IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO } from "./constants.ts";
+import { cmsghdr, in_pktinfo, in6_pktinfo } from "./layout.ts";
 
 /** The most that `encodePacketInfo` writes. */
 export const packetInfoBytesMax = align(cmsghdr.size + in6_pktinfo.size);
-
-/**
- * Where the sender of a datagram meant it to go: IP_ORIGDSTADDR or IPV6_ORIGDSTADDR among the
- * first `length` bytes of control messages. On a dual-stack socket an IPv4 datagram carries the
- * former. Undefined without either, or when the bytes are no control messages.
- */
-export function decodeOriginalDestination(
-  view: DataView,
-  length: number,
-): SocketAddress | undefined {
-  const end = Math.min(length, view.byteLength);
-  let at = 0;
-  while (at + cmsghdr.size <= end) {
-    const size = view.getUint32(at + cmsghdr.cmsg_len, true);
-    if (size < cmsghdr.size || at + size > end) return undefined;
-    const level = view.getInt32(at + cmsghdr.cmsg_level, true);
-    const type = view.getInt32(at + cmsghdr.cmsg_type, true);
-    const room = size - cmsghdr.size;
-    const isV4 = level === IPPROTO_IP && type === IP_ORIGDSTADDR && room >= sockaddr_in.size;
-    const isV6 = level === IPPROTO_IPV6 && type === IPV6_ORIGDSTADDR && room >= sockaddr_in6.size;
-    if (isV4 || isV6) return decodeSockaddr(view, at + cmsghdr.size);
-    at += align(size);
-  }
-  return undefined;
-}
 
 /**
  * Writes the control message that sends a datagram from `source` (4 or 16 bytes, network order):

@@ -287,7 +287,7 @@ export class SendBatch {
     this.iovecWords[spare * IOVEC_WORDS + iovec.iov_len / WORD] = length;
     this.seat(this.single, spare, 1, 0);
     const header = this.headers.address + this.single * mmsghdr.size;
-    const result = sys.sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const result = sys.sendmmsg(fd, header, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (result < 0) this.drop(1, -result);
     else {
       this.sent++;

@@ -168,16 +168,6 @@ export function send(fd: number, address: Address, length: number, flags: number
   return latch(libc.send(fd, address, length, flags));
 }
 
-/** `recvmsg(2)` with the `struct msghdr` at `message`. */
-export function recvmsg(fd: number, message: Address, flags: number): Result {
-  return latch(libc.recvmsg(fd, message, flags));
-}
-
-/** `sendmsg(2)` with the `struct msghdr` at `message`. */
-export function sendmsg(fd: number, message: Address, flags: number): Result {
-  return latch(libc.sendmsg(fd, message, flags));
-}
-
 /** `recvmmsg(2)` without time-out: how many of the `count` mmsghdrs at `messages` were filled. */
 export function recvmmsg(fd: number, messages: Address, count: number, flags: number): Result {
   return latch(libc.recvmmsg(fd, messages, count, flags, NULL));

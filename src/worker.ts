@@ -16,26 +16,29 @@ import { DatagramService } from "./udp/sender.ts";
 class RespondService implements Service {
   private readonly context: WorkerContext;
   private readonly tcp: TcpService;
-  private readonly udp: UdpService;
+  private readonly udp: UdpService | undefined;
   private ending = false;
 
   constructor(context: WorkerContext, task: RespondTask) {
     this.context = context;
     const quota = new Quota(task.max, () => this.onSpent());
     this.tcp = new TcpService(context, task, quota, () => this.finishWhenIdle());
-    this.udp = new UdpService(context, task, quota);
+    const datagramSockets = task.sockets.filter(({ protocol }) => protocol === "udp");
+    if (datagramSockets.length > 0) {
+      this.udp = new UdpService(context, task, datagramSockets, quota);
+    }
   }
 
   stop(): void {
     this.ending = true;
-    this.udp.stop();
+    this.udp?.stop();
     this.tcp.stop();
     this.finishWhenIdle();
   }
 
   private onSpent(): void {
     this.ending = true;
-    this.udp.stop();
+    this.udp?.stop();
     this.tcp.stopAccepting();
     this.finishWhenIdle();
   }

@@ -32,6 +32,7 @@ export class Notices {
   close(): void {
     this.context.loop.timers.disarm(this.timer);
     for (const [reason, count] of this.counts) this.say(reason, count);
+    this.counts.clear();
   }
 
   private sayAll(): void {

@@ -11,12 +11,9 @@
 
 import {
   AF_INET,
-  AF_INET6,
   IPPROTO_ICMP,
   IPPROTO_ICMPV6,
   IPPROTO_UDP,
-  MSG_DONTWAIT,
-  MSG_NOSIGNAL,
   SO_MARK,
   SO_RCVBUF,
   SOCK_CLOEXEC,
@@ -27,26 +24,36 @@ import {
 import { EMSGSIZE } from "../../ffi/errno.ts";
 import { udphdr } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
-import { Message } from "../../ffi/message.ts";
+import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax } from "../engine/limits.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
+import { familyOf } from "./session-sockets.ts";
 import { setTransparent } from "./transparent.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
 const NOBODY = Uint8Array.of(192, 0, 0, 8);
 const NOBODY_V6 = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 
+/** What is said when the answers from a port have to be raw packets. */
+export function rawWarning(port: number): string {
+  return `port ${port} is held by another program here: answers leave as raw packets`;
+}
+
 /** What sends datagrams and ICMP errors from any address; one for each Worker that needs it. */
 export class RawSender {
   private readonly mark: Mark | undefined;
-  private readonly message = new Message(allocate(udphdr.size + datagramBytesMax));
+  private readonly packet = allocate(udphdr.size + datagramBytesMax);
+  private readonly sending = new SendBatch(1);
   private readonly name = allocate(32);
   /** By `family protocol`, opened when first needed. */
   private readonly sockets = new Map<number, number>();
-  private readonly target = { address: NOBODY as Uint8Array, port: 0, scopeId: 0 };
+  /** Of the packet before: one flow has many that follow each other. */
+  private source: SocketAddress | undefined;
+  private destination: SocketAddress | undefined;
+  private envelope: Envelope | undefined;
 
   /** `mark` is what the packets carry (SO_MARK). Nothing is opened yet. */
   constructor(mark?: Mark) {
@@ -65,7 +72,7 @@ export class RawSender {
     offset: number,
     length: number,
   ): Result {
-    const { view } = this.message.payload;
+    const { view } = this.packet;
     if (length > datagramBytesMax) return -EMSGSIZE;
     const size = encodeDatagram(view, source, destination, payload.view, offset, length);
     const result = this.transmit(IPPROTO_UDP, source, destination, size);
@@ -78,7 +85,7 @@ export class RawSender {
    * says that, or a negated errno.
    */
   sendUnreachable(client: SocketAddress, destination: SocketAddress, errno: number): Result {
-    const { view } = this.message.payload;
+    const { view } = this.packet;
     const size = encodeUnreachable(view, client, destination, errno);
     if (size === 0) return 0;
     const protocol = client.address.length === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
@@ -97,15 +104,20 @@ export class RawSender {
     destination: SocketAddress,
     size: number,
   ): Result {
-    const domain = destination.address.length === 4 ? AF_INET : AF_INET6;
+    const domain = familyOf(destination);
     const fd = this.sockets.get(protocol * 16 + domain) ?? this.open(domain, protocol);
     if (fd < 0) return fd;
-    // The port of a raw IPv6 destination is the protocol or 0 (ipv6(7)).
-    const { target } = this;
-    target.address = destination.address;
-    target.scopeId = destination.scopeId;
-    this.message.prepareSend(domain, size, target, source.address);
-    return sys.sendmsg(fd, this.message.address, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (this.source !== source || this.destination !== destination) {
+      this.source = source;
+      this.destination = destination;
+      // The port of a raw IPv6 destination is the protocol or 0 (ipv6(7)).
+      this.envelope = makeEnvelope(domain, { ...destination, port: 0 }, source.address);
+    }
+    const { sending } = this;
+    sending.begin(this.envelope, false);
+    sending.add(this.packet.address, size, 0);
+    sending.send(fd);
+    return sending.sent === 1 ? size : -sending.errno;
   }
 
   /** A socket, or a negated errno. */

@@ -6,6 +6,7 @@ import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
 import { busyDatagrams, busyWithinMs, flowBufferBytes } from "../engine/limits.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
 import { failedCall, familyOf, openFlow, prepareForMuch } from "./session-sockets.ts";
@@ -32,9 +33,7 @@ export class ReplyWay {
     const result = this.openSocket(session);
     if (result >= 0) return;
     if (result === -EADDRINUSE) {
-      this.keeper.notices.count(
-        `port ${reached.port} is held by another program here: answers leave as raw packets`,
-      );
+      this.keeper.notices.count(rawWarning(reached.port));
       session.way = "raw";
       return;
     }

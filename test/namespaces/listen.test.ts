@@ -151,7 +151,7 @@ describe("limits of the kernel, told as they are", () => {
       expect(stdout.match(/hello world/g)).toHaveLength(4);
       const warnings = events.filter(({ event }) => event === "warning");
       expect(warnings).toHaveLength(1);
-      expect(warnings[0]?.text).toContain("port 53 is another program's");
+      expect(warnings[0]?.text).toContain("port 53 is held by another program here");
       const sent = events.filter(({ event }) => event === "datagram").map(({ sent }) => sent);
       expect(sent).toEqual([12, 12, 12, 12]);
     },

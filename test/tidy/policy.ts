@@ -40,7 +40,6 @@ const IMPURE_FFI = [
   "ffi/epoll.ts",
   "ffi/libc.ts",
   "ffi/memory.ts",
-  "ffi/message.ts",
   "ffi/netlink/monitor.ts",
   "ffi/netlink/socket.ts",
   "ffi/netns.ts",

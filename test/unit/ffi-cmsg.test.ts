@@ -1,6 +1,8 @@
+/** Control messages: as the kernel takes and tells them, and as bytes of any kind. */
+
 import { afterEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { decodeOriginalDestination, encodePacketInfo, packetInfoBytesMax } from "../../ffi/cmsg.ts";
+import { encodePacketInfo, findControl, packetInfoBytesMax } from "../../ffi/cmsg.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -12,8 +14,9 @@ import {
 import { EAGAIN } from "../../ffi/errno.ts";
 import { cmsghdr } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
-import { Message } from "../../ffi/message.ts";
-import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
+import { makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
+import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
 
@@ -22,8 +25,13 @@ afterEach(() => {
   for (const fd of open.splice(0)) sys.close(fd);
 });
 
+interface Bound {
+  readonly fd: number;
+  readonly local: SocketAddress;
+}
+
 /** A UDP socket that tells original destinations, bound to `address`, port 0. */
-function udp(...address: number[]): { fd: number; local: SocketAddress } {
+function udp(...address: number[]): Bound {
   const bytes = Uint8Array.from(address);
   const at = { address: bytes, port: 0, scopeId: 0 };
   const fd = bindSocket({ protocol: "udp", transparent: false }, at);
@@ -35,34 +43,44 @@ const any6 = new Array(16).fill(0);
 const loopback4 = Uint8Array.of(127, 0, 0, 1);
 const loopback6 = Uint8Array.from([...any6.slice(1), 1]);
 
-describe("a message", () => {
-  const message = new Message(allocate(1024));
+const payload = allocate(4);
+const arrivals = new ReceiveBatch(new PayloadSlots(2), true);
+const sending = new SendBatch(1);
 
-  /** Sends "ping" to `to`, from `source` if one is given; what the receiver is told of it. */
-  function exchange(
-    from: { fd: number },
-    to: { fd: number },
-    destination: SocketAddress,
-    domain: number,
-    source?: Uint8Array,
-  ) {
-    message.payload.bytes.set(new TextEncoder().encode("ping"));
-    message.prepareSend(domain, 4, destination, source);
-    expect(sys.sendmsg(from.fd, message.address, 0)).toBe(4);
-    message.payload.bytes.fill(0);
-    message.prepareReceive();
-    expect(sys.recvmsg(to.fd, message.address, 0)).toBe(4);
-    expect(new TextDecoder().decode(message.payload.bytes.subarray(0, 4))).toBe("ping");
-    return { sender: message.sender(), destination: message.originalDestination() };
-  }
+function told(words: Uint32Array, at: number): SocketAddress | undefined {
+  return decodeSockaddr(new DataView(words.buffer, words.byteOffset + at * 4), 0);
+}
 
+/** Sends to `to`, from `source` if one is given; what the receiver is told of it. */
+function exchange(
+  from: Bound,
+  receiver: Bound,
+  to: SocketAddress,
+  domain: number,
+  source?: Uint8Array,
+) {
+  payload.bytes.set(new TextEncoder().encode("ping"));
+  sending.begin(makeEnvelope(domain, to, source), false);
+  sending.add(payload.address, 4, 0);
+  sending.send(from.fd);
+  expect([sending.sent, sending.errno]).toEqual([1, 0]);
+  expect(arrivals.receive(receiver.fd)).toBe(1);
+  const bytes = arrivals.slots.buffer.bytes.subarray(0, arrivals.length(0));
+  expect(new TextDecoder().decode(bytes)).toBe("ping");
+  return {
+    sender: told(arrivals.names, arrivals.nameAt(0)),
+    destination: told(arrivals.controls, arrivals.destinationAt(0)),
+  };
+}
+
+describe("a datagram", () => {
   test("IPv4: tells sender and destination, and leaves from the source that is named", () => {
     const receiver = udp(0, 0, 0, 0);
     const sender = udp(0, 0, 0, 0);
     const to = { ...receiver.local, address: Uint8Array.of(127, 0, 0, 5) };
-    const told = exchange(sender, receiver, to, AF_INET, Uint8Array.of(127, 0, 0, 9));
-    expect(told.destination).toEqual(to);
-    expect(told.sender).toEqual({ ...sender.local, address: Uint8Array.of(127, 0, 0, 9) });
+    const named = exchange(sender, receiver, to, AF_INET, Uint8Array.of(127, 0, 0, 9));
+    expect(named.destination).toEqual(to);
+    expect(named.sender).toEqual({ ...sender.local, address: Uint8Array.of(127, 0, 0, 9) });
     expect(exchange(sender, receiver, to, AF_INET).sender?.address).toEqual(loopback4);
   });
 
@@ -75,9 +93,24 @@ describe("a message", () => {
       destination: six,
     });
     const four = { ...receiver.local, address: loopback4 };
-    const told = exchange(sender, receiver, four, AF_INET6, Uint8Array.of(127, 0, 0, 3));
-    expect(told.destination).toEqual(four);
-    expect(told.sender?.address).toEqual(Uint8Array.of(127, 0, 0, 3));
+    const named = exchange(sender, receiver, four, AF_INET6, Uint8Array.of(127, 0, 0, 3));
+    expect(named.destination).toEqual(four);
+    expect(named.sender?.address).toEqual(Uint8Array.of(127, 0, 0, 3));
+  });
+
+  test("an answer leaves from the address that was asked, in both families", () => {
+    const server = udp(...any6);
+    for (const [client, asked] of [
+      [udp(127, 0, 0, 1), Uint8Array.of(127, 5, 5, 5)],
+      [udp(...loopback6), loopback6],
+    ] as const) {
+      const to = { ...server.local, address: asked };
+      const domain = asked.length === 4 ? AF_INET : AF_INET6;
+      const { sender, destination } = exchange(client, server, to, domain);
+      if (sender === undefined || destination === undefined) throw new Error("no addresses");
+      const answer = exchange(server, client, sender, AF_INET6, destination.address);
+      expect(answer.sender).toEqual(to);
+    }
   });
 
   test("keeps its buffers under forced collections", () => {
@@ -85,11 +118,10 @@ describe("a message", () => {
     const sender = udp(127, 0, 0, 1);
     for (let round = 0; round < 50; round++) {
       Bun.gc(true);
-      const told = exchange(sender, receiver, receiver.local, AF_INET, loopback4);
-      expect(told).toEqual({ sender: sender.local, destination: receiver.local });
+      const named = exchange(sender, receiver, receiver.local, AF_INET, loopback4);
+      expect(named).toEqual({ sender: sender.local, destination: receiver.local });
     }
-    message.prepareReceive();
-    expect(sys.recvmsg(receiver.fd, message.address, 0)).toBe(-EAGAIN);
+    expect(arrivals.receive(receiver.fd)).toBe(-EAGAIN);
   });
 });
 
@@ -123,22 +155,30 @@ describe("control messages", () => {
     fc.assert(
       fc.property(others, address, fc.nat(65535), (before, bytes, port) => {
         const view = control(before, bytes, port);
-        expect(decodeOriginalDestination(view, view.byteLength)).toMatchObject({
+        const words = new Uint32Array(view.buffer);
+        const isV4 = bytes.length === 4;
+        const [level, type, size] = isV4
+          ? [IPPROTO_IP, IP_ORIGDSTADDR, 16]
+          : [IPPROTO_IPV6, IPV6_ORIGDSTADDR, 28];
+        const find = (length: number) => findControl(words, 0, length, level, type, size);
+        expect(told(words, find(view.byteLength))).toMatchObject({
           address: new Uint8Array(bytes),
           port,
         });
         const aligned = (before.length + 7) & ~7;
-        expect(decodeOriginalDestination(view, cmsghdr.size + aligned)).toBeUndefined();
-        expect(decodeOriginalDestination(view, view.byteLength - 32)).toBeUndefined();
+        expect(find(cmsghdr.size + aligned)).toBe(-1);
+        expect(find(view.byteLength - 32)).toBe(-1);
       }),
     );
   });
 
-  test("garbage is read to no harm, whatever length is claimed", () => {
+  test("nothing is read beyond their length, whatever lies there", () => {
     fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 120 }), fc.nat(300), (bytes, length) => {
-        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-        decodeOriginalDestination(view, length);
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), (bytes, from) => {
+        const words = new Uint32Array(64);
+        new Uint8Array(words.buffer).set(bytes, from * 4);
+        const found = findControl(words, from, bytes.length, 0, 20, 16);
+        expect(found === -1 || found * 4 + 16 <= from * 4 + bytes.length).toBe(true);
       }),
     );
   });

@@ -1,0 +1,91 @@
+/**
+ * The answers of `listen --udp`: each leaves from the address that its question was sent to. If
+ * that has the listener's port, it leaves through the listener, with that address as its source. If
+ * TPROXY has changed the port, a transparent socket is bound to the original destination for the
+ * answers of one flow; it is not connected, so the kernel's TPROXY look-up never gives it a
+ * datagram that belongs to the listener. Where another program has that port, they are raw packets.
+ */
+
+import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
+import type { NativeBuffer } from "../../ffi/memory.ts";
+import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { ServedSocket } from "../engine/protocol.ts";
+import type { Notices } from "./notices.ts";
+import { RawSender, rawWarning } from "./raw-sender.ts";
+import { failedCall, familyOf, openFlow } from "./session-sockets.ts";
+
+/** From where the answers of one flow leave, and to whom. */
+interface Route {
+  readonly reached: SocketAddress;
+  readonly peer: SocketAddress;
+  /** Undefined: as raw packets. */
+  readonly fd: number | undefined;
+  readonly envelope: Envelope | undefined;
+  readonly isOwn: boolean;
+}
+
+export class Answers {
+  private readonly notices: Notices;
+  private readonly sending = new SendBatch(1);
+  private readonly raw = new RawSender();
+  private route: Route | undefined;
+
+  /** What cannot be sent is said by `notices`. */
+  constructor(notices: Notices) {
+    this.notices = notices;
+  }
+
+  /** From here on answers are of questions that `peer` has sent to `reached`, come by `socket`. */
+  begin(socket: ServedSocket, reached: SocketAddress, peer: SocketAddress): void {
+    this.end();
+    if (reached.port === socket.port) {
+      const envelope = makeEnvelope(socket.domain, peer, reached.address);
+      this.route = { reached, peer, fd: socket.fd, envelope, isOwn: false };
+      return;
+    }
+    const own = { isConnected: false, transparent: true, shared: true };
+    const fd = openFlow({ local: reached, remote: peer, ...own });
+    if (fd >= 0) {
+      const envelope = makeEnvelope(familyOf(reached), peer);
+      this.route = { reached, peer, fd, envelope, isOwn: true };
+    } else if (fd === -EADDRINUSE) {
+      this.notices.count(rawWarning(reached.port));
+      this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false };
+    } else this.fail(failedCall, -fd);
+  }
+
+  /** Sends the `length` bytes at `offset` of `payload`: whether they have left. */
+  send(payload: NativeBuffer, offset: number, length: number): boolean {
+    if (this.route === undefined) return false;
+    const { reached, peer, fd, envelope } = this.route;
+    if (fd === undefined) {
+      const result = this.raw.send(reached, peer, payload, offset, length);
+      return result >= 0 || this.fail("raw sendmmsg", -result);
+    }
+    const { sending } = this;
+    sending.begin(envelope, false);
+    sending.add(payload.address + offset, length, 0);
+    sending.send(fd);
+    return sending.sent === 1 || this.fail("sendmmsg", sending.errno);
+  }
+
+  /** No more of this flow come for now. */
+  end(): void {
+    const { route } = this;
+    this.route = undefined;
+    if (route?.isOwn) sys.close(route.fd as number);
+  }
+
+  /** Closes what is open. */
+  close(): void {
+    this.end();
+    this.raw.close();
+  }
+
+  private fail(call: string, errno: number): false {
+    this.notices.count(`an answer was dropped: ${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+    return false;
+  }
+}
