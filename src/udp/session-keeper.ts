@@ -45,13 +45,13 @@ export class SessionKeeper {
   readonly notices: Notices;
   /** For what no socket of a session can send. */
   readonly raw = new RawSender();
-  private readonly task: ForwardTask;
-  private readonly owner: SessionOwner;
-  private readonly chooser: Chooser;
   /** In the order in which they began. */
   readonly open = new Set<Session>();
   /** How many have begun, each of which has its number. */
   begun = 0;
+  private readonly task: ForwardTask;
+  private readonly owner: SessionOwner;
+  private readonly chooser: Chooser;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
