@@ -15,7 +15,9 @@ export const testInLab = testWith(["ip", "nft", "nsenter", "socat", "python3"], 
 const lab = `
 tproxy() { ${command} "$@"; }
 forward() {
-  ${command} forward --json "$@" > proxy.log 2> proxy.err &
+  # Before it starts, or "bound" could be that of the one before.
+  : > proxy.log
+  ${command} forward --json "$@" >> proxy.log 2> proxy.err &
   proxy=$!
   started="$started $proxy"
   until grep -q bound proxy.log; do kill -0 "$proxy"; done
