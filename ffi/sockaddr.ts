@@ -31,7 +31,8 @@ export function encodeSockaddr(
     view.setUint16(offset + sockaddr_in.sin_family, AF_INET, true);
     view.setUint16(offset + sockaddr_in.sin_port, port, false);
     copyInto(view, offset + sockaddr_in.sin_addr, address);
-    view.setBigUint64(offset + 8, 0n);
+    view.setUint32(offset + 8, 0);
+    view.setUint32(offset + 12, 0);
     return sockaddr_in.size;
   }
   view.setUint16(offset + sockaddr_in6.sin6_family, AF_INET6, true);
@@ -88,5 +89,7 @@ function copyInto(view: DataView, at: number, bytes: Uint8Array): void {
 }
 
 function copyOut(view: DataView, at: number, length: number): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset + at, length).slice();
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < length; i++) bytes[i] = view.getUint8(at + i);
+  return bytes;
 }

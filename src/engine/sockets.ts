@@ -30,7 +30,6 @@ import {
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
   TCP_NODELAY,
-  TCP_QUICKACK,
   TCP_USER_TIMEOUT,
 } from "../../ffi/constants.ts";
 import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
@@ -38,7 +37,7 @@ import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Fd, Mark } from "../../ffi/types.ts";
+import type { Fd, Mark, Result } from "../../ffi/types.ts";
 import { backlog, keepAliveProbes } from "./limits.ts";
 
 /** What a socket shall be before it is bound. */
@@ -58,8 +57,6 @@ export interface SocketOptions {
   readonly portAtConnect?: boolean;
   /** TCP_NODELAY, which what a listener accepts inherits, as it does all of TCP's below. */
   readonly noDelay?: boolean;
-  /** TCP_QUICKACK off: the last packet of the handshake waits for what is sent first. */
-  readonly delaysAck?: boolean;
   /** SO_KEEPALIVE: probe a peer that is silent for so long. */
   readonly keepAliveMs?: number | undefined;
   /** TCP_USER_TIMEOUT: give up what is not acknowledged for so long. */
@@ -79,33 +76,8 @@ export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
   const fd = makeSocket(options.protocol, domain);
   try {
     configure(fd, domain, options);
-    const length = encodeSockaddr(name.view, 0, local.address, local.port, local.scopeId);
-    need(sys.bind(fd, name.address, length), "bind");
+    need(bindTo(fd, local.address, local.port, local.scopeId), "bind");
     return fd as Fd;
-  } catch (error) {
-    sys.close(fd);
-    throw error;
-  }
-}
-
-/**
- * A TCP socket on its way from `local` to `remote`; without `local` the kernel chooses the source,
- * and of the options only the mark and those of TCP count.
- * @throws SyscallError for what is known at once; nothing stays open.
- */
-export function connectSocket(
-  options: SocketOptions,
-  remote: SocketAddress,
-  local: SocketAddress | undefined,
-): Fd {
-  const fd = local === undefined ? makeSocket("tcp", domainOf(remote)) : bindSocket(options, local);
-  try {
-    if (local === undefined) {
-      if (options.mark !== undefined) setMark(fd, options.mark);
-      setTcpOptions(fd, options);
-    }
-    startConnect(fd, remote);
-    return fd;
   } catch (error) {
     sys.close(fd);
     throw error;
@@ -123,8 +95,7 @@ export function listenOn(fd: Fd): void {
  * @throws SyscallError for what is known at once, such as ENETUNREACH.
  */
 export function startConnect(fd: Fd, remote: SocketAddress): void {
-  const length = encodeSockaddr(name.view, 0, remote.address, remote.port, remote.scopeId);
-  const result = sys.connect(fd, name.address, length);
+  const result = connectTo(fd, remote);
   if (result < 0 && result !== -EINPROGRESS) throw new SyscallError("connect", -result);
 }
 
@@ -147,27 +118,39 @@ function makeSocket(protocol: "tcp" | "udp", domain: number): Fd {
   return fd as Fd;
 }
 
-function setMark(fd: number, mark: Mark): void {
-  need(sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0), "setsockopt", "SO_MARK");
+/** SO_MARK (socket(7)): what the socket's own packets carry. */
+export function setMark(fd: number, mark: Mark): Result {
+  return sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0);
 }
 
-function setTcpOptions(fd: number, options: Omit<SocketOptions, "protocol">): void {
-  const set = (level: number, option: number, optionName: string, value: number) =>
-    need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
-  const { noDelay, delaysAck, keepAliveMs, userTimeoutMs } = options;
-  if (noDelay === true) set(IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY", 1);
-  if (delaysAck === true) set(IPPROTO_TCP, TCP_QUICKACK, "TCP_QUICKACK", 0);
+/** `bind(2)` of a socket of the address's family, 4 or 16 bytes; `port` in host order. */
+export function bindTo(fd: number, address: Uint8Array, port: number, scopeId: number): Result {
+  return sys.bind(fd, name.address, encodeSockaddr(name.view, 0, address, port, scopeId));
+}
+
+/** `connect(2)`; -EINPROGRESS from a stream that does not block. */
+export function connectTo(fd: number, { address, port, scopeId }: SocketAddress): Result {
+  return sys.connect(fd, name.address, encodeSockaddr(name.view, 0, address, port, scopeId));
+}
+
+/**
+ * SO_KEEPALIVE and TCP_USER_TIMEOUT of a TCP socket, in ms, each as far as it is given: 0 or a
+ * negated errno.
+ */
+export function setKeepAlive(fd: number, keepAliveMs?: number, userTimeoutMs?: number): Result {
+  let result = 0;
+  const set = (level: number, option: number, value: number) => {
+    if (result >= 0) result = sys.setsockopt(fd, level, option, value);
+  };
   if (keepAliveMs !== undefined) {
     const seconds = Math.ceil(keepAliveMs / 1000);
-    set(SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE", 1);
-    set(IPPROTO_TCP, TCP_KEEPIDLE, "TCP_KEEPIDLE", seconds);
-    const interval = Math.max(1, Math.round(seconds / keepAliveProbes));
-    set(IPPROTO_TCP, TCP_KEEPINTVL, "TCP_KEEPINTVL", interval);
-    set(IPPROTO_TCP, TCP_KEEPCNT, "TCP_KEEPCNT", keepAliveProbes);
+    set(SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    set(IPPROTO_TCP, TCP_KEEPINTVL, Math.max(1, Math.round(seconds / keepAliveProbes)));
+    set(IPPROTO_TCP, TCP_KEEPCNT, keepAliveProbes);
   }
-  if (userTimeoutMs !== undefined) {
-    set(IPPROTO_TCP, TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", userTimeoutMs);
-  }
+  if (userTimeoutMs !== undefined) set(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
+  return result;
 }
 
 function configure(fd: number, domain: number, options: SocketOptions): void {
@@ -187,13 +170,17 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.protocol === "udp") {
     if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
     set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
-  } else if (options.portAtConnect !== true) set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
+  } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
   if (options.portAtConnect === true) {
     set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
   }
-  if (options.protocol === "tcp") setTcpOptions(fd, options);
-  if (options.mark !== undefined) setMark(fd, options.mark);
+  if (options.protocol === "tcp") {
+    if (options.noDelay === true) set(IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY");
+    const { keepAliveMs, userTimeoutMs } = options;
+    need(setKeepAlive(fd, keepAliveMs, userTimeoutMs), "setsockopt", "keep-alive");
+  }
+  if (options.mark !== undefined) need(setMark(fd, options.mark), "setsockopt", "SO_MARK");
   if (options.device !== undefined) {
     need(sys.bindToDevice(fd, options.device), "setsockopt", "SO_BINDTODEVICE");
   }

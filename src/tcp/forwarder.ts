@@ -25,6 +25,7 @@ import { Chooser } from "../forward/chooser.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
+import { UpstreamSockets } from "./upstream-socket.ts";
 
 export class ForwardService
   implements Service, OpenRows, ListenerOwner, ForwardingOwner, PipeWatcher
@@ -33,6 +34,7 @@ export class ForwardService
   readonly task: ForwardTask;
   readonly chooser: Chooser;
   readonly kernel: SystemKernel;
+  readonly upstreamSockets: UpstreamSockets;
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headerBuffer = allocate(headerBytesMax);
   private readonly onFinished: () => void;
@@ -55,6 +57,7 @@ export class ForwardService
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait until others end";
     this.kernel = new SystemKernel(task.pipesMax, this);
+    this.upstreamSockets = new UpstreamSockets(task);
     this.chooser = new Chooser(context, task, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
     this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));

@@ -19,7 +19,7 @@ import {
   SOL_SOCKET,
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, errnoName, errnoText, SyscallError } from "../../ffi/errno.ts";
+import { EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
@@ -39,7 +39,7 @@ import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
-import { isOwnFault, openUpstream, resetWord } from "./upstream-socket.ts";
+import { isOwnFault, resetWord, type UpstreamSockets } from "./upstream-socket.ts";
 
 /** What a connection needs of the service that it belongs to. */
 export interface ForwardingOwner {
@@ -47,6 +47,7 @@ export interface ForwardingOwner {
   readonly kernel: SystemKernel;
   readonly task: ForwardTask;
   readonly chooser: Chooser;
+  readonly upstreamSockets: UpstreamSockets;
   /** Shared by all connections, for headers. */
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
@@ -224,15 +225,9 @@ export class Forwarding implements Recorded {
     }
     this.upstream = choice.upstream;
     this.source = sourceName(choice, rules);
-    try {
-      this.upstreamFd = openUpstream(choice, task);
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-      if (isShortage(error.errno) && loop.now < this.startedAt + task.connectTimeoutMs) {
-        return this.waitForDescriptors(error);
-      }
-      return this.onConnectFailed(error.errno, error.call);
-    }
+    const fd = this.owner.upstreamSockets.open(choice);
+    if (fd < 0) return this.openFailed(-fd);
+    this.upstreamFd = fd as Fd;
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
@@ -241,10 +236,13 @@ export class Forwarding implements Recorded {
   }
 
   /** With no descriptor left for it the client waits here, as others do in the backlog. */
-  private waitForDescriptors({ call, errno }: SyscallError): void {
-    const { loop } = this.owner;
+  private openFailed(errno: number): void {
+    const { loop, task } = this.owner;
+    const { failedCall } = this.owner.upstreamSockets;
+    const mayWait = isShortage(errno) && loop.now < this.startedAt + task.connectTimeoutMs;
+    if (!mayWait) return this.onConnectFailed(errno, failedCall);
     this.waiting = true;
-    this.owner.waits(this, `${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+    this.owner.waits(this, `${failedCall}: ${errnoText(errno)} (${errnoName(errno)})`);
     loop.timers.arm(this.timer, loop.now + acceptPauseMs);
   }
 
@@ -292,7 +290,7 @@ export class Forwarding implements Recorded {
 
   /**
    * Acknowledges the upstream's SYN-ACK, unless bytes of the client have done so: it is held back
-   * for them (`openUpstream`), and an upstream that is to speak first must not wait for it.
+   * for them (TCP_QUICKACK), and an upstream that is to speak first must not wait for it.
    */
   private acknowledge(upstreamFd: Fd): void {
     const hasSent = this.sent > 0 || this.owner.task.sendProxy !== undefined;

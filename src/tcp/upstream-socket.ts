@@ -1,31 +1,104 @@
-/** The socket towards an upstream, and what its errors mean. */
+/**
+ * The sockets towards upstreams, and what their errors mean. What the kernel refuses is answered,
+ * not thrown: a peer can make it refuse as often as it likes.
+ */
 
-import { EADDRNOTAVAIL, ENOBUFS, ENOMEM, EPERM, errnoName, errnoText } from "../../ffi/errno.ts";
-import type { Fd } from "../../ffi/types.ts";
-import type { ForwardTask } from "../engine/protocol.ts";
-import { connectSocket } from "../engine/sockets.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  IP_BIND_ADDRESS_NO_PORT,
+  IPPROTO_IP,
+  IPPROTO_TCP,
+  SO_REUSEADDR,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+  TCP_QUICKACK,
+} from "../../ffi/constants.ts";
+import {
+  EADDRNOTAVAIL,
+  EINPROGRESS,
+  ENOBUFS,
+  ENOMEM,
+  EPERM,
+  errnoName,
+  errnoText,
+} from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Mark, Result } from "../../ffi/types.ts";
+import { bindTo, connectTo, setKeepAlive, setMark } from "../engine/sockets.ts";
+import { setTransparent } from "../engine/transparent.ts";
 import type { Choice } from "../forward/route-choice.ts";
+
+/** What all of them have in common. */
+export interface UpstreamOptions {
+  readonly mark: Mark | undefined;
+  readonly keepAliveMs: number | undefined;
+  readonly userTimeoutMs: number | undefined;
+}
+
+const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+
+/** Makes the sockets towards upstreams, all alike. */
+export class UpstreamSockets {
+  /** The call that `open` failed in last. */
+  failedCall = "";
+  private readonly options: UpstreamOptions;
+
+  constructor(options: UpstreamOptions) {
+    this.options = options;
+  }
+
+  /** A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. */
+  open({ source, upstream }: Choice): Result {
+    const domain = upstream.address.length === 4 ? AF_INET : AF_INET6;
+    this.failedCall = "socket";
+    const fd = sys.socket(domain, TYPE, 0);
+    if (fd < 0) return fd;
+    this.failedCall = "setsockopt";
+    let result = this.configure(fd);
+    if (result >= 0 && source !== undefined) result = this.bind(fd, domain, source);
+    if (result >= 0) {
+      this.failedCall = "connect";
+      result = connectTo(fd, upstream);
+      if (result >= 0 || result === -EINPROGRESS) return fd;
+    }
+    sys.close(fd);
+    return result;
+  }
+
+  private configure(fd: number): Result {
+    const { mark, keepAliveMs, userTimeoutMs } = this.options;
+    // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
+    let result = sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    // One packet less, where the client speaks first: its bytes acknowledge the SYN-ACK.
+    if (result >= 0) result = sys.setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
+    if (result >= 0 && mark !== undefined) result = setMark(fd, mark);
+    if (result >= 0) result = setKeepAlive(fd, keepAliveMs, userTimeoutMs);
+    return result;
+  }
+
+  /** Binds it to an address that may be a client's. */
+  private bind(fd: number, domain: number, source: NonNullable<Choice["source"]>): Result {
+    let result = setTransparent(fd, domain);
+    if (result < 0) return result;
+    // A port that is chosen at connect(2) has to be free towards that upstream alone. One that is
+    // given may have connections, towards others or in TIME_WAIT.
+    result =
+      source.port === 0
+        ? sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        : sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result < 0) return result;
+    this.failedCall = "bind";
+    return bindTo(fd, source.address, source.port, 0);
+  }
+}
 
 /** Whether connect(2) failed for want of something here: a port, memory, the firewall's leave. */
 export function isOwnFault(errno: number): boolean {
   return errno === EADDRNOTAVAIL || errno === EPERM || errno === ENOBUFS || errno === ENOMEM;
-}
-
-/** A socket that is on its way to the upstream. @throws SyscallError */
-export function openUpstream({ source, upstream }: Choice, task: ForwardTask): Fd {
-  const options = {
-    protocol: "tcp",
-    transparent: true,
-    mark: task.mark,
-    portAtConnect: source?.port === 0,
-    // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
-    noDelay: true,
-    // One packet less, where the client speaks first: its bytes acknowledge the SYN-ACK.
-    delaysAck: true,
-    keepAliveMs: task.keepAliveMs,
-    userTimeoutMs: task.userTimeoutMs,
-  } as const;
-  return connectSocket(options, upstream, source && { ...source, scopeId: 0 });
 }
 
 /** An error that ended a connection, as the access log says it. */

@@ -29,9 +29,9 @@ import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax } from "../engine/limits.ts";
+import { setTransparent } from "../engine/transparent.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
 import { familyOf } from "./session-sockets.ts";
-import { setTransparent } from "./transparent.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
 const NOBODY = Uint8Array.of(192, 0, 0, 8);

@@ -22,7 +22,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
-import { setTransparent } from "./transparent.ts";
+import { setTransparent } from "../engine/transparent.ts";
 
 /** What a socket of a session shall be. */
 export interface FlowSocket {
