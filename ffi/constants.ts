@@ -125,6 +125,7 @@ export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 export const SPLICE_F_MOVE = 1;
 export const SPLICE_F_NONBLOCK = 2;
+export const SPLICE_F_MORE = 4;
 
 // sched.h
 export const CLONE_NEWUSER = 0x10000000;

@@ -65,8 +65,11 @@ export const datagramPayloadMax = 65_507;
 /** Connections that `bind` without `--to` shows at once. */
 export const heldConnectionsMax = 10_000;
 
-/** The size asked for the pipes that a relay splices through. */
-export const pipeBytes = 256 * 1024;
+/**
+ * The size asked for the pipes that a relay splices through: what an ordinary user may have
+ * (fs.pipe-max-size). It is room for pieces; memory is taken for those that are there.
+ */
+export const pipeBytes = 1024 * 1024;
 
 /**
  * The most that one splice(2) moves: a pipe has room for a number of pieces, whatever their size,

@@ -3,6 +3,7 @@
 import {
   F_GETPIPE_SZ,
   F_SETPIPE_SZ,
+  IPPROTO_TCP,
   MSG_MORE,
   MSG_NOSIGNAL,
   MSG_PEEK,
@@ -11,8 +12,10 @@ import {
   SHUT_WR,
   SO_ERROR,
   SOL_SOCKET,
+  SPLICE_F_MORE,
   SPLICE_F_MOVE,
   SPLICE_F_NONBLOCK,
+  TCP_NODELAY,
 } from "../../ffi/constants.ts";
 import { EINTR } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
@@ -91,11 +94,17 @@ export class SystemKernel implements RelayKernel {
     }
   }
 
-  spliceOut(pipe: Pipe, fd: number, length: number): number {
+  spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number {
+    const flags = more ? SPLICE_FLAGS | SPLICE_F_MORE : SPLICE_FLAGS;
     for (;;) {
-      const taken = sys.splice(pipe.readEnd, fd, length, SPLICE_FLAGS);
+      const taken = sys.splice(pipe.readEnd, fd, length, flags);
       if (taken !== -EINTR) return taken;
     }
+  }
+
+  /** Setting TCP_NODELAY, which is set already, sends what is kept (tcp(7), TCP_CORK). */
+  push(fd: number): void {
+    sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   }
 
   error(fd: number): number {

@@ -17,13 +17,11 @@
  * and then takes out of the queue just what was sent, so nothing is stored.
  *
  * The end of a side's stream is passed on as a half-close once everything before it is; when both
- * directions have ended, both sockets are closed with no half-close before. The last bytes are sent
- * with MSG_MORE when their end is known, so that both leave in one packet. An error of either side
- * ends both, and the other side gets a reset: what it has not received is lost, and it must not
- * mistake that for an end.
- *
- * All that touches the kernel goes through `RelayKernel`, so the same code runs over a simulated
- * one (`test/simulation/relay.test.ts`).
+ * directions have ended, both sockets are closed with no half-close before. What is known to be
+ * followed by more, or by the end, is sent with MSG_MORE, so that no packet is smaller than it has
+ * to be; if nothing follows after all, what the kernel has kept for it is pushed. An error of either
+ * side ends both, and the other side gets a reset: what it has not received is lost, and it must
+ * not mistake that for an end.
  */
 
 import {
@@ -47,14 +45,16 @@ export interface RelayKernel {
   peek(fd: number): number;
   /** Takes `length` bytes out of the socket's queue. */
   discard(fd: number, length: number): number;
-  /** Sends from the shared buffer, from `offset` on; `more`: an end follows at once. */
+  /** Sends from the shared buffer, from `offset` on; `more`: something follows at once. */
   send(fd: number, offset: number, length: number, more: boolean): number;
   /** Puts bytes of the shared buffer into a pipe that is empty. */
   fill(pipe: Pipe, offset: number, length: number): number;
   /** Moves bytes from a socket into a pipe that is empty. */
   spliceIn(fd: number, pipe: Pipe): number;
-  /** Moves `length` bytes from a pipe to a socket. */
-  spliceOut(pipe: Pipe, fd: number, length: number): number;
+  /** Moves `length` bytes from a pipe to a socket; `more`: something follows at once. */
+  spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number;
+  /** Sends what the kernel keeps because of `more`. */
+  push(fd: number): void;
   /** The error that a socket has pending (SO_ERROR), positive; 0 for none. Takes it. */
   error(fd: number): number;
   /** Ends our side of a socket's stream. */
@@ -98,6 +98,8 @@ class Direction {
   pipe: Pipe | undefined;
   /** Bytes in the pipe. */
   held = 0;
+  /** The last bytes were sent with the promise of more. */
+  corked = false;
   /** The source has ended its stream. */
   ended = false;
   /** Its end has been passed on. */
@@ -115,7 +117,9 @@ class Direction {
 /** What became of a relay after a turn. */
 export type RelayState = "open" | "more" | "done" | "failed";
 
+/** Of one direction, before others have their turn. */
 const readsPerTurn = 16;
+const bytesPerTurn = 1024 * 1024;
 const smallReadsMax = 4;
 
 export class Relay {
@@ -210,8 +214,18 @@ export class Relay {
 
   /** Moves bytes in one direction; true when it stopped only to let others have their turn. */
   private pump(direction: Direction): boolean {
-    const { from, to } = direction;
-    for (let turn = 0; turn < readsPerTurn; turn++) {
+    const isMore = this.move(direction);
+    if (direction.corked && !isMore && direction.held === 0) {
+      direction.corked = false;
+      // An end is passed on instead, which pushes too.
+      if (!direction.ended && this.errno === 0) this.kernel.push(direction.to.fd);
+    }
+    return isMore;
+  }
+
+  private move(direction: Direction): boolean {
+    const { from, to, bytes } = direction;
+    for (let turn = 0; turn < readsPerTurn && direction.bytes - bytes < bytesPerTurn; turn++) {
       if (direction.held > 0 && !this.drain(direction)) return false;
       if (direction.ended || !from.readable || !to.writable) return false;
       const moved = direction.splicing ? this.splice(direction) : this.copy(direction);
@@ -242,6 +256,7 @@ export class Relay {
     }
     if (behind > 0) count += behind;
     const taken = kernel.send(to.fd, 0, count, direction.ended);
+    direction.corked = false;
     if (taken === count) {
       direction.bytes += taken;
       direction.splicing = count === kernel.bufferBytes;
@@ -273,6 +288,7 @@ export class Relay {
     const count = kernel.peek(from.fd);
     if (!this.wasRead(direction, count)) return false;
     const taken = kernel.send(to.fd, 0, count, false);
+    direction.corked = false;
     if (taken < 0 && taken !== -EAGAIN) return this.fail(to, taken);
     if (taken > 0) {
       kernel.discard(from.fd, taken);
@@ -326,7 +342,8 @@ export class Relay {
     const pipe = direction.pipe as Pipe;
     while (direction.held > 0) {
       if (!to.writable) return false;
-      const taken = kernel.spliceOut(pipe, to.fd, direction.held);
+      direction.corked = direction.from.readable;
+      const taken = kernel.spliceOut(pipe, to.fd, direction.held, direction.corked);
       if (taken === -EAGAIN) {
         to.writable = false;
         return false;

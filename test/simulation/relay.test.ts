@@ -150,10 +150,14 @@ class FakeKernel implements RelayKernel {
     return bytes.length;
   }
 
-  spliceOut(pipe: Pipe, fd: number, length: number): number {
+  push(fd: number): void {
+    (this.sockets[fd] as Socket).isCorked = false;
+  }
+
+  spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number {
     const { bytes } = pipe as FakePipe;
     if (length !== bytes.length) throw new Error(`${bytes.length} bytes held, ${length} said`);
-    const taken = this.accept(fd, bytes, false);
+    const taken = this.accept(fd, bytes, more);
     if (taken > 0) bytes.splice(0, taken);
     return taken;
   }
@@ -313,7 +317,7 @@ function simulate(seed: number): { steps: number; end: string } {
     if (deliverEdges(kernel, relay) || state === "more") state = relay.run();
     // A close sends what is kept; nothing else may be left so.
     const isCorked = kernel.sockets.some((socket) => socket.isCorked && !socket.waitsToWrite);
-    if (isCorked && !isOver()) throw new Error("MSG_MORE, and neither more nor an end");
+    if (isCorked && state === "open") throw new Error("MSG_MORE, and neither more nor an end");
   };
   const isOver = () => state === "done" || state === "failed";
   // Without anything new, and with peers that read, all that was sent gets through.
