@@ -19,9 +19,9 @@
  * The end of a side's stream is passed on as a half-close once everything before it is; when both
  * directions have ended, both sockets are closed with no half-close before. What is known to be
  * followed by more, or by the end, is sent with MSG_MORE, so that no packet is smaller than it has
- * to be; if nothing follows after all, what the kernel has kept for it is pushed. An error of either
- * side ends both, and the other side gets a reset: what it has not received is lost, and it must
- * not mistake that for an end.
+ * to be; if nothing follows after all, what the kernel has kept for it is pushed. An error of
+ * either side ends both, and the other side gets a reset: what it has not received is lost, and it
+ * must not mistake that for an end.
  */
 
 import {
