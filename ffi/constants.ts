@@ -71,16 +71,14 @@ export const IP6T_SO_ORIGINAL_DST = 80;
 
 // netinet/ip_icmp.h
 export const ICMP_DEST_UNREACH = 3;
-export const ICMP_NET_UNREACH = 0;
-export const ICMP_HOST_UNREACH = 1;
+export const ICMP_PROT_UNREACH = 2;
 export const ICMP_PORT_UNREACH = 3;
+export const ICMP_NET_ANO = 9;
 export const ICMP_PKT_FILTERED = 13;
 
 // netinet/icmp6.h
 export const ICMP6_DST_UNREACH = 1;
-export const ICMP6_DST_UNREACH_NOROUTE = 0;
 export const ICMP6_DST_UNREACH_ADMIN = 1;
-export const ICMP6_DST_UNREACH_ADDR = 3;
 export const ICMP6_DST_UNREACH_NOPORT = 4;
 
 // netinet/tcp.h

@@ -12,7 +12,7 @@ import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
 import { messageWords } from "./message-words.ts";
 import { encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import * as sys from "./sys.ts";
-import type { Address } from "./types.ts";
+import type { Address, Result } from "./types.ts";
 
 const { CONTROL, CONTROLLEN, HEADER_WORDS, IOV, IOVEC_WORDS, IOVLEN, NAME_BYTES, NAMELEN, WORD } =
   messageWords;
@@ -258,7 +258,17 @@ export class SendBatch {
     if (isJoined && (errno === EINVAL || errno === EIO || errno === EMSGSIZE)) {
       this.isSegmentRefused = true;
       this.sendPieces(fd, index);
-    } else this.drop(this.datagrams(index), errno);
+      return;
+    }
+    // EMSGSIZE may be about one before it, by ICMP: the path's MTU is known now.
+    const result = errno === EMSGSIZE ? this.sendOne(fd, index) : -errno;
+    if (result < 0) this.drop(this.datagrams(index), -result);
+    else this.note(index);
+  }
+
+  private sendOne(fd: number, index: number): Result {
+    const header = this.headers.address + index * mmsghdr.size;
+    return sys.sendmmsg(fd, header, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   }
 
   private drop(datagrams: number, errno: number): void {
@@ -286,8 +296,7 @@ export class SendBatch {
     setPointer(this.iovecWords, spare * IOVEC_WORDS, address);
     this.iovecWords[spare * IOVEC_WORDS + iovec.iov_len / WORD] = length;
     this.seat(this.single, spare, 1, 0);
-    const header = this.headers.address + this.single * mmsghdr.size;
-    const result = sys.sendmmsg(fd, header, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const result = this.sendOne(fd, this.single);
     if (result < 0) this.drop(1, -result);
     else {
       this.sent++;

@@ -11,6 +11,7 @@ import {
   ECONNREFUSED,
   EHOSTUNREACH,
   EINTR,
+  EMSGSIZE,
   ENOPROTOOPT,
   errnoName,
   errnoText,
@@ -103,6 +104,10 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.proxied?.ended(session);
   }
 
+  clientFailed(session: Session, errno: number): void {
+    if (isRefusal(errno)) this.keeper.fail(session, errno, "client");
+  }
+
   unaddressed(): void {
     this.keeper.drop("a datagram without its original destination was dropped", 1);
   }
@@ -112,13 +117,18 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.forwarded(session);
   }
 
+  /** The kernel tells an error before the answers that are older: they are read, then it counts. */
   upstreamReady(session: Session): void {
     const { flows } = this.carrier;
     for (let turn = 0; turn < batchesPerTurn; turn++) {
       const count = flows.receive(session.start.upstreamFd);
-      if (count < 0) return this.receiveFailed(session, -count, "upstream");
-      this.answer(session, count);
-      if (session.isEnded || count < flows.capacity) return;
+      if (count > 0) this.answer(session, count);
+      else if (isRefusal(-count)) session.refusal = -count;
+      if (session.isEnded) return;
+      if (count === -EAGAIN || (count >= 0 && count < flows.capacity)) {
+        if (session.refusal > 0) this.keeper.fail(session, session.refusal, "upstream");
+        return;
+      }
     }
     session.fromUpstream.defer();
   }
@@ -129,10 +139,13 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     for (let turn = 0; turn < batchesPerTurn; turn++) {
       if (session.isEnded) return;
       const count = flows.receive(session.replyFd as Fd);
-      if (count < 0) return this.receiveFailed(session, -count, "client");
-      this.carrier.flowToUpstream(session, count);
-      this.forwarded(session);
-      if (count < flows.capacity) return;
+      if (count === -EAGAIN) return;
+      if (count < 0) this.clientFailed(session, -count);
+      else {
+        this.carrier.flowToUpstream(session, count);
+        this.forwarded(session);
+        if (count < flows.capacity) return;
+      }
     }
     session.fromClient.defer();
   }
@@ -192,17 +205,22 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.keeper.drop(`a raw packet to the client was dropped: ${error}`, 1);
   }
 
-  private receiveFailed(session: Session, errno: number, side: Side): void {
-    if (errno !== EAGAIN && errno !== EINTR) this.keeper.fail(session, errno, side);
-  }
-
   private sendFailed(session: Session, side: Side): void {
     const { dropped, errno } = this.carrier.sending;
     const error = `${errnoText(errno)} (${errnoName(errno)})`;
     this.keeper.drop(`a datagram to the ${side} was dropped: ${error}`, dropped);
     // What the far end has said by ICMP. Other failures (no route, a full queue) may pass.
-    if (errno === ECONNREFUSED || errno === ENOPROTOOPT || errno === EHOSTUNREACH) {
-      this.keeper.fail(session, errno, side);
-    }
+    if (errno !== ECONNREFUSED && errno !== ENOPROTOOPT && errno !== EHOSTUNREACH) return;
+    if (side === "client") return this.keeper.fail(session, errno, side);
+    session.refusal = errno;
+    session.fromUpstream.defer();
   }
+}
+
+/**
+ * Whether an ICMP error of the far end says that nothing arrives there. It does not when a packet
+ * was too large for a path: the kernel has noted that, and the next ones go in fragments.
+ */
+function isRefusal(errno: number): boolean {
+  return errno > 0 && errno !== EAGAIN && errno !== EINTR && errno !== EMSGSIZE;
 }

@@ -7,18 +7,16 @@
 
 import {
   ICMP_DEST_UNREACH,
-  ICMP_HOST_UNREACH,
-  ICMP_NET_UNREACH,
+  ICMP_NET_ANO,
   ICMP_PKT_FILTERED,
   ICMP_PORT_UNREACH,
+  ICMP_PROT_UNREACH,
   ICMP6_DST_UNREACH,
-  ICMP6_DST_UNREACH_ADDR,
   ICMP6_DST_UNREACH_ADMIN,
   ICMP6_DST_UNREACH_NOPORT,
-  ICMP6_DST_UNREACH_NOROUTE,
   IPPROTO_UDP,
 } from "../../ffi/constants.ts";
-import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH } from "../../ffi/errno.ts";
+import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT } from "../../ffi/errno.ts";
 import { icmphdr, ip6_hdr, iphdr, udphdr } from "../../ffi/layout.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 
@@ -59,9 +57,10 @@ export function encodeDatagram(
 
 /**
  * Writes, at the start of `into`, the ICMP or ICMPv6 error by which a host at `destination` says
- * what `errno` says: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH or EACCES. It quotes a datagram from
- * `client` to `destination`, by which the client's kernel finds the socket. Answers its length, at
- * most 56, or 0 for another errno. The checksum of ICMPv6 is left to the kernel (RFC 3542, 3.1).
+ * what `errno` says: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES or, over IPv4, ENOPROTOOPT.
+ * It quotes a datagram from `client` to `destination`, by which the client's kernel finds the
+ * socket. Answers its length, at most 56, or 0 for another errno. The checksum of ICMPv6 is left to
+ * the kernel (RFC 3542, 3.1).
  */
 export function encodeUnreachable(
   into: DataView,
@@ -86,18 +85,24 @@ export function encodeUnreachable(
   return size;
 }
 
+/*
+ * The codes of which a client's kernel tells its socket at once: icmp_err_convert[] of
+ * net/ipv4/icmp.c, icmpv6_err_convert() of net/ipv6/icmp.c. Those of a host or a net that is merely
+ * unreachable are kept from it, and so they were from ours: what came was one of these. From one
+ * family to the other they go as in RFC 7915.
+ */
+
 function unreachableCode(errno: number): number | undefined {
   if (errno === ECONNREFUSED) return ICMP_PORT_UNREACH;
-  if (errno === EHOSTUNREACH) return ICMP_HOST_UNREACH;
-  if (errno === ENETUNREACH) return ICMP_NET_UNREACH;
-  return errno === EACCES ? ICMP_PKT_FILTERED : undefined;
+  if (errno === EHOSTUNREACH || errno === EACCES) return ICMP_PKT_FILTERED;
+  if (errno === ENETUNREACH) return ICMP_NET_ANO;
+  return errno === ENOPROTOOPT ? ICMP_PROT_UNREACH : undefined;
 }
 
 function unreachableCodeV6(errno: number): number | undefined {
   if (errno === ECONNREFUSED) return ICMP6_DST_UNREACH_NOPORT;
-  if (errno === EHOSTUNREACH) return ICMP6_DST_UNREACH_ADDR;
-  if (errno === ENETUNREACH) return ICMP6_DST_UNREACH_NOROUTE;
-  return errno === EACCES ? ICMP6_DST_UNREACH_ADMIN : undefined;
+  const isDenied = errno === EACCES || errno === EHOSTUNREACH || errno === ENETUNREACH;
+  return isDenied ? ICMP6_DST_UNREACH_ADMIN : undefined;
 }
 
 function quoteV4(into: DataView, at: number, client: Uint8Array, destination: Uint8Array): void {

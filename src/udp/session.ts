@@ -80,6 +80,8 @@ export class Session implements Recorded {
   /** For answers through a socket that is not connected. */
   envelope: Envelope | undefined;
   isEnded = false;
+  /** The errno of an ICMP error that ends it once what the upstream has sent before is read. */
+  refusal = 0;
   /** The pool knows that the upstream has failed. */
   isFailed = false;
   /** What of the PROXY protocol is to be sent in front of the next datagram to the upstream. */

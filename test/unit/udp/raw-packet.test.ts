@@ -180,8 +180,8 @@ describe("as scapy writes it:", () => {
   testScapy("ICMP errors", async () => {
     const codes = new Map([
       [ECONNREFUSED, [3, 4]],
-      [EHOSTUNREACH, [1, 3]],
-      [ENETUNREACH, [0, 0]],
+      [EHOSTUNREACH, [13, 1]],
+      [ENETUNREACH, [9, 1]],
       [EACCES, [13, 1]],
     ]);
     const cases = fc.sample(fc.tuple(ends, errnos), 100);
