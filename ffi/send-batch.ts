@@ -69,6 +69,8 @@ export class SendBatch {
   sentBytes = 0;
   dropped = 0;
   errno = 0;
+  /** Bytes of the largest datagram since `begin`. */
+  largest = 0;
   /** Since `begin`: UDP_SEGMENT was refused (the path's MTU, the interface), and done without. */
   isSegmentRefused = false;
   private readonly headers: NativeBuffer;
@@ -124,6 +126,7 @@ export class SendBatch {
     this.sentBytes = 0;
     this.dropped = 0;
     this.errno = 0;
+    this.largest = 0;
     this.isSegmentRefused = false;
   }
 
@@ -140,6 +143,7 @@ export class SendBatch {
    */
   add(address: Address, length: number, segment: number): void {
     const size = segment > 0 && segment < length ? segment : length;
+    if (size > this.largest) this.largest = size;
     const last = this.count - 1;
     if (this.openSize > 0 && this.fits(last, length, size)) {
       this.bytes[last] = (this.bytes[last] as number) + length;

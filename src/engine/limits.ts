@@ -62,6 +62,9 @@ export const connectionsMax = 1_000_000;
 /** The most that one UDP datagram over IPv4 carries: 65,535 less 20 of IP and 8 of UDP. */
 export const datagramPayloadMax = 65_507;
 
+/** What every path of IPv6 carries (RFC 8200, 5). */
+export const ipv6MtuMin = 1280;
+
 /** Connections that `bind` without `--to` shows at once. */
 export const heldConnectionsMax = 10_000;
 

@@ -8,6 +8,8 @@ import {
   AF_INET6,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DONT,
   IP_RECVORIGDSTADDR,
   IP_TRANSPARENT,
   IPPROTO_IP,
@@ -170,6 +172,8 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.protocol === "udp") {
     if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
     set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
+    // Routers may fragment: the ICMP error instead would go to the source, which may be foreign.
+    set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
   if (options.portAtConnect === true) {

@@ -1,7 +1,9 @@
-/** IP_TRANSPARENT on the sockets that a Worker makes itself. */
+/** Options of the sockets that a Worker makes itself. */
 
 import {
   AF_INET,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DONT,
   IP_TRANSPARENT,
   IPPROTO_IP,
   IPPROTO_IPV6,
@@ -14,4 +16,13 @@ import type { Result } from "../../ffi/types.ts";
 export function setTransparent(fd: number, domain: number): Result {
   if (domain === AF_INET) return sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 1);
   return sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+}
+
+/**
+ * Lets routers fragment what leaves by IPv4, so that nothing is lost where a path further on is
+ * narrower. Over IPv6 only the source may: the first datagram that is too large is lost, the kernel
+ * hears of it by ICMP, and the next ones are sent in fragments.
+ */
+export function allowFragments(fd: number, domain: number): void {
+  if (domain === AF_INET) sys.setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
 }

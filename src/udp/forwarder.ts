@@ -189,6 +189,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.carrier.flowToClient(session, count, fd);
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.received, sending.sentBytes);
+    this.replyWay.watchSize(session, sending.largest);
     if (sending.dropped > 0) this.sendFailed(session, "client");
     else this.replyWay.watch(session, this.loop.now);
   }

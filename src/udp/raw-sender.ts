@@ -4,9 +4,10 @@
  * Also the ICMP errors that tell a client what an upstream's ICMP has told us.
  *
  * A raw socket without IP_HDRINCL: IP_TRANSPARENT lets IP_PKTINFO name any source, and the kernel
- * writes the IP header, routes by mark, learns the path's MTU and fragments. (With IP_HDRINCL a
- * packet larger than the interface's MTU is EMSGSIZE: raw(7).) Such a socket would also be given a
- * copy of whatever arrives for its protocol, so it is bound to an address at which nothing arrives.
+ * writes the IP header, routes by mark and fragments. (With IP_HDRINCL a packet larger than the
+ * interface's MTU is EMSGSIZE: raw(7).) Such a socket would be given a copy of whatever arrives for
+ * its protocol, so it is bound to an address at which nothing arrives. No ICMP error arrives there
+ * either: that a path of IPv6 is narrower than the interface is not heard of.
  */
 
 import {
@@ -29,7 +30,7 @@ import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax } from "../engine/limits.ts";
-import { setTransparent } from "../engine/transparent.ts";
+import { allowFragments, setTransparent } from "../engine/transparent.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
 import { familyOf } from "./session-sockets.ts";
 
@@ -137,6 +138,7 @@ export class RawSender {
     const isV4 = domain === AF_INET;
     const transparent = setTransparent(fd, domain);
     if (transparent < 0) return transparent;
+    allowFragments(fd, domain);
     // Multicast reaches a raw IPv6 socket wherever it is bound; it is never read.
     sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, 0);
     if (this.mark !== undefined) {

@@ -2,9 +2,10 @@
 
 import { SO_REUSEADDR, SOL_SOCKET } from "../../ffi/constants.ts";
 import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
+import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
-import { busyDatagrams, busyWithinMs, flowBufferBytes } from "../engine/limits.ts";
+import { busyDatagrams, busyWithinMs, flowBufferBytes, ipv6MtuMin } from "../engine/limits.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
@@ -27,7 +28,7 @@ export class ReplyWay {
     if (reached.port === ingress.port) {
       session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
       session.way = "listener";
-      if (session.isBusy && !this.keeper.isProxied) this.openBesideListener(session);
+      if (session.isBusy) this.openBesideListener(session);
       return;
     }
     const result = this.openSocket(session);
@@ -53,15 +54,23 @@ export class ReplyWay {
     session.busySince = now;
   }
 
+  /**
+   * Looks whether an answer through the listener may be too large for a path of IPv6. The ICMP
+   * error comes to the address that the answer left from: a socket of the session's own hears it.
+   */
+  watchSize(session: Session, bytes: number): void {
+    if (session.way !== "listener" || session.start.peer.address.length === 4) return;
+    if (bytes + ip6_hdr.size + udphdr.size > ipv6MtuMin) this.openBesideListener(session);
+  }
+
   /** Gives a session with much traffic larger buffers, and a socket of its own for its client. */
   private quicken(session: Session): void {
     session.busyAt = Number.POSITIVE_INFINITY;
     session.isBusy = true;
     prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);
-    // What a sender's socket sends has to be looked at by the listener.
-    if (this.keeper.isProxied) return;
-    if (session.replyFd !== undefined) prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
-    else if (session.way === "listener") this.openBesideListener(session);
+    if (session.replyFd !== undefined) {
+      prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
+    } else if (session.way === "listener") this.openBesideListener(session);
   }
 
   /**
@@ -69,6 +78,8 @@ export class ReplyWay {
    * that, the listeners in this moment alone: with it any program here could take their traffic.
    */
   private openBesideListener(session: Session): void {
+    // What a sender's socket sends has to be looked at by the listener.
+    if (this.keeper.isProxied) return;
     const { listeners } = this.keeper.settings;
     for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     this.openSocket(session);

@@ -22,7 +22,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
-import { setTransparent } from "../engine/transparent.ts";
+import { allowFragments, setTransparent } from "../engine/transparent.ts";
 
 /** What a socket of a session shall be. */
 export interface FlowSocket {
@@ -62,6 +62,7 @@ export function openFlow(wanted: FlowSocket): Result {
 
 function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result {
   const { local, remote, mark } = wanted;
+  allowFragments(fd, domain);
   failedCall = "setsockopt";
   if (mark !== undefined) {
     const marked = sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0);
