@@ -96,7 +96,7 @@ export function captureOf(
     ...request,
     protocols: [...captured.protocols],
     families,
-    ...target(request, listeners, families),
+    ...target(request, captured, listeners, families),
     ...replies(options, captured),
     guardMark,
   });
@@ -106,9 +106,14 @@ export function captureOf(
   return { intent, mark: markOf(options, intent) };
 }
 
-/** The port and address of the listener, where the rules have to name them. */
+/**
+ * The port and address of the listener, where the rules have to name them. For UDP they do if there
+ * is one port: by port numbers alone a rule knows only the first of a datagram's fragments,
+ * and TPROXY has them put together before.
+ */
 function target(
   request: IntentRequest,
+  { protocols }: Captured,
   listeners: readonly SocketAddress[],
   families: readonly Family[],
 ): Pick<IntentRequest, "ports" | "toPort" | "toAddresses"> {
@@ -117,7 +122,9 @@ function target(
   const specific = listeners.filter(({ address }) => address.some((byte) => byte !== 0));
   const ports = request.ports ?? own.map((port) => ({ from: port, to: port }));
   const isSame = ports.every(({ from, to }) => from === to && own.includes(from));
-  if (request.redirect !== true && isSame && specific.length === 0) return { ports };
+  const isMarked = isSame && specific.length === 0;
+  const isUdp = protocols.includes("udp");
+  if (request.redirect !== true && isMarked && !(isUdp && own.length === 1)) return { ports };
   if (own.length > 1) {
     const list = own.map((port) => `port ${port}`).join(" or ");
     throw new UsageError(
@@ -157,14 +164,18 @@ function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddres
   );
 }
 
-/** The way back for connections that carry an address which is not ours. */
+/**
+ * The way back for connections that carry an address which is not ours, and for ICMP errors about
+ * what we send from one: also towards clients, whoever's address upstreams see.
+ */
 function replies(
   options: ForwardOptions,
   { backends }: Captured,
 ): Pick<IntentRequest, "replyPath" | "backends"> {
   const { source } = options;
-  if (source.kind === "self") return {};
-  if (!options.redirect) return { replyPath: true, ...(backends?.length ? { backends } : {}) };
+  if (options.redirect && source.kind === "self") return {};
+  const isSpoofed = source.kind !== "self" && backends?.length;
+  if (!options.redirect) return { replyPath: true, ...(isSpoofed ? { backends } : {}) };
   const address = source.kind === "address" ? formatBytes(source.address) : "client";
   throw new UsageError(
     `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +

@@ -7,13 +7,13 @@ import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli
 import { drainPlan } from "../../../src/routing/drain.ts";
 
 /** What `forward` with these arguments would capture. @throws UsageError */
-function capture(line: string): ForwardCapture {
+function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardCapture {
   const parsed = parse(forwardCommand, ["forward", ...line.split(" ")]);
   if (!parsed.success) throw new Error(formatMessage(parsed.error));
   const options = complete(parsed.value);
   const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
   const request = captureRequest(options);
-  return captureOf(options, request, { listeners, protocols: ["tcp"], backends: undefined });
+  return captureOf(options, request, { listeners, protocols, backends: undefined });
 }
 
 const auto = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`);
@@ -29,12 +29,19 @@ describe("what is captured", () => {
     ["127.0.0.1:80", { toPort: 80, toAddresses: [{ family: 4, bytes: expect.anything() }] }],
     ["[::]:80 --dst 10.0.0.0/8", { families: [4] }],
     ["[::]:80 --family 6", { families: [6] }],
-    [":80 --source self", { replyPath: false }],
+    [":80 --source self", { replyPath: true }],
+    [":80 --source self --redirect", { replyPath: false }],
     [":50080 --redirect --source self --dport 80", { redirect: true, toPort: 50080 }],
     [":80 --source 192.0.2.77", { replyPath: true }],
     [":80 --mark 2/2 --table 7 --in eth0", { mark: { value: 2, mask: 2 }, table: 7 }],
   ])("%s", (line, expected) => {
     expect(auto(line).intent).toMatchObject(expected as object);
+  });
+
+  test("UDP: by TPROXY, which knows all fragments, as long as one port is enough", () => {
+    const udp = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`, ["udp"]);
+    expect(udp("[::]:53").intent).toMatchObject({ ports: ports(53), toPort: 53 });
+    expect(udp(":53 :5353").intent).toMatchObject({ ports: ports(53, 5353), toPort: undefined });
   });
 
   test("--local: our own connections have a mark, and are left alone by it", () => {
