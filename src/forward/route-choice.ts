@@ -83,6 +83,9 @@ function whyNotSpoofed(
       always: false,
     };
   }
+  if (client.scopeId !== upstream.scopeId && client.scopeId !== 0) {
+    return { reason: "a link-local source means nothing beyond its link", always: false };
+  }
   if (isSame(client.address, upstream.address)) {
     return { reason: "client and upstream have the same address", always: true };
   }

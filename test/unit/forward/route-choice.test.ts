@@ -82,4 +82,12 @@ describe("whose address", () => {
     const own = rules({ source: { kind: "self" } });
     expect(choose(own, v6(9, 1), backend)).not.toHaveProperty("refusal");
   });
+
+  test("link-local: on that link alone", () => {
+    const local = { ...v6(9, 1), scopeId: 3 };
+    const refused = choose(rules(), local, v6(8, 53));
+    expect(refused).toMatchObject({ refusal: expect.stringContaining("link-local") });
+    const beside = { ...v6(8, 53), scopeId: 3 };
+    expect(choose(rules(), local, beside)).toMatchObject({ source: { address: local.address } });
+  });
 });
