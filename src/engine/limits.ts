@@ -148,7 +148,7 @@ export const remarkIntervalMs = 10_000;
 export const batchDatagrams = 64;
 export const batchesPerTurn = 4;
 
-/** What may be queued at a UDP listener, in bytes as the kernel counts them. */
+/** What may be queued at a UDP listener, either way, in bytes as the kernel counts them. */
 export const listenerBufferBytes = 8 * 1024 * 1024;
 
 /** Batches in which a full listener's queue has been taken: 768 bytes are counted for the least. */

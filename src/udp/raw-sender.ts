@@ -29,10 +29,10 @@ import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts"
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
-import { datagramBytesMax } from "../engine/limits.ts";
+import { datagramBytesMax, listenerBufferBytes } from "../engine/limits.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
-import { familyOf } from "./session-sockets.ts";
+import { allowBacklog, familyOf } from "./session-sockets.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
 const NOBODY = Uint8Array.of(192, 0, 0, 8);
@@ -141,6 +141,7 @@ export class RawSender {
     allowFragments(fd, domain);
     // Multicast reaches a raw IPv6 socket wherever it is bound; it is never read.
     sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, 0);
+    allowBacklog(fd, listenerBufferBytes);
     if (this.mark !== undefined) {
       const marked = sys.setsockopt(fd, SOL_SOCKET, SO_MARK, this.mark | 0);
       if (marked < 0) return marked;

@@ -10,6 +10,8 @@ import {
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SO_REUSEADDR,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -86,12 +88,20 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
 }
 
 /**
- * Makes a socket ready for much traffic: a receive buffer of `bytes` as far as it may be had, and
+ * Makes a socket ready for much traffic: buffers of `bytes` as far as they may be had, and the
  * datagrams of one flow handed over together. An old kernel without UDP_GRO does without.
  */
 export function prepareForMuch(fd: number, bytes: number, gro: boolean): void {
   if (sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) < 0) {
     sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, bytes);
   }
+  allowBacklog(fd, bytes);
   if (gro) sys.setsockopt(fd, SOL_UDP, UDP_GRO, 1);
+}
+
+/** Lets `bytes` of a socket's datagrams wait at an interface, as those wait that are routed. */
+export function allowBacklog(fd: number, bytes: number): void {
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) < 0) {
+    sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, bytes);
+  }
 }
