@@ -301,10 +301,13 @@ export class SendBatch {
     this.iovecWords[spare * IOVEC_WORDS + iovec.iov_len / WORD] = length;
     this.seat(this.single, spare, 1, 0);
     const result = this.sendOne(fd, this.single);
-    if (result < 0) this.drop(1, -result);
-    else {
-      this.sent++;
-      this.sentBytes += length;
-    }
+    this.tally(result < 0 ? result : length);
+  }
+
+  /** Counts a datagram that was sent by itself: `result` is its bytes, or a negated errno. */
+  tally(result: Result): void {
+    if (result < 0) return this.drop(1, -result);
+    this.sent++;
+    this.sentBytes += result;
   }
 }

@@ -57,27 +57,32 @@ export class Carrier {
     if (sending.isSegmentRefused) session.maySegmentIn = false;
   }
 
-  /** The same as raw packets, one for each datagram: 0, or the errno of one that was refused. */
-  flowByRaw(session: Session, count: number, raw: RawSender): number {
-    const { flows, slots } = this;
+  /** The same as raw packets, one for each datagram. */
+  flowByRaw(session: Session, count: number, raw: RawSender): void {
+    const { flows, slots, sending } = this;
     const { reached, peer } = session.start;
-    let failed = 0;
+    sending.begin(undefined, false);
     for (let i = 0; i < count; i++) {
       const length = flows.length(i);
       const segment = flows.segment(i) || Math.max(length, 1);
       let done = 0;
       do {
         const size = Math.min(segment, length - done);
-        const result = raw.send(reached, peer, slots.buffer, slots.offset(i) + done, size);
-        if (result < 0) failed = -result;
-        else {
-          session.receivedDatagrams++;
-          session.received += size;
-        }
+        sending.tally(raw.send(reached, peer, slots.buffer, slots.offset(i) + done, size));
         done += size;
       } while (done < length);
     }
-    return failed;
+    session.receivedDatagrams += sending.sent;
+    session.received += sending.sentBytes;
+  }
+
+  /** How many datagrams the `count` messages are that the upstream's socket received. */
+  datagrams(count: number): number {
+    let total = 0;
+    for (let i = 0; i < count; i++) {
+      total += Math.max(1, Math.ceil(this.flows.length(i) / (this.flows.segment(i) || 65_536)));
+    }
+    return total;
   }
 
   private beginUpstream(session: Session): void {

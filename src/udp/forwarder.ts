@@ -181,29 +181,21 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     const { table } = this.keeper;
     const { slot, ingress } = session.start;
     if (table.answered(slot, this.loop.now)) this.keeper.answered(session);
-    if (session.way === "unknown") this.replyWay.find(session);
-    if (session.way === "unknown") return;
-    if (session.way === "raw") return this.answerRaw(session, count);
     const { sending } = this.carrier;
-    const fd = session.way === "listener" ? ingress.fd : (session.replyFd as Fd);
-    this.carrier.flowToClient(session, count, fd);
+    if (session.way === "unknown") {
+      const refusal = this.replyWay.find(session);
+      if (refusal !== "") return this.keeper.drop(refusal, this.carrier.datagrams(count));
+    }
+    if (session.way === "raw") this.carrier.flowByRaw(session, count, this.keeper.raw);
+    else {
+      const fd = session.way === "listener" ? ingress.fd : (session.replyFd as Fd);
+      this.carrier.flowToClient(session, count, fd);
+    }
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.received, sending.sentBytes);
     this.replyWay.watchSize(session, sending.largest);
     if (sending.dropped > 0) this.sendFailed(session, "client");
     else this.replyWay.watch(session, this.loop.now);
-  }
-
-  /** No socket of ours can have the original destination: another program has its port. */
-  private answerRaw(session: Session, count: number): void {
-    const { receivedDatagrams, received } = session;
-    const failed = this.carrier.flowByRaw(session, count, this.keeper.raw);
-    const { shared } = this.context;
-    shared.count(Counter.datagrams, session.receivedDatagrams - receivedDatagrams);
-    shared.count(Counter.received, session.received - received);
-    if (failed === 0) return;
-    const error = `${errnoText(failed)} (${errnoName(failed)})`;
-    this.keeper.drop(`a raw packet to the client was dropped: ${error}`, 1);
   }
 
   private sendFailed(session: Session, side: Side): void {

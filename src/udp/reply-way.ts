@@ -6,7 +6,6 @@ import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
 import { busyDatagrams, busyWithinMs, flowBufferBytes, ipv6MtuMin } from "../engine/limits.ts";
-import { formatSocketAddress } from "../net/socket-address.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
@@ -22,24 +21,23 @@ export class ReplyWay {
     this.joins = joins;
   }
 
-  /** Sets the session's `way` at its first answer; it stays unknown if there is none. */
-  find(session: Session): void {
+  /** Sets the session's `way` at its first answer; why there is none, which leaves it unknown. */
+  find(session: Session): string {
     const { ingress, reached, peer } = session.start;
     if (reached.port === ingress.port) {
       session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
       session.way = "listener";
       if (session.isBusy) this.openBesideListener(session);
-      return;
+      return "";
     }
     const result = this.openSocket(session);
-    if (result >= 0) return;
+    if (result >= 0) return "";
     if (result === -EADDRINUSE) {
       this.keeper.notices.count(rawWarning(reached.port));
       session.way = "raw";
-      return;
+      return "";
     }
-    const error = `${failedCall}: ${errnoText(-result)} (${errnoName(-result)})`;
-    this.keeper.drop(`an answer from ${formatSocketAddress(reached)} was dropped: ${error}`, 1);
+    return `an answer was dropped: ${failedCall}: ${errnoText(-result)} (${errnoName(-result)})`;
   }
 
   /**

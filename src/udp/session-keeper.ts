@@ -20,7 +20,6 @@ import { Counter } from "../engine/shared.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { type Choice, choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
-import { formatSocketAddress } from "../net/socket-address.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { Notices } from "./notices.ts";
@@ -194,7 +193,8 @@ export class SessionKeeper {
     const peer = clientOfKey(this.flowKey);
     const reached = originalOfKey(this.flowKey);
     if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
-      return this.refuse(`nobody can be answered from ${formatSocketAddress(reached)}`);
+      // Without the address: reasons are bounded, and a flood of them would displace others.
+      return this.refuse("nobody can be answered from a multicast address or port 0");
     }
     const client = this.isProxied ? clientOfKey(this.table.key) : peer;
     const original = this.isProxied ? originalOfKey(this.table.key) : reached;
