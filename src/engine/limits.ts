@@ -148,6 +148,9 @@ export const remarkIntervalMs = 10_000;
 export const batchDatagrams = 64;
 export const batchesPerTurn = 4;
 
+/** Datagrams that are looked through at once for those of others, when a socket is new. */
+export const strayDatagrams = 16;
+
 /** What may be queued at a UDP listener, either way, in bytes as the kernel counts them. */
 export const listenerBufferBytes = 8 * 1024 * 1024;
 

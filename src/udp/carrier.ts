@@ -7,7 +7,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import { SendBatch } from "../../ffi/send-batch.ts";
 import type { Address } from "../../ffi/types.ts";
-import { batchDatagrams } from "../engine/limits.ts";
+import { batchDatagrams, strayDatagrams } from "../engine/limits.ts";
 import type { RawSender } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 
@@ -20,6 +20,8 @@ export class Carrier {
   readonly arrivals = new ReceiveBatch(this.slots, true);
   /** What the connected sockets of sessions receive, into the same memory. */
   readonly flows = new ReceiveBatch(this.slots, false);
+  /** What a new socket of a session receives, which may be of others; in memory of its own. */
+  readonly strays = new ReceiveBatch(new PayloadSlots(strayDatagrams), true);
   /** What became of the last sending. */
   readonly sending = new SendBatch(batchDatagrams);
   private readonly headsEvery: boolean;
@@ -30,10 +32,10 @@ export class Carrier {
     this.headsEvery = headsEvery;
   }
 
-  /** Sends on the messages of the listener's batch from `head` on, in the order of `after`. */
-  chainToUpstream(session: Session, head: number, after: Int32Array): void {
+  /** Sends on the messages of `batch` from `head` on, in the order of `after`. */
+  chainToUpstream(session: Session, batch: ReceiveBatch, head: number, after: Int32Array): void {
     this.beginUpstream(session);
-    for (let i = head; i >= 0; i = after[i] as number) this.addMessage(session, this.arrivals, i);
+    for (let i = head; i >= 0; i = after[i] as number) this.addMessage(session, batch, i);
     this.sendToUpstream(session);
   }
 

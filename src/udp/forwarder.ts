@@ -16,6 +16,7 @@ import {
   errnoName,
   errnoText,
 } from "../../ffi/errno.ts";
+import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { batchesPerTurn } from "../engine/limits.ts";
@@ -77,6 +78,9 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   get arrivals() {
     return this.carrier.arrivals;
   }
+  get strays() {
+    return this.carrier.strays;
+  }
   get key(): Uint32Array {
     return this.keeper.flowKey;
   }
@@ -112,8 +116,12 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.keeper.drop("a datagram without its original destination was dropped", 1);
   }
 
-  forwardChain(session: Session, head: number, after: Int32Array): void {
-    this.carrier.chainToUpstream(session, head, after);
+  isKeyOf(session: Session): boolean {
+    return this.keeper.table.find() === session.start.slot;
+  }
+
+  forwardChain(session: Session, batch: ReceiveBatch, head: number, after: Int32Array): void {
+    this.carrier.chainToUpstream(session, batch, head, after);
     this.forwarded(session);
   }
 
@@ -134,7 +142,12 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   }
 
   clientReady(session: Session): void {
-    if (session.isBehindListener) this.catchUp(session);
+    if (session.isNew) {
+      session.isNew = false;
+      const isMore = session.start.ingress.takeStrays(session, session.replyFd as Fd);
+      if (isMore) session.fromClient.defer();
+      return;
+    }
     const { flows } = this.carrier;
     for (let turn = 0; turn < batchesPerTurn; turn++) {
       if (session.isEnded) return;
@@ -157,13 +170,6 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
     this.context.shared.count(Counter.expiredSessions, 1);
     keeper.end(session, "idle");
-  }
-
-  /** Sends on what the listener held when the reply socket came into being: it is older. */
-  private catchUp(session: Session): void {
-    session.isBehindListener = false;
-    const { ingress } = session.start;
-    if (ingress.emptied === session.emptiedBefore) ingress.drain();
   }
 
   /** What was received of the client has been sent on. */

@@ -72,16 +72,36 @@ export class ReplyWay {
   }
 
   /**
-   * A reply socket with the listener's own port. All that have the port must have SO_REUSEADDR for
-   * that, the listeners in this moment alone: with it any program here could take their traffic.
+   * A reply socket with the listener's own port, made when nothing received is still in hand. While
+   * it is bound and not connected, it may be given what others send to that destination: what the
+   * listener holds by then is older. Its queue is emptied before, to keep that time short.
    */
   private openBesideListener(session: Session): void {
     // What a sender's socket sends has to be looked at by the listener.
     if (this.keeper.isProxied) return;
-    const { listeners } = this.keeper.settings;
-    for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    this.openSocket(session);
-    for (const fd of listeners) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 0);
+    const { ingress } = session.start;
+    this.keeper.context.loop.defer(() => {
+      if (session.isEnded || session.way !== "listener") return;
+      ingress.drain();
+      if (session.isEnded) return;
+      this.shareListeners(1);
+      const result = this.openSocket(session, () => {
+        this.shareListeners(0);
+        ingress.drain();
+      });
+      if (result < 0) this.shareListeners(0);
+      else session.fromClient.onReady();
+    });
+  }
+
+  /**
+   * All that have a port must have SO_REUSEADDR for another one to get it, the listeners in that
+   * moment alone: with it any program here could take their traffic.
+   */
+  private shareListeners(value: 0 | 1): void {
+    for (const fd of this.keeper.settings.listeners) {
+      sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, value);
+    }
   }
 
   /**
@@ -89,18 +109,19 @@ export class ReplyWay {
    * sender's socket sends may be of several sessions, so towards that one it stays unconnected: the
    * kernel's look-up for TPROXY does not see it then, and the listener goes on to get everything.
    */
-  private openSocket(session: Session): number {
+  private openSocket(session: Session, onBound?: () => void): number {
     const { keeper } = this;
     const { ingress, reached, peer } = session.start;
     const { transparent } = keeper.settings;
     const isConnected = !keeper.isProxied;
     const flow = { local: reached, remote: peer, isConnected, transparent, shared: true };
-    const fd = keeper.addReplySocket(session, () => openFlow(flow));
+    const open = () => openFlow(onBound === undefined ? flow : { ...flow, onBound });
+    const fd = keeper.addReplySocket(session, open);
     if (fd < 0) return fd;
     session.way = "socket";
     session.envelope = isConnected ? undefined : makeEnvelope(familyOf(reached), peer);
     if (!isConnected) return fd;
-    session.isBehindListener = true;
+    session.isNew = true;
     session.emptiedBefore = ingress.emptied;
     if (session.isBusy) prepareForMuch(fd, flowBufferBytes, this.joins);
     return fd;

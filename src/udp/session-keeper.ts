@@ -4,7 +4,7 @@
  */
 
 import { EPOLLET, EPOLLIN } from "../../ffi/constants.ts";
-import { EADDRINUSE, ECONNREFUSED, EMFILE, errnoName, errnoText } from "../../ffi/errno.ts";
+import { EADDRINUSE, EBADF, ECONNREFUSED, EMFILE, errnoName, errnoText } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
@@ -167,13 +167,19 @@ export class SessionKeeper {
     while (this.sockets >= this.settings.socketsMax) {
       if (this.table.victim() === session.start.slot || !this.evict()) return -EMFILE;
     }
-    const fd = open();
-    if (fd < 0) return fd;
+    // Opening it may begin and end sessions, this one too.
     this.sockets++;
-    session.replyFd = fd as Fd;
-    // What sends to an unconnected one is nobody that we know.
-    if (!this.isProxied) this.context.loop.add(fd as Fd, EDGES, session.fromClient);
-    return fd;
+    const fd = open() as Fd;
+    if (fd >= 0 && !session.isEnded) {
+      session.replyFd = fd;
+      // What sends to an unconnected one is nobody that we know.
+      if (!this.isProxied) this.context.loop.add(fd, EDGES, session.fromClient);
+      return fd;
+    }
+    this.sockets--;
+    if (fd < 0) return fd;
+    this.context.loop.close(fd);
+    return -EBADF;
   }
 
   /**

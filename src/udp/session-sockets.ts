@@ -38,6 +38,8 @@ export interface FlowSocket {
   /** SO_REUSEADDR: others of ours have the same own end, and another remote one. */
   readonly shared: boolean;
   readonly mark?: Mark | undefined;
+  /** Called once it has its own end, and may be sent to by anybody; then it is connected. */
+  readonly onBound?: () => void;
 }
 
 const name = allocate(sockaddr_storage.size);
@@ -80,6 +82,7 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
     const length = encodeSockaddr(name.view, 0, local.address, local.port, remote.scopeId);
     const bound = sys.bind(fd, name.address, length);
     if (bound < 0) return bound;
+    wanted.onBound?.();
   }
   if (!wanted.isConnected) return 0;
   failedCall = "connect";

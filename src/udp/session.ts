@@ -42,6 +42,8 @@ export interface SessionIngress {
   flush(session: Session): void;
   /** Takes all that was queued before now. */
   drain(): void;
+  /** Takes first what a session's own socket holds, and others' too; true if there is more. */
+  takeStrays(session: Session, fd: Fd): boolean;
 }
 
 /** Who talks to whom. */
@@ -104,8 +106,8 @@ export class Session implements Recorded {
   /** Its datagrams in the listener's batch: the first and the last, -1 for none. */
   head = -1;
   tail = -1;
-  /** What the listener held when the reply socket was made is older than what arrives there. */
-  isBehindListener = false;
+  /** Nothing was read at its reply socket yet, and how often its listener had been empty then. */
+  isNew = false;
   emptiedBefore = 0;
   private readonly table: SessionTable;
 

@@ -1,6 +1,6 @@
 /**
- * A Worker of `forward` in which a connection from 127.0.0.66 is an error of the program: nothing
- * catches it, and the thread dies with all that it has open.
+ * A Worker of `forward` in which a connection or a session from 127.0.0.66 is an error of the
+ * program: nothing catches it, and the thread dies with all that it has open.
  */
 
 import { parentPort, workerData } from "node:worker_threads";
@@ -8,6 +8,9 @@ import type { Fd } from "../../ffi/types.ts";
 import { WorkerContext } from "../../src/engine/context.ts";
 import type { ForwardTask, WorkerInput } from "../../src/engine/protocol.ts";
 import { ForwardService } from "../../src/tcp/forwarder.ts";
+import { UdpForwardService } from "../../src/udp/forwarder.ts";
+import type { Ingress } from "../../src/udp/ingress.ts";
+import type { Session } from "../../src/udp/session.ts";
 
 class MortalService extends ForwardService {
   override accepted(fd: Fd): void {
@@ -17,9 +20,20 @@ class MortalService extends ForwardService {
   }
 }
 
+class MortalSessions extends UdpForwardService {
+  override sessionOf(ingress: Ingress, index: number): Session | undefined {
+    // The last byte of the client's address.
+    if ((this.key[3] as number) >>> 24 === 66) throw new Error("deadly\ndatagram");
+    return super.sessionOf(ingress, index);
+  }
+}
+
 const context = new WorkerContext(workerData as WorkerInput, (message) =>
   parentPort?.postMessage(message),
 );
 context.run((running, task) => {
-  return new MortalService(running, task as ForwardTask, () => running.finish());
+  const forward = task as ForwardTask;
+  const finish = () => running.finish();
+  if (forward.sessions === undefined) return new MortalService(running, forward, finish);
+  return new MortalSessions(running, forward, forward.sessions, finish);
 });
