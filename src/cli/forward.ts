@@ -4,6 +4,7 @@ import type { Mark } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
 import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
+import { OwnFlows } from "../forward/own-flows.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
@@ -79,7 +80,9 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const mark = capture?.mark ?? options.socketMark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);
-  const settings = { options, upstreams, senders, mark, own, descriptors: share };
+  const random = new Uint32Array(1);
+  const ownFlows = OwnFlows.memory(() => crypto.getRandomValues(random)[0] as number);
+  const settings = { options, upstreams, senders, mark, own, ownFlows, descriptors: share };
   try {
     const tasks = sets.map((sockets, worker) => ({
       ...task(settings, sockets, worker),
@@ -174,6 +177,7 @@ interface Settings {
   readonly senders: readonly Cidr[] | undefined;
   readonly mark: Mark | undefined;
   readonly own: OwnAddresses;
+  readonly ownFlows: SharedArrayBuffer;
   readonly descriptors: number;
 }
 
@@ -182,7 +186,7 @@ function task(
   sockets: readonly OpenSocket[],
   worker: number,
 ): Omit<ForwardTask, "sessions"> {
-  const { options, upstreams, senders, mark, own, descriptors } = settings;
+  const { options, upstreams, senders, mark, own, ownFlows, descriptors } = settings;
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
   const pipesMax = Math.max(
     4,
@@ -204,6 +208,7 @@ function task(
     userTimeoutMs: options.userTimeout || undefined,
     mark,
     ownAddresses: own.addresses,
+    ownFlows,
     connectionsMax: Math.max(1, Math.min(share, ownPart ?? share)),
     pipesMax,
     headerTimeoutMs: limits.headerTimeoutMs,

@@ -173,3 +173,9 @@ export const dnsIdleTimeoutMs = 5_000;
 /** Warnings of one kind are gathered for so long; kinds of them at once. */
 export const noticeIntervalMs = 10_000;
 export const noticesMax = 100;
+
+/** Flows towards upstreams that are known again when they come back: a power of two. */
+export const ownFlowsMax = 32_768;
+
+/** What has come back so often is a loop, whoever may have sent it: all bits set. */
+export const loopRoundsMax = 31;

@@ -83,6 +83,8 @@ export interface ForwardTask {
   readonly mark: Mark | undefined;
   /** The addresses of this host, 4 or 16 bytes each. */
   readonly ownAddresses: readonly Uint8Array[];
+  /** The flows towards upstreams that all Workers have opened (`OwnFlows`). */
+  readonly ownFlows: SharedArrayBuffer;
   readonly connectionsMax: number;
   readonly pipesMax: number;
   readonly headerTimeoutMs: number;

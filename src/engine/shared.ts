@@ -34,6 +34,8 @@ export const Counter = {
   refusedSessions: 16,
   failedSessions: 17,
   droppedDatagrams: 18,
+  /** Connections and sessions that were our own ones, come back. */
+  loops: 19,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

@@ -93,7 +93,8 @@ function whyNotSpoofed(
   return undefined;
 }
 
-function isOwn(rules: Rules, address: Uint8Array): boolean {
+/** Whether an address is one of this host. */
+export function isOwn(rules: Rules, address: Uint8Array): boolean {
   const isLoopback4 = address.length === 4 && address[0] === 127;
   // What connects to 0.0.0.0 or :: reaches this host.
   const isUnspecified = address.every((byte) => byte === 0);

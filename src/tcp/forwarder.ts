@@ -16,12 +16,15 @@ import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
-import { headerBytesMax } from "../engine/limits.ts";
+import { headerBytesMax, loopRoundsMax } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
 import { Timer } from "../engine/timers.ts";
 import { Chooser } from "../forward/chooser.ts";
+import { KEY_WORDS, readKey } from "../forward/flow-key.ts";
+import { LOOP, LoopWatch } from "../forward/loop-watch.ts";
+import { OWN_END } from "../forward/own-flows.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
@@ -33,12 +36,16 @@ export class ForwardService
   readonly context: WorkerContext;
   readonly task: ForwardTask;
   readonly chooser: Chooser;
+  readonly loops: LoopWatch;
   readonly kernel: SystemKernel;
   readonly upstreamSockets: UpstreamSockets;
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headerBuffer = allocate(headerBytesMax);
   private readonly onFinished: () => void;
   private readonly localName = allocate(sockaddr_storage.size);
+  private readonly peerWords = this.peerName.words();
+  private readonly localWords = this.localName.words();
+  private readonly flow = new Uint32Array(KEY_WORDS);
   private readonly connections = new Set<Forwarding>();
   private readonly waiting = new Set<Forwarding>();
   private readonly warned = new Set<string>();
@@ -59,6 +66,7 @@ export class ForwardService
     this.kernel = new SystemKernel(task.pipesMax, this);
     this.upstreamSockets = new UpstreamSockets(task);
     this.chooser = new Chooser(context, task, "tcp");
+    this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
     this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));
   }
@@ -77,7 +85,7 @@ export class ForwardService
     const client = decodeSockaddr(this.peerName.view, 0);
     const original = client && this.originalOf(fd, client);
     if (client === undefined || original === undefined) sys.close(fd);
-    else this.begin(fd, client, original);
+    else this.begin(fd, client, original, this.roundsOf(fd, client));
     if (this.connections.size >= this.task.connectionsMax) this.pause();
   }
 
@@ -85,22 +93,42 @@ export class ForwardService
   private originalOf(fd: Fd, client: SocketAddress): SocketAddress | undefined {
     const { address, size, view } = this.localName;
     const isV4 = client.address.length === 4;
-    const level = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
-    const option = isV4 ? SO_ORIGINAL_DST : IP6T_SO_ORIGINAL_DST;
-    const isRedirected =
-      this.task.redirected && sys.getsockoptName(fd, level, option, address, size) >= 0;
-    if (!isRedirected) sys.getsockname(fd, address, size);
+    if (!this.task.redirected || !this.askNat(fd, isV4)) sys.getsockname(fd, address, size);
     return decodeSockaddr(view, 0);
   }
 
-  private begin(fd: Fd, client: SocketAddress, original: SocketAddress): void {
+  /** Where a connection went before NAT changed that, in `localName`; false if it did not. */
+  private askNat(fd: Fd, isV4: boolean): boolean {
+    const { address, size } = this.localName;
+    const level = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
+    const option = isV4 ? SO_ORIGINAL_DST : IP6T_SO_ORIGINAL_DST;
+    return sys.getsockoptName(fd, level, option, address, size) >= 0;
+  }
+
+  /** How often what a connection carries has been here; its ends are in the two names. */
+  private roundsOf(fd: Fd, client: SocketAddress): number {
+    const { peerWords, localWords, flow, loops } = this;
+    readKey(peerWords, 0, localWords, 0, flow);
+    let rounds = loops.flows.find(flow);
+    if (rounds === 0) return 0;
+    // Of programs here that connect to different hosts, several may have one port.
+    if (rounds === OWN_END && this.askNat(fd, client.address.length === 4)) {
+      readKey(peerWords, 0, localWords, 0, flow);
+      rounds = loops.flows.find(flow);
+    }
+    return rounds === OWN_END ? 0 : loops.roundsOf(rounds, client);
+  }
+
+  private begin(fd: Fd, client: SocketAddress, original: SocketAddress, rounds: number): void {
     const { shared } = this.context;
     shared.count(Counter.accepted, 1);
     shared.count(Counter.active, 1);
-    const connection = new Forwarding(this, fd, ++this.accepts, client, original);
+    const connection = new Forwarding(this, fd, ++this.accepts, client, original, rounds);
     this.connections.add(connection);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
-    connection.start();
+    if (rounds < loopRoundsMax) return connection.start();
+    this.loops.refused(decodeSockaddr(this.localName.view, 0) ?? original);
+    connection.abort(LOOP);
   }
 
   /** No more are accepted, until those that wait are connected. */

@@ -30,6 +30,7 @@ import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Chooser } from "../forward/chooser.ts";
+import type { LoopWatch } from "../forward/loop-watch.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
@@ -48,6 +49,7 @@ export interface ForwardingOwner {
   readonly task: ForwardTask;
   readonly chooser: Chooser;
   readonly upstreamSockets: UpstreamSockets;
+  readonly loops: LoopWatch;
   /** Shared by all connections, for headers. */
   readonly headerBuffer: NativeBuffer;
   warn(text: string): void;
@@ -81,6 +83,10 @@ export class Forwarding implements Recorded {
   private readonly owner: ForwardingOwner;
   private readonly clientFd: Fd;
   private upstreamFd: Fd | undefined;
+  /** How often what it carries has been here. */
+  private readonly rounds: number;
+  /** By which its flow to the upstream is known, should it come back; 0: it is not. */
+  private ticket = 0;
   private relay: Relay | undefined;
   private state: "header" | "connecting" | "relaying" | "closed";
   private readonly timer = new Timer(() => this.onTimer());
@@ -103,8 +109,10 @@ export class Forwarding implements Recorded {
     id: number,
     client: SocketAddress,
     original: SocketAddress,
+    rounds: number,
   ) {
     this.owner = owner;
+    this.rounds = rounds;
     this.clientFd = fd;
     this.id = id;
     this.client = client;
@@ -228,6 +236,7 @@ export class Forwarding implements Recorded {
     const fd = this.owner.upstreamSockets.open(choice);
     if (fd < 0) return this.openFailed(-fd);
     this.upstreamFd = fd as Fd;
+    this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.rounds + 1);
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
@@ -316,7 +325,9 @@ export class Forwarding implements Recorded {
     if (this.state !== "relaying" || this.relay === undefined) return;
     const { loop } = this.owner;
     this.lastActive = loop.now;
-    switch (this.relay.run()) {
+    const state = this.relay.run();
+    if (this.ticket !== 0 && this.relay.received > 0) this.forgetFlow();
+    switch (state) {
       case "open":
         return this.noteHalfClose();
       case "more":
@@ -365,7 +376,14 @@ export class Forwarding implements Recorded {
     loop.timers.arm(this.timer, deadline);
   }
 
+  /** Nothing that comes back to us is ever answered: whatever has been is no loop. */
+  private forgetFlow(): void {
+    if (this.ticket !== 0) this.owner.loops.flows.forget(this.ticket);
+    this.ticket = 0;
+  }
+
   private closeUpstream(): void {
+    this.forgetFlow();
     if (this.upstreamFd !== undefined) this.owner.loop.close(this.upstreamFd);
     this.upstreamFd = undefined;
   }

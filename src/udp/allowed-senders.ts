@@ -4,8 +4,8 @@
  */
 
 import { mapped } from "../../ffi/sockaddr.ts";
+import { isMappedKey } from "../forward/flow-key.ts";
 import type { Cidr } from "../net/cidr.ts";
-import { isMappedKey } from "./session-key.ts";
 
 interface Network {
   readonly isV4: boolean;

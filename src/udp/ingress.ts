@@ -13,8 +13,8 @@ import type { Fd } from "../../ffi/types.ts";
 import { batchesPerTurn, drainedBatchesMax, listenerBufferBytes } from "../engine/limits.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
+import { readKey } from "../forward/flow-key.ts";
 import type { Session, SessionIngress } from "./session.ts";
-import { readKey } from "./session-key.ts";
 import { prepareForMuch } from "./session-sockets.ts";
 
 /** What a listener needs of the service that it belongs to. */

@@ -5,6 +5,7 @@
  */
 
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
+import { readEnds, writeEnds } from "../forward/flow-key.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { DatagramHeader } from "../proto/proxy-datagram.ts";
 import { AllowedSenders } from "./allowed-senders.ts";
@@ -12,7 +13,6 @@ import type { Ingress } from "./ingress.ts";
 import { SenderIndex } from "./sender-index.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
-import { readEnds, writeEnds } from "./session-key.ts";
 
 const NOT_ALLOWED = "its sender is not allowed to speak for others by the PROXY protocol";
 const UNKNOWN = "it has no PROXY protocol header, and its sender has named nobody before";

@@ -11,12 +11,11 @@ import type { Handler } from "../engine/loop.ts";
 import type { RespondTask, ServedSocket } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
 import { Counter } from "../engine/shared.ts";
+import { clientOfKey, KEY_WORDS, originalOfKey, readKey } from "../forward/flow-key.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Answers } from "./answers.ts";
 import { Notices } from "./notices.ts";
-import { clientOfKey, originalOfKey, readKey } from "./session-key.ts";
 import { prepareForMuch } from "./session-sockets.ts";
-import { KEY_WORDS } from "./session-table.ts";
 
 export class UdpService implements Service {
   private readonly context: WorkerContext;

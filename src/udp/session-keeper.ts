@@ -8,7 +8,7 @@ import { EADDRINUSE, EBADF, ECONNREFUSED, EMFILE, errnoName, errnoText } from ".
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
-import { busyDatagrams } from "../engine/limits.ts";
+import { busyDatagrams, loopRoundsMax } from "../engine/limits.ts";
 import {
   type Command,
   type EndedBy,
@@ -18,16 +18,17 @@ import {
 } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import { Chooser } from "../forward/chooser.ts";
-import { type Choice, choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
+import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../forward/flow-key.ts";
+import { LoopWatch } from "../forward/loop-watch.ts";
+import { type Choice, choose, isOwn, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { Notices } from "./notices.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { clientOfKey, originalOfKey, PROXIED_KEY_WORDS } from "./session-key.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
-import { CLIENT_IS_FULL, KEY_WORDS, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
 
 const randomWord = new Uint32Array(1);
 
@@ -51,6 +52,7 @@ export class SessionKeeper {
   private readonly task: ForwardTask;
   private readonly owner: SessionOwner;
   private readonly chooser: Chooser;
+  private readonly loops: LoopWatch;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
@@ -75,6 +77,7 @@ export class SessionKeeper {
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
+    this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "udp");
   }
 
   /** The session with this number in the table. */
@@ -105,6 +108,7 @@ export class SessionKeeper {
     const { loop, shared } = this.context;
     const { id, slot, upstreamFd, picked } = session.start;
     loop.timers.disarm(session.timer);
+    this.forgetFlow(session);
     loop.close(upstreamFd);
     this.sockets--;
     if (session.replyFd !== undefined) {
@@ -139,6 +143,7 @@ export class SessionKeeper {
   /** The upstream has answered for the first time: it is well. */
   answered(session: Session): void {
     const { slot, picked } = session.start;
+    this.forgetFlow(session);
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
     if (picked !== undefined) this.chooser.pool?.connected(picked);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", session);
@@ -206,11 +211,13 @@ export class SessionKeeper {
     const original = this.isProxied ? originalOfKey(this.table.key) : reached;
     if (isMulticast(client.address)) return this.refuse("a client's address is none of a host");
     const { pool, rules } = this.chooser;
+    const rounds = this.roundsOf(peer);
+    if (rounds === loopRoundsMax) return this.refuseLoop(peer, reached);
     const id = ++this.begun;
     const family = upstreamFamily(rules, client);
     const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
     if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
-    const ends = { id, ingress, peer, reached, client, original, picked };
+    const ends = { id, ingress, peer, reached, client, original, picked, rounds };
     const session = this.connect(ends, picked?.address ?? original);
     if (session === undefined && picked !== undefined) pool?.closed(picked, id);
     return session;
@@ -248,8 +255,33 @@ export class SessionKeeper {
     shared.count(Counter.activeSessions, 1);
     loop.timers.arm(session.timer, this.table.deadline(start.slot));
     loop.add(start.upstreamFd, EDGES, session.fromUpstream);
+    const { upstreamFd, upstream, rounds } = start;
+    session.ticket = this.loops.entered(upstreamFd, upstream, rounds + 1);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", session);
     return session;
+  }
+
+  /** How often what a new session carries has been here. */
+  private roundsOf(peer: SocketAddress): number {
+    const rounds = this.loops.flows.find(this.flowKey);
+    // Here no two sockets have one port, wherever NAT has sent what comes from it.
+    return rounds === 0 ? 0 : Math.max(0, this.loops.roundsOf(rounds, peer));
+  }
+
+  /** The session at the other end is told as by a host where nobody listens, and so ends. */
+  private refuseLoop(peer: SocketAddress, reached: SocketAddress): undefined {
+    const { shared } = this.context;
+    shared.count(Counter.refusedSessions, 1);
+    shared.count(Counter.droppedDatagrams, 1);
+    this.loops.refused(reached);
+    if (isOwn(this.chooser.rules, peer.address)) {
+      this.raw.sendUnreachable(peer, reached, ECONNREFUSED);
+    }
+  }
+
+  private forgetFlow(session: Session): void {
+    if (session.ticket !== 0) this.loops.flows.forget(session.ticket);
+    session.ticket = 0;
   }
 
   private refuse(reason: string): undefined {

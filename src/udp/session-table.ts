@@ -8,10 +8,8 @@
  * only without any the least recently used of the others: a flood takes room from itself.
  */
 
+import { KEY_WORDS } from "../forward/flow-key.ts";
 import { KeyIndex } from "./key-index.ts";
-
-/** Words of a session's key: two addresses of 4 words, both ports, and an interface. */
-export const KEY_WORDS = 10;
 
 /** Words of the client's address in front of it, and of its interface at its end. */
 const CLIENT_WORDS = 5;

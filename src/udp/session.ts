@@ -58,6 +58,8 @@ export interface SessionEnds {
   readonly original: SocketAddress;
   /** What the pool of upstreams has given; undefined without a pool. */
   readonly picked: Upstream | undefined;
+  /** How often what the client sends has been here. */
+  readonly rounds: number;
 }
 
 /** What a session is begun with. */
@@ -81,6 +83,8 @@ export class Session implements Recorded {
   replyFd: Fd | undefined;
   /** For answers through a socket that is not connected. */
   envelope: Envelope | undefined;
+  /** By which its flow to the upstream is known, should it come back; 0: it is not. */
+  ticket = 0;
   isEnded = false;
   /** The errno of an ICMP error that ends it once what the upstream has sent before is read. */
   refusal = 0;

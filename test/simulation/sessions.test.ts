@@ -5,12 +5,8 @@
  */
 
 import { expect, test } from "bun:test";
-import {
-  CLIENT_IS_FULL,
-  KEY_WORDS,
-  SessionTable,
-  TABLE_IS_FULL,
-} from "../../src/udp/session-table.ts";
+import { KEY_WORDS } from "../../src/forward/flow-key.ts";
+import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "../../src/udp/session-table.ts";
 import { generator } from "../helpers/random.ts";
 
 interface Modelled {

@@ -1,9 +1,8 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { KEY_WORDS, writeEnds } from "../../../src/forward/flow-key.ts";
 import { cidrContains, networkOf } from "../../../src/net/cidr.ts";
 import { AllowedSenders } from "../../../src/udp/allowed-senders.ts";
-import { writeEnds } from "../../../src/udp/session-key.ts";
-import { KEY_WORDS } from "../../../src/udp/session-table.ts";
 
 const address = fc.constantFrom(4, 6).chain((family) => {
   const length = family === 4 ? 4 : 16;

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { KEY_WORDS } from "../../../src/forward/flow-key.ts";
 import { SenderIndex } from "../../../src/udp/sender-index.ts";
-import { KEY_WORDS } from "../../../src/udp/session-table.ts";
 
 const SESSIONS = 6;
 

@@ -1,7 +1,7 @@
 /**
- * The key of a session, as `SessionTable` compares it: 32-bit words read straight from what the
- * kernel has written, in its byte order. IPv4 addresses are in their IPv4-mapped form, so that it
- * does not matter whether a socket of one or of both families has received the datagram. Pure.
+ * The key of a flow, a client and the destination that it asked for: 32-bit words read straight
+ * from what the kernel has written, in its byte order. IPv4 addresses are in their mapped form, so
+ * that it does not matter whether a socket of one or of both families has told of them. Pure.
  *
  * A header of the PROXY protocol says who the ends are. The key then has two halves: these ends,
  * and those of the datagram that carried it, since a sender's socket may carry many clients.
@@ -10,7 +10,9 @@
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { sockaddr_in, sockaddr_in6 } from "../../ffi/layout.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
-import { KEY_WORDS } from "./session-table.ts";
+
+/** Words of a key: two addresses of 4 words, both ports, and an interface. */
+export const KEY_WORDS = 10;
 
 const ORIGINAL = 4;
 const PORTS = 8;
@@ -41,9 +43,9 @@ function readAddress(words: Uint32Array, from: number, key: Uint32Array, at: num
 }
 
 /**
- * Writes the key of a datagram: the socket address of its sender begins at word `nameAt` of
- * `names`, its original destination at word `destinationAt` of `controls`. False if one of them is
- * no IP address.
+ * Writes the key of a datagram or connection: the socket address of its client begins at word
+ * `nameAt` of `names`, its original destination at word `destinationAt` of `controls`. False if one
+ * of them is no IP address.
  */
 export function readKey(
   names: Uint32Array,
@@ -91,12 +93,12 @@ export function writeEnds(client: SocketAddress, original: SocketAddress, key: U
   readKey(scratchWords, 0, scratchWords, sockaddr_in6.size / 4, key);
 }
 
-/** Who sent the datagrams of this key. */
+/** The client of this key. */
 export function clientOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, 0, (key[PORTS] as number) >>> 16);
 }
 
-/** Where they were sent to. */
+/** Where it wanted to go. */
 export function originalOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, ORIGINAL, (key[PORTS] as number) & 0xffff);
 }

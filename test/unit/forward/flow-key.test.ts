@@ -3,12 +3,12 @@ import fc from "fast-check";
 import { encodeSockaddr, mapped, type SocketAddress } from "../../../ffi/sockaddr.ts";
 import {
   clientOfKey,
+  KEY_WORDS,
   originalOfKey,
   readEnds,
   readKey,
   writeEnds,
-} from "../../../src/udp/session-key.ts";
-import { KEY_WORDS } from "../../../src/udp/session-table.ts";
+} from "../../../src/forward/flow-key.ts";
 
 const port = fc.integer({ min: 0, max: 65_535 });
 const v4 = fc.uint8Array({ minLength: 4, maxLength: 4 });

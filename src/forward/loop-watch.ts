@@ -1,0 +1,85 @@
+/**
+ * Connections and sessions that are our own ones, captured on their way to an upstream: each would
+ * be carried on by another one, and that one by the next. What one Worker has to say of them.
+ */
+
+import { sockaddr_storage } from "../../ffi/layout.ts";
+import { allocate } from "../../ffi/memory.ts";
+import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import type { WorkerContext } from "../engine/context.ts";
+import { loopRoundsMax } from "../engine/limits.ts";
+import { Counter } from "../engine/shared.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { Chooser } from "./chooser.ts";
+import { KEY_WORDS, readKey } from "./flow-key.ts";
+import { OwnFlows } from "./own-flows.ts";
+import { isOwn } from "./route-choice.ts";
+
+/** Why one is refused, as the log says it. */
+export const LOOP = "loop: our own connection came back";
+
+const repair =
+  "give --socket-mark MARK and let your rules pass what has it first (tproxy routes --guard-mark " +
+  "MARK), or have --routes auto make them";
+
+export class LoopWatch {
+  readonly flows: OwnFlows;
+  private readonly context: WorkerContext;
+  private readonly chooser: Chooser;
+  private readonly protocol: "tcp" | "udp";
+  private readonly key = new Uint32Array(KEY_WORDS);
+  private readonly local = allocate(sockaddr_storage.size);
+  private readonly remote = allocate(sockaddr_storage.size);
+  private readonly localWords = this.local.words();
+  private readonly remoteWords = this.remote.words();
+
+  /** `memory` is that of all Workers' flows. */
+  constructor(
+    context: WorkerContext,
+    memory: SharedArrayBuffer,
+    chooser: Chooser,
+    protocol: "tcp" | "udp",
+  ) {
+    this.context = context;
+    this.chooser = chooser;
+    this.protocol = protocol;
+    this.flows = new OwnFlows(memory, protocol);
+    // What a Worker that died has left. The others' are lost with it: a loop goes one round more.
+    this.flows.clear();
+  }
+
+  /**
+   * Notes a socket of ours on its way to `remote`, for something that has been here `rounds` times;
+   * the answer, never 0, is for `flows.forget` at the latest when it is closed.
+   */
+  entered(fd: Fd, { address, port }: SocketAddress, rounds: number): number {
+    const { key, local, localWords, remote, remoteWords } = this;
+    sys.getsockname(fd, local.address, local.size);
+    encodeSockaddr(remote.view, 0, address, port);
+    readKey(localWords, 0, remoteWords, 0, key);
+    return this.flows.enter(key, rounds);
+  }
+
+  /**
+   * What arrives from `client` with the ends of a flow of ours that was entered with `rounds`: how
+   * often it has been here, `loopRoundsMax` for a loop. What has an own address of this host has
+   * been sent by us. Others may have sent it themselves: a host does not know which ports are
+   * taken in its name here. That they hit upon such a one again and again is out of the question.
+   */
+  roundsOf(rounds: number, { address }: SocketAddress): number {
+    return isOwn(this.chooser.rules, address) ? loopRoundsMax : rounds;
+  }
+
+  /** Counts one that is refused, and says what would repair it. */
+  refused(original: SocketAddress): void {
+    const { context, protocol } = this;
+    context.shared.count(Counter.loops, 1);
+    const where = `${protocol}://${formatSocketAddress(original)}`;
+    context.remark(
+      "loop",
+      `a loop: what we send to ${where} is captured and comes back: ${repair}`,
+    );
+  }
+}
