@@ -90,6 +90,12 @@ const fields = object({
       }),
     ),
   ),
+  headerTimeout: optional(
+    option("--header-timeout", timeoutValue(), {
+      description: prose`How long the header of ${"--accept-proxy"} may take; 5s by default,
+        ${"0s"}: for ever.`,
+    }),
+  ),
   sendProxy: optional(
     option("--send-proxy", wordValue("v1|v2|v2:every", ["v1", "v2", "v2:every"]), {
       description: prose`Begin each connection to an upstream with the PROXY protocol, and with

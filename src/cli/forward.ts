@@ -137,6 +137,9 @@ function refuse(options: ForwardOptions, wanted: readonly WantedSocket[]): void 
     const given = formatDuration(options.keepalive);
     throw new UsageError(`--keepalive ${quote(given)} is not accepted: give "1s" to "9h"`);
   }
+  if (options.headerTimeout !== undefined && options.acceptProxy.length === 0) {
+    throw new UsageError("--header-timeout is of --accept-proxy: give that with it");
+  }
   const hasFreePort = options.addresses.some(({ endpoint }) => endpoint.port === 0);
   if (options.routes === "print" && hasFreePort) {
     throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
@@ -211,7 +214,7 @@ function task(
     ownFlows,
     connectionsMax: Math.max(1, Math.min(share, ownPart ?? share)),
     pipesMax,
-    headerTimeoutMs: limits.headerTimeoutMs,
+    headerTimeoutMs: options.headerTimeout ?? limits.headerTimeoutMs,
     connectTimeoutMs: options.connectTimeout,
     idleTimeoutMs: options.idleTimeout,
     halfClosedTimeoutMs: options.halfClosedTimeout,

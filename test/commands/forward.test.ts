@@ -185,7 +185,7 @@ sys.stdin.read()`;
     expect(times.sort((a, b) => a - b)[30]).toBeLessThan(35);
   });
 
-  test("silent connections are closed: idle, half-closed, and without a header", async () => {
+  test("silent connections are closed: idle, half-closed, and without a whole header", async () => {
     const port = await backend((socket) => socket.resume());
     const { proxy, port: entry } = await forward(port, "--idle-timeout", "100ms");
     const idle = connect({ port: entry, host: "127.0.0.1" });
@@ -194,6 +194,12 @@ sys.stdin.read()`;
     const half = await forward(port, "--half-closed-timeout", "100ms");
     void exchange(half.port, [new Uint8Array(1)]);
     await half.proxy.until(/: idle timeout\n/);
+    const bare = await forward(port, "--accept-proxy", "--header-timeout", "100ms");
+    const slow = connect({ port: bare.port, host: "127.0.0.1" });
+    slow.on("error", () => {});
+    slow.write("PROXY TCP4 192.0.2.1 192.0.2");
+    await new Promise((done) => slow.on("close", done));
+    await bare.proxy.until(/PROXY protocol: header timeout\n/);
   });
 
   test("a second SIGTERM ends at once what the first one let go on", async () => {
@@ -267,6 +273,8 @@ describe("forward, nonsense", () => {
     ["forward :80 --to 192.0.2.1:80 --accept-proxy=10.0.0.0/33", /"10.0.0.0\/33"/],
     ["forward :80 --to 192.0.2.1:80 --accept-proxy --accept-proxy=10.0.0.0/8", /one of the two/],
     ["forward :80 --to 192.0.2.1:80 --accept-proxy=@/nowhere", /Cannot read "@\/nowhere": ENOENT/],
+    ["forward :80 --to 192.0.2.1:80 --header-timeout 1s", /of --accept-proxy: give that with it/],
+    ["forward :80 --to 192.0.2.1:80 --accept-proxy --header-timeout x", /"x" is not a duration/],
     ["forward :80 --to 192.0.2.1:80 --keepalive 500ms", /--keepalive "500ms" .* give "1s"/],
     ["forward :80 --to 192.0.2.1:80 --routes print --dport 80 --mark 0", /"0x0" marks nothing/],
     ["forward :0 --to 192.0.2.1:80 --routes print", /no rules for port "0"/],
