@@ -64,7 +64,7 @@ export class ForwardService
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait until others end";
     this.kernel = new SystemKernel(task.pipesMax, this);
-    this.upstreamSockets = new UpstreamSockets(task);
+    this.upstreamSockets = new UpstreamSockets(task, this);
     this.chooser = new Chooser(context, task, "tcp");
     this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");

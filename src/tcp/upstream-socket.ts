@@ -18,6 +18,7 @@ import {
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
 import {
+  EADDRINUSE,
   EADDRNOTAVAIL,
   EINPROGRESS,
   ENOBUFS,
@@ -39,6 +40,11 @@ export interface UpstreamOptions {
   readonly userTimeoutMs: number | undefined;
 }
 
+/** Who is told of what is done otherwise than asked for. */
+interface Warned {
+  warn(text: string): void;
+}
+
 const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 
 /** Makes the sockets towards upstreams, all alike. */
@@ -46,13 +52,28 @@ export class UpstreamSockets {
   /** The call that `open` failed in last. */
   failedCall = "";
   private readonly options: UpstreamOptions;
+  private readonly owner: Warned;
 
-  constructor(options: UpstreamOptions) {
+  constructor(options: UpstreamOptions, owner: Warned) {
     this.options = options;
+    this.owner = owner;
   }
 
-  /** A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. */
-  open({ source, upstream }: Choice): Result {
+  /**
+   * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. A client
+   * may use one port towards many and be carried to the same upstream, or have the port of a
+   * listener here: then it gets another one.
+   */
+  open(choice: Choice): Result {
+    const result = this.make(choice);
+    const { source } = choice;
+    const isInUse = result === -EADDRINUSE || result === -EADDRNOTAVAIL;
+    if (!isInUse || source === undefined || source.port === 0) return result;
+    this.owner.warn("the client's port is in use here: connecting from another one");
+    return this.make({ ...choice, source: { ...source, port: 0 } });
+  }
+
+  private make({ source, upstream }: Choice): Result {
     const domain = upstream.address.length === 4 ? AF_INET : AF_INET6;
     this.failedCall = "socket";
     const fd = sys.socket(domain, TYPE, 0);

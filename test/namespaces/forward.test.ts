@@ -4,7 +4,7 @@
  */
 
 import { describe, expect } from "bun:test";
-import { families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
+import { command, families, find, inLab, testInLab } from "../helpers/forward-lab.ts";
 
 /** Sends a byte, sees it come back, and closes with a reset. */
 const reset = `
@@ -128,6 +128,64 @@ describe("towards upstreams", () => {
     const [carried, refused] = proxy.filter(({ event }) => event === "forwarded");
     expect(carried).toMatchObject({ source: "self", error: "" });
     expect(refused?.error).toMatch(/IPv6 source cannot be used towards an IPv4 upstream/);
+  });
+});
+
+describe("ports that are used again", () => {
+  testTraffic("a client's, while its last connection is in TIME_WAIT here", async () => {
+    const { stdout, backend } = await inLab(`
+      at_backend listen --json '[::]:8080'
+      again() {
+        for i in 1 2 3; do
+          within client curl -sS --max-time 10 --http0.9 --local-port "$1" http://8.8.8.8/
+        done
+        echo "waiting $(ss -Htn state time-wait dport = ":$1" | wc -l)"
+      }
+      forward :50080 --to 10.9.2.2:8080
+      again 40001
+      kill "$proxy"; wait "$proxy"
+      forward :50080 --to 10.9.2.2:8080 --source client:port
+      again 40002
+      kill "$proxy"; wait "$proxy"
+      ${command} routes --remove > removed.log
+      forward :80 --to 10.9.2.2:8080 --routes auto
+      again 40003
+    `);
+    expect(stdout).toStartWith("hello world\nhello world\nhello world\nwaiting 1\n".repeat(3));
+    const ports = backend
+      .filter(({ event }) => event === "connection")
+      .map(({ client: from }) => String(from).split(":")[1]);
+    expect(ports.slice(3, 6)).toEqual(["40002", "40002", "40002"]);
+  });
+
+  testTraffic("--source client:port: one that is in use here is replaced, said once", async () => {
+    const { stdout, proxy, backend } = await inLab(`
+      at_backend listen --echo --json '[::]:8080'
+      forward :50080 --to 10.9.2.2:8080 --source client:port
+      mkfifo in
+      within client socat - tcp:8.8.8.8:80,sourceport=40002,reuseaddr < in > out &
+      exec 3> in
+      echo first >&3
+      until_true grep -q first out
+      # The same port to another destination, and so to the same upstream; a listener's port.
+      for port in 40002 50080; do
+        echo "from $port" | within client socat -t9 - tcp:9.9.9.9:80,sourceport=$port,reuseaddr
+      done
+      exec 3>&-
+      settled
+      until [ "$(grep -c '"connection"' backend.log)" = 3 ]; do kill -0 "$server"; done
+    `);
+    expect(stdout).toStartWith("from 40002\nfrom 50080\n");
+    const warnings = proxy.filter(({ event }) => event === "warning").map(({ text }) => text);
+    expect(warnings).toEqual(["the client's port is in use here: connecting from another one"]);
+    const clients = backend
+      .filter(({ event }) => event === "connection")
+      .map((each) => each.client);
+    expect(clients[0]).toBe("10.9.1.2:40002");
+    for (const other of clients.slice(1)) {
+      expect(other).toStartWith("10.9.1.2:");
+      expect(other).not.toMatch(/:(40002|50080)$/);
+    }
   });
 });
 
