@@ -178,6 +178,7 @@ export class ForwardService
 
   closed(connection: Forwarding): void {
     this.connections.delete(connection);
+    this.kernel.hopeForPipes();
     const { shared } = this.context;
     shared.count(Counter.active, -1);
     shared.count(Counter.sent, connection.sent);

@@ -146,6 +146,11 @@ export class SystemKernel implements RelayKernel {
     this.refused = false;
   }
 
+  /** A connection has ended: what one more pipe takes may be free again. */
+  hopeForPipes(): void {
+    if (this.pipes < this.pipesMax) this.refused = false;
+  }
+
   /** Closes the pool. */
   close(): void {
     for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);

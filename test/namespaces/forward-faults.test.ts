@@ -225,6 +225,56 @@ describe("the machine", () => {
   });
 });
 
+/** A call that fails twice for want of what is the whole machine's, and what is said of it. */
+const shortages: readonly [call: string, error: string, said: string][] = [
+  ["accept4", "ENFILE", "accept4: Too many open files in system (ENFILE): accepting rests"],
+  ["accept4", "ENOBUFS", "accept4: No buffer space available (ENOBUFS): accepting rests"],
+  ["accept4", "ENOMEM", "accept4: Cannot allocate memory (ENOMEM): accepting rests"],
+  ["accept4", "ENETDOWN", "accept4: Network is down (ENETDOWN): skipped"],
+  ["accept4", "ECONNABORTED", ""],
+  [
+    "connect",
+    "ENOBUFS",
+    "connect: No buffer space available (ENOBUFS): connecting and accepting rest",
+  ],
+  ["pipe2", "ENFILE", "no more pipes can be had"],
+];
+
+describe("calls that fail", () => {
+  testInLab(["strace", "socat"])("for a while cost time, and no connection", async () => {
+    const { stdout, proxy } = await inLab(`
+      at_backend listen --echo --quiet --json '[::]:8080'
+      head -c 3000000 /dev/urandom > data
+      back_and_forth() {
+        within client socat -t20 - tcp:8.8.8.8:80 < data > back
+        cmp data back
+      }
+      while read -r call error; do
+        forward :50080 --to 10.9.2.2:8080
+        background strace -f -qqq -o /dev/null -p "$proxy" -e signal=none \
+          -e "trace=$call" -e "inject=$call:error=$error:when=1..2"
+        is_traced() { ! grep -q '^TracerPid:.0$' "/proc/$proxy/task/"*/status; }
+        until_true is_traced
+        for i in 1 2 3; do back_and_forth; done
+        # A pipe that was not to be had is asked for again.
+        until [ "$(descriptors pipe:)" -gt 0 ]; do back_and_forth; done
+        settled
+        grep '"warning"' proxy.log | sed "s/^/$call $error /" || :
+        kill "$proxy"
+        wait "$proxy" || :
+      done << 'END'
+${shortages.map(([call, error]) => `${call} ${error}`).join("\n")}
+END
+    `);
+    for (const [call, error, said] of shortages) {
+      const lines = stdout.split("\n").filter((line) => line.startsWith(`${call} ${error} `));
+      expect(lines).toHaveLength(said === "" ? 0 : 1);
+      if (said !== "") expect(lines[0]).toContain(said);
+    }
+    expect(Object.keys(tally(proxy))).toEqual([""]);
+  });
+});
+
 describe("the proxy's end under load", () => {
   const load = `
     ${server}
