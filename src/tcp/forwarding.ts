@@ -184,7 +184,7 @@ export class Forwarding implements Recorded {
     if (count === -EAGAIN || count === -EINTR) return;
     if (count <= 0) return this.close("PROXY protocol: no header", true, "client");
     const result = decodeProxyHeader(headerBuffer.bytes.subarray(0, count));
-    if (result.kind === "error") return this.close(`PROXY protocol: ${result.error}`, true);
+    if (result.kind === "error") return this.close(result.error, true);
     if (result.kind === "header" && result.header.protocol === "udp") {
       return this.close("PROXY protocol: the header is that of a datagram", true);
     }

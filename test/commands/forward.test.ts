@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
-import { encodeProxyV2 } from "../../src/proto/proxy-protocol-v2.ts";
-import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
+import { backend, cleanUp, cleanups, exchange, forward, forwardBy } from "../helpers/forward.ts";
 import { testWith } from "../helpers/tools.ts";
 import { descriptors, eventually, run, start } from "../helpers/tproxy.ts";
 
@@ -242,15 +242,11 @@ sys.stdin.read()`;
   });
 });
 
-test("a PROXY header of a datagram is no header of a connection", async () => {
+testWith(["prlimit"])("the limit on descriptors is raised as far as it may be", async () => {
   const port = await backend((socket) => socket.pipe(socket));
-  const { proxy, port: entry } = await forward(port, "--accept-proxy");
-  const ends = [1, 2].map((host) => ({ address: Uint8Array.of(192, 0, 2, host), port: 9 }));
-  const [source, destination] = ends.map((end) => ({ ...end, scopeId: 0 }));
-  expect((await exchange(entry, [encodeProxyV2(source, destination, "tcp")])).length).toBe(0);
-  await proxy.until(/192\.0\.2\.1:9 to tcp:\/\/192\.0\.2\.2:9 .*\d ms: ended by client\n/);
-  await exchange(entry, [encodeProxyV2(source, destination, "udp")]);
-  await proxy.until(/PROXY protocol: the header is that of a datagram\n/);
+  const { proxy } = await forwardBy({ prefix: ["prlimit", "--nofile=100:300"] }, port);
+  const limits = readFileSync(`/proc/${proxy.pid}/limits`, "utf8");
+  expect(limits).toMatch(/^Max open files +300 +300 /m);
 });
 
 test("--routes print --local: with which mark the rules are to be used", async () => {

@@ -67,3 +67,18 @@ testDead("what is not acknowledged for --user-timeout ends the connection", asyn
   `);
   expect(find(proxy, "forwarded")?.error).toMatch(/ by upstream$/);
 });
+
+testDead("so does what the client does not acknowledge", async () => {
+  const { proxy } = await inLab(`
+    : > backend.log
+    in_background backend socat -u open:/dev/zero tcp-listen:8080,reuseaddr
+    until within backend ss -Hltn | grep -q :8080; do :; done
+    forward :50080 --to 10.9.2.2:8080 --user-timeout 500ms
+    in_background client socat -u tcp:8.8.8.8:80 open:/dev/null
+    flows() { ss -Htin state established sport = :80 | grep -q bytes_acked:.....; }
+    until_true flows
+    within client ip link set c0 down
+    ended
+  `);
+  expect(find(proxy, "forwarded")?.error).toMatch(/ by client$/);
+});

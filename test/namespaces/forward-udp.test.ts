@@ -77,6 +77,7 @@ describe.each(families)("IPv$family", ({ asked, client, backend, largest }) => {
       forward '[::]:50053' --udp --to '${inUrl(backend)}:9000' --source self
       echo x | within client socat -t5 - 'udp:${inUrl(asked)}:7,readbytes=12'
       stop
+      until [ "$(grep -c '"datagram"' backend.log)" = 2 ]; do kill -0 "$server"; done
     `);
     const clients = eventsOf(seen, "datagram").map(({ client: from }) => from);
     expect(clients[0]).toBe(`${inUrl(client)}:40123`);

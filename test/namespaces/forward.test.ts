@@ -41,7 +41,8 @@ describe.each(families)("IPv$family", ({ asked, client, backend }) => {
     });
   });
 
-  testTraffic("--source client:port keeps the port, self does not spoof", async () => {
+  testTraffic("--source client:port keeps the port, self does not spoof; another", async () => {
+    const other = client === "10.9.1.2" ? "10.9.1.77" : "[fd00:1::77]";
     const { backend: seen } = await inLab(`
       at_backend listen --json '[::]:8080'
       forward '[::]:50080' --to '${backend}:8080' --source client:port
@@ -51,10 +52,16 @@ describe.each(families)("IPv$family", ({ asked, client, backend }) => {
       forward '[::]:50080' --to '${backend}:8080' --source self
       echo x | within client socat -t5 - 'tcp:${asked}:80'
       ended
+      kill "$proxy"; wait "$proxy" || :
+      forward '[::]:50080' --to '${backend}:8080' --source '${other.replace(/[[\]]/g, "")}'
+      echo x | within client socat -t5 - 'tcp:${asked}:80'
+      ended
+      until [ "$(grep -c '"connection"' backend.log)" = 3 ]; do kill -0 "$server"; done
     `);
     const clients = seen.filter(({ event }) => event === "connection").map(({ client }) => client);
     expect(clients[0]).toBe(`${client}:40123`);
     expect(clients[1]).toStartWith(client === "10.9.1.2" ? "10.9.2.1:" : "[fd00:2::1]:");
+    expect(clients[2]).toStartWith(`${other}:`);
   });
 
   testTraffic("64 MiB each way, half-close included, every byte as sent", async () => {
@@ -201,6 +208,8 @@ describe("this host", () => {
       until_true known
     `);
     expect(find(proxy, "forwarded")).toMatchObject({ source: "self", error: "" });
+    const warnings = proxy.filter(({ event }) => event === "warning").map(({ text }) => text);
+    expect(warnings).toEqual(["the client is on this host: connecting from our own address"]);
   });
 });
 

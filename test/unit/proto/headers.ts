@@ -3,6 +3,7 @@
 import { expect } from "bun:test";
 import fc from "fast-check";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import { crc32c } from "../../../src/proto/crc32c.ts";
 import { decodeProxyHeader } from "../../../src/proto/proxy-protocol.ts";
 import { ip } from "../../helpers/addresses.ts";
 
@@ -52,6 +53,30 @@ export function bytesOf(...parts: (string | number | Uint8Array | readonly numbe
       return [...(typeof part === "string" ? encoder.encode(part) : part)];
     }),
   );
+}
+
+/** What a header of version 2 begins with. */
+export const signature = "\r\n\r\n\0\r\nQUIT\n";
+
+type Bytes = Uint8Array | readonly number[];
+
+/** A header of version 2 whose length is that of its block. */
+export function header(command: number, family: number, ...block: Bytes[]): Uint8Array {
+  const bytes = bytesOf(...block);
+  return bytesOf(signature, command, family, bytes.length >> 8, bytes.length & 0xff, bytes);
+}
+
+/** A TLV of version 2. */
+export function tlv(type: number, value: string | Bytes): Uint8Array {
+  const bytes = bytesOf(value);
+  return bytesOf(type, bytes.length >> 8, bytes.length & 0xff, bytes);
+}
+
+/** A header with its checksum between two parts of its block. */
+export function checked(command: number, family: number, before: Bytes, after: Bytes): Uint8Array {
+  const bytes = header(command, family, before, tlv(3, [0, 0, 0, 0]), after);
+  new DataView(bytes.buffer).setUint32(16 + before.length + 3, crc32c(bytes));
+  return bytes;
 }
 
 /** The header is complete with its last byte and not before, and nothing behind it matters. */

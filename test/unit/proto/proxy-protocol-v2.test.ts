@@ -1,36 +1,25 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { crc32c } from "../../../src/proto/crc32c.ts";
 import { decodeProxyHeader } from "../../../src/proto/proxy-protocol.ts";
 import { encodeProxyV2 } from "../../../src/proto/proxy-protocol-v2.ts";
-import { asMapped, at, bytesOf, ends, expectHeader, expectRefused } from "./headers.ts";
+import {
+  asMapped,
+  at,
+  bytesOf,
+  checked,
+  ends,
+  expectHeader,
+  expectRefused,
+  header,
+  signature,
+  tlv,
+} from "./headers.ts";
 
-const signature = "\r\n\r\n\0\r\nQUIT\n";
 const v4 = [192, 0, 2, 1, 198, 51, 100, 7, 0xdc, 0x04, 0x01, 0xbb];
 const from4 = at("192.0.2.1", 56324);
 const to4 = at("198.51.100.7", 443);
 const v6 = bytesOf(at("2001:db8::1", 0).address, at("2001:db8::2", 0).address, [0, 1, 0, 2]);
 const unix = new Uint8Array(216).fill(0x2f);
-
-type Bytes = Uint8Array | readonly number[];
-
-/** A header whose length is that of its block. */
-function header(command: number, family: number, ...block: Bytes[]): Uint8Array {
-  const bytes = bytesOf(...block);
-  return bytesOf(signature, command, family, bytes.length >> 8, bytes.length & 0xff, bytes);
-}
-
-function tlv(type: number, value: string | Bytes): Uint8Array {
-  const bytes = bytesOf(value);
-  return bytesOf(type, bytes.length >> 8, bytes.length & 0xff, bytes);
-}
-
-/** A header with its checksum between two parts of its block. */
-function checked(command: number, family: number, before: Bytes, after: Bytes): Uint8Array {
-  const bytes = header(command, family, before, tlv(3, [0, 0, 0, 0]), after);
-  new DataView(bytes.buffer).setUint32(16 + before.length + 3, crc32c(bytes));
-  return bytes;
-}
 
 const alpn = tlv(1, "h2");
 const noop = tlv(4, new Uint8Array(5));
