@@ -16,7 +16,7 @@ import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
-import { headerBytesMax, loopRoundsMax } from "../engine/limits.ts";
+import { loopRoundsMax } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
@@ -28,6 +28,7 @@ import { OWN_END } from "../forward/own-flows.ts";
 import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
+import { StreamHeaders } from "./stream-headers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
 
 export class ForwardService
@@ -40,7 +41,7 @@ export class ForwardService
   readonly kernel: SystemKernel;
   readonly upstreamSockets: UpstreamSockets;
   readonly peerName = allocate(sockaddr_storage.size);
-  readonly headerBuffer = allocate(headerBytesMax);
+  readonly headers = new StreamHeaders();
   private readonly onFinished: () => void;
   private readonly localName = allocate(sockaddr_storage.size);
   private readonly peerWords = this.peerName.words();

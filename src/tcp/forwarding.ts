@@ -12,15 +12,11 @@ import {
   EPOLLPRI,
   EPOLLRDHUP,
   IPPROTO_TCP,
-  MSG_NOSIGNAL,
-  MSG_PEEK,
-  MSG_TRUNC,
   SO_ERROR,
   SOL_SOCKET,
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
-import type { NativeBuffer } from "../../ffi/memory.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -34,12 +30,10 @@ import type { LoopWatch } from "../forward/loop-watch.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
-import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
-import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
-import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import type { SystemKernel } from "./relay-kernel.ts";
+import type { StreamHeaders } from "./stream-headers.ts";
 import { isOwnFault, resetWord, type UpstreamSockets } from "./upstream-socket.ts";
 
 /** What a connection needs of the service that it belongs to. */
@@ -50,8 +44,7 @@ export interface ForwardingOwner {
   readonly chooser: Chooser;
   readonly upstreamSockets: UpstreamSockets;
   readonly loops: LoopWatch;
-  /** Shared by all connections, for headers. */
-  readonly headerBuffer: NativeBuffer;
+  readonly headers: StreamHeaders;
   warn(text: string): void;
   reached(connection: Forwarding): void;
   /** The connection waits for a descriptor; `connectAgain` is called when there is one. */
@@ -177,25 +170,13 @@ export class Forwarding implements Recorded {
     this.run();
   }
 
-  /** Looks at the header until it is whole, then takes it and nothing behind it. */
+  /** Waits for the header to be whole. */
   private readHeader(): void {
-    const { headerBuffer } = this.owner;
-    const count = sys.recv(this.clientFd, headerBuffer.address, headerBuffer.size, MSG_PEEK);
-    if (count === -EAGAIN || count === -EINTR) return;
-    if (count <= 0) return this.close("PROXY protocol: no header", true, "client");
-    const result = decodeProxyHeader(headerBuffer.bytes.subarray(0, count));
-    if (result.kind === "error") return this.close(result.error, true);
-    if (result.kind === "header" && result.header.protocol === "udp") {
-      return this.close("PROXY protocol: the header is that of a datagram", true);
-    }
-    if (result.kind === "more") {
-      if (this.clientEdges & EPOLLRDHUP) {
-        this.close("PROXY protocol: no whole header", true, "client");
-      }
-      return;
-    }
-    sys.recv(this.clientFd, headerBuffer.address, result.length, MSG_TRUNC);
-    const { source, destination } = result.header;
+    const hasEnded = (this.clientEdges & EPOLLRDHUP) !== 0;
+    const header = this.owner.headers.take(this.clientFd, hasEnded);
+    if (header === undefined) return;
+    if ("fault" in header) return this.close(header.fault, true, header.endedBy);
+    const { source, destination } = header;
     if (source !== undefined && destination !== undefined) {
       this.client = source;
       this.original = destination;
@@ -307,18 +288,11 @@ export class Forwarding implements Recorded {
     sys.setsockopt(upstreamFd, IPPROTO_TCP, TCP_QUICKACK, 1);
   }
 
-  /** The PROXY protocol's header towards the upstream: a new socket takes all of it at once. */
   private sendHeader(): boolean {
-    const { headerBuffer, task } = this.owner;
-    if (task.sendProxy === undefined) return true;
-    const encoded =
-      task.sendProxy === "v1"
-        ? encodeProxyV1(this.client, this.original)
-        : encodeProxyV2(this.client, this.original, "tcp");
-    headerBuffer.bytes.set(encoded);
-    const { address } = headerBuffer;
-    const taken = sys.send(this.upstreamFd as Fd, address, encoded.length, MSG_NOSIGNAL);
-    return taken === encoded.length;
+    const { headers, task } = this.owner;
+    const { sendProxy } = task;
+    if (sendProxy === undefined) return true;
+    return headers.send(this.upstreamFd as Fd, sendProxy, this.client, this.original);
   }
 
   private run(): void {

@@ -60,9 +60,9 @@ export class UpstreamSockets {
   }
 
   /**
-   * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. A client
-   * may use one port towards many and be carried to the same upstream, or have the port of a
-   * listener here: then it gets another one.
+   * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. Where a
+   * client's port is to be kept, it may be in use towards that upstream, for the client can have it
+   * towards several destinations, or by a listener here: then another one is taken.
    */
   open(choice: Choice): Result {
     const result = this.make(choice);
