@@ -132,24 +132,21 @@ const fields = object({
         ${"53=5s"} (the default for 53): one to that port that has been answered.`,
     }),
   ),
-  connectTimeout: withDefault(
+  connectTimeout: optional(
     option("--connect-timeout", timeoutValue(), {
       description: prose`How long connecting may take; 10s by default.`,
     }),
-    limits.connectTimeoutMs,
   ),
-  idleTimeout: withDefault(
+  idleTimeout: optional(
     option("--idle-timeout", timeoutValue(), {
       description: prose`Close what carries nothing for so long; 10m by default, ${"0s"}:
         never.`,
     }),
-    limits.forwardIdleTimeoutMs,
   ),
-  halfClosedTimeout: withDefault(
+  halfClosedTimeout: optional(
     option("--half-closed-timeout", timeoutValue(), {
       description: prose`The same for a connection whose one side has ended; 60s by default.`,
     }),
-    limits.halfClosedTimeoutMs,
   ),
   keepalive: optional(
     option("--keepalive", durationValue(), {

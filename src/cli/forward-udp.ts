@@ -35,14 +35,31 @@ export function checkProtocols(options: ForwardOptions, wanted: readonly WantedS
         "give --to HOST:PORT",
     );
   }
+  const { headerTimeout, maxConnections, connectTimeout, idleTimeout, halfClosedTimeout } = options;
+  if (!carries(wanted, "tcp")) {
+    refuseOf("TCP", "--tcp", [
+      maxConnections !== undefined && "--max-connections",
+      connectTimeout !== undefined && "--connect-timeout",
+      headerTimeout !== undefined && "--header-timeout",
+      idleTimeout !== undefined && "--idle-timeout",
+      halfClosedTimeout !== undefined && "--half-closed-timeout",
+      options.keepalive !== undefined && "--keepalive",
+      options.userTimeout !== undefined && "--user-timeout",
+    ]);
+  }
   if (carries(wanted, "udp")) return checkUdp(options);
-  const given = [
+  refuseOf("UDP", "--udp", [
     options.maxSessions !== undefined && "--max-sessions",
     options.maxSessionsPerClient > 0 && "--max-sessions-per-client",
     options.udpTimeout.length > 0 && "--udp-timeout",
     options.sendProxy === "v2:every" && "--send-proxy v2:every",
-  ].find((name) => name !== false);
-  if (given !== undefined) throw new UsageError(`${given} is of UDP: give --udp with it`);
+  ]);
+}
+
+/** @throws UsageError for the first option among `given`, which are of a protocol not carried */
+function refuseOf(protocol: string, flag: string, given: readonly (string | false)[]): void {
+  const name = given.find((each) => each !== false);
+  if (name !== undefined) throw new UsageError(`${name} is of ${protocol}: give ${flag} with it`);
 }
 
 function checkUdp(options: ForwardOptions): void {

@@ -1,10 +1,12 @@
 /** `tproxy forward`: carries connections to backends that see the client's own address. */
 
+import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
 import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
 import { OwnFlows } from "../forward/own-flows.ts";
+import { addressKey, isSelf } from "../forward/route-choice.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
@@ -16,7 +18,7 @@ import { checkConnecting } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress } from "./endpoints.ts";
-import { UsageError } from "./failure.ts";
+import { CommandError, UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
 import { captureOf, captureRequest } from "./forward-routes.ts";
 import { carries, checkProtocols, sessionSettings, wantedSockets } from "./forward-udp.ts";
@@ -55,6 +57,8 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options, wanted);
+  const own = ownAddresses();
+  refuseSelf(upstreams, own, sets[0] ?? []);
   const refused = checkConnecting(options.source, options.socketMark);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const level = logLevel(options);
@@ -71,7 +75,6 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   edges.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
   if (routes !== undefined) edges.onHangup(() => edges.exit(exitStatus.hungUp));
-  const own = OwnAddresses.open();
   for (const change of routes?.changes ?? []) {
     await edges.stdout.write(routeLine(change, options.json));
   }
@@ -113,6 +116,36 @@ function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[])
     keepAliveMs: options.keepalive || undefined,
     userTimeoutMs: options.userTimeout || undefined,
   });
+}
+
+/** @throws CommandError, as in a sandbox without netlink */
+function ownAddresses(): OwnAddresses {
+  try {
+    return OwnAddresses.open();
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    const repair =
+      error.errno === EAFNOSUPPORT
+        ? ": in a service, RestrictAddressFamilies= has to have AF_NETLINK"
+        : "";
+    throw new CommandError(`Cannot ask for the addresses of this host: ${error.message}${repair}`);
+  }
+}
+
+/** @throws UsageError where all that a protocol accepts would be carried to its own listener */
+function refuseSelf(
+  { upstreams }: UpstreamList,
+  { addresses }: OwnAddresses,
+  sockets: readonly OpenSocket[],
+): void {
+  if (upstreams.kind === "original") return;
+  const own = new Set(addresses.map(addressKey));
+  for (const name of new Set(sockets.map(({ protocol }) => protocol))) {
+    const listeners = sockets.filter(({ protocol }) => protocol === name).map(({ local }) => local);
+    if (!upstreams.addresses.every((address) => isSelf({ own, listeners }, address))) continue;
+    const [first] = upstreams.addresses.map(formatSocketAddress);
+    throw new UsageError(`--to ${first} is this proxy itself: give where the server is`);
+  }
 }
 
 /** Whose PROXY headers count: of nobody, of everybody (none is named), or of these networks. */
@@ -215,9 +248,9 @@ function task(
     connectionsMax: Math.max(1, Math.min(share, ownPart ?? share)),
     pipesMax,
     headerTimeoutMs: options.headerTimeout ?? limits.headerTimeoutMs,
-    connectTimeoutMs: options.connectTimeout,
-    idleTimeoutMs: options.idleTimeout,
-    halfClosedTimeoutMs: options.halfClosedTimeout,
+    connectTimeoutMs: options.connectTimeout ?? limits.connectTimeoutMs,
+    idleTimeoutMs: options.idleTimeout ?? limits.forwardIdleTimeoutMs,
+    halfClosedTimeoutMs: options.halfClosedTimeout ?? limits.halfClosedTimeoutMs,
     drainTimeoutMs: options.drainTimeout,
     logLevel: logLevel(options),
   };

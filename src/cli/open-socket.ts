@@ -85,7 +85,8 @@ export function openForWorkers(
 
 /** The socket as a Worker gets it. */
 export function served({ fd, protocol, local }: OpenSocket): ServedSocket {
-  return { fd, protocol, port: local.port, domain: sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN) };
+  const { address, port } = local;
+  return { fd, protocol, address, port, domain: sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN) };
 }
 
 /** The error of a refused socket operation, explained for the user. */

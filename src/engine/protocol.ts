@@ -16,7 +16,8 @@ export interface ServedSocket {
   readonly protocol: "tcp" | "udp";
   /** AF_INET or AF_INET6. */
   readonly domain: number;
-  /** The bound port, host order. */
+  /** Where it is bound: 4 or 16 bytes, and in host order. */
+  readonly address: Uint8Array;
   readonly port: number;
 }
 

@@ -14,12 +14,11 @@ export class Chooser {
 
   constructor(context: WorkerContext, task: ForwardTask, protocol: "tcp" | "udp") {
     const { upstreams, balance } = task;
-    const listeners = task.sockets.filter((socket) => socket.protocol === protocol);
     this.rules = {
       source: task.source,
       fallback: task.sourceFallback,
       own: new Set(task.ownAddresses.map(addressKey)),
-      listenPorts: new Set(listeners.map(({ port }) => port)),
+      listeners: task.sockets.filter((socket) => socket.protocol === protocol),
     };
     if (upstreams.kind === "fixed") {
       this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));

@@ -19,8 +19,8 @@ export interface Rules {
   readonly fallback: boolean;
   /** Addresses of this host, by their `addressKey`. */
   readonly own: ReadonlySet<number | string>;
-  /** Ports that we listen on. */
-  readonly listenPorts: ReadonlySet<number>;
+  /** Where we listen. */
+  readonly listeners: readonly Pick<SocketAddress, "address" | "port">[];
 }
 
 /** A key by which addresses are found in a set: a number for IPv4, where text would cost more. */
@@ -49,7 +49,7 @@ export function upstreamFamily({ source }: Rules, client: SocketAddress): number
 
 /** How a connection from `client` is made to `upstream`, or why not. */
 export function choose(rules: Rules, client: SocketAddress, upstream: SocketAddress): ChoiceResult {
-  if (rules.listenPorts.has(upstream.port) && isOwn(rules, upstream.address)) {
+  if (isSelf(rules, upstream)) {
     return { refusal: "it would be carried to this proxy itself" };
   }
   const { source } = rules;
@@ -93,10 +93,28 @@ function whyNotSpoofed(
   return undefined;
 }
 
+/** Whether what is sent there arrives at a listener of ours. */
+export function isSelf(
+  rules: Pick<Rules, "own" | "listeners">,
+  { address, port }: SocketAddress,
+): boolean {
+  for (const listener of rules.listeners) {
+    if (listener.port !== port) continue;
+    // 0.0.0.0 has the IPv4 ones of all addresses here, :: has all.
+    const isAny = isUnspecified(listener.address) && listener.address.length >= address.length;
+    if (isAny ? isOwn(rules, address) : isSame(listener.address, address)) return true;
+  }
+  return false;
+}
+
+function isUnspecified(address: Uint8Array): boolean {
+  for (let i = 0; i < address.length; i++) if (address[i] !== 0) return false;
+  return true;
+}
+
 /** Whether an address is one of this host. */
-export function isOwn(rules: Rules, address: Uint8Array): boolean {
+export function isOwn({ own }: Pick<Rules, "own">, address: Uint8Array): boolean {
   const isLoopback4 = address.length === 4 && address[0] === 127;
   // What connects to 0.0.0.0 or :: reaches this host.
-  const isUnspecified = address.every((byte) => byte === 0);
-  return isLoopback4 || isUnspecified || rules.own.has(addressKey(address));
+  return isLoopback4 || isUnspecified(address) || own.has(addressKey(address));
 }

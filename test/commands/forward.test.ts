@@ -242,6 +242,29 @@ sys.stdin.read()`;
   });
 });
 
+test("a port is another program's where the listener has one address", async () => {
+  const port = await backend((socket) => socket.pipe(socket));
+  const proxy = start(
+    `forward --no-transparent --source self 127.0.0.2:${port} --to 127.0.0.1:${port}`.split(" "),
+  );
+  cleanups.push(() => proxy.kill("SIGKILL"));
+  await proxy.until(/Bound to tcp:\/\/127\.0\.0\.2:/);
+  const socket = connect({ port, host: "127.0.0.2" });
+  socket.write("x");
+  expect(String((await once(socket, "data"))[0])).toBe("x");
+  socket.destroy();
+});
+
+testWith(["strace"])("without netlink it says what is missing, in one line", async () => {
+  const inject = "inject=socket:error=EAFNOSUPPORT:when=3+";
+  const prefix = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=socket", "-e", inject];
+  const args = "forward --no-transparent --source self 127.0.0.1:0 --to 127.0.0.1:9".split(" ");
+  const { status, stdout, stderr } = await run(args, { prefix });
+  expect(stderr).toMatch(/^tproxy: Cannot ask for the addresses of this host: .*AF_NETLINK\n$/);
+  expect(stdout).toBe("");
+  expect(status).toBe(1);
+});
+
 testWith(["prlimit"])("the limit on descriptors is raised as far as it may be", async () => {
   const port = await backend((socket) => socket.pipe(socket));
   const { proxy } = await forwardBy({ prefix: ["prlimit", "--nofile=100:300"] }, port);
@@ -283,6 +306,23 @@ describe("forward, nonsense", () => {
     ["forward :80 --udp --to tcp://192.0.2.1:80", /--to tcp:.* is for tcp alone, and udp/],
     ["forward :80 --to 192.0.2.1:80 --max-sessions 5", /--max-sessions is of UDP: give --udp/],
     ["forward :80 --to 192.0.2.1:80 --udp-timeout 5s", /--udp-timeout is of UDP: give --udp/],
+    [
+      "forward :80 --udp --to 192.0.2.1:80 --max-connections 5",
+      /-connections is of TCP: give --tcp/,
+    ],
+    [
+      "forward :80 --udp --to 192.0.2.1:80 --idle-timeout 5s",
+      /--idle-timeout is of TCP: give --tcp/,
+    ],
+    ["forward :80 --udp --to 192.0.2.1:80 --keepalive 5s", /--keepalive is of TCP: give --tcp/],
+    [
+      "forward --no-transparent :8019 --to 127.0.0.1:8019",
+      /--to 127.0.0.1:8019 is this proxy itself/,
+    ],
+    [
+      "forward --no-transparent [::]:8019 --to [::1]:8019",
+      /--to \[::1\]:8019 is this proxy itself/,
+    ],
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout 53=x", /"x" is not a duration/],
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout x=5s", /"x" is not a port/],
     ["forward :80 --udp --to 192.0.2.1:80 --send-proxy v1", /v1 knows TCP alone/],

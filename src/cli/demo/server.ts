@@ -66,7 +66,7 @@ export class Server {
     const domain = sys.getsockopt(this.fd, SOL_SOCKET, SO_DOMAIN);
     const task: RespondTask = {
       kind: "respond",
-      sockets: [{ fd: this.fd, protocol, domain, port }],
+      sockets: [{ fd: this.fd, protocol, domain, address, port }],
       answer,
       max: 0,
       idleTimeoutMs,

@@ -27,7 +27,7 @@ function rules(changes: Partial<Rules> = {}): Rules {
     source: { kind: "client", keepPort: false },
     fallback: false,
     own: new Set([addressKey(at("192.0.2.1", 0).address)]),
-    listenPorts: new Set([50_080]),
+    listeners: [{ address: at("0.0.0.0", 0).address, port: 50_080 }],
     ...changes,
   };
 }
@@ -41,6 +41,27 @@ describe("where to", () => {
     expect(choose(rules(), client, everywhere)).toHaveProperty("refusal");
     expect(choose(rules(), client, at("192.0.2.1", 443))).not.toHaveProperty("refusal");
     expect(choose(rules(), client, at("8.8.8.8", 50_080))).not.toHaveProperty("refusal");
+  });
+
+  test("another program's port beside a listener at one address is not the listener's", () => {
+    const one = rules({ listeners: [at("192.0.2.1", 80)] });
+    expect(choose(one, client, at("192.0.2.1", 80))).toHaveProperty("refusal");
+    for (const [other, port] of [
+      ["127.0.0.1", 80],
+      ["192.0.2.1", 81],
+    ] as const) {
+      expect(choose(one, client, at(other, port))).not.toHaveProperty("refusal");
+    }
+    const v4 = rules({
+      listeners: [at("0.0.0.0", 80)],
+      own: new Set([addressKey(v6(1, 0).address)]),
+    });
+    expect(choose({ ...v4, source: { kind: "self" } }, client, v6(1, 80))).toMatchObject({
+      upstream: v6(1, 80),
+    });
+    const both = { ...v4, listeners: [{ address: new Uint8Array(16), port: 80 }] };
+    expect(choose(both, client, v6(1, 80))).toHaveProperty("refusal");
+    expect(choose(both, client, at("127.0.0.1", 80))).toHaveProperty("refusal");
   });
 
   test("of the client's family where its address is to be used", () => {
