@@ -83,8 +83,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const mark = capture?.mark ?? options.socketMark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);
-  const random = new Uint32Array(1);
-  const ownFlows = OwnFlows.memory(() => crypto.getRandomValues(random)[0] as number);
+  const ownFlows = flowMemory();
   const settings = { options, upstreams, senders, mark, own, ownFlows, descriptors: share };
   try {
     const tasks = sets.map((sockets, worker) => ({
@@ -99,7 +98,10 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
         upstreams.watch((list) => crew.send({ kind: "upstreams", upstreams: list }), say);
         own.watch((addresses) => crew.send({ kind: "own-addresses", addresses }));
       },
-      stopping: () => routes?.drain(),
+      stopping: (crew) => {
+        routes?.drain();
+        sayDraining(crew.counters().active, options.drainTimeout, say);
+      },
     });
     return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
   } finally {
@@ -116,6 +118,20 @@ function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[])
     keepAliveMs: options.keepalive || undefined,
     userTimeoutMs: options.userTimeout || undefined,
   });
+}
+
+/** The table of all Workers' flows. */
+function flowMemory(): SharedArrayBuffer {
+  const random = new Uint32Array(1);
+  return OwnFlows.memory(() => crypto.getRandomValues(random)[0] as number);
+}
+
+/** Says why the process is still there after a first signal. */
+function sayDraining(active: number, drainTimeoutMs: number, say: (text: string) => void): void {
+  if (active === 0 || drainTimeoutMs === 0) return;
+  const many = active === 1 ? "1 connection" : `${active} connections`;
+  const time = formatDuration(drainTimeoutMs);
+  say(`stopping: ${many} may go on for ${time}, and a second signal ends them`);
 }
 
 /** @throws CommandError, as in a sandbox without netlink */

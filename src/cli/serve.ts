@@ -22,7 +22,7 @@ export interface ServeLimits {
   /** How long they may take for that, beyond a short time. */
   readonly drainTimeoutMs?: number;
   /** Called before the Workers are told to end. */
-  readonly stopping?: () => void;
+  readonly stopping?: (crew: Pick<Crew, "counters">) => void;
   /** Called once all Workers are started; what it begins has to end by itself. */
   readonly started?: (crew: Pick<Crew, "send">) => void;
   /** Whether another Worker takes the place of one that dies. */
@@ -52,7 +52,7 @@ export async function serve(
     grace = setTimeout(() => edges.exit(1), ms);
   };
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
-    if (stoppedBy === undefined) stopping?.();
+    if (stoppedBy === undefined) stopping?.(crew);
     stoppedBy ??= reason;
     crew.stop();
     if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);

@@ -209,6 +209,7 @@ sys.stdin.read()`;
     open.write("x");
     await once(open, "data");
     proxy.kill("SIGTERM");
+    await proxy.until(/stopping: 1 connection may go on for 30s, and a second signal ends them/);
     let refused = false;
     await eventually("no more are accepted", () => {
       const probe = connect({ port: entry, host: "127.0.0.1" });
@@ -239,6 +240,7 @@ sys.stdin.read()`;
     second.proxy.kill("SIGTERM");
     expect((await second.proxy.finished()).status).toBe(0);
     expect(second.proxy.stdout()).toMatch(/: stopped\n/);
+    expect(first.proxy.stdout()).not.toContain("stopping");
   });
 });
 

@@ -140,6 +140,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       start_haproxy
       fetch --interface '${user}' 'http://${client}:8001/one'
       fetch --interface '${user}' 'http://${client}:8002/two'
+      ended 2
       kill "$proxy"; wait "$proxy" || :
       cp proxy.log first.log
       forward '${bind}' --to '${backend}:8081' --accept-proxy --send-proxy v2

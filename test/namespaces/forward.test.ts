@@ -213,6 +213,24 @@ describe("this host", () => {
   });
 });
 
+testTraffic("a client that is the upstream itself is connected from our address", async () => {
+  const { stdout, proxy } = await inLab(`
+    : > backend.log
+    in_background client ${command} listen --json '[::]:8080' > served.log
+    until_true() { until "$@"; do sleep 0.02; done; }
+    until_true grep -q bound served.log
+    forward :50080 --to 10.9.1.2:8080
+    for i in 1 2; do within client curl -sS --max-time 10 --http0.9 http://8.8.8.8/; done
+    ended 2
+    grep -o '"connection".*"client":"[^:]*' served.log
+  `);
+  expect(stdout).toStartWith("hello world\nhello world\n");
+  expect(stdout).toMatch(/"client":"10\.9\.1\.1\n/);
+  const warnings = proxy.filter(({ event }) => event === "warning").map(({ text }) => text);
+  const why = "client and upstream have the same address";
+  expect(warnings).toEqual([`${why}: connecting from our own address`]);
+});
+
 describe("the PROXY protocol", () => {
   testTraffic("accepted in pieces, sent on, and only from whom it may come", async () => {
     const header = "PROXY TCP4 10.9.1.77 8.8.8.8 1234 80\\r\\n";
