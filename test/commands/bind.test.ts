@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { cleanUp, cleanups, backend as tcpServer } from "../helpers/forward.ts";
 import { type Running, run, start } from "../helpers/tproxy.ts";
 
@@ -234,19 +235,14 @@ describe("bind --to over TCP", () => {
   });
 
   test("a peer that has ended and then resets costs no processor time", async () => {
-    const reset = Promise.withResolvers<void>();
+    const { promise: peer, resolve } = Promise.withResolvers<Socket>();
     const port = await tcpServer((socket) => {
       socket.end("all");
-      socket.once("finish", () => {
-        setTimeout(() => {
-          socket.resetAndDestroy();
-          reset.resolve();
-        }, 100);
-      });
+      resolve(socket);
     });
     const running = begin("--tcp", "127.0.0.1:0", "--to", `127.0.0.1:${port}`);
     await running.until(/all/);
-    await reset.promise;
+    (await peer).resetAndDestroy();
     const busyMs = () => {
       const stat = readFileSync(`/proc/${running.pid}/stat`, "latin1").split(") ")[1] ?? "";
       const [user, system] = stat.split(" ").slice(11, 13).map(Number);

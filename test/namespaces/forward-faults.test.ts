@@ -208,12 +208,14 @@ describe("the machine", () => {
     const { stdout, proxy } = await inLab(
       `echo 1 > /proc/sys/net/ipv6/conf/p1/keep_addr_on_down
       ${server}
-      forward :50080 --to 10.9.2.2:8080
+      forward :50080 --to 10.9.2.2:8080 --log-level debug
       kinds="both late"
       KINDS=$kinds within client python3 exchange.py client 8.8.8.8 80 60 60 \\
         400000000 1 client.txt > begun &
       exchange=$!
-      until_true grep -qs begun begun
+      # A client of which the upstream has not been reached would be refused: no route.
+      has_reached_all() { [ "$(grep -c '"reached"' proxy.log)" -ge 60 ]; }
+      until_true has_reached_all
       ip link set p1 down
       [ "$(wc -l < client.txt)" -lt 60 ]
       sleep 0.3

@@ -84,7 +84,8 @@ def greeting(address, port, held_back):
     connection.connect((address, port))
     assert connection.recv(100) == b"hello"
     return time.monotonic() - start
-print(sys.argv[1], min(greeting(sys.argv[2], int(sys.argv[3]), sys.argv[1] == "control") for _ in range(10)))
+name, address, port = sys.argv[1:]
+print(name, min(greeting(address, int(port), name == "control") for _ in range(10)))
 `;
 
 testPackets(
