@@ -93,6 +93,8 @@ export class SendBatch {
   private maySegment = false;
   private count = 0;
   private iovecCount = 0;
+  /** Of the bytes added last. */
+  private lastAddress: Address = 0;
   /** The last message takes another datagram of this size or smaller; 0: it takes none. */
   private openSize = 0;
 
@@ -171,9 +173,7 @@ export class SendBatch {
     for (let i = 0; i < this.count; i++) this.seal(i);
     let from = 0;
     while (from < this.count) {
-      const messages = this.headers.address + from * mmsghdr.size;
-      const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-      const result = sys.sendmmsg(fd, messages, this.count - from, flags);
+      const result = this.isBare ? this.sendBare(fd) : this.sendFrom(fd, from);
       if (result > 0) {
         for (let i = from; i < from + result; i++) this.note(i);
         from += result;
@@ -182,6 +182,25 @@ export class SendBatch {
         for (; from < this.count; from++) this.drop(this.datagrams(from), -result);
       } else this.refused(fd, from++, -result);
     }
+  }
+
+  /** How many messages from `from` on were sent, or a negated errno. */
+  private sendFrom(fd: number, from: number): Result {
+    const messages = this.headers.address + from * mmsghdr.size;
+    return sys.sendmmsg(fd, messages, this.count - from, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+
+  /** A single datagram in one piece, to where the socket is connected. */
+  private get isBare(): boolean {
+    const isSingle = this.count === 1 && this.iovecCount === 1 && this.envelope === undefined;
+    return isSingle && (this.bytes[0] as number) <= (this.segments[0] as number);
+  }
+
+  /** The same as `sendFrom(fd, 0)`, with no headers for the kernel to read. */
+  private sendBare(fd: number): Result {
+    const length = this.bytes[0] as number;
+    const result = sys.send(fd, this.lastAddress, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return result < 0 ? result : 1;
   }
 
   private fits(message: number, length: number, size: number): boolean {
@@ -201,6 +220,7 @@ export class SendBatch {
   }
 
   private addBytes(address: Address, length: number): void {
+    this.lastAddress = address;
     const at = this.iovecCount++ * IOVEC_WORDS;
     setPointer(this.iovecWords, at, address);
     this.iovecWords[at + iovec.iov_len / WORD] = length;
