@@ -110,7 +110,10 @@ export class JsonTranscript implements Transcript {
       else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
       else fields[key] = value;
     }
-    fields.protocol = kind === "datagram" ? "udp" : this.protocol;
+    // A Worker may carry both, and what is said of it says what it is about.
+    if (kind !== "warning" && kind !== "died") {
+      fields.protocol = kind === "datagram" ? "udp" : this.protocol;
+    }
     return jsonLine(fields, this.clock());
   }
 }

@@ -99,6 +99,11 @@ test("JSON events are one line each with event and time first", () => {
   });
 });
 
+test("what is said of a Worker that may carry both names no protocol", () => {
+  const line = new JsonTranscript("tcp").render({ kind: "warning", text: "a session was refused" });
+  expect(JSON.parse(line)).not.toHaveProperty("protocol");
+});
+
 test("a dead worker is told of on one line, whatever its error says", () => {
   const lost = { lost: 3, lostSessions: 4 };
   const died = { kind: "died", worker: 2, error: "\x1b[31mno", isReplaced: true, ...lost } as const;
