@@ -108,6 +108,11 @@ export function isMappedKey(key: Uint32Array, at: number): boolean {
   return key[at] === 0 && key[at + 1] === 0 && key[at + 2] === MAPPED;
 }
 
+/** Whether the address at word `at` of a key is of fe80::/10. */
+function isLinkLocal(key: Uint32Array, at: number): boolean {
+  return ((key[at] as number) & 0xc0ff) === 0x80fe;
+}
+
 /** `port` is in network order. */
 function addressOf(key: Uint32Array, at: number, port: number): SocketAddress {
   const bytes = new Uint8Array(key.slice(0, KEY_WORDS).buffer, at * 4, 16);
@@ -115,6 +120,6 @@ function addressOf(key: Uint32Array, at: number, port: number): SocketAddress {
   return {
     address: bytes.slice(isMapped ? 12 : 0),
     port: ((port & 0xff) << 8) | (port >>> 8),
-    scopeId: isMapped ? 0 : (key[SCOPE] as number),
+    scopeId: isLinkLocal(key, at) ? (key[SCOPE] as number) : 0,
   };
 }

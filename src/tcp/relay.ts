@@ -156,9 +156,9 @@ export class Relay {
     return this.outward.ended !== this.inward.ended;
   }
 
-  /** Whether bytes of either direction have been read and not yet been taken. */
+  /** Whether bytes of either direction have come and not yet been taken. */
   get holdsBytes(): boolean {
-    return this.outward.held > 0 || this.inward.held > 0;
+    return holdsBytes(this.outward) || holdsBytes(this.inward);
   }
 
   /** What epoll says of a side: its EPOLL* bits. */
@@ -320,8 +320,10 @@ export class Relay {
     const count = kernel.spliceIn(from.fd, pipe);
     if (count <= 0) {
       kernel.givePipe(pipe);
-      // Only recv gets past an urgent byte, and tells whether there is anything behind it.
-      if (count !== -EAGAIN || !from.urgent) return this.wasRead(direction, count);
+      // In front of an urgent byte splice answers so, too, or with an end if the stream has one: only
+      // recv gets past it, and tells whether there is anything behind it.
+      const isCertain = count === -EAGAIN ? !from.urgent : count < 0;
+      if (isCertain) return this.wasRead(direction, count);
       direction.splicing = false;
       return true;
     }
@@ -381,6 +383,11 @@ export class Relay {
     this.failedSide = side === this.client ? "client" : "upstream";
     return false;
   }
+}
+
+/** In a pipe, or in the queue of a side that is not read while the other takes nothing. */
+function holdsBytes({ from, to, held, ended }: Direction): boolean {
+  return held > 0 || (!ended && from.readable && !to.writable);
 }
 
 function side(fd: number): Side {

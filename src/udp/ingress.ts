@@ -161,6 +161,7 @@ export class Ingress implements Handler, SessionIngress {
     after[index] = -1;
     if (session.head < 0) {
       session.head = index;
+      session.holder = this;
       this.touched.push(session);
     } else after[session.tail] = index;
     session.tail = index;

@@ -28,7 +28,7 @@ import { Notices } from "./notices.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
-import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
 
 const randomWord = new Uint32Array(1);
 
@@ -99,7 +99,7 @@ export class SessionKeeper {
   /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
   end(session: Session, reason: string, endedBy: EndedBy = "proxy"): void {
     if (session.isEnded) return;
-    session.start.ingress.flush(session);
+    session.holder?.flush(session);
     // Sending on may have ended it.
     if (session.isEnded) return;
     session.isEnded = true;
@@ -175,16 +175,21 @@ export class SessionKeeper {
     // Opening it may begin and end sessions, this one too.
     this.sockets++;
     const fd = open() as Fd;
-    if (fd >= 0 && !session.isEnded) {
+    const result = fd < 0 ? fd : this.watchReplySocket(session, fd);
+    if (result >= 0) {
       session.replyFd = fd;
-      // What sends to an unconnected one is nobody that we know.
-      if (!this.isProxied) this.context.loop.add(fd, EDGES, session.fromClient);
       return fd;
     }
     this.sockets--;
-    if (fd < 0) return fd;
-    this.context.loop.close(fd);
-    return -EBADF;
+    if (fd >= 0) this.context.loop.close(fd);
+    return result;
+  }
+
+  /** 0, or a negated errno for a socket that is of no use. */
+  private watchReplySocket(session: Session, fd: Fd): number {
+    if (session.isEnded) return -EBADF;
+    // What sends to an unconnected one is nobody that we know.
+    return this.isProxied ? 0 : this.context.loop.add(fd, EDGES, session.fromClient);
   }
 
   /**
@@ -231,9 +236,10 @@ export class SessionKeeper {
     if (choice.unspoofed !== undefined) {
       this.notices.count(`${choice.unspoofed}: sending from our own address`);
     }
+    // Before anybody else's is ended for it.
+    if (this.table.isClientFull()) return this.refuse("the client has as many as it may have");
     while (this.sockets >= this.settings.socketsMax) this.evict();
     const slot = this.takeSlot(ends.original.port);
-    if (slot === CLIENT_IS_FULL) return this.refuse("the client has as many as it may have");
     const fd = this.openUpstream(choice);
     if (fd < 0) {
       this.table.remove(slot);
@@ -243,18 +249,23 @@ export class SessionKeeper {
     return this.enter({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
   }
 
-  private enter(start: SessionStart): Session {
+  private enter(start: SessionStart): Session | undefined {
     const { loop, shared } = this.context;
     const { client, original } = start;
     const header = this.task.sendProxy && encodeProxyV2(client, original, "udp");
     const session = new Session(this.owner, this.table, start, busyDatagrams, header);
+    const added = loop.add(start.upstreamFd, EDGES, session.fromUpstream);
+    if (added < 0) {
+      loop.close(start.upstreamFd);
+      this.table.remove(start.slot);
+      return this.refuse(`epoll_ctl: ${errnoText(-added)} (${errnoName(-added)})`);
+    }
     this.sessions[start.slot] = session;
     this.open.add(session);
     this.sockets++;
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
     loop.timers.arm(session.timer, this.table.deadline(start.slot));
-    loop.add(start.upstreamFd, EDGES, session.fromUpstream);
     const { upstreamFd, upstream, rounds } = start;
     session.ticket = this.loops.entered(upstreamFd, upstream, rounds + 1);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", session);
@@ -289,7 +300,7 @@ export class SessionKeeper {
     this.drop(`a session was refused: ${reason}`, 1);
   }
 
-  /** A place in the table, at the cost of another session if need be; CLIENT_IS_FULL without. */
+  /** A place in the table, at the cost of another session if need be. */
   private takeSlot(port: number): number {
     const { idleTimeoutMs } = this.settings;
     const answeredMs = this.answeredTimeouts.get(port) ?? idleTimeoutMs;

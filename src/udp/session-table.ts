@@ -26,11 +26,8 @@ export interface SessionBounds {
   readonly perClientMax: number;
 }
 
-/** What `create` answers when the client has as many sessions as it may have. */
-export const CLIENT_IS_FULL = -1;
-
 /** What `create` answers when there is no room: `victim` says what to end. */
-export const TABLE_IS_FULL = -2;
+export const TABLE_IS_FULL = -1;
 
 export class SessionTable {
   /** The key that `find` looks for and `create` puts in; written by the caller. */
@@ -88,21 +85,16 @@ export class SessionTable {
   }
 
   /**
-   * Begins the session of `key`, which is not there; the number by which it is known until it is
-   * removed, CLIENT_IS_FULL or TABLE_IS_FULL. It may be silent for `idleMs`, and once it has been
-   * answered for `answeredIdleMs`.
+   * Begins the session of `key`, which is not there, and whose client is not full; the number by
+   * which it is known until it is removed, or TABLE_IS_FULL. It may be silent for `idleMs`, and
+   * once it has been answered for `answeredIdleMs`.
    */
   create(now: number, idleMs: number, answeredIdleMs: number): number {
-    const { client, key, bounds } = this;
-    for (let i = 0; i < 4; i++) client[i] = key[i] as number;
-    client[4] = key[KEY_WORDS - 1] as number;
-    const known = this.clients.find(client);
-    const sessions = known < 0 ? 0 : (this.clientSessions[known] as number);
-    if (bounds.perClientMax > 0 && sessions >= bounds.perClientMax) return CLIENT_IS_FULL;
-    const slot = this.index.insert(key);
+    const slot = this.index.insert(this.key);
     if (slot < 0) return TABLE_IS_FULL;
-    const owner = known < 0 ? this.clients.insert(client) : known;
-    this.clientSessions[owner] = sessions + 1;
+    const known = this.findClient();
+    const owner = known < 0 ? this.clients.insert(this.client) : known;
+    this.clientSessions[owner] = (known < 0 ? 0 : (this.clientSessions[known] as number)) + 1;
     this.clientOf[slot] = owner;
     this.stage[slot] = UNANSWERED;
     this.seen[slot] = now;
@@ -110,6 +102,22 @@ export class SessionTable {
     this.answeredIdleMs[slot] = answeredIdleMs;
     this.link(slot, this.probation);
     return slot;
+  }
+
+  /** Whether the client of `key` has as many sessions as it may have. */
+  isClientFull(): boolean {
+    const { perClientMax } = this.bounds;
+    if (perClientMax === 0) return false;
+    const known = this.findClient();
+    return known >= 0 && (this.clientSessions[known] as number) >= perClientMax;
+  }
+
+  /** The number of the client of `key`, which is then in `client`; -1 if it has no session. */
+  private findClient(): number {
+    const { client, key } = this;
+    for (let i = 0; i < 4; i++) client[i] = key[i] as number;
+    client[4] = key[KEY_WORDS - 1] as number;
+    return this.clients.find(client);
   }
 
   /** Ends a session. */

@@ -107,7 +107,8 @@ export class Session implements Recorded {
   /** UDP_SEGMENT has not been refused towards the upstream, and towards the client. */
   maySegmentOut = true;
   maySegmentIn = true;
-  /** Its datagrams in the listener's batch: the first and the last, -1 for none. */
+  /** Its datagrams in a listener's batch, the first and the last, -1 for none, and which one's. */
+  holder: SessionIngress | undefined;
   head = -1;
   tail = -1;
   /** Nothing was read at its reply socket yet, and how often its listener had been empty then. */

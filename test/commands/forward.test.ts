@@ -129,35 +129,37 @@ describe("forward on loopback", () => {
     expect((await exchange(entry, [])).toString()).toBe("here");
   });
 
-  testPython(
-    "urgent data in a stream that is spliced holds up nothing",
-    async () => {
-      const total = 4_000_000 + 1000;
-      const seen = Promise.withResolvers<void>();
-      const port = await backend((socket) => {
-        let received = 0;
-        // Not read at first, so that the proxy has to splice.
-        setTimeout(() => {
-          socket.on("data", ({ length }) => {
-            received += length;
-            if (received >= total) seen.resolve();
-          });
-        }, 100);
-      });
-      const { port: entry } = await forward(port, "--quiet");
-      const script = `
+  for (const then of ["sys.stdin.read()", "s.close()"]) {
+    testPython(
+      `urgent data in a stream that is spliced, then ${then}: all arrives`,
+      async () => {
+        const total = 4_000_000 + 1000;
+        const seen = Promise.withResolvers<void>();
+        const port = await backend((socket) => {
+          let received = 0;
+          // Not read at first, so that the proxy has to splice.
+          setTimeout(() => {
+            socket.on("data", ({ length }) => {
+              received += length;
+              if (received >= total) seen.resolve();
+            });
+          }, 100);
+        });
+        const { port: entry } = await forward(port, "--quiet");
+        const script = `
 import socket, sys
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 s.sendall(b"x" * 4000000)
 s.send(b"!", socket.MSG_OOB)
 s.sendall(b"y" * 1000)
-sys.stdin.read()`;
-      const client = Bun.spawn(["python3", "-c", script, `${entry}`], { stdin: "pipe" });
-      cleanups.push(() => client.kill());
-      await seen.promise;
-    },
-    10_000,
-  );
+${then}`;
+        const client = Bun.spawn(["python3", "-c", script, `${entry}`], { stdin: "pipe" });
+        cleanups.push(() => client.kill());
+        await seen.promise;
+      },
+      10_000,
+    );
+  }
 
   test("small messages do not wait for acknowledgements", async () => {
     const port = await backend((socket) => {
@@ -225,6 +227,28 @@ sys.stdin.read()`;
     // No end, which the client could take for that of what it asked for.
     expect(error.code).toBe("ECONNRESET");
     expect((await proxy.finished()).status).toBe(143);
+  });
+
+  test("signals and commands while it drains do not put off its end", async () => {
+    const port = await backend((socket) => socket.pipe(socket));
+    const { proxy, port: entry } = await forward(port, "--drain-timeout", "500ms");
+    const open = connect({ port: entry, host: "127.0.0.1" });
+    open.on("error", () => {});
+    open.write("x");
+    await once(open, "data");
+    proxy.kill("SIGTERM");
+    await proxy.until(/stopping: /);
+    let ended = false;
+    const finished = proxy.finished().finally(() => {
+      ended = true;
+    });
+    while (!ended) {
+      proxy.kill("SIGUSR1");
+      await Bun.sleep(100);
+    }
+    const { status, stdout } = await finished;
+    expect(stdout).toMatch(/\[ \] .*: stopped\n/);
+    expect(status).toBe(0);
   });
 
   test("with nothing open SIGTERM is the end; --drain-timeout bounds the rest", async () => {

@@ -131,6 +131,26 @@ describe.each([
     );
   });
 
+  testInLab("a client with as many as it may have ends nobody's, whatever is scarce", async () => {
+    const { proxy } = await inLab(
+      `
+      at_backend listen --udp --quiet --json '[::]:9000'
+      capture
+      # Of 16 descriptors for sessions 8 answered ones take two each.
+      ulimit -n 80
+      forward '[::]:50053' --udp ${upstreams} --max-sessions-per-client 8
+      within client python3 many.py 8 wait '${asked}'
+      within client python3 many.py 12 send '${asked}'
+      logged warning 1
+      stop
+    `,
+      files,
+    );
+    const reasons = eventsOf(proxy, "forwarded").map(({ reason }) => reason);
+    expect(reasons).toEqual(Array(8).fill("stopped"));
+    expect(eventsOf(proxy, "warning")[0]?.text).toContain("the client has as many as it may have");
+  });
+
   testInLab("a flood from spoofed sources: sessions go on, descriptors are bounded", async () => {
     const { stdout, proxy } = await inLab(
       `

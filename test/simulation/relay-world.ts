@@ -158,8 +158,8 @@ class FakeKernel implements RelayKernel {
     const kept = this.bytesOf(pipe);
     const socket = this.socket(fd);
     if (kept.length > 0) throw new Error("spliced into a pipe with bytes in it");
-    // Only a recv gets past an urgent byte.
-    if (socket.urgentAt === 0) return -EAGAIN;
+    // Only a recv gets past an urgent byte. What is behind it does not count for the end, either.
+    if (socket.urgentAt === 0) return socket.peerEnded ? 0 : -EAGAIN;
     const bytes = this.readInto(fd, 4 * bufferBytes, true);
     // A recv may follow, which tells an urgent byte from nothing.
     if (bytes === -EAGAIN) socket.toldEmpty = false;

@@ -86,6 +86,23 @@ test("a reset is noticed although the other side takes nothing", () => {
   world.relay.release();
 });
 
+test.each([0, 4])("a receiver that stalls is known to wait for bytes (%i pipes)", (pipesMax) => {
+  const world = new World(generator(1), pipesMax);
+  const { client, upstream } = world;
+  expect(world.relay.holdsBytes).toBe(false);
+  while (!upstream.waitsToWrite || client.toRead.length <= queueBytes) {
+    client.write(bufferBytes);
+    world.turn();
+  }
+  expect(world.relay.holdsBytes).toBe(true);
+  while (client.toRead.length > 0 || upstream.toPeer.length > 0) {
+    upstream.read(queueBytes);
+    world.turn();
+  }
+  expect(world.relay.holdsBytes).toBe(false);
+  world.relay.release();
+});
+
 test("whatever the kernel answers, every byte arrives once and in order", () => {
   const replay = process.env.TPROXY_SEED;
   const first = replay === undefined ? Math.floor(Math.random() * 0xffffffff) : Number(replay);

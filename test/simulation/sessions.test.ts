@@ -6,7 +6,7 @@
 
 import { expect, test } from "bun:test";
 import { KEY_WORDS } from "../../src/forward/flow-key.ts";
-import { CLIENT_IS_FULL, SessionTable, TABLE_IS_FULL } from "../../src/udp/session-table.ts";
+import { SessionTable, TABLE_IS_FULL } from "../../src/udp/session-table.ts";
 import { generator } from "../helpers/random.ts";
 
 interface Modelled {
@@ -147,12 +147,13 @@ class Simulation {
   private begin(key: string, client: string): void {
     const [idleMs, answeredIdleMs] = [100 + this.random(1000), 10 + this.random(3000)];
     const ofClient = [...this.model.values()].filter((each) => each.client === client).length;
-    let slot = this.table.create(this.now, idleMs, answeredIdleMs);
-    if (this.perClientMax > 0 && ofClient >= this.perClientMax) {
-      if (slot !== CLIENT_IS_FULL) throw new Error(`${slot} for a client with ${ofClient}`);
+    const isFull = this.perClientMax > 0 && ofClient >= this.perClientMax;
+    if (this.table.isClientFull() !== isFull) throw new Error(`a client with ${ofClient}`);
+    if (isFull) {
       this.counts.refused++;
       return;
     }
+    let slot = this.table.create(this.now, idleMs, answeredIdleMs);
     if (this.model.size === this.sessionsMax) {
       if (slot !== TABLE_IS_FULL) throw new Error(`${slot} in a full table`);
       this.remove(this.victim() as Modelled);
