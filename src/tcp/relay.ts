@@ -320,8 +320,8 @@ export class Relay {
     const count = kernel.spliceIn(from.fd, pipe);
     if (count <= 0) {
       kernel.givePipe(pipe);
-      // In front of an urgent byte splice answers so, too, or with an end if the stream has one: only
-      // recv gets past it, and tells whether there is anything behind it.
+      // In front of an urgent byte splice answers so, too, or with an end if the stream has one:
+      // only recv gets past it, and tells whether there is anything behind it.
       const isCertain = count === -EAGAIN ? !from.urgent : count < 0;
       if (isCertain) return this.wasRead(direction, count);
       direction.splicing = false;
