@@ -44,8 +44,8 @@ at_backend listen --json '[::]:80' '[::]:8080'
 asks() {
   status=0
   "$@" -sS --max-time 10 --http0.9 2> /dev/null || status=$?
-  # 7: could not connect, 56: reset while it waits.
-  case $status in 7 | 56) echo refused ;; *) echo "ended with $status" ;; esac
+  # 7: could not connect, 55 and 56: reset while it sends or waits.
+  case $status in 7 | 55 | 56) echo refused ;; *) echo "ended with $status" ;; esac
 }
 counters() { kill -USR1 "$proxy"; until_true has_totals; }
 has_totals() { grep -q '"counters","time":"[^"]*","accepted"' proxy.log; }
