@@ -79,6 +79,8 @@ describe.each([
         kill -0 "$tracer"
       done
       within client python3 datagrams.py beside '${asked}' 50053
+      # A tracer that is ended first would take the signal with it.
+      stop
     `,
       files,
     );
