@@ -247,7 +247,7 @@ ${then}`;
       await Bun.sleep(100);
     }
     const { status, stdout } = await finished;
-    expect(stdout).toMatch(/\[ \] .*: stopped\n/);
+    expect(stdout).toMatch(/: stopped\n/);
     expect(status).toBe(0);
   });
 
