@@ -24,6 +24,7 @@ const oracles: Readonly<Record<string, string>> = {
   haproxy: "haproxy",
   iperf3: "iperf3",
   iproute2: "ip",
+  ipset: "ipset",
   iptables: "iptables-save",
   "libc6-dev": "/usr/include/stdio.h",
   "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
