@@ -4,8 +4,9 @@
  *
  * A hash table in shared memory, of a fixed size, in which nobody waits: an entry is two words, the
  * hash of its own end and the hash of both ends. A full bucket gives one of its entries away, so a
- * flow may be missing, and then a loop is noticed one round later. The multipliers are random, and
- * what is not there is found with a probability of some 2^-59.
+ * flow may be missing, and then a loop is noticed one round later. The multipliers are random: a
+ * flow that is not there is found with a probability of some 2^-59, an end alone, of 2^-32 for each
+ * entry of its bucket.
  */
 
 import { loopRoundsMax, ownFlowsMax } from "../engine/limits.ts";
