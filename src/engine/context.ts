@@ -29,7 +29,7 @@ import { Timer } from "./timers.ts";
 
 /** Something that runs on a loop until it is done or told to stop. */
 export interface Service {
-  /** Takes no new work and closes what is open; ends with `context.finish`. */
+  /** Called once. Takes no new work and closes what is open; ends with `context.finish`. */
   stop(): void;
   /** Carries out what `Crew.send` sent, between two events of the loop; must not block. */
   onCommand?(command: Command): void;
@@ -51,6 +51,7 @@ export class WorkerContext implements Handler {
   private readonly batchTimer = new Timer(() => this.flush());
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private service: Service | undefined;
+  private isStopped = false;
 
   constructor(input: WorkerInput, post: (message: WorkerMessage) => void) {
     this.input = input;
@@ -116,7 +117,10 @@ export class WorkerContext implements Handler {
       if (letter === undefined) break;
       this.service?.onCommand?.(letter.message as Command);
     }
-    if (this.shared.stopping) this.service?.stop();
+    // Told once, whatever wakes it afterwards.
+    if (!this.shared.stopping || this.isStopped) return;
+    this.isStopped = true;
+    this.service?.stop();
   }
 
   private sayRemarks(): void {

@@ -74,7 +74,7 @@ const name = allocate(sockaddr_storage.size);
  * @throws SyscallError naming the option or call that the kernel refused; nothing stays open.
  */
 export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
-  const domain = domainOf(local);
+  const domain = familyOf(local);
   const fd = makeSocket(options.protocol, domain);
   try {
     configure(fd, domain, options);
@@ -109,7 +109,8 @@ export function localName(fd: Fd): SocketAddress {
   return decoded;
 }
 
-function domainOf({ address }: SocketAddress): number {
+/** The family of a socket that has this address. */
+export function familyOf({ address }: SocketAddress): number {
   return address.length === 4 ? AF_INET : AF_INET6;
 }
 

@@ -213,8 +213,6 @@ export class ForwardService
 
   /** Accepts no more, and gives what is open some time to come to its end. */
   stop(): void {
-    // Each command that comes meanwhile says it again.
-    if (this.draining) return;
     for (const listener of this.listeners) listener.close();
     this.listeners = [];
     this.draining = true;

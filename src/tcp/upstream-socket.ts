@@ -4,8 +4,6 @@
  */
 
 import {
-  AF_INET,
-  AF_INET6,
   IP_BIND_ADDRESS_NO_PORT,
   IPPROTO_IP,
   IPPROTO_TCP,
@@ -29,7 +27,7 @@ import {
 } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
-import { bindTo, connectTo, setKeepAlive, setMark } from "../engine/sockets.ts";
+import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../engine/sockets.ts";
 import { setTransparent } from "../engine/transparent.ts";
 import type { Choice } from "../forward/route-choice.ts";
 
@@ -74,7 +72,7 @@ export class UpstreamSockets {
   }
 
   private make({ source, upstream }: Choice): Result {
-    const domain = upstream.address.length === 4 ? AF_INET : AF_INET6;
+    const domain = familyOf(upstream);
     this.failedCall = "socket";
     const fd = sys.socket(domain, TYPE, 0);
     if (fd < 0) return fd;

@@ -12,9 +12,10 @@ import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts"
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
+import { familyOf } from "../engine/sockets.ts";
 import type { Notices } from "./notices.ts";
 import { RawSender, rawWarning } from "./raw-sender.ts";
-import { failedCall, familyOf, openFlow } from "./session-sockets.ts";
+import { failedCall, openFlow } from "./session-sockets.ts";
 
 /** From where the answers of one flow leave, and to whom. */
 interface Route {

@@ -42,7 +42,6 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   /** Where headers say who the clients are. */
   private readonly proxied: ProxiedSenders | undefined;
   private ingresses: Ingress[];
-  private isStopped = false;
 
   /** `onFinished` is called once, when it has been stopped. */
   constructor(
@@ -87,8 +86,6 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
 
   /** Sessions know no end of their own, so they end at once. */
   stop(): void {
-    if (this.isStopped) return;
-    this.isStopped = true;
     for (const ingress of this.ingresses) ingress.close();
     this.ingresses = [];
     this.keeper.endAll("stopped");

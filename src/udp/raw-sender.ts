@@ -30,9 +30,10 @@ import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax, listenerBufferBytes } from "../engine/limits.ts";
+import { familyOf } from "../engine/sockets.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
 import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
-import { allowBacklog, familyOf } from "./session-sockets.ts";
+import { allowBacklog } from "./session-sockets.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
 const NOBODY = Uint8Array.of(192, 0, 0, 8);

@@ -6,10 +6,11 @@ import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
 import { busyDatagrams, busyWithinMs, flowBufferBytes, ipv6MtuMin } from "../engine/limits.ts";
+import { familyOf } from "../engine/sockets.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
-import { failedCall, familyOf, openFlow, prepareForMuch } from "./session-sockets.ts";
+import { failedCall, openFlow, prepareForMuch } from "./session-sockets.ts";
 
 export class ReplyWay {
   private readonly keeper: SessionKeeper;

@@ -4,9 +4,6 @@
  */
 
 import {
-  AF_INET,
-  AF_INET6,
-  SO_MARK,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SO_REUSEADDR,
@@ -19,11 +16,10 @@ import {
   SOL_UDP,
   UDP_GRO,
 } from "../../ffi/constants.ts";
-import { sockaddr_storage } from "../../ffi/layout.ts";
-import { allocate } from "../../ffi/memory.ts";
-import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
+import { bindTo, connectTo, familyOf, setMark } from "../engine/sockets.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
 
 /** What a socket of a session shall be. */
@@ -42,15 +38,8 @@ export interface FlowSocket {
   readonly onBound?: () => void;
 }
 
-const name = allocate(sockaddr_storage.size);
-
 /** The call that `openFlow` failed in last. */
 export let failedCall = "";
-
-/** The family of a socket that has this address. */
-export function familyOf({ address }: SocketAddress): number {
-  return address.length === 4 ? AF_INET : AF_INET6;
-}
 
 /** A non-blocking UDP socket, or a negated errno; `failedCall` then names the call. */
 export function openFlow(wanted: FlowSocket): Result {
@@ -69,7 +58,7 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
   allowFragments(fd, domain);
   failedCall = "setsockopt";
   if (mark !== undefined) {
-    const marked = sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0);
+    const marked = setMark(fd, mark);
     if (marked < 0) return marked;
   }
   if (local !== undefined) {
@@ -79,15 +68,13 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
     }
     if (wanted.shared) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     failedCall = "bind";
-    const length = encodeSockaddr(name.view, 0, local.address, local.port, remote.scopeId);
-    const bound = sys.bind(fd, name.address, length);
+    const bound = bindTo(fd, local.address, local.port, remote.scopeId);
     if (bound < 0) return bound;
     wanted.onBound?.();
   }
   if (!wanted.isConnected) return 0;
   failedCall = "connect";
-  const length = encodeSockaddr(name.view, 0, remote.address, remote.port, remote.scopeId);
-  return sys.connect(fd, name.address, length);
+  return connectTo(fd, remote);
 }
 
 /**

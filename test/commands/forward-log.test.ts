@@ -5,8 +5,8 @@ import { once } from "node:events";
 import { readSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import * as sys from "../../ffi/sys.ts";
-import { backend, cleanUp, cleanups, exchange, forward } from "../helpers/forward.ts";
-import { eventually, listening, type Running, run, start, tproxy } from "../helpers/tproxy.ts";
+import { backend, cleanUp, cleanups, eventsOf, exchange, forward } from "../helpers/forward.ts";
+import { eventually, listening, run, start, tproxy } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
 
@@ -22,15 +22,6 @@ async function open(port: number): Promise<Socket> {
 /** Settles when a socket is closed, with an error or without. */
 const closed = (socket: Socket) => new Promise<void>((done) => socket.on("close", () => done()));
 
-const lines = (proxy: Running): Record<string, unknown>[] =>
-  proxy
-    .stdout()
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line));
-
-const of = (proxy: Running, event: string) => lines(proxy).filter((line) => line.event === event);
-
 const echo = () => backend((socket) => socket.pipe(socket));
 
 describe("the access log", () => {
@@ -45,8 +36,8 @@ describe("the access log", () => {
     const { proxy, port: entry } = await forward(port, "--json", "--idle-timeout", "200ms");
     const encode = (text: string) => [new TextEncoder().encode(text)];
     const ended = async (count: number) => {
-      await eventually("its line is there", () => of(proxy, "forwarded").length === count);
-      const { ended_by, error } = of(proxy, "forwarded").at(-1) as Record<string, unknown>;
+      await eventually("its line is there", () => eventsOf(proxy, "forwarded").length === count);
+      const { ended_by, error } = eventsOf(proxy, "forwarded").at(-1) as Record<string, unknown>;
       return [ended_by, error];
     };
     await exchange(entry, encode("bye"));
@@ -67,8 +58,8 @@ describe("the access log", () => {
     expect(await ended(5)).toEqual(["proxy", "idle timeout"]);
     const refused = await forward(1, "--json");
     await exchange(refused.port, []);
-    await eventually("the refusal", () => of(refused.proxy, "forwarded").length === 1);
-    expect(of(refused.proxy, "forwarded")[0]).toMatchObject({
+    await eventually("the refusal", () => eventsOf(refused.proxy, "forwarded").length === 1);
+    expect(eventsOf(refused.proxy, "forwarded")[0]).toMatchObject({
       ended_by: "upstream",
       error: "connect: Connection refused (ECONNREFUSED)",
     });
@@ -77,10 +68,10 @@ describe("the access log", () => {
   test("no line is lost in a burst, and each stands alone", async () => {
     const { proxy, port } = await forward(await echo(), "--json", "--workers", "2");
     await Promise.all(Array.from({ length: 500 }, () => exchange(port, [new Uint8Array(3)])));
-    await eventually("all of them", () => of(proxy, "forwarded").length === 500);
-    const ids = of(proxy, "forwarded").map(({ worker, id }) => `${worker} ${id}`);
+    await eventually("all of them", () => eventsOf(proxy, "forwarded").length === 500);
+    const ids = eventsOf(proxy, "forwarded").map(({ worker, id }) => `${worker} ${id}`);
     expect(new Set(ids).size).toBe(500);
-    for (const line of of(proxy, "forwarded")) {
+    for (const line of eventsOf(proxy, "forwarded")) {
       expect(line).toMatchObject({ sent: 3, received: 3, error: "" });
     }
   });
@@ -124,10 +115,10 @@ describe("the access log", () => {
       }
     }
     proxy.kill("SIGUSR1");
-    await eventually("counters", () => of(proxy, "counters").length === 2);
-    const [counters] = of(proxy, "counters") as { at_maximum: number }[];
+    await eventually("counters", () => eventsOf(proxy, "counters").length === 2);
+    const [counters] = eventsOf(proxy, "counters") as { at_maximum: number }[];
     expect(counters?.at_maximum).toBeGreaterThanOrEqual(20);
-    const texts = of(proxy, "warning").map(({ text }) => text);
+    const texts = eventsOf(proxy, "warning").map(({ text }) => text);
     expect(texts.filter((text) => String(text).includes("as many as")).length).toBe(1);
   });
 
@@ -169,20 +160,23 @@ describe("SIGUSR1", () => {
     const sockets: Socket[] = [];
     for (let i = 0; i < 600; i++) sockets.push(await open(port));
     proxy.kill("SIGUSR1");
-    await eventually("the table is complete", () => of(proxy, "counters").length === 3);
-    const rows = of(proxy, "open");
+    await eventually("the table is complete", () => eventsOf(proxy, "counters").length === 3);
+    const rows = eventsOf(proxy, "open");
     expect(rows.length).toBe(600);
     const clients = new Set(rows.map(({ client }) => client));
     expect(clients).toEqual(new Set(sockets.map((socket) => `127.0.0.1:${socket.localPort}`)));
     expect(rows[0]).toMatchObject({ state: "relaying", source: "self", sent: 1, received: 1 });
-    const [first, second, all] = of(proxy, "counters") as { active: number; worker?: number }[];
+    const [first, second, all] = eventsOf(proxy, "counters") as {
+      active: number;
+      worker?: number;
+    }[];
     expect([first?.worker, second?.worker, all?.worker]).toEqual([1, 2, undefined]);
     expect((first?.active ?? 0) + (second?.active ?? 0)).toBe(600);
     expect(all).toMatchObject({ active: 600, accepted: 600 });
     // Again, and what is open is what it was.
     proxy.kill("SIGUSR1");
-    await eventually("another table", () => of(proxy, "counters").length === 6);
-    expect(of(proxy, "open").length).toBe(1200);
+    await eventually("another table", () => eventsOf(proxy, "counters").length === 6);
+    expect(eventsOf(proxy, "open").length).toBe(1200);
     const last = sockets.at(-1) as Socket;
     last.write("y");
     expect(String((await once(last, "data"))[0])).toBe("y");

@@ -3,20 +3,11 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
 import { connect } from "node:net";
-import { backend, cleanUp, cleanups, forward } from "../helpers/forward.ts";
-import { eventually, type Running } from "../helpers/tproxy.ts";
+import { backend, cleanUp, cleanups, events, eventsOf, forward } from "../helpers/forward.ts";
+import { eventually } from "../helpers/tproxy.ts";
 import { ask, type UdpPeer, udpPeer } from "../helpers/udp.ts";
 
 afterEach(cleanUp);
-
-const lines = (proxy: Running): Record<string, unknown>[] =>
-  proxy
-    .stdout()
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line));
-
-const of = (proxy: Running, event: string) => lines(proxy).filter((line) => line.event === event);
 
 const echo = () => udpPeer((data) => data);
 
@@ -38,7 +29,7 @@ describe("the access log", () => {
     };
     const where = { upstream: `127.0.0.1:${port}`, source: "self", ms: expect.any(Number) };
     const time = expect.any(String);
-    expect(lines(proxy).slice(1)).toEqual([
+    expect(events(proxy).slice(1)).toEqual([
       { event: "accepted", time, ...session },
       { event: "reached", time, ...session, ...where },
       {
@@ -90,8 +81,8 @@ describe("SIGUSR1", () => {
     }
     await ask(clients[0] as UdpPeer, entry, "second");
     proxy.kill("SIGUSR1");
-    await eventually("the table is complete", () => of(proxy, "counters").length === 3);
-    const rows = of(proxy, "open");
+    await eventually("the table is complete", () => eventsOf(proxy, "counters").length === 3);
+    const rows = eventsOf(proxy, "open");
     expect(new Set(rows.map(({ client }) => client))).toEqual(
       new Set(clients.map((client) => `127.0.0.1:${client.port}`)),
     );
@@ -108,22 +99,24 @@ describe("SIGUSR1", () => {
       ...{ ms: expect.any(Number), idle_ms: expect.any(Number) },
     });
     expect(rows).toHaveLength(300);
-    expect(lines(proxy).at(-1)).toMatchObject({ event: "counters", active_sessions: 300 });
+    expect(events(proxy).at(-1)).toMatchObject({ event: "counters", active_sessions: 300 });
     expect(await ask(clients[299] as UdpPeer, entry, "third")).toBe("third");
   }, 30_000);
 
   test("of connections and sessions there is one table, before the counters", async () => {
     const { proxy } = await forward(await echoOfBoth(), "--tcp", "--udp", "--json", "--quiet");
-    await eventually("both are bound", () => of(proxy, "bound").length === 2);
-    const [tcp, udp] = of(proxy, "bound").map(({ address }) => Number(`${address}`.split(":")[1]));
+    await eventually("both are bound", () => eventsOf(proxy, "bound").length === 2);
+    const [tcp, udp] = eventsOf(proxy, "bound").map(({ address }) =>
+      Number(`${address}`.split(":")[1]),
+    );
     const socket = connect({ port: tcp as number, host: "127.0.0.1" });
     cleanups.push(() => socket.destroy());
     socket.write("x");
     await once(socket, "data");
     await ask(await udpPeer(), udp as number, "x");
     proxy.kill("SIGUSR1");
-    await eventually("the counters of all", () => of(proxy, "counters").length === 2);
-    const told = lines(proxy).slice(2);
+    await eventually("the counters of all", () => eventsOf(proxy, "counters").length === 2);
+    const told = events(proxy).slice(2);
     expect(told.map(({ event, protocol }) => protocol ?? event)).toEqual([
       ...["tcp", "udp", "counters", "counters"],
     ]);

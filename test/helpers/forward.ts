@@ -64,3 +64,15 @@ export function exchange(port: number, parts: readonly Uint8Array[]): Promise<Bu
   socket.end();
   return received;
 }
+
+/** What it has printed with --json so far. */
+export const events = (proxy: Running): Record<string, unknown>[] =>
+  proxy
+    .stdout()
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line));
+
+/** Of that, the events of one kind. */
+export const eventsOf = (proxy: Running, event: string) =>
+  events(proxy).filter((entry) => entry.event === event);
