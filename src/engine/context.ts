@@ -9,20 +9,23 @@ import {
   batchIntervalMs,
   eventBytesPerBatch,
   eventsPerBatch,
+  failureLinesMax,
   outstandingBatches,
-  remarkIntervalMs,
+  warningIntervalMs,
+  warningKindsMax,
 } from "./limits.ts";
 import { EventLoop, type Handler } from "./loop.ts";
-import { Occasions } from "./occasions.ts";
-import type {
-  Command,
-  Outcome,
-  RecordBlock,
-  Task,
-  WorkerEvent,
-  WorkerInput,
-  WorkerMessage,
+import {
+  type Command,
+  LogLevel,
+  type Outcome,
+  type RecordBlock,
+  type Task,
+  type WorkerEvent,
+  type WorkerInput,
+  type WorkerMessage,
 } from "./protocol.ts";
+import { type LineOptions, RateLimitedLog } from "./rate-limited-log.ts";
 import { type Recorded, type RecordKind, RecordWriter } from "./records.ts";
 import { SharedState } from "./shared.ts";
 import { Timer } from "./timers.ts";
@@ -46,8 +49,8 @@ export class WorkerContext implements Handler {
   private readonly records = new RecordWriter(eventsPerBatch);
   private eventBytes = 0;
   private lastBatch = Number.NEGATIVE_INFINITY;
-  private readonly occasions = new Occasions(remarkIntervalMs);
-  private readonly remarkTimer = new Timer(() => this.sayRemarks());
+  private readonly rateLimited = new RateLimitedLog(warningIntervalMs, warningKindsMax);
+  private readonly warningTimer = new Timer(() => this.logSummaries());
   private readonly batchTimer = new Timer(() => this.flush());
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private service: Service | undefined;
@@ -69,6 +72,7 @@ export class WorkerContext implements Handler {
   run(start: (context: WorkerContext, task: Task) => Service): void {
     this.service = start(this, this.input.task);
     this.loop.run();
+    this.logWarnings(this.rateLimited.rest());
     this.flush();
     const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
     this.post({ kind: "done", outcome });
@@ -87,13 +91,28 @@ export class WorkerContext implements Handler {
   }
 
   /**
-   * Reports what may happen thousands of times a second: at once the first time, then how often,
-   * once an interval. `kind` is one of a few fixed words.
+   * Logs a warning. The first one of its kind is logged at once; what follows is counted, and a
+   * line says how many there were, once an interval (`RateLimitedLog`).
    */
-  remark(kind: string, text: string): void {
-    const first = this.occasions.note(kind, text, this.loop.now);
-    if (first !== undefined) this.report({ kind: "warning", text: first.text });
-    this.awaitRemarks();
+  warn(text: string, options: LineOptions = {}): void {
+    if (this.rateLimited.admit(text, this.loop.now, options)) {
+      this.report({ kind: "warning", text });
+    }
+    this.awaitSummaries();
+  }
+
+  /**
+   * Logs the end of a connection or session: every one where each is logged, and otherwise only
+   * those that failed, of each kind of failure a few an interval and how many more there were.
+   */
+  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
+    if (logLevel >= LogLevel.info) return this.record("forwarded", connection);
+    if (!failed || logLevel < LogLevel.warning) return;
+    const { protocol, error } = connection;
+    const text = `${protocol}: ${error}`;
+    const isLogged = this.rateLimited.admit(text, this.loop.now, { burst: failureLinesMax });
+    if (isLogged) this.record("forwarded", connection);
+    this.awaitSummaries();
   }
 
   /** Queues what there is to tell of a connection now, in its place among the events. */
@@ -123,18 +142,19 @@ export class WorkerContext implements Handler {
     this.service?.stop();
   }
 
-  private sayRemarks(): void {
-    const seconds = remarkIntervalMs / 1000;
-    for (const { text, times } of this.occasions.take(this.loop.now)) {
-      this.report({ kind: "warning", text: `${text} (${times} times in the last ${seconds} s)` });
-    }
-    this.awaitRemarks();
+  private logSummaries(): void {
+    this.logWarnings(this.rateLimited.take(this.loop.now));
+    this.awaitSummaries();
   }
 
-  private awaitRemarks(): void {
-    if (this.remarkTimer.slot >= 0) return;
-    const { next } = this.occasions;
-    if (next !== undefined) this.loop.timers.arm(this.remarkTimer, next);
+  private logWarnings(texts: readonly string[]): void {
+    for (const text of texts) this.report({ kind: "warning", text });
+  }
+
+  private awaitSummaries(): void {
+    if (this.warningTimer.slot >= 0) return;
+    const { next } = this.rateLimited;
+    if (next !== undefined) this.loop.timers.arm(this.warningTimer, next);
   }
 
   private takeRecords(): void {

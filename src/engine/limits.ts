@@ -141,9 +141,6 @@ export const tableRowsPerTurn = 256;
 export const tableBatches = 4;
 export const tablePauseMs = 20;
 
-/** How often it is said that something is at its bounds. */
-export const remarkIntervalMs = 10_000;
-
 /** Datagrams that are received with one system call, and batches before others get their turn. */
 export const batchDatagrams = 64;
 export const batchesPerTurn = 4;
@@ -170,9 +167,12 @@ export const sessionIdleTimeoutMs = 60_000;
 /** So has one with a DNS server, once it has been answered. */
 export const dnsIdleTimeoutMs = 5_000;
 
-/** Warnings of one kind are gathered for so long; kinds of them at once. */
-export const noticeIntervalMs = 10_000;
-export const noticesMax = 100;
+/** Warnings of one kind are counted together for so long; kinds of them at once. */
+export const warningIntervalMs = 10_000;
+export const warningKindsMax = 100;
+
+/** Failed connections, or sessions, of one kind that get lines of their own within that time. */
+export const failureLinesMax = 10;
 
 /** Flows towards upstreams that are known again when they come back: a power of two. */
 export const ownFlowsMax = 32_768;

@@ -77,9 +77,7 @@ export class LoopWatch {
     const { context, protocol } = this;
     context.shared.count(Counter.loops, 1);
     const where = `${protocol}://${formatSocketAddress(original)}`;
-    context.remark(
-      "loop",
-      `a loop: what we send to ${where} is captured and comes back: ${repair}`,
-    );
+    const text = `a loop: what we send to ${where} is captured and comes back: ${repair}`;
+    context.warn(text, { kind: `loop ${protocol}` });
   }
 }

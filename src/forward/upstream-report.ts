@@ -18,17 +18,14 @@ export class UpstreamReport implements PoolListener {
 
   rests({ address, failures, restMs }: Upstream, reason: string): void {
     this.context.shared.count(Counter.upstreamRests, 1);
-    this.warn(
-      `upstream ${formatSocketAddress(address)} rests for ${restMs / 1000} s: ${failures} ` +
-        `failures in a row, the last: ${reason}`,
+    const name = `upstream ${formatSocketAddress(address)}`;
+    this.context.warn(
+      `${name} rests for ${restMs / 1000} s: ${failures} failures in a row, the last: ${reason}`,
+      { kind: `${name} rests` },
     );
   }
 
   returns({ address }: Upstream): void {
-    this.warn(`upstream ${formatSocketAddress(address)} is back`);
-  }
-
-  private warn(text: string): void {
-    this.context.report({ kind: "warning", text });
+    this.context.warn(`upstream ${formatSocketAddress(address)} is back`);
   }
 }

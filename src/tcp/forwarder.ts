@@ -49,7 +49,6 @@ export class ForwardService
   private readonly flow = new Uint32Array(KEY_WORDS);
   private readonly connections = new Set<Forwarding>();
   private readonly waiting = new Set<Forwarding>();
-  private readonly warned = new Set<string>();
   private listeners: Listener[];
   private readonly maximumText: string;
   private accepts = 0;
@@ -139,7 +138,7 @@ export class ForwardService
     pauseAll(this.listeners);
     this.context.shared.count(Counter.atMaximum, 1);
     const consequence = "connecting and accepting rest until descriptors or memory are free";
-    this.context.remark("waiting", `${why}: ${consequence}`);
+    this.context.warn(`${why}: ${consequence}`, { kind: "waiting" });
   }
 
   acceptFailed(errno: number, resting: boolean): void {
@@ -148,13 +147,13 @@ export class ForwardService
       : "skipped";
     const name = errnoName(errno);
     this.context.shared.count(Counter.acceptFailures, 1);
-    this.context.remark(name, `accept4: ${errnoText(errno)} (${name}): ${consequence}`);
+    this.context.warn(`accept4: ${errnoText(errno)} (${name}): ${consequence}`, { kind: name });
   }
 
   private pause(): void {
     pauseAll(this.listeners);
     this.context.shared.count(Counter.atMaximum, 1);
-    this.context.remark("maximum", this.maximumText);
+    this.context.warn(this.maximumText);
   }
 
   pipesChanged(change: number): void {
@@ -163,14 +162,11 @@ export class ForwardService
 
   pipeRefused(): void {
     this.context.shared.count(Counter.pipesRefused, 1);
-    this.context.remark("pipes", "no more pipes can be had: what is slow is copied meanwhile");
+    this.context.warn("no more pipes can be had: what is slow is copied meanwhile");
   }
 
-  /** Says it once for each text. */
   warn(text: string): void {
-    if (this.warned.has(text) || this.warned.size > 1000) return;
-    this.warned.add(text);
-    this.context.report({ kind: "warning", text });
+    this.context.warn(text);
   }
 
   reached(connection: Forwarding): void {
@@ -185,8 +181,7 @@ export class ForwardService
     shared.count(Counter.sent, connection.sent);
     shared.count(Counter.received, connection.received);
     if (connection.error !== "") shared.count(Counter.failed, 1);
-    const level = connection.error === "" ? LogLevel.info : LogLevel.warning;
-    if (this.task.logLevel >= level) this.context.record("forwarded", connection);
+    this.context.recordEnd(connection, connection.error !== "", this.task.logLevel);
     if (this.draining && this.connections.size === 0) this.finish();
     this.waiting.delete(connection);
     // Its descriptors are for those that wait, then for new ones.

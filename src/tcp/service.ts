@@ -71,7 +71,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
       ? "accepting rests until descriptors or memory are free"
       : "skipped";
     this.counters.count(Counter.acceptFailures, 1);
-    this.context.remark(errnoName(errno), `accept4: ${errnoText(errno)}: ${consequence}`);
+    this.context.warn(`accept4: ${errnoText(errno)}: ${consequence}`, { kind: errnoName(errno) });
   }
 
   data(connection: Responder, count: number): void {

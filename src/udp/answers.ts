@@ -11,9 +11,9 @@ import type { NativeBuffer } from "../../ffi/memory.ts";
 import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
+import type { WorkerContext } from "../engine/context.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import { familyOf } from "../engine/sockets.ts";
-import type { Notices } from "./notices.ts";
 import { RawSender, rawWarning } from "./raw-sender.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
 
@@ -28,14 +28,14 @@ interface Route {
 }
 
 export class Answers {
-  private readonly notices: Notices;
+  private readonly context: WorkerContext;
   private readonly sending = new SendBatch(1);
   private readonly raw = new RawSender();
   private route: Route | undefined;
 
-  /** What cannot be sent is said by `notices`. */
-  constructor(notices: Notices) {
-    this.notices = notices;
+  /** Warns of what cannot be sent. */
+  constructor(context: WorkerContext) {
+    this.context = context;
   }
 
   /** From here on answers are of questions that `peer` has sent to `reached`, come by `socket`. */
@@ -52,7 +52,7 @@ export class Answers {
       const envelope = makeEnvelope(familyOf(reached), peer);
       this.route = { reached, peer, fd, envelope, isOwn: true };
     } else if (fd === -EADDRINUSE) {
-      this.notices.count(rawWarning(reached.port));
+      this.context.warn(rawWarning(reached.port));
       this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false };
     } else this.fail(failedCall, -fd);
   }
@@ -86,7 +86,7 @@ export class Answers {
   }
 
   private fail(call: string, errno: number): false {
-    this.notices.count(`an answer was dropped: ${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+    this.context.warn(`an answer was dropped: ${call}: ${errnoText(errno)} (${errnoName(errno)})`);
     return false;
   }
 }

@@ -34,7 +34,7 @@ export class ReplyWay {
     const result = this.openSocket(session);
     if (result >= 0) return "";
     if (result === -EADDRINUSE) {
-      this.keeper.notices.count(rawWarning(reached.port));
+      this.keeper.context.warn(rawWarning(reached.port));
       session.way = "raw";
       return "";
     }

@@ -14,14 +14,12 @@ import { Counter } from "../engine/shared.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, readKey } from "../forward/flow-key.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Answers } from "./answers.ts";
-import { Notices } from "./notices.ts";
 import { prepareForMuch } from "./session-sockets.ts";
 
 export class UdpService implements Service {
   private readonly context: WorkerContext;
   private readonly task: RespondTask;
   private readonly quota: Quota;
-  private readonly notices: Notices;
   private readonly answers: Answers;
   private readonly arrivals: ReceiveBatch;
   /** What `--reply` answers. */
@@ -42,8 +40,7 @@ export class UdpService implements Service {
     this.context = context;
     this.task = task;
     this.quota = quota;
-    this.notices = new Notices(context);
-    this.answers = new Answers(this.notices);
+    this.answers = new Answers(context);
     this.arrivals = new ReceiveBatch(new PayloadSlots(batchDatagrams), true);
     if (task.answer.kind === "reply") this.reply = nativeCopy(task.answer.bytes);
     this.sockets = sockets.map((socket) => new UdpSocket(this, context, socket));
@@ -52,7 +49,6 @@ export class UdpService implements Service {
   stop(): void {
     for (const socket of this.sockets) socket.close();
     this.sockets = [];
-    this.notices.close();
     this.answers.close();
   }
 
@@ -70,7 +66,7 @@ export class UdpService implements Service {
   private failed(errno: number): boolean {
     if (errno === EAGAIN) return false;
     // A queued error of an earlier answer (ICMP) ends nothing here.
-    if (errno !== EINTR) this.notices.count(`recvmmsg: ${errnoText(errno)} (${errnoName(errno)})`);
+    if (errno !== EINTR) this.context.warn(`recvmmsg: ${errnoText(errno)} (${errnoName(errno)})`);
     return true;
   }
 
@@ -79,7 +75,7 @@ export class UdpService implements Service {
     const at = arrivals.destinationAt(index);
     if (at < 0 || !readKey(arrivals.names, arrivals.nameAt(index), arrivals.controls, at, key)) {
       context.shared.count(Counter.droppedDatagrams, 1);
-      return this.notices.count("a datagram without its original destination was dropped");
+      return context.warn("a datagram without its original destination was dropped");
     }
     if (!this.isOfFlow()) this.beginFlow(socket);
     const length = arrivals.length(index);

@@ -24,7 +24,6 @@ import { type Choice, choose, isOwn, sourceName, upstreamFamily } from "../forwa
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
-import { Notices } from "./notices.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
@@ -42,7 +41,6 @@ export class SessionKeeper {
   readonly flowKey: Uint32Array;
   /** Headers say who the clients are: a sender's socket may have several sessions. */
   readonly isProxied: boolean;
-  readonly notices: Notices;
   /** For what no socket of a session can send. */
   readonly raw = new RawSender();
   /** In the order in which they began. */
@@ -69,7 +67,6 @@ export class SessionKeeper {
     this.task = task;
     this.settings = settings;
     this.owner = owner;
-    this.notices = new Notices(context);
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
     this.table = new SessionTable(settings, this.random, keyWords);
@@ -122,8 +119,7 @@ export class SessionKeeper {
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     const isUsual = reason === "idle" || reason === "stopped";
-    const level = isUsual ? LogLevel.info : LogLevel.warning;
-    if (this.task.logLevel >= level) this.context.record("forwarded", session);
+    this.context.recordEnd(session, !isUsual, this.task.logLevel);
   }
 
   /** Ends a session whose `side` has said by ICMP that nothing arrives there. */
@@ -157,14 +153,13 @@ export class SessionKeeper {
   /** Ends every session. */
   endAll(reason: string): void {
     for (const session of this.open) this.end(session, reason);
-    this.notices.close();
     this.raw.close();
   }
 
   /** Counts datagrams that go nowhere, and says why. */
   drop(reason: string, datagrams: number): void {
     this.context.shared.count(Counter.droppedDatagrams, datagrams);
-    this.notices.count(reason, datagrams);
+    this.context.warn(reason, { amount: datagrams });
   }
 
   /** The socket by which a session's client is answered, if `open` gives one: it, or -errno. */
@@ -202,7 +197,7 @@ export class SessionKeeper {
     const result = this.raw.sendUnreachable(peer, reached, errno);
     if (result >= 0) return;
     const error = `${errnoText(-result)} (${errnoName(-result)})`;
-    this.notices.count(`an ICMP error could not be passed on to a client: ${error}`);
+    this.context.warn(`an ICMP error could not be passed on to a client: ${error}`);
   }
 
   private begin(ingress: Ingress): Session | undefined {
@@ -234,7 +229,7 @@ export class SessionKeeper {
     const choice = choose(rules, ends.client, upstream);
     if ("refusal" in choice) return this.refuse(choice.refusal);
     if (choice.unspoofed !== undefined) {
-      this.notices.count(`${choice.unspoofed}: sending from our own address`);
+      this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
     // Before anybody else's is ended for it.
     if (this.table.isClientFull()) return this.refuse("the client has as many as it may have");
@@ -316,7 +311,7 @@ export class SessionKeeper {
     const session = this.sessions[this.table.victim()];
     if (session === undefined) return false;
     this.context.shared.count(Counter.evictedSessions, 1);
-    this.notices.count("a session was ended to make room for another one");
+    this.context.warn("a session was ended to make room for another one");
     this.end(session, "evicted");
     return true;
   }
@@ -336,7 +331,7 @@ export class SessionKeeper {
     };
     const fd = openFlow(wanted);
     if (fd !== -EADDRINUSE || source === undefined || source.port === 0) return fd;
-    this.notices.count("the client's port is in use here: sending from another one");
+    this.context.warn("the client's port is in use here: sending from another one");
     return openFlow({ ...wanted, local: { address: source.address, port: 0 } });
   }
 }

@@ -57,7 +57,7 @@ const totals = (log: Record<string, unknown>[]) =>
 
 /** What is said of loops, but for how often there were more of them in 10 s. */
 const warnings = (log: Record<string, unknown>[]) =>
-  log.filter(({ text }) => /^a loop: (?!.* times in the last)/.test(String(text)));
+  log.filter(({ text }) => /^a loop: (?!.* more\)$)/.test(String(text)));
 
 const cases = families.flatMap((each) =>
   ["1", "2"].flatMap((workers) => [
