@@ -56,6 +56,7 @@ export const IP_TRANSPARENT = 19;
 export const IP_RECVORIGDSTADDR = 20;
 export const IP_ORIGDSTADDR = 20;
 export const IP_BIND_ADDRESS_NO_PORT = 24;
+export const IP_LOCAL_PORT_RANGE = 51;
 
 // linux/in6.h
 export const IPV6_RECVERR = 25;

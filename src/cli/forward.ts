@@ -5,6 +5,7 @@ import type { Mark } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
 import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
+import { randomWord } from "../engine/random.ts";
 import { OwnFlows } from "../forward/own-flows.ts";
 import { addressKey, isSelf } from "../forward/route-choice.ts";
 import type { Cidr } from "../net/cidr.ts";
@@ -122,8 +123,7 @@ function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[])
 
 /** The table of all Workers' flows. */
 function flowMemory(): SharedArrayBuffer {
-  const random = new Uint32Array(1);
-  return OwnFlows.memory(() => crypto.getRandomValues(random)[0] as number);
+  return OwnFlows.memory(randomWord);
 }
 
 /** Says why the process is still there after a first signal. */

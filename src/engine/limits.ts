@@ -6,6 +6,9 @@ export const eventsPerWait = 512;
 /** Connections accepted from one listener before others get their turn. */
 export const acceptsPerTurn = 64;
 
+/** Accepting from one listener goes on for so long before others get their turn. */
+export const acceptMsPerTurn = 2;
+
 /** Reads from one connection, and datagrams from one socket, before others get their turn. */
 export const readsPerTurn = 8;
 export const datagramsPerTurn = 64;
@@ -80,6 +83,9 @@ export const pipeBytes = 1024 * 1024;
  */
 export const spliceBytesMax = 1024 * 1024;
 
+/** Bytes that all relays of a Worker together move in one turn of the loop, about 5 ms. */
+export const relayBytesPerTurn = 16 * 1024 * 1024;
+
 /** Pipes that one Worker may have, two descriptors each; beyond them bytes are copied. */
 export const pipesMax = 1024;
 
@@ -106,6 +112,16 @@ export const keepAliveMsMax = 32_767_000;
 
 /** A connection is tried at this many upstreams, the first included. */
 export const connectAttemptsMax = 3;
+
+/** Local ports among which the kernel looks for a free one, and how many such windows are tried. */
+export const portWindow = 64;
+export const portWindowsTried = 4;
+
+/** In a range of fewer ports there are no windows. */
+export const portWindowsWorthwhile = 1024;
+
+/** The most of the time that walks through the whole range of ports may take. */
+export const portWalkShare = 0.1;
 
 /** Upstreams of one command, the addresses of names included. */
 export const upstreamsMax = 256;

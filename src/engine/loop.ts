@@ -31,6 +31,8 @@ export class EventLoop {
   private readonly generations: number[] = [];
   private deferred: (() => void)[] = [];
   private running = false;
+  /** What one turn has to do: handlers and deferred callbacks to call, at least 1. */
+  private due = 1;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
 
@@ -73,6 +75,14 @@ export class EventLoop {
     this.deferred.push(callback);
   }
 
+  /**
+   * The part of `total` that each handler of this turn may have, from `least` to `most`: so a turn
+   * stays short for those that come next, however many are ready.
+   */
+  share(total: number, least: number, most: number): number {
+    return Math.max(least, Math.min(most, Math.floor(total / this.due)));
+  }
+
   /** Turns until `stop`. */
   run(): void {
     this.running = true;
@@ -92,6 +102,7 @@ export class EventLoop {
     const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, timeout);
     this.now = performance.now();
     if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
+    this.due = Math.max(1, count + this.deferred.length);
     for (let i = 0; i < count; i++) {
       const fd = this.ready.fd(i);
       if (this.generations[fd] !== this.ready.generation(i)) continue;

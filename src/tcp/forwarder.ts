@@ -63,7 +63,7 @@ export class ForwardService
     this.maximumText =
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait until others end";
-    this.kernel = new SystemKernel(task.pipesMax, this);
+    this.kernel = new SystemKernel(task.pipesMax, this, context.loop);
     this.upstreamSockets = new UpstreamSockets(task, this);
     this.chooser = new Chooser(context, task, "tcp");
     this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "tcp");

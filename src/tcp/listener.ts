@@ -14,7 +14,7 @@ import {
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { acceptPauseMs, acceptsPerTurn } from "../engine/limits.ts";
+import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn } from "../engine/limits.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 
@@ -42,6 +42,7 @@ export class Listener implements Handler {
   }
 
   onReady(): void {
+    const end = performance.now() + acceptMsPerTurn;
     for (let turn = 0; turn < acceptsPerTurn && this.watching; turn++) {
       const { address, size } = this.owner.peerName;
       const fd = sys.accept4(this.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -50,6 +51,7 @@ export class Listener implements Handler {
       if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) continue;
       if (fd < 0) return this.onAcceptError(-fd);
       this.owner.accepted(fd as Fd);
+      if (performance.now() >= end) return;
     }
   }
 

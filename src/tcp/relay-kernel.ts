@@ -20,7 +20,8 @@ import {
 import { EINTR } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
 import * as sys from "../../ffi/sys.ts";
-import { pipeBytes, receiveBytes, spliceBytesMax } from "../engine/limits.ts";
+import { pipeBytes, receiveBytes, relayBytesPerTurn, spliceBytesMax } from "../engine/limits.ts";
+import type { EventLoop } from "../engine/loop.ts";
 import type { Pipe, RelayKernel } from "./relay.ts";
 
 const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
@@ -47,11 +48,17 @@ export class SystemKernel implements RelayKernel {
   private refused = false;
 
   private readonly watcher: PipeWatcher;
+  private readonly loop: EventLoop;
 
   /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
-  constructor(pipesMax: number, watcher: PipeWatcher) {
+  constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop) {
     this.pipesMax = pipesMax;
     this.watcher = watcher;
+    this.loop = loop;
+  }
+
+  get bytesPerTurn(): number {
+    return this.loop.share(relayBytesPerTurn, receiveBytes, spliceBytesMax);
   }
 
   recv(fd: number, offset: number): number {
@@ -89,7 +96,7 @@ export class SystemKernel implements RelayKernel {
 
   spliceIn(fd: number, pipe: Pipe): number {
     for (;;) {
-      const count = sys.splice(fd, pipe.writeEnd, spliceBytesMax, SPLICE_FLAGS);
+      const count = sys.splice(fd, pipe.writeEnd, this.bytesPerTurn, SPLICE_FLAGS);
       if (count !== -EINTR) return count;
     }
   }

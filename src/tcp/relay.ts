@@ -69,6 +69,8 @@ export interface RelayKernel {
   dropPipe(pipe: Pipe): void;
   /** How many bytes the shared buffer holds. */
   readonly bufferBytes: number;
+  /** How many bytes of one direction are moved before others have their turn. */
+  readonly bytesPerTurn: number;
 }
 
 export interface Pipe {
@@ -119,7 +121,6 @@ export type RelayState = "open" | "more" | "done" | "failed";
 
 /** Of one direction, before others have their turn. */
 const readsPerTurn = 16;
-const bytesPerTurn = 1024 * 1024;
 const smallReadsMax = 4;
 
 export class Relay {
@@ -225,6 +226,7 @@ export class Relay {
 
   private move(direction: Direction): boolean {
     const { from, to, bytes } = direction;
+    const { bytesPerTurn } = this.kernel;
     for (let turn = 0; turn < readsPerTurn && direction.bytes - bytes < bytesPerTurn; turn++) {
       if (direction.held > 0 && !this.drain(direction)) return false;
       if (direction.ended || !from.readable || !to.writable) return false;

@@ -27,6 +27,7 @@ import {
 } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
+import { PortWindows } from "../engine/port-windows.ts";
 import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../engine/sockets.ts";
 import { setTransparent } from "../engine/transparent.ts";
 import type { Choice } from "../forward/route-choice.ts";
@@ -51,6 +52,7 @@ export class UpstreamSockets {
   failedCall = "";
   private readonly options: UpstreamOptions;
   private readonly owner: Warned;
+  private readonly ports = new PortWindows();
 
   constructor(options: UpstreamOptions, owner: Warned) {
     this.options = options;
@@ -81,7 +83,10 @@ export class UpstreamSockets {
     if (result >= 0 && source !== undefined) result = this.bind(fd, domain, source);
     if (result >= 0) {
       this.failedCall = "connect";
-      result = connectTo(fd, upstream);
+      result =
+        source === undefined || source.port === 0
+          ? this.ports.connect(fd, () => connectTo(fd, upstream))
+          : connectTo(fd, upstream);
       if (result >= 0 || result === -EINPROGRESS) return fd;
     }
     sys.close(fd);

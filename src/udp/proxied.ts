@@ -5,6 +5,7 @@
  */
 
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
+import { randomWord } from "../engine/random.ts";
 import { readEnds, writeEnds } from "../forward/flow-key.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { DatagramHeader } from "../proto/proxy-datagram.ts";
@@ -33,7 +34,7 @@ export class ProxiedSenders {
     this.bytes = arrivals.slots.buffer.bytes;
     this.words = arrivals.slots.buffer.words();
     this.allowed = new AllowedSenders(allowed);
-    this.senders = new SenderIndex(keeper.settings.sessionsMax, keeper.random);
+    this.senders = new SenderIndex(keeper.settings.sessionsMax, randomWord);
   }
 
   /**

@@ -16,6 +16,7 @@ import {
   LogLevel,
   type SessionSettings,
 } from "../engine/protocol.ts";
+import { randomWord } from "../engine/random.ts";
 import { Counter } from "../engine/shared.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../forward/flow-key.ts";
@@ -28,8 +29,6 @@ import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
 import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
-
-const randomWord = new Uint32Array(1);
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
 
@@ -69,7 +68,7 @@ export class SessionKeeper {
     this.owner = owner;
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
-    this.table = new SessionTable(settings, this.random, keyWords);
+    this.table = new SessionTable(settings, randomWord, keyWords);
     this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
@@ -80,11 +79,6 @@ export class SessionKeeper {
   /** The session with this number in the table. */
   at(slot: number): Session | undefined {
     return this.sessions[slot];
-  }
-
-  /** Any 32-bit number. */
-  random(): number {
-    return crypto.getRandomValues(randomWord)[0] as number;
   }
 
   /** The session of the table's key, begun if there is none; undefined: it is refused. */

@@ -122,6 +122,11 @@ class FakeKernel implements RelayKernel {
     this.interfere = interfere;
   }
 
+  /** As in a loop with much to do in some turns. */
+  get bytesPerTurn(): number {
+    return bufferBytes * (1 + this.random(16));
+  }
+
   /** Pipes that have been taken and neither given back nor closed. */
   get pipesOut(): number {
     return this.pipes.size;
