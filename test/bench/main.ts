@@ -1,7 +1,9 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [tcp] [udp] [--rounds N] [--only REGEXP] [--json]`:
+ * `bun run bench [ffi] [rules] [startup] [tcp] [neighbour] [udp] [--rounds N] [--only REGEXP]
+ * [--json]`:
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
- * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk".
+ * in the same run. `--only` keeps to a part of `tcp`, such as
+ * "lab/bulk" or "loopback/bulk", and to proxies of `neighbour`.
  */
 
 import { arch, cpus, release } from "node:os";
@@ -11,6 +13,7 @@ import { measureRules, rulesTable } from "./rules.ts";
 import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
 import { measureTcp } from "./tcp/measure.ts";
+import { measureNeighbour, neighbourTable } from "./tcp/neighbour.ts";
 import { tcpTable } from "./tcp/table.ts";
 import { measureUdp, udpTable } from "./udp/measure.ts";
 
@@ -54,6 +57,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 5,
     measure: (rounds) => measureTcp(rounds, values.only),
     table: tcpTable,
+  },
+  neighbour: {
+    title: "What a client notices of another one's churn",
+    rounds: 3,
+    measure: (rounds) => measureNeighbour(rounds, values.only),
+    table: (series) => neighbourTable(series.map(summary)),
   },
   udp: {
     title: "UDP through proxies",
