@@ -8,10 +8,11 @@ import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
+import { isLocalAddress } from "../diagnose/facts.ts";
 import { type Address, type Family, formatAddress, parseAddress } from "../net/address.ts";
 import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
 import { ok, quote, refuse } from "../net/result.ts";
-import type { BackendHost, IntentRequest } from "../routing/intent.ts";
+import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { UsageError } from "./failure.ts";
 import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
 import { prose } from "./prose.ts";
@@ -48,8 +49,8 @@ function addressValue(): Value<Address> {
 }
 
 /** An address with or without a port: `192.0.2.7`, `192.0.2.7:80`, `[2001:db8::7]:80`. */
-function backendValue(): Value<BackendHost> {
-  return makeValue<BackendHost>({
+function backendValue(): Value<BackendRequest> {
+  return makeValue<BackendRequest>({
     metavar: "ADDR[:PORT]",
     placeholder: { address: { family: 4, bytes: new Uint8Array(4) }, port: undefined },
     parse: (input) => {
@@ -234,13 +235,18 @@ export function toRequest(options: CaptureOptions): IntentRequest {
     toPort: options.toPort,
     toAddresses: given(options.toAddress),
     redirect: options.redirect || undefined,
-    backends: given(options.backend),
+    backends: given(options.backend)?.map(placed),
     tableName: options.tableName,
     sysctl: options.sysctl || undefined,
   };
   return Object.fromEntries(
     Object.entries(request).filter(([, value]) => value !== undefined),
   ) as IntentRequest;
+}
+
+/** A backend, and whether it is on this host. */
+export function placed(backend: BackendRequest): BackendRequest {
+  return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
 }
 
 function isStdin(source: NetworkSource): boolean {

@@ -97,7 +97,7 @@ export function captureOf(
     protocols: [...captured.protocols],
     families,
     ...target(request, captured, listeners, families),
-    ...replies(options, captured),
+    ...replies(options, captured, families),
     guardMark,
   });
   const parsed = parseIntent(complete);
@@ -170,12 +170,15 @@ function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddres
  */
 function replies(
   options: ForwardOptions,
-  { backends }: Captured,
+  { backends = [] }: Captured,
+  families: readonly Family[],
 ): Pick<IntentRequest, "replyPath" | "backends"> {
   const { source } = options;
   if (options.redirect && source.kind === "self") return {};
-  const isSpoofed = source.kind !== "self" && backends?.length;
-  if (!options.redirect) return { replyPath: true, ...(isSpoofed ? { backends } : {}) };
+  // Of another family than the client, an upstream sees an address of ours.
+  const spoofed = backends.filter(({ address }) => families.includes(address.family));
+  const isSpoofed = source.kind !== "self" && spoofed.length > 0;
+  if (!options.redirect) return { replyPath: true, ...(isSpoofed ? { backends: spoofed } : {}) };
   const address = source.kind === "address" ? formatBytes(source.address) : "client";
   throw new UsageError(
     `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +

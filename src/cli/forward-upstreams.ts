@@ -39,7 +39,12 @@ export class UpstreamList {
   /** The upstreams of this moment. */
   get upstreams(): Upstreams {
     if (this.entries === undefined) return { kind: "original" };
-    return { kind: "fixed", addresses: this.entries.flatMap(({ addresses }) => addresses()) };
+    return { kind: "fixed", addresses: this.fixed };
+  }
+
+  /** Those that are named, at this moment. */
+  get fixed(): readonly SocketAddress[] {
+    return this.entries?.flatMap(({ addresses }) => addresses()) ?? [];
   }
 
   /** From now on tells `changed` of other upstreams, and `say` of names that are not found. */

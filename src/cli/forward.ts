@@ -1,7 +1,8 @@
 /** `tproxy forward`: carries connections to backends that see the client's own address. */
 
 import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
-import type { Mark } from "../../ffi/types.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Mark, Port } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
 import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
@@ -12,9 +13,10 @@ import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { BackendHost } from "../routing/intent.ts";
+import type { BackendRequest } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
+import { placed } from "./capture-options.ts";
 import { checkConnecting } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
@@ -47,10 +49,10 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const senders = sendersOf(options);
   const request = captureRequest(options);
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
-  const captured = { protocols, backends: backendsOf(options) } as const;
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-    const { intent, mark } = captureOf(options, request, { ...captured, listeners });
+    const captured = { protocols, backends: backendsOf(options), listeners };
+    const { intent, mark } = captureOf(options, request, captured);
     await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
     if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
     return exitStatus.success;
@@ -70,8 +72,8 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
       events.map((event) => (isWanted(event, level) ? transcript.render(event) : "")).join(""),
     );
   const say = (text: string) => void print([{ kind: "warning", text }]);
-  const capture =
-    options.routes === "auto" ? captureOf(options, request, { ...captured, listeners }) : undefined;
+  const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners };
+  const capture = options.routes === "auto" ? captureOf(options, request, captured) : undefined;
   const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
   edges.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
@@ -150,16 +152,17 @@ function ownAddresses(): OwnAddresses {
 
 /** @throws UsageError where all that a protocol accepts would be carried to its own listener */
 function refuseSelf(
-  { upstreams }: UpstreamList,
+  upstreams: UpstreamList,
   { addresses }: OwnAddresses,
   sockets: readonly OpenSocket[],
 ): void {
-  if (upstreams.kind === "original") return;
+  const { fixed } = upstreams;
+  if (fixed.length === 0) return;
   const own = new Set(addresses.map(addressKey));
   for (const name of new Set(sockets.map(({ protocol }) => protocol))) {
     const listeners = sockets.filter(({ protocol }) => protocol === name).map(({ local }) => local);
-    if (!upstreams.addresses.every((address) => isSelf({ own, listeners }, address))) continue;
-    const [first] = upstreams.addresses.map(formatSocketAddress);
+    if (!fixed.every((address) => isSelf({ own, listeners }, address))) continue;
+    const [first] = fixed.map(formatSocketAddress);
     throw new UsageError(`--to ${first} is this proxy itself: give where the server is`);
   }
 }
@@ -205,12 +208,16 @@ function isWanted({ kind }: WorkerEvent, level: number): boolean {
 }
 
 /** The upstreams that are addresses, as hosts that have to route their replies through this one. */
-function backendsOf({ to }: ForwardOptions): BackendHost[] {
+function backendsOf({ to }: ForwardOptions): BackendRequest[] {
   return to.flatMap((target) => {
     if (target === "original" || typeof target.host === "string") return [];
-    const { family, bytes } = target.host;
-    return [{ address: { family, bytes }, port: target.port }];
+    return [backendOf({ address: target.host.bytes, port: target.port })];
   });
+}
+
+function backendOf({ address, port }: Pick<SocketAddress, "address" | "port">): BackendRequest {
+  const family = address.length === 4 ? 4 : 6;
+  return placed({ address: { family, bytes: address }, port: port as Port });
 }
 
 /** Whether TCP_KEEPIDLE, in seconds, can say it. */

@@ -1,6 +1,6 @@
 /** What a request for an Intent must not say at once. Every message is one line for its author. */
 
-import type { Address, Family } from "../net/address.ts";
+import { type Address, type Family, formatAddress } from "../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../net/cidr.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
@@ -34,6 +34,7 @@ const checks: readonly Check[] = [
   checkLoops,
   checkGuardMark,
   checkReplyPath,
+  checkBackends,
   checkSysctl,
 ];
 
@@ -200,6 +201,30 @@ function checkReplyPath(request: IntentRequest, completed: Completed): string | 
     "the reply path of udp needs --dport: datagrams to other ports are told by it from those " +
     "that clients send"
   );
+}
+
+/** Rules that would take from this host more than the answers of a backend, or nothing at all. */
+function checkBackends({ backends = [] }: IntentRequest, { families }: Completed) {
+  for (const { address, port, here } of backends) {
+    const text = formatAddress(address);
+    if (!families.includes(address.family)) {
+      return (
+        `backend "${text}" is IPv${address.family}, but what is captured is IPv${families[0]}: ` +
+        `its clients have addresses of its own family; add --family ${address.family}, or both`
+      );
+    }
+    if (here && port === undefined && !isLoopback(address)) {
+      return (
+        `backend "${text}" is an address of this host, and all that this host sends from it ` +
+        `would be taken for answers: give the port too, ${quote(`${bracketed(address)}:80`)}`
+      );
+    }
+  }
+  return undefined;
+}
+
+function bracketed(address: Address): string {
+  return address.family === 4 ? formatAddress(address) : `[${formatAddress(address)}]`;
 }
 
 function checkSysctl(request: IntentRequest, completed: Completed): string | undefined {

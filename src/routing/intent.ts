@@ -10,11 +10,11 @@ import { addressBits, type Cidr } from "../net/cidr.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import type { PortRange } from "../net/port.ts";
 import { ok, type Parsed, refuse } from "../net/result.ts";
-import { contradiction } from "./contradictions.ts";
+import { contradiction, isLoopback } from "./contradictions.ts";
 import { privateNetworks } from "./private.ts";
 import { type IntentRequest, RequestSchema } from "./request.ts";
 
-export type { IntentRequest } from "./request.ts";
+export type { BackendRequest, IntentRequest } from "./request.ts";
 export type Protocol = "tcp" | "udp";
 
 /** What tells the proxy's own packets from those to capture. Empty: nothing does. */
@@ -32,6 +32,8 @@ export interface BackendHost {
   readonly address: Address;
   /** Undefined: all that it sends comes back through this host. */
   readonly port: Port | undefined;
+  /** The address is one of this host. */
+  readonly here: boolean;
 }
 
 /** A complete, checked description of what is captured and where it goes. */
@@ -175,7 +177,9 @@ function complete(request: IntentRequest): Intent {
     toPort: request.toPort,
     toAddresses,
     redirect: request.redirect ?? false,
-    backends: backends.map(({ address, port }) => ({ address, port })),
+    backends: backends.map(({ address, port, here = isLoopback(address) }) => ({
+      ...{ address, port, here },
+    })),
     tableName: request.tableName ?? defaults.tableName,
     sysctl: request.sysctl ?? false,
   };

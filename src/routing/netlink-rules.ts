@@ -57,7 +57,8 @@ const NFTA_REDIR_FLAGS = 3;
 const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
 
 const nfproto = { 4: nl.NFPROTO_IPV4, 6: nl.NFPROTO_IPV6 } as const;
-const ipProtocol = { tcp: IPPROTO_TCP, udp: IPPROTO_UDP } as const;
+/** Numbers of protocols, as IP headers have them. */
+export const ipProtocols = { tcp: IPPROTO_TCP, udp: IPPROTO_UDP } as const;
 const addressTypes: Readonly<Record<AddressType, number>> = {
   local: nl.RTN_LOCAL,
   broadcast: nl.RTN_BROADCAST,
@@ -89,7 +90,7 @@ function matchExpressions(
     case "interface":
       return interfaceExpressions(match.names, sets);
     case "protocol":
-      return nft.protocol(ipProtocol[match.protocol]);
+      return nft.protocol(ipProtocols[match.protocol]);
     case "source":
       return networkExpressions("source", match, rule, sets);
     case "destination":

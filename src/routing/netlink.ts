@@ -17,9 +17,9 @@ import {
 import { deleteTable, newTable } from "../../ffi/netlink/nftables/table.ts";
 import { deleteRoute, newRoute, type Route } from "../../ffi/netlink/route.ts";
 import { deleteRule, newRule, type Rule } from "../../ffi/netlink/rule.ts";
-import type { Message } from "../../ffi/netlink/wire.ts";
+import { defined, type Message } from "../../ffi/netlink/wire.ts";
 import { addressBits } from "../net/cidr.ts";
-import { AnonymousSets, ruleExpressions } from "./netlink-rules.ts";
+import { AnonymousSets, ipProtocols, ruleExpressions } from "./netlink-rules.ts";
 import { rangesOf } from "./networks.ts";
 import {
   type FirewallChain,
@@ -86,15 +86,20 @@ function routeOf(route: LocalRoute, adds: boolean, oif: number): Route {
   return { ...base, destination: { address: destination.bytes, length: destination.prefix } };
 }
 
-function ruleOf({ family, table, mark, priority, protocol }: IpRule): Rule {
-  return {
+function ruleOf(rule: IpRule): Rule {
+  const { family, table, mark, from, iif, ipProtocol, sourcePort, priority, protocol } = rule;
+  return defined({
     family: addressFamily[family],
     table,
-    mark: mark.value,
-    mask: mark.mask,
-    ...(priority === undefined ? {} : { priority }),
-    ...(protocol === undefined ? {} : { protocol }),
-  };
+    priority,
+    protocol,
+    mark: mark?.value,
+    mask: mark?.mask,
+    source: from && { address: from.bytes, length: addressBits(family) },
+    iif,
+    ipProtocol: ipProtocol && ipProtocols[ipProtocol],
+    sourcePorts: sourcePort && ([sourcePort, sourcePort] as const),
+  });
 }
 
 function tableMessages(table: FirewallTable, options: NetlinkOptions): Message[] {

@@ -7,7 +7,7 @@ import type { Port } from "../../ffi/types.ts";
 import type { Address, Family } from "../net/address.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { fullMask, type MaskedMark } from "../net/mark.ts";
-import { isLoopback, listedNetworksMax } from "./contradictions.ts";
+import { listedNetworksMax } from "./contradictions.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
@@ -20,12 +20,19 @@ export type {
   Statement,
 } from "./firewall-rule.ts";
 
-/** A rule of the routing policy database: packets with the mark are routed by the table. */
+/** A rule of the routing policy database: the table routes packets that have all of this. */
 export interface IpRule {
   readonly family: Family;
   readonly priority: number | undefined;
-  readonly mark: MaskedMark;
+  readonly mark?: MaskedMark;
+  /** The source address. */
+  readonly from?: Address;
+  /** The interface a packet comes in by: `lo` for all that this host itself sends. */
+  readonly iif?: string;
+  readonly ipProtocol?: Protocol;
+  readonly sourcePort?: Port;
   readonly table: number;
+  /** Sent along to tell whose it is (FRA_PROTOCOL). */
   readonly protocol: number | undefined;
 }
 
@@ -82,13 +89,11 @@ export interface Sysctl {
   readonly reason: string;
 }
 
-/** What a host needs so that what it sends to spoofed addresses comes back through this one. */
+/** What another host needs so that its answers to spoofed addresses come back through this one. */
 export interface Backend {
   readonly address: Address;
   readonly port: Port | undefined;
   readonly protocols: readonly Protocol[];
-  /** The address is this host's own, a loopback one. */
-  readonly here: boolean;
   readonly table: number;
   readonly priority: number | undefined;
   readonly protocol: number | undefined;
@@ -129,20 +134,35 @@ export function makePlan(intent: Intent): Plan {
       table,
       protocol,
     })),
-    ipRules: routed.map((family) => ({ family, priority, mark, table, protocol })),
+    ipRules: [
+      ...routed.map((family) => ({ family, priority, mark, table, protocol })),
+      ...backendRules(intent),
+    ],
     firewall: { name: intent.tableName, sets: sets.all, chains },
     sysctls: sysctlsOf(intent),
     setsSysctls: intent.sysctl,
-    backends: intent.backends.map(({ address, port }) => ({
-      address,
-      port,
-      protocols: intent.protocols,
-      here: isLoopback(address),
-      table,
-      priority,
-      protocol,
-    })),
+    backends: intent.backends
+      .filter(({ here }) => !here)
+      .map(({ address, port }) => ({
+        ...{ address, port, protocols: intent.protocols, table, priority, protocol },
+      })),
   };
+}
+
+/**
+ * A backend on this host answers a spoofed client by the routes to that client, so the answer would
+ * leave this host. The plan's table delivers it here. It is never asked for answers to this host's
+ * own addresses: the table `local` comes first.
+ */
+function backendRules({ backends, protocols, priority, table, tag }: Intent): IpRule[] {
+  return backends
+    .filter(({ here }) => here)
+    .flatMap(({ address, port }) => {
+      const { family } = address;
+      const rule = { family, priority, from: address, iif: "lo", table, protocol: tag };
+      if (port === undefined) return [rule];
+      return protocols.map((ipProtocol) => ({ ...rule, ipProtocol, sourcePort: port }));
+    });
 }
 
 function everyAddress(family: Family): Cidr {

@@ -132,13 +132,23 @@ export const RequestSchema = v.strictObject({
   toPort: v.optional(PortNumber),
   toAddresses: list(HostAddress, "addresses of the listener", 2),
   redirect: v.optional(v.boolean()),
-  backends: list(v.object({ address: HostAddress, port: v.optional(PortNumber) }), "backends"),
+  backends: list(
+    v.object({
+      address: HostAddress,
+      port: v.optional(PortNumber),
+      /** An address of this host; only a loopback one is known to be without it. */
+      here: v.optional(v.boolean()),
+    }),
+    "backends",
+  ),
   tableName: v.optional(TableName),
   sysctl: v.optional(v.boolean()),
 });
 
 /** What may be asked for; every field is optional. */
 export type IntentRequest = v.InferOutput<typeof RequestSchema>;
+/** A backend as it is asked for. */
+export type BackendRequest = NonNullable<IntentRequest["backends"]>[number];
 
 function isCidr(input: unknown): input is Cidr {
   const { family, bytes, prefix } = (input ?? {}) as Partial<Cidr>;

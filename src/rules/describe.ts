@@ -6,7 +6,7 @@ import type { Expression, PayloadLoad } from "../../ffi/netlink/nftables/express
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import { elementRanges } from "../../ffi/netlink/nftables/set.ts";
 import type { Prefix, Route } from "../../ffi/netlink/route.ts";
-import type { Rule } from "../../ffi/netlink/rule.ts";
+import type { Range, Rule } from "../../ffi/netlink/rule.ts";
 import { HOST_ORDER, NETWORK_ORDER } from "../../ffi/netlink/wire.ts";
 import { formatAddress } from "../net/address.ts";
 import { fullMask } from "../net/mark.ts";
@@ -19,22 +19,35 @@ const actions: Readonly<Record<number, string>> = {
   [nl.FR_ACT_PROHIBIT]: "prohibit",
 };
 
-/** `ip rule 100: fwmark 0x1/0x1 lookup 100 protocol 116` */
+/** `ip rule 100: from 127.0.0.1 iif lo ipproto tcp sport 80 lookup 100 protocol 116` */
 export function describeRule(rule: Rule): string {
   const { family, priority, mark, mask = fullMask, action, table, protocol } = rule;
   const words = [
     rule.invert && "not",
-    rule.source && `from ${prefixText(rule.source)}`,
-    rule.destination && `to ${prefixText(rule.destination)}`,
+    rule.source && `from ${selectorText(rule.source)}`,
+    rule.destination && `to ${selectorText(rule.destination)}`,
     rule.iif !== undefined && `iif ${rule.iif}`,
     rule.oif !== undefined && `oif ${rule.oif}`,
     mark !== undefined &&
       `fwmark ${hexNumber(mark)}${mask === fullMask ? "" : `/${hexNumber(mask)}`}`,
+    rule.ipProtocol && `ipproto ${protocolNames[rule.ipProtocol] ?? rule.ipProtocol}`,
+    rule.sourcePorts && `sport ${rangeText(rule.sourcePorts)}`,
+    rule.destinationPorts && `dport ${rangeText(rule.destinationPorts)}`,
     action === undefined ? `lookup ${table}` : (actions[action] ?? `action ${action}`),
     protocol ? `protocol ${protocol}` : false,
   ];
   const place = priority === undefined ? "" : ` ${priority}`;
   return `${ip(family)} rule${place}: ${words.filter(Boolean).join(" ")}`;
+}
+
+/** A prefix as ip(8) writes it: one address without its length. */
+function selectorText(prefix: Prefix): string {
+  const isOne = prefix.length === 8 * prefix.address.length;
+  return isOne ? addressText(prefix.address) : prefixText(prefix);
+}
+
+function rangeText([first, last]: Range): string {
+  return first === last ? `${first}` : `${first}-${last}`;
 }
 
 const routeTypes: Readonly<Record<number, string>> = {

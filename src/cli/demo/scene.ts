@@ -79,8 +79,8 @@ export class Scene {
     const { box, client } = this.cable;
     const { foreign } = cast[this.family];
     const [chain] = this.plan.firewall.chains;
-    const [ipRule] = this.plan.ipRules;
-    if (chain === undefined || ipRule === undefined) throw new Error("an empty plan");
+    const mark = this.plan.ipRules[0]?.mark;
+    if (chain === undefined || mark === undefined) throw new Error("an empty plan");
     const watch = box.run(
       () =>
         new PathWatch(box.control, {
@@ -88,7 +88,7 @@ export class Scene {
           destination: foreign,
           port: webPort,
           iif: box.control.interfaceIndex(cableInterface),
-          mark: ipRule.mark,
+          mark,
           firewall: { table: this.plan.firewall.name, chain: chain.name },
         }),
     );

@@ -6,13 +6,9 @@
 import { formatAddress } from "../../net/address.ts";
 import type { Backend, Plan } from "../plan.ts";
 
-/**
- * The commands for one backend. PROXY is this host's address in the backend's network. Of a
- * backend that is this host, no more is needed than that its replies take the plan's table.
- */
+/** The commands for one backend. PROXY is this host's address in the backend's network. */
 export function backendCommands(backend: Backend, undo: boolean): readonly string[] {
   const rules = ruleCommands(backend, undo ? "del" : "add");
-  if (backend.here) return rules;
   const route = words([
     ip(backend),
     `route ${undo ? "del" : "add"} default via "$PROXY" table ${backend.table}`,
@@ -25,15 +21,10 @@ export function backendCommands(backend: Backend, undo: boolean): readonly strin
 export function backendLines({ backends }: Plan, undo: boolean): readonly string[] {
   return backends.map((backend) => {
     const address = formatAddress(backend.address);
-    const head = backend.here
-      ? [
-          `Not done by this script: for a backend on this host, ${address}. What it sends to a`,
-          "spoofed client is to be routed by the table above. It has to be bound to that address.",
-        ]
-      : [
-          `Not done by this script: for the backend, to be run on ${address}. What it sends to`,
-          "spoofed clients has to come back through this host, whose address there PROXY is.",
-        ];
+    const head = [
+      `Not done by this script: for the backend, to be run on ${address}. What it sends to`,
+      "spoofed clients has to come back through this host, whose address there PROXY is.",
+    ];
     const rule = `-----8<----- backend ${address}${undo ? ", taken back" : ""}`;
     return [rule, ...head, ...backendCommands(backend, undo)].map((text) => `# ${text}`).join("\n");
   });
@@ -51,7 +42,6 @@ function ruleCommands(backend: Backend, verb: "add" | "del"): readonly string[] 
       `rule ${verb}`,
       priority && `priority ${priority}`,
       `from ${formatAddress(backend.address)}`,
-      backend.here && "iif lo",
       selector,
       `table ${table}`,
       protocol && `protocol ${protocol}`,

@@ -1,6 +1,6 @@
 /** What a plan's parts do, in words for the comments of the printed scripts. */
 
-import type { Family } from "../../net/address.ts";
+import { type Family, formatAddress } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
@@ -19,8 +19,15 @@ export function describeRoute({ table, family }: LocalRoute): string {
 }
 
 /** One line about an ip rule. */
-export function describeIpRule({ family, mark, table }: IpRule): string {
-  return `Route IPv${family} packets with mark ${plainMark(mark)} by table ${table}.`;
+export function describeIpRule({ family, mark, from, table, ...rest }: IpRule): string {
+  if (from === undefined) {
+    const which = mark === undefined ? "all" : `with mark ${plainMark(mark)}`;
+    return `Route IPv${family} packets ${which} by table ${table}.`;
+  }
+  const { ipProtocol, sourcePort } = rest;
+  const what = sourcePort === undefined ? "" : ` of ${ipProtocol} port ${sourcePort}`;
+  const address = formatAddress(from);
+  return `Deliver here what the backend on this host, ${address}, sends to clients${what}.`;
 }
 
 /** Two lines about a firewall rule: what is done, and to which packets. */

@@ -3,7 +3,7 @@
  *
  * ```json
  * {
- *   "version": 2,
+ *   "version": 3,
  *   "steps": [
  *     { "action": "add", "kind": "route", "type": "local", "family": 4,
  *       "destination": "0.0.0.0/0", "device": "lo", "table": 100, "protocol": 116 },
@@ -23,7 +23,9 @@
  * ```
  *
  * With `undo` every `action` is `remove`, in the opposite order. A `priority` or `protocol` that
- * is left to the kernel is null. Networks and addresses are text, ports and marks are numbers;
+ * is left to the kernel is null, and so is the `mark`
+ * of an ip rule for a backend on this host, which has `from`, `iif` and perhaps `ipProtocol` and
+ * `sourcePort` in its place. Networks and addresses are text, ports and marks are numbers;
  * matches and statements are those of `plan.ts`, but a match that names a `set` does not list its
  * networks again. `backend` is null when none was named; its commands are for a shell of that
  * host, with this host's address there in PROXY. A change that could break a reader raises
@@ -41,7 +43,7 @@ export function renderJson(plan: Plan, options: { undo?: boolean } = {}): string
   const steps = options.undo === true ? undoSteps(plan) : applySteps(plan);
   const { sysctls, setsSysctls } = plan;
   const backend = backendObject(plan, options.undo === true);
-  const document = { version: 2, steps: steps.map(stepObject), sysctls, setsSysctls, backend };
+  const document = { version: 3, steps: steps.map(stepObject), sysctls, setsSysctls, backend };
   return `${JSON.stringify(document, null, 2)}\n`;
 }
 
@@ -53,8 +55,17 @@ function stepObject(step: Step): object {
     return { action, kind, type: "local", family, destination: network, device, table, protocol };
   }
   if (step.kind === "rule") {
-    const { family, priority = null, mark, table, protocol = null } = step.rule;
-    return { action, kind, family, priority, mark, table, protocol };
+    const {
+      family,
+      priority = null,
+      mark = null,
+      from,
+      table,
+      protocol = null,
+      ...rest
+    } = step.rule;
+    const source = from === undefined ? {} : { from: formatAddress(from) };
+    return { action, kind, family, priority, mark, ...source, ...rest, table, protocol };
   }
   const { name: table, sets, chains } = step.table;
   return {
@@ -91,7 +102,6 @@ function backendObject({ backends }: Plan, undo: boolean): object | null {
   const hosts = backends.map((backend) => ({
     address: formatAddress(backend.address),
     port: backend.port ?? null,
-    here: backend.here,
     commands: backendCommands(backend, undo),
   }));
   return { hosts };

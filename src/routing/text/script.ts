@@ -1,5 +1,6 @@
 /** What the scripts of all dialects share: their frame, their quoting and the commands of `ip`. */
 
+import { formatAddress } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
 import type { IpRule, LocalRoute, Plan } from "../plan.ts";
 import { backendLines } from "./backend.ts";
@@ -177,8 +178,11 @@ function ruleLine(verb: "add" | "del", rule: IpRule): string {
     "rule",
     verb,
     ...option("priority", rule.priority),
-    "fwmark",
-    plainMark(rule.mark),
+    ...option("from", rule.from && formatAddress(rule.from)),
+    ...option("iif", rule.iif),
+    ...option("fwmark", rule.mark && plainMark(rule.mark)),
+    ...option("ipproto", rule.ipProtocol),
+    ...option("sport", rule.sourcePort),
     "table",
     rule.table,
     ...option("protocol", rule.protocol),
@@ -190,6 +194,6 @@ function ip(family: 4 | 6): readonly string[] {
   return family === 4 ? ["ip"] : ["ip", "-6"];
 }
 
-function option(name: string, value: number | undefined): readonly (string | number)[] {
+function option(name: string, value: string | number | undefined): readonly (string | number)[] {
   return value === undefined ? [] : [name, value];
 }

@@ -50,8 +50,8 @@ describe("makePlan", () => {
   });
 
   test("the seed's ip rule compares the whole mark, any other only its mask", () => {
-    expect(plan({}).ipRules.map(({ mark }) => mark.mask)).toEqual([0xffffffff]);
-    expect(plan({ table: 7 }).ipRules.map(({ mark }) => mark.mask)).toEqual([1]);
+    expect(plan({}).ipRules.map(({ mark }) => mark?.mask)).toEqual([0xffffffff]);
+    expect(plan({ table: 7 }).ipRules.map(({ mark }) => mark?.mask)).toEqual([1]);
   });
 
   test("each family gets its own networks, none of them twice or inside another", () => {
@@ -259,5 +259,35 @@ describe("steps", () => {
       const restored = removed.toReversed().map((step) => ({ ...step, action: "add" }));
       expect(restored as unknown).toEqual(added);
     }
+  });
+});
+
+describe("a backend on this host", () => {
+  const address = { family: 4, bytes: Uint8Array.of(127, 0, 0, 1) } as const;
+  const own = { family: 6, bytes: Uint8Array.of(0xfd, ...new Array(14).fill(0), 1) } as const;
+  const mark = { value: 1, mask: 1 };
+  const common = { priority: 100, table: 100, protocol: 116 };
+
+  test("has its answers delivered by the plan's table, for each protocol that it may use", () => {
+    const { ipRules, backends } = plan({
+      protocols: ["tcp", "udp"],
+      backends: [{ address }, { address: own, port: 8080, here: true }],
+    });
+    const answers = { ...common, family: 6, from: own, iif: "lo", sourcePort: 8080 };
+    expect(ipRules as unknown[]).toEqual([
+      { ...common, family: 4, mark },
+      { ...common, family: 6, mark },
+      { ...common, family: 4, from: address, iif: "lo" },
+      { ...answers, ipProtocol: "tcp" },
+      { ...answers, ipProtocol: "udp" },
+    ]);
+    expect(backends).toEqual([]);
+  });
+
+  test("another host is told what to do, and nothing is done here", () => {
+    const there = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) } as const;
+    const { ipRules, backends } = plan({ backends: [{ address: there, port: 80 }] });
+    expect(ipRules.map(({ from }) => from)).toEqual([undefined, undefined]);
+    expect(backends.map((each) => each.address)).toEqual([there]);
   });
 });
