@@ -117,6 +117,7 @@ export const EFD_CLOEXEC = 0o2000000;
 
 // fcntl.h
 export const F_GETFD = 1;
+export const F_SETFD = 2;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_SETPIPE_SZ = 1031;

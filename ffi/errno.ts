@@ -18,6 +18,7 @@ export const ENFILE = 23;
 export const EMFILE = 24;
 export const EPIPE = 32;
 export const EMSGSIZE = 90;
+export const ENOSYS = 38;
 export const ENOPROTOOPT = 92;
 export const EPROTONOSUPPORT = 93;
 export const ENODATA = 61;

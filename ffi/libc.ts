@@ -9,6 +9,7 @@
 import { dlopen, type Pointer, toArrayBuffer } from "bun:ffi";
 
 const prototypes = {
+  accept: { args: ["i32", "ptr", "ptr"], returns: "i32" }, // int accept(int, struct sockaddr *, socklen_t *)
   accept4: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" }, // int accept4(int, struct sockaddr *, socklen_t *, int)
   bind: { args: ["i32", "ptr", "u32"], returns: "i32" }, // int bind(int, const struct sockaddr *, socklen_t)
   close: { args: ["i32"], returns: "i32" }, // int close(int)
@@ -28,8 +29,10 @@ const prototypes = {
   prlimit: { args: ["i32", "i32", "ptr", "ptr"], returns: "i32" }, // int prlimit(pid_t, int, const struct rlimit *, struct rlimit *)
   read: { args: ["i32", "ptr", "u64_fast"], returns: "i64_fast" }, // ssize_t read(int, void *, size_t)
   recv: { args: ["i32", "ptr", "u64_fast", "i32"], returns: "i64_fast" }, // ssize_t recv(int, void *, size_t, int)
+  recvmsg: { args: ["i32", "ptr", "i32"], returns: "i64_fast" }, // ssize_t recvmsg(int, struct msghdr *, int)
   recvmmsg: { args: ["i32", "ptr", "u32", "i32", "ptr"], returns: "i32" }, // int recvmmsg(int, struct mmsghdr *, unsigned int, int, struct timespec *)
   send: { args: ["i32", "ptr", "u64_fast", "i32"], returns: "i64_fast" }, // ssize_t send(int, const void *, size_t, int)
+  sendmsg: { args: ["i32", "ptr", "i32"], returns: "i64_fast" }, // ssize_t sendmsg(int, const struct msghdr *, int)
   sendmmsg: { args: ["i32", "ptr", "u32", "i32"], returns: "i32" }, // int sendmmsg(int, struct mmsghdr *, unsigned int, int)
   setns: { args: ["i32", "i32"], returns: "i32" }, // int setns(int, int)
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" }, // int setsockopt(int, int, int, const void *, socklen_t)

@@ -19,6 +19,7 @@ import {
 import { iovec, mmsghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
 import { messageWords } from "./message-words.ts";
+import { refused } from "./refused-calls.ts";
 import * as sys from "./sys.ts";
 import type { Address, Result } from "./types.ts";
 
@@ -122,9 +123,23 @@ export class ReceiveBatch {
       if (this.isNamed) words[header + NAMELEN] = NAME_BYTES;
       words[header + CONTROLLEN] = CONTROL_BYTES;
     }
-    const count = sys.recvmmsg(fd, this.headers.address, this.capacity, MSG_DONTWAIT);
+    const { address } = this.headers;
+    const count =
+      refused.recvmmsg === 0
+        ? sys.recvmmsg(fd, address, this.capacity, MSG_DONTWAIT)
+        : this.receiveSingly(fd, address);
     this.used = Math.max(count, 0);
     return count;
+  }
+
+  /** The same with a call for each message: an error behind some of them comes up again. */
+  private receiveSingly(fd: number, address: Address): Result {
+    for (let i = 0; i < this.capacity; i++) {
+      const bytes = sys.recvmsg(fd, address + i * mmsghdr.size, MSG_DONTWAIT);
+      if (bytes < 0) return i > 0 ? i : bytes;
+      this.words[i * HEADER_WORDS + LENGTH] = bytes;
+    }
+    return this.capacity;
   }
 
   /** Bytes of message `index`. A slot has room for the largest there can be. */

@@ -6,10 +6,11 @@
 
 import { encodePacketInfo, packetInfoBytesMax } from "./cmsg.ts";
 import { AF_INET, MSG_DONTWAIT, MSG_NOSIGNAL, SOL_UDP, UDP_SEGMENT } from "./constants.ts";
-import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS } from "./errno.ts";
+import { EAGAIN, EINVAL, EIO, EMSGSIZE, ENOBUFS, ENOPROTOOPT, EOPNOTSUPP } from "./errno.ts";
 import { cmsghdr, iovec, mmsghdr } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
 import { messageWords } from "./message-words.ts";
+import { refused } from "./refused-calls.ts";
 import { encodeSockaddr, mapped, type SocketAddress } from "./sockaddr.ts";
 import * as sys from "./sys.ts";
 import type { Address, Result } from "./types.ts";
@@ -54,6 +55,26 @@ export function makeEnvelope(domain: number, to: SocketAddress, source?: Uint8Ar
     nameBytes,
     control: new Uint32Array(control.buffer, 0, controlBytes / WORD),
   };
+}
+
+/**
+ * Why joined datagrams are not taken: an interface or a path that does not suit, or a kernel or
+ * sandbox without UDP_SEGMENT.
+ */
+const segmentRefusals: ReadonlySet<number> = new Set([
+  EINVAL,
+  EIO,
+  EMSGSIZE,
+  ENOPROTOOPT,
+  EOPNOTSUPP,
+]);
+
+/** How many of the `count` mmsghdrs at `messages` were sent, or a negated errno. */
+function sendMessages(fd: number, messages: Address, count: number): Result {
+  const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  if (refused.sendmmsg === 0) return sys.sendmmsg(fd, messages, count, flags);
+  const bytes = sys.sendmsg(fd, messages, flags);
+  return bytes < 0 ? bytes : 1;
 }
 
 /**
@@ -187,7 +208,7 @@ export class SendBatch {
   /** How many messages from `from` on were sent, or a negated errno. */
   private sendFrom(fd: number, from: number): Result {
     const messages = this.headers.address + from * mmsghdr.size;
-    return sys.sendmmsg(fd, messages, this.count - from, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sendMessages(fd, messages, this.count - from);
   }
 
   /** A single datagram in one piece, to where the socket is connected. */
@@ -279,7 +300,7 @@ export class SendBatch {
   /** The first of what was handed over is not taken. */
   private refused(fd: number, index: number, errno: number): void {
     const isJoined = this.datagrams(index) > 1;
-    if (isJoined && (errno === EINVAL || errno === EIO || errno === EMSGSIZE)) {
+    if (isJoined && segmentRefusals.has(errno)) {
       this.isSegmentRefused = true;
       this.sendPieces(fd, index);
       return;
@@ -292,7 +313,7 @@ export class SendBatch {
 
   private sendOne(fd: number, index: number): Result {
     const header = this.headers.address + index * mmsghdr.size;
-    return sys.sendmmsg(fd, header, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sendMessages(fd, header, 1);
   }
 
   private drop(datagrams: number, errno: number): void {

@@ -128,6 +128,12 @@ export function accept4(fd: number, address: Address, length: number, flags: num
   return opened(libc.accept4(fd, address, SCRATCH_LENGTH, flags));
 }
 
+/** `accept(2)`, the same without flags. */
+export function accept(fd: number, address: Address, length: number): Result {
+  scratchLength.view.setUint32(0, length, true);
+  return opened(libc.accept(fd, address, SCRATCH_LENGTH));
+}
+
 /**
  * `getsockname(2)` into `length` bytes at `address`: on a connection that a transparent listener
  * accepted, the address that the peer asked for.
@@ -171,6 +177,16 @@ export function send(fd: number, address: Address, length: number, flags: number
 /** `recvmmsg(2)` without time-out: how many of the `count` mmsghdrs at `messages` were filled. */
 export function recvmmsg(fd: number, messages: Address, count: number, flags: number): Result {
   return latch(libc.recvmmsg(fd, messages, count, flags, NULL));
+}
+
+/** `recvmsg(2)` by the msghdr at `message`: bytes read. */
+export function recvmsg(fd: number, message: Address, flags: number): Result {
+  return latch(libc.recvmsg(fd, message, flags));
+}
+
+/** `sendmsg(2)` of the msghdr at `message`: bytes taken. */
+export function sendmsg(fd: number, message: Address, flags: number): Result {
+  return latch(libc.sendmsg(fd, message, flags));
 }
 
 /** `sendmmsg(2)`: how many of the `count` mmsghdrs at `messages` were sent. */

@@ -3,6 +3,7 @@
 import { SyscallError } from "../../ffi/errno.ts";
 import { Crew, CrewError, type EventPrinter } from "../engine/crew.ts";
 import type { Outcome, Task } from "../engine/protocol.ts";
+import { refusedLines } from "../engine/refused-lines.ts";
 import type { Counters } from "../engine/shared.ts";
 import type { Edges, StopReason } from "./edges.ts";
 import { CommandError } from "./failure.ts";
@@ -57,6 +58,8 @@ export async function serve(
     crew.stop();
     if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);
   };
+  const lines = tasks.slice(0, 1).flatMap(refusedLines);
+  if (lines.length > 0) void print(lines.map((text) => ({ kind: "warning", text })));
   for (const task of tasks) crew.start(edges.workerEntry, task);
   started?.(crew);
   edges.onStop(stop);

@@ -177,11 +177,10 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
     set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
-  if (options.portAtConnect === true) {
-    set(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT");
-  }
+  // What a sandbox lacks of these costs time or ports, and nothing else.
+  if (options.portAtConnect === true) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (options.protocol === "tcp") {
-    if (options.noDelay === true) set(IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY");
+    if (options.noDelay === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     const { keepAliveMs, userTimeoutMs } = options;
     need(setKeepAlive(fd, keepAliveMs, userTimeoutMs), "setsockopt", "keep-alive");
   }

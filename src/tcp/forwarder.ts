@@ -18,6 +18,7 @@ import type { Fd } from "../../ffi/types.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { loopRoundsMax } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
+import { refusedLine } from "../engine/refused-lines.ts";
 import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
 import { Timer } from "../engine/timers.ts";
@@ -163,6 +164,10 @@ export class ForwardService
   pipeRefused(): void {
     this.context.shared.count(Counter.pipesRefused, 1);
     this.context.warn("no more pipes can be had: what is slow is copied meanwhile");
+  }
+
+  spliceRefused(errno: number): void {
+    this.context.warn(refusedLine("splice", errno));
   }
 
   warn(text: string): void {

@@ -1,6 +1,14 @@
 /** A listening socket: accepts in turns, rests at its bounds, and never drops the process. */
 
-import { EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK } from "../../ffi/constants.ts";
+import {
+  EPOLLIN,
+  F_SETFD,
+  F_SETFL,
+  FD_CLOEXEC,
+  O_NONBLOCK,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+} from "../../ffi/constants.ts";
 import {
   EAGAIN,
   ECONNABORTED,
@@ -12,6 +20,7 @@ import {
   EPERM,
 } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
+import { refused } from "../../ffi/refused-calls.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn } from "../engine/limits.ts";
@@ -44,8 +53,7 @@ export class Listener implements Handler {
   onReady(): void {
     const end = performance.now() + acceptMsPerTurn;
     for (let turn = 0; turn < acceptsPerTurn && this.watching; turn++) {
-      const { address, size } = this.owner.peerName;
-      const fd = sys.accept4(this.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      const fd = this.accept();
       if (fd === -EAGAIN) return;
       // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
       if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) continue;
@@ -75,6 +83,18 @@ export class Listener implements Handler {
     this.watching = false;
     this.owner.loop.timers.disarm(this.timer);
     this.owner.loop.close(this.fd);
+  }
+
+  private accept(): number {
+    const { address, size } = this.owner.peerName;
+    if (refused.accept4 === 0) {
+      return sys.accept4(this.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
+    const fd = sys.accept(this.fd, address, size);
+    if (fd < 0) return fd;
+    sys.fcntl(fd, F_SETFD, FD_CLOEXEC);
+    sys.fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
   }
 
   private onAcceptError(errno: number): void {

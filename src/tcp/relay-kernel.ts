@@ -17,8 +17,9 @@ import {
   SPLICE_F_NONBLOCK,
   TCP_NODELAY,
 } from "../../ffi/constants.ts";
-import { EINTR } from "../../ffi/errno.ts";
+import { EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPERM } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
+import { refused } from "../../ffi/refused-calls.ts";
 import * as sys from "../../ffi/sys.ts";
 import { pipeBytes, receiveBytes, relayBytesPerTurn, spliceBytesMax } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
@@ -28,7 +29,12 @@ const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 interface SizedPipe extends Pipe {
   readonly bytes: number;
+  /** Bytes in front of those in the pipe, where they have to be copied. */
+  rest: Uint8Array | undefined;
 }
+
+/** What a sandbox answers in the place of a call that it does not have. */
+const spliceRefusals: ReadonlySet<number> = new Set([EPERM, ENOSYS, EINVAL, EOPNOTSUPP]);
 
 /** Told of the pool of pipes. */
 export interface PipeWatcher {
@@ -36,6 +42,8 @@ export interface PipeWatcher {
   pipesChanged(change: number): void;
   /** One was wanted and could not be had: bytes are copied until one is free. */
   pipeRefused(): void;
+  /** splice(2) is refused for good: bytes are copied. */
+  spliceRefused(errno: number): void;
 }
 
 export class SystemKernel implements RelayKernel {
@@ -44,6 +52,8 @@ export class SystemKernel implements RelayKernel {
   private readonly idle: SizedPipe[] = [];
   private readonly pipesMax: number;
   private pipes = 0;
+  /** splice(2) may be used. */
+  private splices = refused.splice === 0;
   /** None can be had now: all are in use, or no descriptors or pages are left (pipe(7)). */
   private refused = false;
 
@@ -95,17 +105,54 @@ export class SystemKernel implements RelayKernel {
   }
 
   spliceIn(fd: number, pipe: Pipe): number {
-    for (;;) {
+    while (this.splices) {
       const count = sys.splice(fd, pipe.writeEnd, this.bytesPerTurn, SPLICE_FLAGS);
-      if (count !== -EINTR) return count;
+      if (count !== -EINTR && !this.isRefusal(-count)) return count;
     }
+    const count = this.recv(fd, 0);
+    if (count <= 0) return count;
+    const kept = this.fill(pipe, 0, count);
+    return kept < 0 ? kept : count;
   }
 
   spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number {
     const flags = more ? SPLICE_FLAGS | SPLICE_F_MORE : SPLICE_FLAGS;
-    for (;;) {
+    while (this.splices) {
       const taken = sys.splice(pipe.readEnd, fd, length, flags);
-      if (taken !== -EINTR) return taken;
+      if (taken !== -EINTR && !this.isRefusal(-taken)) return taken;
+    }
+    return this.copyOut(pipe as SizedPipe, fd, length, more);
+  }
+
+  /**
+   * Whether splice(2) failed for what it is, in a sandbox (seccomp, gVisor), and not for one of its
+   * sockets: from then on bytes are copied into and out of pipes.
+   */
+  private isRefusal(errno: number): boolean {
+    if (!spliceRefusals.has(errno)) return false;
+    this.splices = false;
+    this.watcher.spliceRefused(errno);
+    return true;
+  }
+
+  /** What the receiver does not take is out of the pipe, and is kept beside it. */
+  private copyOut(pipe: SizedPipe, fd: number, length: number, more: boolean): number {
+    let rest = pipe.rest;
+    if (rest === undefined) {
+      const count = this.take(pipe, Math.min(length, receiveBytes));
+      if (count < 0) return count;
+      rest = this.buffer.bytes.slice(0, count);
+    } else this.buffer.bytes.set(rest);
+    const taken = this.send(fd, 0, rest.length, more || rest.length < length);
+    const done = Math.max(0, taken);
+    pipe.rest = done < rest.length ? rest.subarray(done) : undefined;
+    return taken;
+  }
+
+  private take(pipe: Pipe, length: number): number {
+    for (;;) {
+      const count = sys.read(pipe.readEnd, this.buffer.address, length);
+      if (count !== -EINTR) return count;
     }
   }
 
@@ -172,7 +219,7 @@ export class SystemKernel implements RelayKernel {
     if (bytes >= receiveBytes) {
       this.pipes++;
       this.watcher.pipesChanged(1);
-      return { readEnd, writeEnd, bytes };
+      return { readEnd, writeEnd, bytes, rest: undefined };
     }
     // A user over the soft limit of pages gets pipes that are too small to keep a whole read.
     sys.close(readEnd);

@@ -44,6 +44,7 @@ const IMPURE_FFI = [
   "ffi/netlink/socket.ts",
   "ffi/netns.ts",
   "ffi/receive-batch.ts",
+  "ffi/refused-calls.ts",
   "ffi/send-batch.ts",
   "ffi/sys.ts",
 ];
