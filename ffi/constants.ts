@@ -138,3 +138,15 @@ export const RLIMIT_NOFILE = 7;
 
 // linux/if.h
 export const IFNAMSIZ = 16;
+
+// linux/capability.h
+export const CAP_SETGID = 6;
+export const CAP_SETUID = 7;
+export const CAP_SETPCAP = 8;
+export const CAP_NET_BIND_SERVICE = 10;
+export const CAP_NET_ADMIN = 12;
+export const CAP_NET_RAW = 13;
+export const CAP_SYS_ADMIN = 21;
+
+// linux/nsfs.h
+export const NS_GET_USERNS = 0xb701;

@@ -112,3 +112,14 @@ export const udphdr = { size: 8, source: 0, dest: 2, len: 4, check: 6 } as const
 
 /** `struct icmphdr` (netinet/ip_icmp.h); ICMPv6 has the same (netinet/icmp6.h). */
 export const icmphdr = { size: 8, type: 0, code: 1, checksum: 2 } as const;
+
+/** `struct __user_cap_header_struct` (linux/capability.h). */
+export const __user_cap_header_struct = { size: 8, version: 0, pid: 4 } as const;
+
+/** `struct __user_cap_data_struct`: 32 capabilities; version 3 has two of them. */
+export const __user_cap_data_struct = {
+  size: 12,
+  effective: 0,
+  permitted: 4,
+  inheritable: 8,
+} as const;

@@ -11,7 +11,8 @@
 import assert from "node:assert/strict";
 import { closeSync, openSync } from "node:fs";
 import { CLONE_NEWNET } from "./constants.ts";
-import { check } from "./errno.ts";
+import { ownsNetwork } from "./credentials.ts";
+import { check, EPERM, SyscallError } from "./errno.ts";
 import * as sys from "./sys.ts";
 import type { Fd } from "./types.ts";
 
@@ -34,9 +35,10 @@ export class NetworkNamespace {
 
   /**
    * Makes an empty namespace, whose lo is down. The calling thread stays where it is.
-   * @throws SyscallError EPERM without CAP_SYS_ADMIN
+   * @throws SyscallError EPERM without CAP_SYS_ADMIN, or where there would be no way back
    */
   static create(): NetworkNamespace {
+    if (ownsNetwork() === false) throw new SyscallError("setns", EPERM, "CLONE_NEWNET");
     const leave = () => check(sys.unshare(CLONE_NEWNET), "unshare", "CLONE_NEWNET");
     return comingBack(leave, () => NetworkNamespace.current());
   }

@@ -1,7 +1,8 @@
 /** What `routes --apply` and `forward --routes auto` share: refusals, and how they are told. */
 
 import { EPERM, SyscallError } from "../../ffi/errno.ts";
-import { WAYS } from "../diagnose/refusal.ts";
+import { heldCapabilities } from "../diagnose/capabilities.ts";
+import { explainUnmet, ruleNeeds } from "../diagnose/privileges.ts";
 import type { Sysctl } from "../routing/plan.ts";
 import { findConflicts, heldTable } from "../rules/conflicts.ts";
 import { SysctlError } from "../rules/sysctls.ts";
@@ -45,10 +46,8 @@ export async function explained<T>(action: string, work: () => T | Promise<T>): 
     if (error instanceof SysctlError) throw new CommandError(`Cannot ${action}: ${error.message}`);
     if (!(error instanceof SyscallError)) throw error;
     if (error.errno === EPERM) {
-      throw new CommandError(
-        `Cannot ${action} routes: ip rules and nf_tables need CAP_NET_ADMIN, and this process ` +
-          `does not have it: ${WAYS}`,
-      );
+      const why = explainUnmet(ruleNeeds(action), heldCapabilities());
+      throw new CommandError(`Cannot ${action} routes: ${why}`);
     }
     throw new CommandError(`Cannot ${action} routes: ${error.message}${hints[error.code] ?? ""}`);
   }

@@ -8,6 +8,7 @@ import { argument, command, constant, flag, option } from "@optique/core/primiti
 import { string } from "@optique/core/valueparser";
 import { ECONNREFUSED, EPIPE } from "../../ffi/errno.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
+import { bindNeeds } from "../diagnose/privileges.ts";
 import * as limits from "../engine/limits.ts";
 import type { Task } from "../engine/protocol.ts";
 import type { SocketOptions } from "../engine/sockets.ts";
@@ -19,6 +20,7 @@ import { bindAddress, resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { type OpenSocket, openSocket, type Purpose, refusal, served } from "./open-socket.ts";
+import { checkPrivileges, portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { failure, serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
@@ -108,6 +110,16 @@ export async function runBind(options: BindOptions, edges: Edges): Promise<numbe
       `--send has ${payload.length} bytes: a datagram holds at most ${limits.datagramPayloadMax}`,
     );
   }
+  const { endpoint } = options.address;
+  const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
+  const { mark, noTransparent } = options;
+  const wish = {
+    name,
+    port: endpoint.port,
+    transparent: !noTransparent,
+    marked: mark !== undefined,
+  };
+  checkPrivileges(bindNeeds(wish, portStart()));
   const purpose: Purpose =
     options.to === undefined
       ? { kind: "receive" }

@@ -8,20 +8,38 @@ import { explainRefusal } from "../diagnose/refusal.ts";
 import type { SourceChoice } from "../engine/protocol.ts";
 import { bindSocket } from "../engine/sockets.ts";
 import { formatBytes } from "../net/address.ts";
+import type { IntentRequest } from "../routing/intent.ts";
 import { CommandError } from "./failure.ts";
+import type { ForwardOptions } from "./forward-options.ts";
+import type { WantedSocket } from "./open-socket.ts";
+import { checkPrivileges, forwardNeeds } from "./privileges.ts";
+
+/**
+ * Whether `forward` has what it needs, for its listeners, its rules and its connections.
+ * @returns a line for what it can do without
+ * @throws CommandError with what it cannot
+ */
+export function checkForward(
+  options: ForwardOptions,
+  wanted: readonly WantedSocket[],
+  request: IntentRequest,
+): string[] {
+  const lacks = checkPrivileges(forwardNeeds(options, wanted, request));
+  return [...lacks, ...checkConnecting(options.source, options.socketMark)];
+}
 
 /**
  * Makes a socket as the Workers will, and closes it again.
- * @returns why all connections, or those of clients of other hosts, would fail, in one line
+ * @returns why those of clients of other hosts would fail, in one line; empty if they would not
  * @throws CommandError with it where every connection would fail
  */
-export function checkConnecting(source: SourceChoice, mark: Mark | undefined): string | undefined {
+function checkConnecting(source: SourceChoice, mark: Mark | undefined): string[] {
   const isClients = source.kind === "client";
   const address = source.kind === "address" ? source.address : Uint8Array.of(127, 0, 0, 1);
   const transparent = source.kind !== "self";
   try {
     sys.close(bindSocket({ protocol: "tcp", transparent, mark }, { address, port: 0, scopeId: 0 }));
-    return undefined;
+    return [];
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     const from = isClients ? "clients' addresses" : formatBytes(address);
@@ -34,7 +52,7 @@ export function checkConnecting(source: SourceChoice, mark: Mark | undefined): s
     };
     const why = explainRefusal(error, attempt, gatherFacts(address));
     // Clients on this host are connected from our own address, which takes no privilege.
-    if (isClients && mark === undefined) return `${why}; or give --source self`;
+    if (isClients && mark === undefined) return [`${why}; or give --source self`];
     throw new CommandError(why);
   }
 }

@@ -12,6 +12,7 @@ import { endpointText } from "../diagnose/lookup.ts";
 import type { Machine } from "../diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
 import { gatherPath, type PathQuestion } from "../diagnose/path-facts.ts";
+import { answerNeeds, bindNeeds, type Need } from "../diagnose/privileges.ts";
 import { runProbe } from "../diagnose/probing.ts";
 import { conclusion, hasFailure, renderSections, type Section } from "../diagnose/report.ts";
 import { type CapturedPacket, samplePackets } from "../diagnose/sample.ts";
@@ -23,6 +24,7 @@ import { captureFields, toRequest } from "./capture-options.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
 import { schemedEndpointValue } from "./values.ts";
@@ -80,7 +82,7 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
   });
   const machine = machineOrError();
   const sections = [
-    { title: "System", findings: judgeSystem(gatherSystem(machine)) },
+    { title: "System", findings: judgeSystem(gatherSystem(machine, needsOf(options, intent))) },
     ...(intent === undefined ? listenerSections(options, machine) : []),
     ...(intent === undefined ? [] : pathSections(intent, options, machine)),
     ...(await probeSections(options, intent, machine, stop.signal)),
@@ -119,6 +121,18 @@ function intentOf(options: DoctorOptions): Intent | undefined {
   const intent = parseIntent(request);
   if (!intent.ok) throw new UsageError(intent.error);
   return intent.value;
+}
+
+/** What the proxy in question needs beside IP_TRANSPARENT and rules. */
+function needsOf({ listen }: DoctorOptions, intent: Intent | undefined): Need[] {
+  const start = portStart();
+  const port = intent?.toPort ?? listen?.endpoint.port ?? 0;
+  const protocol = listen?.scheme ?? "tcp";
+  const sockets = bindNeeds({ name: `${protocol} port ${port}`, port, transparent: false }, start);
+  if (intent === undefined || !intent.protocols.includes("udp")) return sockets;
+  // What is only marked arrives at the listener's own port.
+  if (intent.redirect || intent.toPort === undefined) return sockets;
+  return [...sockets, ...answerNeeds({ listeners: [port], captured: intent.ports }, start)];
 }
 
 function listenerSections({ listen }: DoctorOptions, machine: Machine): Section[] {

@@ -6,13 +6,13 @@ import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
+import { usableCapabilities } from "../diagnose/capabilities.ts";
 import { explainBind } from "../diagnose/explain-bind.ts";
 import { explainAccept, explainConnect } from "../diagnose/explain-way.ts";
 import type { Explanation } from "../diagnose/explanation.ts";
 import type { Machine } from "../diagnose/machine.ts";
 import { gatherPath } from "../diagnose/path-facts.ts";
 import { addressType } from "../diagnose/policy.ts";
-import { effectiveCapabilities } from "../diagnose/proc.ts";
 import { renderExplanation } from "../diagnose/report.ts";
 import { likelyInterface, neighbour } from "../diagnose/sample.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
@@ -150,7 +150,7 @@ function bindOf(options: ExplainOptions, machine: Machine): Explanation {
     protocol,
     transparent: !options.noTransparent,
     freebind: options.freebind,
-    capabilities: effectiveCapabilities(),
+    capabilities: usableCapabilities(),
     nonlocalBind: machine.sysctl(`net.${version}.ip_nonlocal_bind`) === 1,
     unprivilegedPortStart: machine.sysctl("net.ipv4.ip_unprivileged_port_start") ?? 1024,
     addressType: address === undefined ? RTN_LOCAL : addressType(routes, address),
@@ -197,7 +197,7 @@ function connectOf(options: ExplainOptions, to: Address, machine: Machine): Expl
     wantedSource: options.from === undefined ? undefined : formatAddress(options.from),
     source: source === undefined ? undefined : formatAddress(source),
     isSourceLocal,
-    capabilities: effectiveCapabilities(),
+    capabilities: usableCapabilities(),
     route,
     oif,
     reply: needsReply

@@ -17,7 +17,7 @@ import type { BackendRequest } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
 import { placed } from "./capture-options.ts";
-import { checkConnecting } from "./connecting.ts";
+import { checkForward } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress } from "./endpoints.ts";
@@ -57,12 +57,12 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
     return exitStatus.success;
   }
+  const doubts = checkForward(options, wanted, request);
   const upstreams = await UpstreamList.resolve(options.to);
   const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options, wanted);
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
-  const refused = checkConnecting(options.source, options.socketMark);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
   const level = logLevel(options);
   const protocol = protocols[0] ?? "tcp";
@@ -82,7 +82,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     await edges.stdout.write(routeLine(change, options.json));
   }
   for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options.json));
-  if (refused !== undefined) say(refused);
+  for (const each of doubts) say(each);
   const mark = capture?.mark ?? options.socketMark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);

@@ -17,6 +17,7 @@ import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
+import { checkPrivileges, socketNeeds } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
@@ -112,11 +113,13 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   if (options.max > 0 && options.workers > 1) {
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
+  const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
   const sets = openForWorkers(options.workers, wanted, { transparent: !options.noTransparent });
   const protocol = wanted[0]?.protocol ?? "tcp";
   const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
   for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options));
+  for (const text of lacks) await edges.stdout.write(transcript.render({ kind: "warning", text }));
   const tasks = sets.map(
     (sockets): RespondTask => ({
       kind: "respond",

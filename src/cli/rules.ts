@@ -1,5 +1,6 @@
 /** `tproxy routes --apply`, `--check`, `--remove`, `--confirm`: the Plan in the running system. */
 
+import { ruleNeeds } from "../diagnose/privileges.ts";
 import { parseCidr } from "../net/cidr.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
@@ -15,6 +16,7 @@ import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.
 import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { CommandError, UsageError } from "./failure.ts";
+import { checkPrivileges } from "./privileges.ts";
 import type { RoutesOptions } from "./routes.ts";
 import { checkModifiers } from "./rule-options.ts";
 import { holdOn } from "./rules-hold.ts";
@@ -26,6 +28,7 @@ export async function runRules(options: RoutesOptions, edges: Edges): Promise<nu
   checkModifiers(options, action);
   const request = toRequest(options);
   const intent = liveIntent(request);
+  checkPrivileges(ruleNeeds(`${action} routes`));
   const kernel = await explained(action, openKernel);
   try {
     return await explained(action, async () => {

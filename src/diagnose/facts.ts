@@ -4,7 +4,8 @@ import { networkInterfaces } from "node:os";
 import { NETLINK_ROUTE, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
-import { effectiveCapabilities, readSysctl } from "./proc.ts";
+import { effectiveCapabilities } from "./capabilities.ts";
+import { readSysctl } from "./proc.ts";
 import type { Facts } from "./refusal.ts";
 
 /** The facts for `address` (4 or 16 bytes, network order) as they are now. */

@@ -2,22 +2,6 @@
 
 import { readFileSync } from "node:fs";
 
-/** Bits of the capability sets in /proc/self/status (linux/capability.h). */
-const capabilityBits: Readonly<Record<string, number>> = {
-  CAP_NET_BIND_SERVICE: 10,
-  CAP_NET_ADMIN: 12,
-  CAP_NET_RAW: 13,
-  CAP_SYS_ADMIN: 21,
-};
-
-/** The capabilities that are in force, of those that matter here. */
-export function effectiveCapabilities(): Set<string> {
-  const status = readFileSync("/proc/self/status", "latin1");
-  const bits = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
-  const held = Object.entries(capabilityBits).filter(([, bit]) => (bits >> BigInt(bit)) & 1n);
-  return new Set(held.map(([name]) => name));
-}
-
 /** Whether this process was started with a signal ignored, as by nohup(1). */
 export function ignoresSignal(signal: number): boolean {
   const status = readFileSync("/proc/self/status", "latin1");

@@ -18,6 +18,7 @@ import {
   type SyscallError,
 } from "../../ffi/errno.ts";
 import { quote } from "../net/result.ts";
+import { type Capability, explainUnmet, lowPort } from "./privileges.ts";
 
 /** What of this machine bears on a refusal. */
 export interface Facts {
@@ -46,16 +47,6 @@ export interface Attempt {
   readonly remote: string | undefined;
 }
 
-/** What a user without the capabilities can do. */
-export const WAYS = waysTo("CAP_NET_ADMIN");
-
-function waysTo(capability: string): string {
-  return (
-    `run it with sudo, from a service with AmbientCapabilities=${capability}, ` +
-    'or try it in a namespace of your own: "unshare -Urn"'
-  );
-}
-
 /** One line: what failed, the kernel's word for it, because of what, and what would do. */
 export function explainRefusal(error: SyscallError, attempt: Attempt, facts: Facts): string {
   const reason = reasonOf(error, attempt, facts);
@@ -82,13 +73,12 @@ function optionReason(error: SyscallError, attempt: Attempt, facts: Facts): stri
     return `there is no interface ${quote(attempt.device ?? "")}: this host has ${names}`;
   }
   if (error.errno !== EPERM) return undefined;
-  const needed = option === "SO_BINDTODEVICE" ? ["CAP_NET_RAW"] : ["CAP_NET_ADMIN", "CAP_NET_RAW"];
-  const held = needed.filter((name) => facts.capabilities.has(name));
-  const lacks =
-    held.length === 0
-      ? `this process ${needed.length > 1 ? "has neither" : "does not have it"}`
-      : `this process has ${held.join(" and ")}, but not in the user namespace of its network`;
-  return `${option} needs ${needed.join(" or ")}, and ${lacks}: ${WAYS}`;
+  const anyOf: readonly Capability[] =
+    option === "SO_BINDTODEVICE" ? ["CAP_NET_RAW"] : ["CAP_NET_ADMIN", "CAP_NET_RAW"];
+  return explainUnmet([{ anyOf, action: attempt.what, subject: option }], {
+    effective: facts.capabilities,
+    ownsNetwork: false,
+  });
 }
 
 function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string | undefined {
@@ -112,11 +102,10 @@ function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string
         `"ss -${attempt.what.includes("udp://") ? "u" : "t"}lnp sport = :${port}" shows which`
       );
     case EACCES:
-      return (
-        `EACCES: ports below ${facts.unprivilegedPortStart} need CAP_NET_BIND_SERVICE, and this ` +
-        `process does not have it: choose a port from ${facts.unprivilegedPortStart}, or ` +
-        waysTo("CAP_NET_BIND_SERVICE")
-      );
+      return `EACCES: ${explainUnmet([lowPort(attempt.what, facts.unprivilegedPortStart)], {
+        effective: facts.capabilities,
+        ownsNetwork: false,
+      })}`;
     case EINVAL:
       return attempt.isV6 && address.toLowerCase().startsWith("fe80:")
         ? `EINVAL: the link-local address ${address} needs its interface: ` +

@@ -2,6 +2,7 @@
 
 import { featureNames } from "./features.ts";
 import { type Finding, failure, fine, unknown, warning } from "./finding.ts";
+import { explainReasons, type Need, ruleNeeds, transparentNeeds, unmet } from "./privileges.ts";
 import type { SystemFacts } from "./system-facts.ts";
 
 type SystemCheck = (facts: SystemFacts) => Finding | readonly Finding[];
@@ -22,21 +23,31 @@ export function judgeSystem(facts: SystemFacts): readonly Finding[] {
   return systemChecks.flatMap((check) => check(facts));
 }
 
-function checkCapabilities({ capabilities }: SystemFacts): Finding {
-  const [admin, raw] = ["CAP_NET_ADMIN", "CAP_NET_RAW"].map((name) => capabilities.has(name));
-  if (admin) return fine("capabilities", "CAP_NET_ADMIN: IP_TRANSPARENT, rules and routes.");
-  if (raw) {
-    const text = "CAP_NET_RAW allows IP_TRANSPARENT, but rules and routes need CAP_NET_ADMIN.";
-    return warning("capabilities", text, "sudo tproxy …");
+function checkCapabilities({ capabilities, ownsNetwork, needs }: SystemFacts): Finding[] {
+  const held = { effective: capabilities, ownsNetwork };
+  const lacks = (wanted: readonly Need[]) => {
+    const missing = unmet(wanted, held);
+    return missing.length === 0 ? undefined : `${explainReasons(missing, held)}.`;
+  };
+  const sockets = lacks(transparentNeeds);
+  const rules = lacks(ruleNeeds("apply routes"));
+  const found = needs.flatMap((need) => {
+    const text = lacks([need]);
+    if (text === undefined) return [];
+    const make = need.otherwise === undefined ? failure : warning;
+    return [make("capabilities", text, `${need.instead ?? "sudo tproxy …"}`)];
+  });
+  if (sockets !== undefined) {
+    const text = `${sockets.slice(0, -1)}: as it is now, no listener can be transparent.`;
+    const repair = "sudo tproxy …, or AmbientCapabilities=CAP_NET_ADMIN in the service";
+    return [failure("capabilities", text, repair), ...found];
   }
-  const text =
-    "IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, and this process has neither: " +
-    "as it is now, no listener can be transparent.";
-  return failure(
-    "capabilities",
-    text,
-    "sudo tproxy …, or AmbientCapabilities=CAP_NET_ADMIN in the service",
-  );
+  if (rules !== undefined) {
+    const text = "CAP_NET_RAW allows IP_TRANSPARENT, but rules and routes need CAP_NET_ADMIN.";
+    return [warning("capabilities", text, "sudo tproxy …"), ...found];
+  }
+  if (found.length > 0) return found;
+  return [fine("capabilities", "CAP_NET_ADMIN: IP_TRANSPARENT, rules and routes.")];
 }
 
 function checkFileCapabilities({ fileCapabilities, executable }: SystemFacts): Finding {

@@ -3,13 +3,18 @@
 import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
 import { ENODATA } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
+import { heldCapabilities } from "./capabilities.ts";
 import { type Features, testFeatures } from "./features.ts";
 import type { Machine } from "./machine.ts";
-import { effectiveCapabilities } from "./proc.ts";
+import type { Need } from "./privileges.ts";
 
 export interface SystemFacts {
   /** Those in force, of the few that matter here. */
   readonly capabilities: ReadonlySet<string>;
+  /** They count in this network namespace (`Held`). */
+  readonly ownsNetwork: boolean;
+  /** What the proxy in question needs, beside IP_TRANSPARENT and rules. */
+  readonly needs: readonly Need[];
   /** Whether the executable carries capabilities; undefined if that cannot be read. */
   readonly fileCapabilities: boolean | undefined;
   readonly executable: string;
@@ -34,7 +39,8 @@ const sysctlNames = [
 ];
 
 /** Gathers them. Tries the kernel's features in a private namespace that is gone afterwards. */
-export function gatherSystem(machine: Machine): SystemFacts {
+export function gatherSystem(machine: Machine, needs: readonly Need[]): SystemFacts {
+  const held = heldCapabilities();
   const limit = sys.getrlimit(RLIMIT_NOFILE);
   const size = sys.getxattrSize("/proc/self/exe", "security.capability");
   const sysctls = sysctlNames.flatMap((name) => {
@@ -42,7 +48,9 @@ export function gatherSystem(machine: Machine): SystemFacts {
     return value === undefined ? [] : [[name, value] as const];
   });
   return {
-    capabilities: effectiveCapabilities(),
+    capabilities: held.effective,
+    ownsNetwork: held.ownsNetwork,
+    needs,
     fileCapabilities: size > 0 ? true : size === -ENODATA ? false : undefined,
     executable: process.execPath,
     features: testFeatures(),

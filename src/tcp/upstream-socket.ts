@@ -16,6 +16,7 @@ import {
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
 import {
+  EACCES,
   EADDRINUSE,
   EADDRNOTAVAIL,
   EINPROGRESS,
@@ -62,14 +63,17 @@ export class UpstreamSockets {
   /**
    * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. Where a
    * client's port is to be kept, it may be in use towards that upstream, for the client can have it
-   * towards several destinations, or by a listener here: then another one is taken.
+   * towards several destinations, or by a listener here, or it is below 1024 and we lack the
+   * capability for that: then another one is taken.
    */
   open(choice: Choice): Result {
     const result = this.make(choice);
     const { source } = choice;
     const isInUse = result === -EADDRINUSE || result === -EADDRNOTAVAIL;
-    if (!isInUse || source === undefined || source.port === 0) return result;
-    this.owner.warn("the client's port is in use here: connecting from another one");
+    const isRefused = result === -EACCES && this.failedCall === "bind";
+    if (!(isInUse || isRefused) || source === undefined || source.port === 0) return result;
+    const why = isRefused ? "needs CAP_NET_BIND_SERVICE" : "is in use";
+    this.owner.warn(`the client's port ${why} here: connecting from another one`);
     return this.make({ ...choice, source: { ...source, port: 0 } });
   }
 

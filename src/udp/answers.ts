@@ -6,7 +6,7 @@
  * datagram that belongs to the listener. Where another program has that port, they are raw packets.
  */
 
-import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -14,7 +14,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import { familyOf } from "../engine/sockets.ts";
-import { RawSender, rawWarning } from "./raw-sender.ts";
+import { RawSender, rawRefusal, rawWarning } from "./raw-sender.ts";
 import { failedCall, openFlow } from "./session-sockets.ts";
 
 /** From where the answers of one flow leave, and to whom. */
@@ -51,10 +51,12 @@ export class Answers {
     if (fd >= 0) {
       const envelope = makeEnvelope(familyOf(reached), peer);
       this.route = { reached, peer, fd, envelope, isOwn: true };
-    } else if (fd === -EADDRINUSE) {
-      this.context.warn(rawWarning(reached.port));
-      this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false };
-    } else this.fail(failedCall, -fd);
+      return;
+    }
+    const warning = rawWarning(-fd, reached.port);
+    if (warning === undefined) return void this.fail(failedCall, -fd);
+    this.context.warn(warning);
+    this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false };
   }
 
   /** Sends the `length` bytes at `offset` of `payload`: whether they have left. */
@@ -63,7 +65,8 @@ export class Answers {
     const { reached, peer, fd, envelope } = this.route;
     if (fd === undefined) {
       const result = this.raw.send(reached, peer, payload, offset, length);
-      return result >= 0 || this.fail("raw sendmmsg", -result);
+      if (result < 0) this.context.warn(rawRefusal(-result));
+      return result >= 0;
     }
     const { sending } = this;
     sending.begin(envelope, false);

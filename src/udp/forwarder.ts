@@ -26,6 +26,7 @@ import type { OpenRows } from "../engine/table.ts";
 import { Carrier } from "./carrier.ts";
 import { Ingress, type IngressOwner } from "./ingress.ts";
 import { ProxiedSenders } from "./proxied.ts";
+import { rawRefusal } from "./raw-sender.ts";
 import { ReplyWay } from "./reply-way.ts";
 import type { Session, SessionOwner } from "./session.ts";
 import { SessionKeeper } from "./session-keeper.ts";
@@ -204,7 +205,9 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   private sendFailed(session: Session, side: Side): void {
     const { dropped, errno } = this.carrier.sending;
     const error = `${errnoText(errno)} (${errnoName(errno)})`;
-    this.keeper.drop(`a datagram to the ${side} was dropped: ${error}`, dropped);
+    const isRaw = side === "client" && session.way === "raw";
+    const why = isRaw ? rawRefusal(errno) : `a datagram to the ${side} was dropped: ${error}`;
+    this.keeper.drop(why, dropped);
     // What the far end has said by ICMP. Other failures (no route, a full queue) may pass.
     if (errno !== ECONNREFUSED && errno !== ENOPROTOOPT && errno !== EHOSTUNREACH) return;
     if (side === "client") return this.keeper.fail(session, errno, side);

@@ -22,7 +22,7 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import { EMSGSIZE } from "../../ffi/errno.ts";
+import { EACCES, EADDRINUSE, EMSGSIZE, EPERM, errnoName, errnoText } from "../../ffi/errno.ts";
 import { udphdr } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
@@ -39,9 +39,24 @@ import { allowBacklog } from "./session-sockets.ts";
 const NOBODY = Uint8Array.of(192, 0, 0, 8);
 const NOBODY_V6 = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 
-/** What is said when the answers from a port have to be raw packets. */
-export function rawWarning(port: number): string {
-  return `port ${port} is held by another program here: answers leave as raw packets`;
+/**
+ * What is said when answers from `port` have to be raw packets, because a socket could not be bound
+ * there: `errno` is bind's. Undefined where a raw packet is of no use.
+ */
+export function rawWarning(errno: number, port: number): string | undefined {
+  if (errno === EADDRINUSE) {
+    return `port ${port} is held by another program here: answers leave as raw packets`;
+  }
+  return errno === EACCES
+    ? "a privileged port needs CAP_NET_BIND_SERVICE here: answers from it leave as raw packets"
+    : undefined;
+}
+
+/** Why a raw packet could not be sent: EPERM is the lack of a capability. */
+export function rawRefusal(errno: number): string {
+  return errno === EPERM
+    ? "an answer was dropped: no socket gets its port, and a raw packet needs CAP_NET_RAW"
+    : `an answer was dropped: raw sendmmsg: ${errnoText(errno)} (${errnoName(errno)})`;
 }
 
 /** What sends datagrams and ICMP errors from any address; one for each Worker that needs it. */

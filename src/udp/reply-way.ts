@@ -1,7 +1,7 @@
 /** Finds the way by which a session's answers leave from where its client has sent to (`Way`). */
 
 import { SO_REUSEADDR, SOL_SOCKET } from "../../ffi/constants.ts";
-import { EADDRINUSE, errnoName, errnoText } from "../../ffi/errno.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
 import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import * as sys from "../../ffi/sys.ts";
@@ -33,8 +33,9 @@ export class ReplyWay {
     }
     const result = this.openSocket(session);
     if (result >= 0) return "";
-    if (result === -EADDRINUSE) {
-      this.keeper.context.warn(rawWarning(reached.port));
+    const warning = rawWarning(-result, reached.port);
+    if (warning !== undefined) {
+      this.keeper.context.warn(warning);
       session.way = "raw";
       return "";
     }

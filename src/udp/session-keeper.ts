@@ -4,7 +4,15 @@
  */
 
 import { EPOLLET, EPOLLIN } from "../../ffi/constants.ts";
-import { EADDRINUSE, EBADF, ECONNREFUSED, EMFILE, errnoName, errnoText } from "../../ffi/errno.ts";
+import {
+  EACCES,
+  EADDRINUSE,
+  EBADF,
+  ECONNREFUSED,
+  EMFILE,
+  errnoName,
+  errnoText,
+} from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
@@ -324,8 +332,12 @@ export class SessionKeeper {
       mark,
     };
     const fd = openFlow(wanted);
-    if (fd !== -EADDRINUSE || source === undefined || source.port === 0) return fd;
-    this.context.warn("the client's port is in use here: sending from another one");
+    if (source === undefined || source.port === 0) return fd;
+    // EACCES: a client may have a port below 1024, and we not the capability for it.
+    const isRefused = fd === -EACCES && failedCall === "bind";
+    if (fd !== -EADDRINUSE && !isRefused) return fd;
+    const why = isRefused ? "needs CAP_NET_BIND_SERVICE" : "is in use";
+    this.context.warn(`the client's port ${why} here: sending from another one`);
     return openFlow({ ...wanted, local: { address: source.address, port: 0 } });
   }
 }

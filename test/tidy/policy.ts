@@ -37,6 +37,7 @@ export function layerOf(path: string): Layer | undefined {
 
 /** The part of ffi/ that touches the kernel or native memory; the rest are codecs and tables. */
 const IMPURE_FFI = [
+  "ffi/credentials.ts",
   "ffi/epoll.ts",
   "ffi/libc.ts",
   "ffi/memory.ts",

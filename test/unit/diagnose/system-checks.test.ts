@@ -9,6 +9,8 @@ import type { SystemFacts } from "../../../src/diagnose/system-facts.ts";
 
 const sound: SystemFacts = {
   capabilities: new Set(["CAP_NET_ADMIN", "CAP_NET_RAW"]),
+  ownsNetwork: true,
+  needs: [],
   fileCapabilities: false,
   executable: "/usr/bin/tproxy",
   features: { kind: "tested", missing: new Map() },
