@@ -91,7 +91,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   try {
     const tasks = sets.map((sockets, worker) => ({
       ...task(settings, sockets, worker),
-      sessions: carries(wanted, "udp") ? sessionSettings(options, sets, share, worker) : undefined,
+      sessions: carries(wanted, "udp") ? sessionSettings(options, share, worker) : undefined,
     }));
     const { stoppedBy } = await serve(edges, tasks, print, {
       drainTimeoutMs: options.drainTimeout,
@@ -116,6 +116,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
 
 function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
   return openForWorkers(options.workers, wanted, {
+    hasSessions: true,
     transparent: !(options.noTransparent || options.redirect),
     noDelay: true,
     keepAliveMs: options.keepalive || undefined,

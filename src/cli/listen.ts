@@ -115,7 +115,10 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   }
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
-  const sets = openForWorkers(options.workers, wanted, { transparent: !options.noTransparent });
+  const sets = openForWorkers(options.workers, wanted, {
+    hasSessions: false,
+    transparent: !options.noTransparent,
+  });
   const protocol = wanted[0]?.protocol ?? "tcp";
   const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
   for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options));

@@ -1,7 +1,7 @@
 /** Opens the sockets that a user asked for, and explains it when the kernel refuses one. */
 
 import { SO_DOMAIN, SOL_SOCKET } from "../../ffi/constants.ts";
-import { SyscallError } from "../../ffi/errno.ts";
+import { EADDRINUSE, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -9,6 +9,7 @@ import { gatherFacts } from "../diagnose/facts.ts";
 import { explainRefusal } from "../diagnose/refusal.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import {
+  allowSharing,
   bindSocket,
   listenOn,
   localName,
@@ -55,6 +56,11 @@ export function openSocket(
   }
 }
 
+interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePort"> {
+  /** Answers may need sockets of the same port. */
+  readonly hasSessions: boolean;
+}
+
 /** A socket that a user asked to receive on. */
 export interface WantedSocket {
   readonly protocol: "tcp" | "udp";
@@ -62,13 +68,16 @@ export interface WantedSocket {
 }
 
 /**
- * For each of `workers` Workers a socket at every wanted address; several share its traffic.
+ * For each of `workers` Workers a socket at every wanted address; several share its traffic. The
+ * first one is bound alone, so that another process that has the address is found out, whatever its
+ * options are; then it lets the others join (SO_REUSEPORT). UDP listeners that have sessions
+ * (`hasSessions`) let those join, for good: to change that in between would be a moment for others.
  * @throws CommandError that says why the kernel refused one
  */
 export function openForWorkers(
   workers: number,
   wanted: readonly WantedSocket[],
-  options: Omit<SocketOptions, "protocol" | "reusePort">,
+  { hasSessions, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
   const sets: OpenSocket[][] = [];
   for (let worker = 0; worker < workers; worker++) {
@@ -76,7 +85,10 @@ export function openForWorkers(
       const local = bindAddress(endpoint);
       // The port that the kernel chose for the first Worker is everybody's.
       const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
-      return openSocket({ ...options, protocol, reusePort: workers > 1 }, { ...local, port });
+      const reusePort = worker > 0;
+      const socket = openSocket({ ...options, protocol, reusePort }, { ...local, port });
+      if (workers > 1 || (hasSessions && protocol === "udp")) allowSharing(socket.fd);
+      return socket;
     });
     sets.push(set);
   }
@@ -109,5 +121,7 @@ export function refusal(
     device: options.device,
     remote,
   };
-  return new CommandError(explainRefusal(error, attempt, gatherFacts(local.address)));
+  const { protocol } = options;
+  const taken = error.errno === EADDRINUSE ? { protocol, port: local.port } : undefined;
+  return new CommandError(explainRefusal(error, attempt, gatherFacts(local.address, taken)));
 }

@@ -5,11 +5,18 @@ import { NETLINK_ROUTE, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
 import { effectiveCapabilities } from "./capabilities.ts";
+import { findPortHolder } from "./port-holder.ts";
 import { readSysctl } from "./proc.ts";
 import type { Facts } from "./refusal.ts";
 
-/** The facts for `address` (4 or 16 bytes, network order) as they are now. */
-export function gatherFacts(address: Uint8Array): Facts {
+/**
+ * The facts for `address` (4 or 16 bytes, network order) as they are now; `taken` names a port
+ * there that another socket has.
+ */
+export function gatherFacts(
+  address: Uint8Array,
+  taken?: { readonly protocol: "tcp" | "udp"; readonly port: number },
+): Facts {
   const family = address.length === 4 ? "ipv4" : "ipv6";
   return {
     capabilities: effectiveCapabilities(),
@@ -17,6 +24,7 @@ export function gatherFacts(address: Uint8Array): Facts {
     unprivilegedPortStart: readSysctl("net.ipv4.ip_unprivileged_port_start") ?? 1024,
     addressIsLocal: isLocalAddress(address),
     interfaces: Object.keys(networkInterfaces()),
+    holder: taken && findPortHolder(taken.protocol, address, taken.port),
   };
 }
 

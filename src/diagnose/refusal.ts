@@ -18,6 +18,7 @@ import {
   type SyscallError,
 } from "../../ffi/errno.ts";
 import { quote } from "../net/result.ts";
+import type { Holder } from "./port-holder.ts";
 import { type Capability, explainUnmet, lowPort } from "./privileges.ts";
 
 /** What of this machine bears on a refusal. */
@@ -30,6 +31,8 @@ export interface Facts {
   /** Whether the address belongs to this host; undefined when that is not known. */
   readonly addressIsLocal: boolean | undefined;
   readonly interfaces: readonly string[];
+  /** Whose socket has the port, where that was asked and is known. */
+  readonly holder?: Holder | undefined;
 }
 
 /** What was attempted. */
@@ -56,7 +59,7 @@ export function explainRefusal(error: SyscallError, attempt: Attempt, facts: Fac
 
 function reasonOf(error: SyscallError, attempt: Attempt, facts: Facts): string | undefined {
   if (error.call === "setsockopt") return optionReason(error, attempt, facts);
-  if (error.call === "bind") return bindReason(error, attempt, facts);
+  if (error.call === "bind" || error.call === "listen") return bindReason(error, attempt, facts);
   if (error.call === "connect" || error.call === "send" || error.call === "recv") {
     return connectReason(error, attempt);
   }
@@ -97,10 +100,7 @@ function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string
       return `EADDRNOTAVAIL (Cannot assign requested address) because ${sentence(because)}`;
     }
     case EADDRINUSE:
-      return (
-        `EADDRINUSE: another socket holds port ${port} here: ` +
-        `"ss -${attempt.what.includes("udp://") ? "u" : "t"}lnp sport = :${port}" shows which`
-      );
+      return `EADDRINUSE: ${takenBy(attempt, facts.holder)}`;
     case EACCES:
       return `EACCES: ${explainUnmet([lowPort(attempt.what, facts.unprivilegedPortStart)], {
         effective: facts.capabilities,
@@ -114,6 +114,13 @@ function bindReason(error: SyscallError, attempt: Attempt, facts: Facts): string
     default:
       return undefined;
   }
+}
+
+function takenBy({ port, what }: Attempt, holder: Holder | undefined): string {
+  if (holder !== undefined)
+    return `port ${port} is held here by ${holder.name} (pid ${holder.pid})`;
+  const command = `ss -${what.includes("udp://") ? "u" : "t"}lnp sport = :${port}`;
+  return `another socket holds port ${port} here: "${command}" shows which`;
 }
 
 function connectReason(error: SyscallError, attempt: Attempt): string | undefined {

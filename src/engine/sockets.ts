@@ -86,6 +86,14 @@ export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
   }
 }
 
+/**
+ * SO_REUSEPORT: from now on other sockets of the same user, which have it as well, may be bound to
+ * the same address. On a socket that has been bound without, and so alone, it lets others join.
+ */
+export function allowSharing(fd: number): Result {
+  return sys.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
 /** `listen(2)` on a bound TCP socket. @throws SyscallError, EADDRINUSE included. */
 export function listenOn(fd: Fd): void {
   need(sys.listen(fd, backlog), "listen");
@@ -176,7 +184,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
     // Routers may fragment: the ICMP error instead would go to the source, which may be foreign.
     set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
-  if (options.reusePort === true) set(SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT");
+  if (options.reusePort === true) need(allowSharing(fd), "setsockopt", "SO_REUSEPORT");
   // What a sandbox lacks of these costs time or ports, and nothing else.
   if (options.portAtConnect === true) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (options.protocol === "tcp") {

@@ -62,6 +62,11 @@ const table: [name: string, text: string, names: RegExp[]][] = [
   ],
   ["a taken port", explain("bind", errno.EADDRINUSE), [/another socket holds port 53/, /ss -ulnp/]],
   [
+    "a port of a process that is known",
+    explain("listen", errno.EADDRINUSE, "", { facts: { holder: { pid: 7, name: "dnsmasq" } } }),
+    [/EADDRINUSE: port 53 is held here by dnsmasq \(pid 7\)$/],
+  ],
+  [
     "a low port",
     explain("bind", errno.EACCES),
     [
