@@ -5,7 +5,7 @@ import type { PortTimeout, SessionSettings } from "../engine/protocol.ts";
 import type { Scheme } from "../net/target.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
-import type { OpenSocket, WantedSocket } from "./open-socket.ts";
+import type { WantedSocket } from "./open-socket.ts";
 import { checkParts, partOf } from "./workers.ts";
 
 const DNS_PORT = 53;
@@ -82,7 +82,6 @@ function other(scheme: Scheme): Scheme {
 /** The bounds of one Worker's sessions, of `descriptors` for all of them. */
 export function sessionSettings(
   options: ForwardOptions,
-  sets: readonly (readonly OpenSocket[])[],
   descriptors: number,
   worker: number,
 ): SessionSettings {
@@ -103,7 +102,6 @@ export function sessionSettings(
     socketsMax,
     idleTimeoutMs,
     answeredTimeouts: answered,
-    listeners: sets.flat().flatMap(({ protocol, fd }) => (protocol === "udp" ? [fd] : [])),
     transparent: !options.noTransparent,
   };
 }

@@ -173,6 +173,15 @@ export const drainedBatchesMax = Math.ceil((2 * listenerBufferBytes) / 768 / bat
 /** The same for a socket of a session that has much traffic. */
 export const flowBufferBytes = 1024 * 1024;
 
+/** Sockets of their own that sessions to one destination may have: each costs every look-up. */
+export const ownReplySocketsMax = 64;
+
+/** Sockets that may have one port with SO_REUSEPORT: to bind another one, all are walked. */
+export const joinedSocketsMax = 512;
+
+/** How often it is tried to join a socket that another Worker is making. */
+export const joinAttemptsMax = 3;
+
 /** A session with so many datagrams, both ways together, within so long has much traffic. */
 export const busyDatagrams = 32;
 export const busyWithinMs = 100;

@@ -109,8 +109,6 @@ export interface SessionSettings {
   readonly idleTimeoutMs: number;
   /** By port of the original destination: another time-out once a session has been answered. */
   readonly answeredTimeouts: readonly PortTimeout[];
-  /** The UDP listeners of all Workers: they have the ports of the original destinations. */
-  readonly listeners: readonly number[];
   /** The listeners have IP_TRANSPARENT. */
   readonly transparent: boolean;
 }

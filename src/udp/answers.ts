@@ -2,8 +2,8 @@
  * The answers of `listen --udp`: each leaves from the address that its question was sent to. If
  * that has the listener's port, it leaves through the listener, with that address as its source. If
  * TPROXY has changed the port, a transparent socket is bound to the original destination for the
- * answers of one flow; it is not connected, so the kernel's TPROXY look-up never gives it a
- * datagram that belongs to the listener. Where another program has that port, they are raw packets.
+ * answers of one flow; it gets nothing that is sent there (`openReplySocket`). Where another
+ * program has that port, they are raw packets.
  */
 
 import { errnoName, errnoText } from "../../ffi/errno.ts";
@@ -15,7 +15,7 @@ import type { WorkerContext } from "../engine/context.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import { familyOf } from "../engine/sockets.ts";
 import { RawSender, rawRefusal, rawWarning } from "./raw-sender.ts";
-import { failedCall, openFlow } from "./session-sockets.ts";
+import { failedCall, openReplySocket } from "./session-sockets.ts";
 
 /** From where the answers of one flow leave, and to whom. */
 interface Route {
@@ -46,8 +46,7 @@ export class Answers {
       this.route = { reached, peer, fd: socket.fd, envelope, isOwn: false };
       return;
     }
-    const own = { isConnected: false, transparent: true, shared: true };
-    const fd = openFlow({ local: reached, remote: peer, ...own });
+    const fd = openReplySocket(reached, true);
     if (fd >= 0) {
       const envelope = makeEnvelope(familyOf(reached), peer);
       this.route = { reached, peer, fd, envelope, isOwn: true };

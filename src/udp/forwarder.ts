@@ -104,6 +104,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
 
   ended(session: Session): void {
     this.proxied?.ended(session);
+    this.replyWay.ended(session);
   }
 
   clientFailed(session: Session, errno: number): void {
@@ -183,7 +184,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   /** Sends the `count` messages that were received of the upstream to the client. */
   private answer(session: Session, count: number): void {
     const { table } = this.keeper;
-    const { slot, ingress } = session.start;
+    const { slot } = session.start;
     if (table.answered(slot, this.loop.now)) this.keeper.answered(session);
     const { sending } = this.carrier;
     if (session.way === "unknown") {
@@ -191,10 +192,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
       if (refusal !== "") return this.keeper.drop(refusal, this.carrier.datagrams(count));
     }
     if (session.way === "raw") this.carrier.flowByRaw(session, count, this.keeper.raw);
-    else {
-      const fd = session.way === "listener" ? ingress.fd : (session.replyFd as Fd);
-      this.carrier.flowToClient(session, count, fd);
-    }
+    else this.carrier.flowToClient(session, count, session.answerFd as Fd);
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.received, sending.sentBytes);
     this.replyWay.watchSize(session, sending.largest);

@@ -1,21 +1,22 @@
 /** Finds the way by which a session's answers leave from where its client has sent to (`Way`). */
 
-import { SO_REUSEADDR, SOL_SOCKET } from "../../ffi/constants.ts";
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
-import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
 import { busyDatagrams, busyWithinMs, flowBufferBytes, ipv6MtuMin } from "../engine/limits.ts";
 import { familyOf } from "../engine/sockets.ts";
+import { type Outlet, Outlets } from "./outlets.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
-import { failedCall, openFlow, prepareForMuch } from "./session-sockets.ts";
+import { failedCall, openFlow, openReplySocket, prepareForMuch } from "./session-sockets.ts";
 
 export class ReplyWay {
   private readonly keeper: SessionKeeper;
   /** UDP_GRO is of use for what clients send. */
   private readonly joins: boolean;
+  private readonly outlets = new Outlets();
 
   constructor(keeper: SessionKeeper, joins: boolean) {
     this.keeper = keeper;
@@ -25,21 +26,40 @@ export class ReplyWay {
   /** Sets the session's `way` at its first answer; why there is none, which leaves it unknown. */
   find(session: Session): string {
     const { ingress, reached, peer } = session.start;
+    const outlet = this.outlets.enter(reached);
+    session.outlet = outlet;
     if (reached.port === ingress.port) {
       session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
+      session.answerFd = ingress.fd;
       session.way = "listener";
-      if (session.isBusy) this.openBesideListener(session);
-      return "";
+    } else {
+      const fd = outlet.fd ?? this.openShared(session, outlet);
+      const warning = fd < 0 ? rawWarning(-fd, reached.port) : undefined;
+      if (warning !== undefined) {
+        this.keeper.context.warn(warning);
+        session.way = "raw";
+        return "";
+      }
+      if (fd < 0) {
+        this.ended(session);
+        return `an answer was dropped: ${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`;
+      }
+      session.envelope = makeEnvelope(familyOf(reached), peer);
+      session.answerFd = fd as Fd;
+      session.way = "shared";
     }
-    const result = this.openSocket(session);
-    if (result >= 0) return "";
-    const warning = rawWarning(-result, reached.port);
-    if (warning !== undefined) {
-      this.keeper.context.warn(warning);
-      session.way = "raw";
-      return "";
-    }
-    return `an answer was dropped: ${failedCall}: ${errnoText(-result)} (${errnoName(-result)})`;
+    if (session.isBusy) this.openOwn(session);
+    return "";
+  }
+
+  /** A session has ended. */
+  ended(session: Session): void {
+    const { outlet } = session;
+    if (outlet === undefined) return;
+    session.outlet = undefined;
+    if (session.replyFd !== undefined) outlet.owned--;
+    const fd = this.outlets.leave(outlet);
+    if (fd !== undefined) this.keeper.closeReplySocket(session, fd);
   }
 
   /**
@@ -55,12 +75,12 @@ export class ReplyWay {
   }
 
   /**
-   * Looks whether an answer through the listener may be too large for a path of IPv6. The ICMP
-   * error comes to the address that the answer left from: a socket of the session's own hears it.
+   * Looks whether an answer of IPv6 may be too large for its path. The ICMP error comes to the
+   * address that the answer left from: a socket of the session's own hears it.
    */
   watchSize(session: Session, bytes: number): void {
-    if (session.way !== "listener" || session.start.peer.address.length === 4) return;
-    if (bytes + ip6_hdr.size + udphdr.size > ipv6MtuMin) this.openBesideListener(session);
+    if (session.start.peer.address.length === 4) return;
+    if (bytes + ip6_hdr.size + udphdr.size > ipv6MtuMin) this.openOwn(session);
   }
 
   /** Gives a session with much traffic larger buffers, and a socket of its own for its client. */
@@ -70,62 +90,65 @@ export class ReplyWay {
     prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);
     if (session.replyFd !== undefined) {
       prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
-    } else if (session.way === "listener") this.openBesideListener(session);
+    } else this.openOwn(session);
+  }
+
+  /** The socket by which all answers from the session's destination leave, or a negated errno. */
+  private openShared(session: Session, outlet: Outlet): number {
+    const { keeper } = this;
+    const { ingress, reached } = session.start;
+    const open = () => openReplySocket(reached, keeper.settings.transparent);
+    const fd = keeper.addReplySocket(session, open);
+    if (fd < 0) return fd;
+    outlet.fd = fd as Fd;
+    // A rule in front of TPROXY's may have given it something before it was connected.
+    if (!keeper.isProxied) {
+      keeper.context.loop.defer(() => {
+        if (!session.isEnded) ingress.takeStrays(session, fd as Fd);
+      });
+    }
+    return fd;
   }
 
   /**
-   * A reply socket with the listener's own port, made when nothing received is still in hand. While
-   * it is bound and not connected, it may be given what others send to that destination: what the
-   * listener holds by then is older. Its queue is emptied before, to keep that time short.
+   * A socket at the original destination that is connected to the client, made when nothing
+   * received is still in hand. While it is bound and not connected, it may be given what others
+   * send to that destination: what the listener holds by then is older. Its queue is emptied
+   * before, to keep that time short. The listener and the shared socket have SO_REUSEPORT for it.
    */
-  private openBesideListener(session: Session): void {
-    // What a sender's socket sends has to be looked at by the listener.
-    if (this.keeper.isProxied) return;
-    const { ingress } = session.start;
-    this.keeper.context.loop.defer(() => {
-      if (session.isEnded || session.way !== "listener") return;
+  private openOwn(session: Session): void {
+    const { keeper } = this;
+    const { ingress, reached, peer } = session.start;
+    // What a sender's socket sends may be of several sessions, and has to be looked at by the
+    // listener.
+    if (keeper.isProxied || !this.hasRoom(session)) return;
+    keeper.context.loop.defer(() => {
+      if (!this.hasRoom(session)) return;
       ingress.drain();
       if (session.isEnded) return;
-      this.shareListeners(1);
-      const result = this.openSocket(session, () => {
-        this.shareListeners(0);
-        ingress.drain();
-      });
-      if (result < 0) this.shareListeners(0);
-      else session.fromClient.onReady();
+      const { transparent } = keeper.settings;
+      const ends = { local: reached, remote: peer, isConnected: true, transparent };
+      const onBound = () => ingress.drain();
+      const open = () => openFlow({ ...ends, sharing: "joined", onBound });
+      const fd = keeper.addReplySocket(session, open) as Fd;
+      if (fd >= 0 && keeper.ownReplySocket(session, fd) >= 0) this.useOwn(session, fd);
     });
   }
 
-  /**
-   * All that have a port must have SO_REUSEADDR for another one to get it, the listeners in that
-   * moment alone: with it any program here could take their traffic.
-   */
-  private shareListeners(value: 0 | 1): void {
-    for (const fd of this.keeper.settings.listeners) {
-      sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, value);
-    }
+  private hasRoom({ isEnded, way, outlet, start }: Session): boolean {
+    if (isEnded || outlet === undefined || (way !== "listener" && way !== "shared")) return false;
+    return this.outlets.hasRoom(outlet) && !this.keeper.ports.isCrowded(start.reached.port);
   }
 
-  /**
-   * A socket at the original destination, connected to the client: it, or a negated errno. What a
-   * sender's socket sends may be of several sessions, so towards that one it stays unconnected: the
-   * kernel's look-up for TPROXY does not see it then, and the listener goes on to get everything.
-   */
-  private openSocket(session: Session, onBound?: () => void): number {
-    const { keeper } = this;
-    const { ingress, reached, peer } = session.start;
-    const { transparent } = keeper.settings;
-    const isConnected = !keeper.isProxied;
-    const flow = { local: reached, remote: peer, isConnected, transparent, shared: true };
-    const open = () => openFlow(onBound === undefined ? flow : { ...flow, onBound });
-    const fd = keeper.addReplySocket(session, open);
-    if (fd < 0) return fd;
-    session.way = "socket";
-    session.envelope = isConnected ? undefined : makeEnvelope(familyOf(reached), peer);
-    if (!isConnected) return fd;
+  private useOwn(session: Session, fd: Fd): void {
+    const { outlet } = session;
+    if (outlet !== undefined) outlet.owned++;
+    session.way = "own";
+    session.answerFd = fd;
+    session.envelope = undefined;
     session.isNew = true;
-    session.emptiedBefore = ingress.emptied;
+    session.emptiedBefore = session.start.ingress.emptied;
     if (session.isBusy) prepareForMuch(fd, flowBufferBytes, this.joins);
-    return fd;
+    session.fromClient.onReady();
   }
 }

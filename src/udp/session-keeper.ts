@@ -35,7 +35,7 @@ import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { failedCall, openFlow } from "./session-sockets.ts";
+import { failedCall, openFlow, PortUse } from "./session-sockets.ts";
 import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
@@ -50,6 +50,8 @@ export class SessionKeeper {
   readonly isProxied: boolean;
   /** For what no socket of a session can send. */
   readonly raw = new RawSender();
+  /** By the sockets of sessions. */
+  readonly ports = new PortUse();
   /** In the order in which they began. */
   readonly open = new Set<Session>();
   /** How many have begun, each of which has its number. */
@@ -105,15 +107,13 @@ export class SessionKeeper {
     session.error = reason;
     session.endedBy = endedBy;
     const { loop, shared } = this.context;
-    const { id, slot, upstreamFd, picked } = session.start;
+    const { id, slot, upstreamFd, keptPort, picked } = session.start;
     loop.timers.disarm(session.timer);
     this.forgetFlow(session);
     loop.close(upstreamFd);
+    if (keptPort !== 0) this.ports.closed(keptPort);
     this.sockets--;
-    if (session.replyFd !== undefined) {
-      loop.close(session.replyFd);
-      this.sockets--;
-    }
+    if (session.replyFd !== undefined) this.closeReplySocket(session, session.replyFd);
     this.table.remove(slot);
     this.sessions[slot] = undefined;
     this.open.delete(session);
@@ -164,29 +164,35 @@ export class SessionKeeper {
     this.context.warn(reason, { amount: datagrams });
   }
 
-  /** The socket by which a session's client is answered, if `open` gives one: it, or -errno. */
-  addReplySocket(session: Session, open: () => number): number {
+  /**
+   * A socket by which a session's client is answered, if `open` gives one: it, or -errno. Others
+   * are ended for it if need be; `closeReplySocket` is for its end.
+   */
+  addReplySocket({ start }: Session, open: () => number): number {
     while (this.sockets >= this.settings.socketsMax) {
-      if (this.table.victim() === session.start.slot || !this.evict()) return -EMFILE;
+      if (this.table.victim() === start.slot || !this.evict()) return -EMFILE;
     }
     // Opening it may begin and end sessions, this one too.
     this.sockets++;
-    const fd = open() as Fd;
-    const result = fd < 0 ? fd : this.watchReplySocket(session, fd);
-    if (result >= 0) {
-      session.replyFd = fd;
-      return fd;
-    }
-    this.sockets--;
-    if (fd >= 0) this.context.loop.close(fd);
-    return result;
+    const fd = open();
+    if (fd < 0) this.sockets--;
+    else this.ports.opened(start.reached.port);
+    return fd;
   }
 
-  /** 0, or a negated errno for a socket that is of no use. */
-  private watchReplySocket(session: Session, fd: Fd): number {
-    if (session.isEnded) return -EBADF;
-    // What sends to an unconnected one is nobody that we know.
-    return this.isProxied ? 0 : this.context.loop.add(fd, EDGES, session.fromClient);
+  closeReplySocket({ start }: Pick<Session, "start">, fd: Fd): void {
+    this.context.loop.close(fd);
+    this.ports.closed(start.reached.port);
+    this.sockets--;
+  }
+
+  /** Makes a socket, which `addReplySocket` has given, a session's own: 0 or a negated errno. */
+  ownReplySocket(session: Session, fd: Fd): number {
+    const { loop } = this.context;
+    const result = session.isEnded ? -EBADF : loop.add(fd, EDGES, session.fromClient);
+    if (result >= 0) session.replyFd = fd;
+    else this.closeReplySocket(session, fd);
+    return result;
   }
 
   /**
@@ -237,13 +243,23 @@ export class SessionKeeper {
     if (this.table.isClientFull()) return this.refuse("the client has as many as it may have");
     while (this.sockets >= this.settings.socketsMax) this.evict();
     const slot = this.takeSlot(ends.original.port);
-    const fd = this.openUpstream(choice);
+    let keptPort = choice.source?.port ?? 0;
+    let fd = this.openUpstream(choice);
+    // EACCES: a client may have a port below 1024, and we not the capability for it.
+    const isDenied = fd === -EACCES && failedCall === "bind";
+    const isRefused = fd === -EADDRINUSE || isDenied;
+    if (isRefused && choice.source !== undefined && keptPort !== 0) {
+      const why = isDenied ? "needs CAP_NET_BIND_SERVICE" : "is in use";
+      this.context.warn(`the client's port ${why} here: sending from another one`);
+      keptPort = 0;
+      fd = this.openUpstream({ ...choice, source: { ...choice.source, port: 0 } });
+    }
     if (fd < 0) {
       this.table.remove(slot);
       return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
     }
     const source = sourceName(choice, rules);
-    return this.enter({ ...ends, slot, upstream, source, upstreamFd: fd as Fd });
+    return this.enter({ ...ends, slot, upstream, source, keptPort, upstreamFd: fd as Fd });
   }
 
   private enter(start: SessionStart): Session | undefined {
@@ -260,6 +276,7 @@ export class SessionKeeper {
     this.sessions[start.slot] = session;
     this.open.add(session);
     this.sockets++;
+    if (start.keptPort !== 0) this.ports.opened(start.keptPort);
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
     loop.timers.arm(session.timer, this.table.deadline(start.slot));
@@ -320,25 +337,19 @@ export class SessionKeeper {
 
   /** A socket that is connected to the upstream, or a negated errno. */
   private openUpstream({ source, upstream }: Choice): number {
-    const { mark } = this.task;
-    const wanted = {
+    const { mark, upstreams } = this.task;
+    const port = source?.port ?? 0;
+    // Two sockets with the same ends on both sides would be one to the kernel: several may have a
+    // client's port only where each has another upstream.
+    const isShared = port !== 0 && upstreams.kind === "original" && !this.ports.isCrowded(port);
+    return openFlow({
       local: source,
       remote: upstream,
       isConnected: true,
       transparent: true,
-      // Two sockets with the same ends on both sides would be one to the kernel: several may have
-      // a client's port only where each has another upstream.
-      shared: source?.port !== 0 && this.task.upstreams.kind === "original",
+      sharing: isShared ? "joined" : "nobody",
       mark,
-    };
-    const fd = openFlow(wanted);
-    if (source === undefined || source.port === 0) return fd;
-    // EACCES: a client may have a port below 1024, and we not the capability for it.
-    const isRefused = fd === -EACCES && failedCall === "bind";
-    if (fd !== -EADDRINUSE && !isRefused) return fd;
-    const why = isRefused ? "needs CAP_NET_BIND_SERVICE" : "is in use";
-    this.context.warn(`the client's port ${why} here: sending from another one`);
-    return openFlow({ ...wanted, local: { address: source.address, port: 0 } });
+    });
   }
 }
 

@@ -6,7 +6,6 @@
 import {
   SO_RCVBUF,
   SO_RCVBUFFORCE,
-  SO_REUSEADDR,
   SO_SNDBUF,
   SO_SNDBUFFORCE,
   SOCK_CLOEXEC,
@@ -16,11 +15,23 @@ import {
   SOL_UDP,
   UDP_GRO,
 } from "../../ffi/constants.ts";
+import { EADDRINUSE } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
-import { bindTo, connectTo, familyOf, setMark } from "../engine/sockets.ts";
+import { joinAttemptsMax, joinedSocketsMax } from "../engine/limits.ts";
+import { allowSharing, bindTo, connectTo, familyOf, setMark } from "../engine/sockets.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
+
+/**
+ * Who else may have a socket's own end (SO_REUSEPORT, which the kernel grants to sockets of one
+ * user alone; with SO_REUSEADDR any program could take their traffic). `nobody`; `joined`: other
+ * sockets of ours, now and later; `first`: the same, but alone if nobody has that end yet. That
+ * costs the same whatever else has the port; to be bound with SO_REUSEPORT, all sockets of the port
+ * are walked. `first` is for sockets that receive nothing: until another one joins it, the kernel
+ * does not know that a connected one is among those that share an end.
+ */
+export type Sharing = "nobody" | "first" | "joined";
 
 /** What a socket of a session shall be. */
 export interface FlowSocket {
@@ -31,8 +42,7 @@ export interface FlowSocket {
   readonly isConnected: boolean;
   /** IP_TRANSPARENT: its own end may be an address that this host does not have. */
   readonly transparent: boolean;
-  /** SO_REUSEADDR: others of ours have the same own end, and another remote one. */
-  readonly shared: boolean;
+  readonly sharing: Sharing;
   readonly mark?: Mark | undefined;
   /** Called once it has its own end, and may be sent to by anybody; then it is connected. */
   readonly onBound?: () => void;
@@ -66,15 +76,74 @@ function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result 
       const transparent = setTransparent(fd, domain);
       if (transparent < 0) return transparent;
     }
-    if (wanted.shared) sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     failedCall = "bind";
-    const bound = bindTo(fd, local.address, local.port, remote.scopeId);
+    const bound = bindAs(wanted.sharing, fd, local, remote.scopeId);
     if (bound < 0) return bound;
     wanted.onBound?.();
   }
   if (!wanted.isConnected) return 0;
   failedCall = "connect";
   return connectTo(fd, remote);
+}
+
+function bindAs(
+  sharing: Sharing,
+  fd: number,
+  { address, port }: NonNullable<FlowSocket["local"]>,
+  scopeId: number,
+): Result {
+  if (sharing === "joined") allowSharing(fd);
+  let result = bindTo(fd, address, port, scopeId);
+  if (sharing !== "first") return result;
+  allowSharing(fd);
+  // Another Worker may have bound it in this moment, and not yet allowed others to join.
+  for (let i = 0; i < joinAttemptsMax && result === -EADDRINUSE; i++) {
+    result = bindTo(fd, address, port, scopeId);
+  }
+  return result;
+}
+
+/** The discard port of this host: nobody sends from there. */
+const NOBODY = { address: Uint8Array.of(127, 0, 0, 1), port: 9, scopeId: 0 };
+const NOBODY_V6 = { ...NOBODY, address: Uint8Array.from({ length: 16 }, (_, i) => Number(i > 14)) };
+
+/**
+ * A socket by which answers leave from `local`, and which gets nothing that is sent there: it is
+ * connected to where nothing comes from, and a datagram's own address counts when it sends. The
+ * socket, or a negated errno.
+ */
+export function openReplySocket(local: SocketAddress, transparent: boolean): Result {
+  const wanted = {
+    local,
+    remote: local,
+    isConnected: false,
+    transparent,
+    sharing: "first",
+  } as const;
+  const fd = openFlow(wanted);
+  // Without a route, as where lo is down, it stays unconnected: TPROXY does not see it then.
+  if (fd >= 0) connectTo(fd, local.address.length === 4 ? NOBODY : NOBODY_V6);
+  return fd;
+}
+
+/** How many sockets of sessions have a port, on whatever address. */
+export class PortUse {
+  private readonly counts = new Map<number, number>();
+
+  opened(port: number): void {
+    this.counts.set(port, (this.counts.get(port) ?? 0) + 1);
+  }
+
+  closed(port: number): void {
+    const left = (this.counts.get(port) ?? 0) - 1;
+    if (left > 0) this.counts.set(port, left);
+    else this.counts.delete(port);
+  }
+
+  /** So many have it that no other one shall be `joined`. */
+  isCrowded(port: number): boolean {
+    return (this.counts.get(port) ?? 0) >= joinedSocketsMax;
+  }
 }
 
 /**

@@ -8,6 +8,7 @@ import type { EndedBy } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Upstream } from "../forward/upstream-pool.ts";
+import type { Outlet } from "./outlets.ts";
 import type { SessionTable } from "./session-table.ts";
 
 /** Who is told of a session's events. */
@@ -25,11 +26,11 @@ export interface SessionOwner {
 
 /**
  * How answers leave: through the listener, whose port is the one that was asked; through a socket
- * that is bound to the original destination and connected to the client, at which the client's
- * following datagrams then arrive, and left unconnected where they may be of several sessions; or
- * as raw packets, where no such socket can be bound.
+ * that is bound to the original destination and sends for all sessions with it; through the
+ * session's own one, which is connected to the client as well, so that the client's following
+ * datagrams arrive there; or as raw packets, where no such socket can be bound.
  */
-export type Way = "unknown" | "listener" | "socket" | "raw";
+export type Way = "unknown" | "listener" | "shared" | "own" | "raw";
 
 /** The listener of a session, as far as sessions know it. */
 export interface SessionIngress {
@@ -70,6 +71,8 @@ export interface SessionStart extends SessionEnds {
   /** `client`, `self` or `address`: whose address the upstream sees. */
   readonly source: string;
   readonly upstreamFd: Fd;
+  /** The client's port, if that socket has it; 0: one of the kernel's choice. */
+  readonly keptPort: number;
 }
 
 export class Session implements Recorded {
@@ -80,8 +83,12 @@ export class Session implements Recorded {
   readonly fromUpstream: Flow;
   readonly fromClient: Flow;
   way: Way = "unknown";
+  /** Its own socket towards the client, and the one by which answers leave. */
   replyFd: Fd | undefined;
-  /** For answers through a socket that is not connected. */
+  answerFd: Fd | undefined;
+  /** What it shares with the other sessions to its destination, from its first answer on. */
+  outlet: Outlet | undefined;
+  /** For answers through a socket that is not connected to the client. */
   envelope: Envelope | undefined;
   /** By which its flow to the upstream is known, should it come back; 0: it is not. */
   ticket = 0;

@@ -1,0 +1,79 @@
+/** That no other user of the host gets a port of ours, not even while sessions come and go. */
+
+import { expect } from "bun:test";
+import { readFileSync } from "node:fs";
+import { canUnshare } from "../helpers/netns.ts";
+import { command } from "../helpers/three-hosts.ts";
+import { testWith } from "../helpers/tools.ts";
+import { inLab } from "../helpers/udp-lab.ts";
+
+/** As another user: tries to bind what it is told again and again; SIGTERM ends it. */
+const thief = `
+import itertools, os, signal, socket, sys
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+tries, got = 0, []
+def report(*_):
+  print("thief", tries, "tries, got", " ".join(got) or "nothing", flush=True)
+  os._exit(0)
+signal.signal(signal.SIGTERM, report)
+wanted = [name.rsplit(":", 1) for name in sys.argv[1:]]
+while True:
+  for (address, port), reuseport, reuseaddr in itertools.product(wanted, (0, 1), (0, 1)):
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if reuseport: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if reuseaddr: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      s.bind((address, int(port)))
+      got.append(f"{address}:{port}/{reuseport}{reuseaddr}")
+      if len(got) > 9: report()
+    except OSError:
+      pass
+    s.close()
+    tries += 1
+`;
+
+const datagrams = readFileSync(new URL("datagrams.py", import.meta.url), "utf8");
+const files = { "thief.py": thief, "datagrams.py": datagrams };
+
+const testAsRoot = testWith(["ip", "nft", "nsenter", "python3"], {
+  "network namespaces": canUnshare,
+  "several users": process.getuid?.() === 0,
+});
+
+testAsRoot(
+  "another user never gets a port while sessions get sockets of their own, and nothing is lost",
+  async () => {
+    const { stdout } = await inLab(
+      `
+      in_background backend python3 datagrams.py echo 9000 > backend.out
+      until grep -q bound backend.out; do :; done
+      forward --udp '[::]:5353' :5354 --workers 2 --source self \\
+        --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' --quiet
+      background ${command} listen --udp :5355 '[::]:5356' --echo --workers 2 > listen.log
+      background ${command} bind 10.9.1.1:5357 > bind.log
+      until grep -q 5356 listen.log && grep -q Bound bind.log; do :; done
+      # A port that is free: it ends when it has got that ten times.
+      python3 thief.py 0.0.0.0:5358
+      python3 thief.py 0.0.0.0:5353 10.9.1.1:5353 '[::]:5353' :::5353 fd00:1::1:5353 \\
+        0.0.0.0:5354 10.9.1.1:5354 0.0.0.0:5355 10.9.1.1:5355 0.0.0.0:5356 :::5356 \\
+        0.0.0.0:5357 10.9.1.1:5357 2> thief.err &
+      thief=$!
+      # Each exchange makes its session a busy one, which gets a socket of its own.
+      for round in $(seq 6); do
+        for address in 10.9.1.1 fd00:1::1; do
+          within client python3 datagrams.py exchange "$address" 5353 200 10,100 32
+        done
+        within client python3 datagrams.py exchange 10.9.1.1 5354 200 10,100 32
+        within client python3 datagrams.py exchange 10.9.1.1 5355 20 10 8
+      done
+      kill $thief; wait $thief
+      `,
+      files,
+    );
+    const [control, result] = [...stdout.matchAll(/^thief (\d+) tries, got (.*)$/gm)];
+    expect(control?.[2]).toStartWith("0.0.0.0:5358");
+    expect(Number(result?.[1])).toBeGreaterThan(1_000);
+    expect(result?.[2]).toBe("nothing");
+  },
+  60_000,
+);
