@@ -134,6 +134,7 @@ export const CLONE_NEWUSER = 0x10000000;
 export const CLONE_NEWNET = 0x40000000;
 
 // sys/resource.h
+export const RLIMIT_NPROC = 6;
 export const RLIMIT_NOFILE = 7;
 
 // linux/if.h

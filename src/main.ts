@@ -2,9 +2,22 @@
 /** The entry point: arguments, the process's edges, the exit status; nothing else. */
 
 import { writeSync } from "node:fs";
+import { faultText } from "./faults.ts";
 import { versionText } from "./version.ts";
 
 const args = process.argv.slice(2);
+
+/** In front of everything else, the loading of it included: the runtime would print its source. */
+function fail(error: unknown): never {
+  try {
+    writeSync(2, faultText(error));
+  } catch {
+    // Nobody reads it.
+  }
+  process.exit(1);
+}
+process.on("uncaughtException", fail);
+process.on("unhandledRejection", fail);
 
 if (args.length === 1 && args[0] === "--version") {
   // What scripts ask most often does not wait for every command to be loaded: 3 times as fast.
@@ -14,13 +27,17 @@ if (args.length === 1 && args[0] === "--version") {
     process.exitCode = 1;
   }
 } else {
-  const { processEdges } = await import("./cli/edges.ts");
-  const { runProgram } = await import("./cli/program.ts");
-  // A Worker is an entry point of the build of its own, found beside this one.
-  const workerEntry = new URL("./worker.ts", import.meta.url);
-  const edges = processEdges(workerEntry);
-  const status = await runProgram(args, edges);
-  const failure = edges.outputFailure();
-  if (failure !== undefined) await edges.stderr.write(`tproxy: standard output: ${failure}\n`);
-  process.exit(failure === undefined ? status : 1);
+  try {
+    const { processEdges } = await import("./cli/edges.ts");
+    const { runProgram } = await import("./cli/program.ts");
+    // A Worker is an entry point of the build of its own, found beside this one.
+    const workerEntry = new URL("./worker.ts", import.meta.url);
+    const edges = processEdges(workerEntry);
+    const status = await runProgram(args, edges);
+    const failure = edges.outputFailure();
+    if (failure !== undefined) await edges.stderr.write(`tproxy: standard output: ${failure}\n`);
+    process.exit(failure === undefined ? status : 1);
+  } catch (error) {
+    fail(error);
+  }
 }

@@ -31,6 +31,7 @@ import {
   schemedEndpointValue,
   targetValue,
 } from "./values.ts";
+import { checkThreads } from "./workers.ts";
 
 const fields = object({
   command: constant("bind"),
@@ -119,6 +120,7 @@ export async function runBind(options: BindOptions, edges: Edges): Promise<numbe
     transparent: !noTransparent,
     marked: mark !== undefined,
   };
+  checkThreads(1);
   checkPrivileges(bindNeeds(wish, portStart()));
   const purpose: Purpose =
     options.to === undefined

@@ -13,6 +13,7 @@ import { CommandError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
 import type { WantedSocket } from "./open-socket.ts";
 import { checkPrivileges, forwardNeeds } from "./privileges.ts";
+import { checkThreads } from "./workers.ts";
 
 /**
  * Whether `forward` has what it needs, for its listeners, its rules and its connections.
@@ -24,6 +25,7 @@ export function checkForward(
   wanted: readonly WantedSocket[],
   request: IntentRequest,
 ): string[] {
+  checkThreads(options.workers);
   const lacks = checkPrivileges(forwardNeeds(options, wanted, request));
   return [...lacks, ...checkConnecting(options.source, options.socketMark)];
 }

@@ -22,7 +22,7 @@ import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
-import { workersOption } from "./workers.ts";
+import { checkThreads, workersOption } from "./workers.ts";
 
 const fields = object({
   command: constant("listen"),
@@ -113,6 +113,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   if (options.max > 0 && options.workers > 1) {
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
+  checkThreads(options.workers);
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
   const sets = openForWorkers(options.workers, wanted, {

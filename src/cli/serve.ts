@@ -36,7 +36,7 @@ export interface ServeLimits {
  * Starts one Worker for each task and waits for all of them. SIGINT, SIGTERM, a reader of standard
  * output that has gone, and a time-out tell them to end; if they do not in time the process ends
  * without them.
- * @throws CommandError when Workers died again and again
+ * @throws CommandError when Workers could not be started, or died again and again
  */
 export async function serve(
   edges: Edges,
@@ -60,10 +60,14 @@ export async function serve(
   };
   const lines = tasks.slice(0, 1).flatMap(refusedLines);
   if (lines.length > 0) void print(lines.map((text) => ({ kind: "warning", text })));
-  for (const task of tasks) crew.start(edges.workerEntry, task);
+  edges.onExit(() => crew.abandon());
+  try {
+    for (const task of tasks) crew.start(edges.workerEntry, task);
+  } catch (error) {
+    throw told(error);
+  }
   started?.(crew);
   edges.onStop(stop);
-  edges.onExit(() => crew.abandon());
   edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {
@@ -73,11 +77,15 @@ export async function serve(
     });
     return { outcomes, counters: crew.counters(), stoppedBy };
   } catch (error) {
-    throw error instanceof CrewError ? new CommandError(error.message) : error;
+    throw told(error);
   } finally {
     clearTimeout(deadline);
     clearTimeout(grace);
   }
+}
+
+function told(error: unknown): unknown {
+  return error instanceof CrewError ? new CommandError(error.message) : error;
 }
 
 /** The first failure among the outcomes, as an error; undefined if there is none. */

@@ -11,7 +11,7 @@ import { type Counters, sumCounters } from "./shared.ts";
 /** Prints a batch; the Worker that sent it is held back until the promise is kept. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
 
-/** Workers died again and again: the message says of what. */
+/** Workers could not be started, or died again and again: the message says of what. */
 export class CrewError extends Error {}
 
 export class Crew implements MemberOwner {
@@ -39,11 +39,14 @@ export class Crew implements MemberOwner {
     this.replaces = replaces;
   }
 
-  /** Starts a Worker at `entry` with `task`. It owns the task's descriptors from here on. */
+  /**
+   * Starts a Worker at `entry` with `task`. It owns the task's descriptors from here on.
+   * @throws CrewError where the system allows no more threads
+   */
   start(entry: URL, task: Task): void {
     const member = new Member(this, this.members.length + 1, entry, task);
     this.members.push(member);
-    member.start();
+    startMember(member);
   }
 
   /**
@@ -138,7 +141,11 @@ export class Crew implements MemberOwner {
       const often = `workers died ${this.deaths.length} times within ${seconds} s`;
       return member.fail(new CrewError(`${often}, the last of: ${error}`));
     }
-    member.start(this.standing.values());
+    try {
+      startMember(member, this.standing.values());
+    } catch (failed) {
+      member.fail(failed as Error);
+    }
   }
 
   /** Notes a death; whether there have been more of late than may be. */
@@ -147,6 +154,18 @@ export class Crew implements MemberOwner {
     this.deaths.push(now);
     while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
     return this.deaths.length > workerDeathsMax;
+  }
+}
+
+/** @throws CrewError */
+function startMember(member: Member, commands?: Iterable<Command>): void {
+  try {
+    member.start(commands);
+  } catch (error) {
+    throw new CrewError(
+      `Cannot start worker ${member.number}: ${error instanceof Error ? error.message : error}: ` +
+        "the system may allow no more threads (TasksMax=, LimitNPROC=, ulimit -u) or memory",
+    );
   }
 }
 

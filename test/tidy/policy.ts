@@ -11,6 +11,7 @@ export interface Layer {
  */
 const LAYERS: readonly [prefix: string, rank: number][] = [
   ["ffi/", 0],
+  ["src/faults.ts", 0],
   ["src/version.ts", 0],
   ["src/net/", 1],
   ["src/routing/", 2],
