@@ -12,6 +12,7 @@ import {
   IFLA_LINK,
   IFLA_LINK_NETNSID,
   IFLA_LINKINFO,
+  IFLA_MASTER,
   IFLA_MTU,
   IFLA_NET_NS_FD,
   NLM_F_CREATE,
@@ -50,6 +51,8 @@ export interface Link {
   readonly kind?: string;
   /** The link-layer address. */
   readonly address?: Uint8Array;
+  /** The index of the bridge, bond or VRF that it is a port of. */
+  readonly master?: number;
   /** A veth's other end, as an index of the namespace that end is in. */
   readonly peerIndex?: number;
   /** That namespace's id, when it is another one. */
@@ -168,6 +171,7 @@ export function decodeLink(body: Uint8Array): Link {
     mtu: attributes.u32(IFLA_MTU),
     kind: attributes.nested(IFLA_LINKINFO)?.string(IFLA_INFO_KIND),
     address: attributes.bytes(IFLA_ADDRESS),
+    master: attributes.u32(IFLA_MASTER),
     peerIndex: attributes.u32(IFLA_LINK),
     peerNamespaceId: attributes.u32(IFLA_LINK_NETNSID),
   });

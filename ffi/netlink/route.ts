@@ -15,6 +15,7 @@ import {
   RTA_IIF,
   RTA_IP_PROTO,
   RTA_MARK,
+  RTA_MULTIPATH,
   RTA_OIF,
   RTA_PREFSRC,
   RTA_PRIORITY,
@@ -33,6 +34,7 @@ import {
 } from "./constants.ts";
 import {
   Attributes,
+  align4,
   defined,
   HOST_ORDER,
   type Message,
@@ -78,6 +80,8 @@ export interface Route {
   readonly gateway?: Uint8Array;
   /** The outgoing interface's index. */
   readonly oif?: number;
+  /** The outgoing interfaces of a route with several next hops, in dumps. */
+  readonly hopInterfaces?: readonly number[];
   /** The incoming interface's index, in the answer of a look-up. */
   readonly iif?: number;
   readonly preferredSource?: Uint8Array;
@@ -148,8 +152,8 @@ function encode(operation: string, type: number, flags: number, route: Route): M
 }
 
 /**
- * Decodes the body of RTM_NEWROUTE. Of a route with several next hops the hops are left out, as
- * are its metrics.
+ * Decodes the body of RTM_NEWROUTE. Of a route with several next hops only their interfaces are
+ * told; its metrics are left out.
  * @throws WireError
  */
 export function decodeRoute(body: Uint8Array): Route {
@@ -164,6 +168,7 @@ export function decodeRoute(body: Uint8Array): Route {
     source: decodePrefix(attributes, RTA_SRC, header.getUint8(rtmsg.rtm_src_len)),
     gateway: attributes.address(RTA_GATEWAY),
     oif: attributes.u32(RTA_OIF),
+    hopInterfaces: hopInterfaces(attributes.bytes(RTA_MULTIPATH)),
     iif: attributes.u32(RTA_IIF),
     preferredSource: attributes.address(RTA_PREFSRC),
     priority: attributes.u32(RTA_PRIORITY),
@@ -171,6 +176,20 @@ export function decodeRoute(body: Uint8Array): Route {
   });
   const scope = header.getUint8(rtmsg.rtm_scope);
   return scope === usualScope(route) ? route : { ...route, scope };
+}
+
+/** `struct rtnexthop` (linux/rtnetlink.h). */
+const rtnexthop = { size: 8, rtnh_len: 0, rtnh_ifindex: 4 } as const;
+
+function hopInterfaces(bytes: Uint8Array | undefined): number[] | undefined {
+  if (bytes === undefined) return undefined;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const indices: number[] = [];
+  for (let at = 0; at + rtnexthop.size <= bytes.length; ) {
+    indices.push(view.getInt32(at + rtnexthop.rtnh_ifindex, HOST_ORDER));
+    at += align4(Math.max(rtnexthop.size, view.getUint16(at + rtnexthop.rtnh_len, HOST_ORDER)));
+  }
+  return indices;
 }
 
 /**

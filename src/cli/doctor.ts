@@ -5,6 +5,9 @@ import { commandLine, optionName } from "@optique/core/message";
 import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag, option } from "@optique/core/primitives";
+import { usableCapabilities } from "../diagnose/capabilities.ts";
+import { gatherConnect } from "../diagnose/connect-facts.ts";
+import { connectSteps } from "../diagnose/explain-connect.ts";
 import { unknown } from "../diagnose/finding.ts";
 import { checkListener } from "../diagnose/listener-checks.ts";
 import { gatherLocal, judgeLocal } from "../diagnose/local-checks.ts";
@@ -152,12 +155,38 @@ function pathSections(intent: Intent, options: DoctorOptions, machine: Machine):
   }
   const questions = samplePackets(intent, machine, options.listen?.endpoint.port);
   const own = intent.local ? questions.map((question) => localSection(question, machine)) : [];
-  return [...questions.map((question) => pathSection(question, machine)), ...own];
+  return [
+    ...questions.map((question) => pathSection(question, machine)),
+    ...own,
+    ...backendSections(intent, questions, machine),
+  ];
 }
 
 function pathSection(question: PathQuestion, machine: Machine): Section {
   const findings = judgePath(gatherPath(machine, question), [...wayChecks, ...sideChecks]);
   return { title: titleOf(question), findings };
+}
+
+/** The connections that the proxy makes to backends with its clients' addresses. */
+function backendSections(
+  { backends }: Intent,
+  questions: readonly CapturedPacket[],
+  machine: Machine,
+): Section[] {
+  return questions.flatMap(({ packet: { protocol, source, port } }) =>
+    backends
+      .filter(({ address }) => address.family === source.family)
+      .map(({ address, port: only = port }): Section => {
+        const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };
+        const capabilities = usableCapabilities();
+        const question = { protocol, to: address, port: only, from: source, owner, capabilities };
+        const to = endpointText(address.bytes, only);
+        return {
+          title: `A connection by ${protocol} to ${to} from the client's ${formatAddress(source)}`,
+          findings: connectSteps(gatherConnect(machine, question)),
+        };
+      }),
+  );
 }
 
 /** A packet that a program of this host sends, whatever else is captured. */

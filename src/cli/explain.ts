@@ -7,8 +7,10 @@ import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { usableCapabilities } from "../diagnose/capabilities.ts";
+import { gatherConnect } from "../diagnose/connect-facts.ts";
 import { explainBind } from "../diagnose/explain-bind.ts";
-import { explainAccept, explainConnect } from "../diagnose/explain-way.ts";
+import { explainConnect } from "../diagnose/explain-connect.ts";
+import { explainAccept } from "../diagnose/explain-way.ts";
 import type { Explanation } from "../diagnose/explanation.ts";
 import type { Machine } from "../diagnose/machine.ts";
 import { gatherPath } from "../diagnose/path-facts.ts";
@@ -175,44 +177,15 @@ function acceptOf(options: ExplainOptions, destination: Address, machine: Machin
   );
 }
 
-/** A port that the kernel may choose for a client. */
-const ephemeralPort = 40_000;
-
 function connectOf(options: ExplainOptions, to: Address, machine: Machine): Explanation {
-  const { family } = to;
-  const { port } = options.address.endpoint;
-  const protocol = protocolOf(options);
-  const route = machine.lookUp({ destination: to.bytes });
-  const chosen = route.kind === "route" ? route.route.preferredSource : undefined;
-  const source = options.from ?? (chosen === undefined ? undefined : { family, bytes: chosen });
-  const isSourceLocal =
-    source !== undefined && addressType(machine.policy[family].routes, source) === RTN_LOCAL;
-  const index = route.kind === "route" ? route.route.oif : undefined;
-  const oif = machine.links.find((each) => each.index === index)?.name ?? "lo";
-  const needsReply = source !== undefined && !isSourceLocal && route.kind === "route";
-  return explainConnect({
-    to: formatAddress(to),
-    port,
-    protocol,
-    wantedSource: options.from === undefined ? undefined : formatAddress(options.from),
-    source: source === undefined ? undefined : formatAddress(source),
-    isSourceLocal,
-    capabilities: usableCapabilities(),
-    route,
-    oif,
-    reply: needsReply
-      ? gatherPath(machine, {
-          packet: {
-            protocol,
-            source: to,
-            destination: source,
-            port: ephemeralPort,
-            sourcePort: port,
-            iif: oif,
-            socket: { transparent: true, wildcard: false },
-          },
-          capture: undefined,
-        })
-      : undefined,
-  });
+  return explainConnect(
+    gatherConnect(machine, {
+      protocol: protocolOf(options),
+      to,
+      port: options.address.endpoint.port,
+      from: options.from,
+      owner: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+      capabilities: usableCapabilities(),
+    }),
+  );
 }

@@ -19,8 +19,9 @@ export function concludeAt(
   success: string,
   subject: string,
 ): Explanation {
-  const at = steps.findIndex(({ severity, check }) => {
-    return severity === "failure" || (severity === "unknown" && decisive.includes(check));
+  const at = steps.findIndex(({ severity, check, decisive: depends }) => {
+    const isDecisive = depends === true || decisive.includes(check);
+    return severity === "failure" || (severity === "unknown" && isDecisive);
   });
   const failed = steps[at];
   if (failed !== undefined) {

@@ -9,6 +9,8 @@ export interface Finding {
   readonly text: string;
   /** A command that repairs it, or what to do. */
   readonly repair?: string;
+  /** It is not known, and whether all works depends on it. */
+  readonly decisive?: true;
 }
 
 /** All is well. */
@@ -29,6 +31,11 @@ export function warning(check: string, text: string, repair?: string): Finding {
 /** It cannot be told, and why. */
 export function unknown(check: string, text: string, repair?: string): Finding {
   return withRepair({ check, severity: "unknown", text }, repair);
+}
+
+/** It cannot be told, and whether all works depends on it. */
+export function undecided(check: string, text: string, repair?: string): Finding {
+  return { ...unknown(check, text, repair), decisive: true };
 }
 
 function withRepair(finding: Finding, repair: string | undefined): Finding {

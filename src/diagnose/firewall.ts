@@ -1,216 +1,324 @@
 /**
- * What nf_tables would do with a packet: a reading of its rules as the kernel reads them. Pure.
+ * What the firewall would do with a packet: a reading of its rules as the kernel reads them. Pure.
  *
- * Base chains of the hook run in the order of their priorities; `accept` ends one of them, `drop`
- * all. What cannot be known here (connection tracking, maps, extensions of iptables beyond the
- * usual) makes a rule a "maybe", which is told rather than guessed; it counts as not matching.
+ * Base chains of a hook run in the order of their priorities; `accept` ends one of them, `drop`
+ * all. A rule of which it cannot be told whether it matches is followed both ways: where that
+ * makes a difference, the packet has several possible ends, and each knows the rules it depends on.
  */
 
 import {
   NF_ACCEPT,
   NF_DROP,
+  NF_INET_INGRESS,
+  NF_NETDEV_EGRESS,
+  NF_NETDEV_INGRESS,
+  NFPROTO_BRIDGE,
   NFPROTO_INET,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
+  NFPROTO_NETDEV,
+  NFT_CONTINUE,
   NFT_GOTO,
   NFT_JUMP,
   NFT_RETURN,
+  NFTA_FIB_F_SADDR,
 } from "../../ffi/netlink/constants.ts";
 import type { Chain } from "../../ffi/netlink/nftables/chain.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
+import { defined } from "../../ffi/netlink/wire.ts";
+import type { ChainContext, Surroundings } from "./evaluator/context.ts";
+import type { Effect, Outcome } from "./evaluator/effect.ts";
+import { RuleRun } from "./evaluator/rule.ts";
+import { mergeStates, type PacketState, type Touch, withDoubt } from "./evaluator/state.ts";
 import type { Packet } from "./packet.ts";
-import { type Effect, Machine } from "./rule-machine.ts";
-import type { RuledChain, Ruleset } from "./ruleset.ts";
+import type { RuledChain } from "./ruleset.ts";
 
-/** Where TPROXY wants to hand a packet to. */
-export interface TproxyTarget {
-  /** Undefined: the primary address of the interface it came by. */
-  readonly address: Uint8Array | undefined;
-  readonly port: number;
-}
+export type { Doubt, Touch, TproxyTarget } from "./evaluator/state.ts";
 
-/** A rule and what it did. */
-export interface Touch {
-  readonly rule: string;
-  readonly comment?: string;
-}
-
-/** What has become of a packet when the hook is through. */
-export interface Passage {
+/** One way that a packet may go. */
+export interface Trace extends PacketState {
   readonly verdict: "accept" | "drop";
-  readonly mark: number;
-  /** Rules that set the mark, in their order. */
-  readonly marking: readonly (Touch & { readonly mark: number })[];
-  readonly tproxy: (Touch & TproxyTarget) | undefined;
-  /** A TPROXY rule that found no transparent listener. */
-  readonly missed: (Touch & TproxyTarget) | undefined;
   readonly dropped: Touch | undefined;
-  /** Rules with an effect of which it cannot be known whether they match. */
-  readonly unknown: readonly Touch[];
 }
 
-/** Answers whether a transparent socket takes what TPROXY would hand over. */
-export type TproxyLookup = (target: TproxyTarget) => boolean;
+/** `NF_INET_*`, or the hook of an interface that packets pass before or after all others. */
+export type Hook = number | "ingress" | "egress";
 
-/** Sends a packet through the base chains of `hook` (NF_INET_*). */
-export function passFirewall(
-  ruleset: Ruleset,
+/** Sends packets through the base chains of one hook: all ways that they may go. */
+export function passHook(
+  surroundings: Surroundings,
   packet: Packet,
-  hook: number,
-  lookup: TproxyLookup,
-  mark = 0,
-): Passage {
-  const walk = new Walk(ruleset, packet, lookup, mark);
-  const proto = packet.destination.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
-  const bases = ruleset.chains
-    .filter(({ base, family }) => {
-      return base?.hook === hook && (family === proto || family === NFPROTO_INET);
-    })
-    .toSorted((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
-  for (const chain of bases) if (!walk.base(chain)) break;
-  return walk.passage();
+  hook: Hook,
+  states: readonly PacketState[],
+): readonly Trace[] {
+  const ended: Trace[] = [];
+  let live = [...states];
+  for (const chain of baseChains(surroundings.ruleset.chains, packet, hook)) {
+    const walk = new Walk(surroundings, packet, chain);
+    const { through, dropped } = walk.base(live);
+    live = through;
+    ended.push(...dropped);
+  }
+  const alive = mergeStates(live).map((state): Trace => {
+    return { ...state, verdict: "accept", dropped: undefined };
+  });
+  return [...alive, ...ended];
 }
 
-type Ending = "accept" | "drop" | "return" | "end";
-type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
+/** The base chains that a packet meets at a hook, in their order. */
+function baseChains(
+  chains: readonly RuledChain[],
+  packet: Packet,
+  hook: Hook,
+): readonly RuledChain[] {
+  const proto = packet.destination.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
+  const device = hook === "egress" ? packet.oif : packet.iif;
+  return chains
+    .filter(({ base, family }) => {
+      if (base === undefined) return false;
+      if (hook === "ingress" || hook === "egress") {
+        const own = hook === "ingress" ? NF_NETDEV_INGRESS : NF_NETDEV_EGRESS;
+        const isAtDevice =
+          (family === NFPROTO_NETDEV && base.hook === own) ||
+          (family === NFPROTO_INET && base.hook === NF_INET_INGRESS && hook === "ingress");
+        return isAtDevice && base.devices?.includes(device ?? "") === true;
+      }
+      return base.hook === hook && (family === proto || family === NFPROTO_INET);
+    })
+    .filter(({ base }) => base?.type !== "nat" || (packet.stage ?? "first") === "first")
+    .toSorted((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
+}
+
+/** How a chain ends for a packet in some state. */
+interface Ended {
+  readonly state: PacketState;
+  readonly verdict: "accept" | "drop";
+  readonly touch: Touch;
+}
+
+/**
+ * What a rule leaves: packets that go on with the next rule (`goesOn`: or with the next expression
+ * of this one), that go back, that jump, and that have ended.
+ */
+type RuleEnd =
+  | { readonly kind: "next"; readonly state: PacketState; readonly goesOn?: true }
+  | { readonly kind: "return"; readonly state: PacketState }
+  | {
+      readonly kind: "jump";
+      readonly state: PacketState;
+      readonly chain: string;
+      readonly goes: boolean;
+    }
+  | ({ readonly kind: "ended" } & Ended);
+
 const jumpsMax = 16;
 
 class Walk {
-  private readonly ruleset: Ruleset;
-  private readonly packet: Packet;
-  private readonly lookup: TproxyLookup;
-  private readonly state: Mutable<Passage> & { marking: (Touch & { mark: number })[] };
-  private readonly unknown: Touch[] = [];
+  private readonly context: ChainContext;
+  private readonly chains: readonly RuledChain[];
+  private readonly first: RuledChain;
 
-  constructor(ruleset: Ruleset, packet: Packet, lookup: TproxyLookup, mark: number) {
-    this.ruleset = ruleset;
-    this.packet = packet;
-    this.lookup = lookup;
-    this.state = {
-      verdict: "accept",
-      mark,
-      marking: [],
-      tproxy: undefined,
-      missed: undefined,
-      dropped: undefined,
-      unknown: this.unknown,
-    };
+  constructor(surroundings: Surroundings, packet: Packet, first: RuledChain) {
+    const { type = "filter", hook = 0, priority = 0 } = first.base ?? {};
+    const base = { family: first.family, hook, priority, type, name: chainName(first) };
+    this.context = { ...surroundings, packet, base };
+    this.first = first;
+    this.chains = surroundings.ruleset.chains.filter(({ family, table }) => {
+      return family === first.family && table === first.table;
+    });
   }
 
-  passage(): Passage {
-    return this.state;
-  }
-
-  /** Whether the packet lives on after a base chain. */
-  base(chain: RuledChain): boolean {
-    const ending = this.chain(chain, 0);
-    if (ending === "drop") return false;
-    if (ending !== "accept" && chain.base?.policy === NF_DROP) {
-      this.drop({ rule: `${chainName(chain)}, whose policy is drop` });
-      return false;
+  base(states: readonly PacketState[]): { through: PacketState[]; dropped: Trace[] } {
+    const { through, ended } = this.chain(this.first, states, 0);
+    const alive = ended.filter(({ verdict }) => verdict === "accept").map(({ state }) => state);
+    const dropped = ended.flatMap(({ state, verdict, touch }): Trace[] => {
+      return verdict === "drop" ? [{ ...state, verdict, dropped: touch }] : [];
+    });
+    if (this.first.base?.policy !== NF_DROP) {
+      return { through: mergeStates([...alive, ...through]), dropped };
     }
-    return true;
+    const { name } = this.context.base;
+    const touch = { rule: name, base: name, isPolicy: true } as const;
+    const closed = through.map((state): Trace => ({ ...state, verdict: "drop", dropped: touch }));
+    return { through: mergeStates(alive), dropped: [...dropped, ...closed] };
   }
 
-  private chain(chain: RuledChain, depth: number): Ending {
+  private chain(
+    chain: RuledChain,
+    states: readonly PacketState[],
+    depth: number,
+  ): { through: PacketState[]; ended: Ended[] } {
+    const ended: Ended[] = [];
+    const back: PacketState[] = [];
+    let live = [...states];
     for (const rule of chain.rules) {
-      const ending = this.rule(rule, depth);
-      if (ending === "return") return "end";
-      if (ending !== undefined) return ending;
-    }
-    return "end";
-  }
-
-  /** How the chain ends because of this rule; undefined if it goes on with the next. */
-  private rule(rule: FirewallRule, depth: number): Ending | undefined {
-    const touch = touchOf(rule);
-    const machine = new Machine(this.packet, this.state.mark, this.ruleset, rule);
-    for (const expression of rule.expressions) {
-      const effect = machine.run(expression);
-      if (effect === "no match") return undefined;
-      if (effect === "next") continue;
-      if (machine.isMaybe) {
-        this.unknown.push(touch);
-        return undefined;
+      const next: PacketState[] = [];
+      for (const end of live.flatMap((state) => this.rule(rule, state))) {
+        if (end.kind === "next") next.push(end.state);
+        else if (end.kind === "return") back.push(end.state);
+        else if (end.kind === "ended") ended.push(end);
+        else {
+          const target = this.chains.find(({ name }) => name === end.chain);
+          const inner =
+            target === undefined || depth >= jumpsMax
+              ? { through: [end.state], ended: [] }
+              : this.chain(target, [end.state], depth + 1);
+          ended.push(...inner.ended);
+          (end.goes ? back : next).push(...inner.through);
+        }
       }
-      const ending = this.carryOut(effect, touch, rule, depth);
-      if (ending === "break") return undefined;
-      if (ending !== undefined) return ending;
-      machine.mark = this.state.mark;
+      live = mergeStates(next);
     }
-    return undefined;
+    return { through: mergeStates([...back, ...live]), ended };
   }
 
-  private carryOut(effect: Effect, touch: Touch, rule: FirewallRule, depth: number) {
+  /** All that a rule may do to a packet. */
+  private rule(rule: FirewallRule, from: PacketState): RuleEnd[] {
+    const touch = { ...touchOf(rule), base: this.context.base.name };
+    const run = new RuleRun(this.context, rule);
+    const ends: RuleEnd[] = [];
+    let state = from;
+    for (const expression of rule.expressions) {
+      const outcome = run.run(expression, state);
+      if (outcome.kind === "match" || outcome.kind === "limit") {
+        if (outcome.kind === "limit" && decides(rule)) {
+          state = { ...state, limited: [...state.limited, touch] };
+        }
+        if (outcome.answer === "no") return [...ends, { kind: "next", state }];
+        if (outcome.answer === "yes") continue;
+        const reason = (outcome.kind === "match" && outcome.reason) || "a limit";
+        ends.push({ kind: "next", state: withDoubt(state, touch, reason, "no match") });
+        state = withDoubt(state, touch, reason, "match");
+        continue;
+      }
+      const done = this.carryOut(outcome, touch, state);
+      const [only] = done;
+      if (done.length === 1 && only?.kind === "next" && only.goesOn) {
+        state = only.state;
+        continue;
+      }
+      return [...ends, ...done];
+    }
+    return [...ends, { kind: "next", state }];
+  }
+
+  private carryOut(
+    effect: Exclude<Outcome, { kind: "match" | "limit" }>,
+    touch: Touch,
+    state: PacketState,
+  ): RuleEnd[] {
+    const on = (changes: Partial<PacketState>) => [
+      { kind: "next", state: { ...state, ...changes }, goesOn: true } as const,
+    ];
     switch (effect.kind) {
       case "mark":
-        this.state.mark = effect.mark;
-        this.state.marking.push({ ...touch, mark: effect.mark });
-        return undefined;
+        return on(marked(state, effect.mark, effect.known, touch));
+      case "connection mark":
+        return on({ ctMark: effect.mark, ctMarkKnown: effect.known });
+      case "untracked":
+        return on({ untracked: true });
+      case "rewrite": {
+        const rewritten = [...state.rewritten, { ...touch, side: effect.side }];
+        return [{ kind: "ended", verdict: "accept", touch, state: { ...state, rewritten } }];
+      }
       case "tproxy":
-        return this.tproxy(effect, touch);
-      case "unknown":
-        this.unknown.push(touch);
-        return undefined;
+        return this.tproxy(effect, touch, state);
       case "verdict":
-        return this.verdict(effect, touch, rule, depth);
+        return this.verdict(effect, touch, state);
+      case "verdicts": {
+        const doubted = (branch: string) => withDoubt(state, touch, effect.reason, branch);
+        const ends = effect.verdicts.flatMap((each) => {
+          return this.verdict(each, touch, doubted(`${each.code} ${each.chain}`));
+        });
+        return effect.mayMiss ? [...ends, { kind: "next", state: doubted("miss") }] : ends;
+      }
+      case "unknown": {
+        const doubted = (branch: string) => withDoubt(state, touch, effect.reason, branch);
+        return [
+          { kind: "next", state: doubted("next") },
+          { kind: "ended", verdict: "drop", touch, state: doubted("drop") },
+        ];
+      }
     }
   }
 
-  private tproxy(effect: Effect & { kind: "tproxy" }, touch: Touch): Ending | "break" | undefined {
-    const { port, address, isXtables } = effect;
-    if (!this.lookup({ port, address })) {
-      this.state.missed = { ...touch, port, address };
+  private tproxy(
+    { port, address, xtables }: Effect & { kind: "tproxy" },
+    touch: Touch,
+    state: PacketState,
+  ): RuleEnd[] {
+    const target = { ...touch, port, address };
+    if (!this.context.tproxyTakes({ port, address })) {
+      const missed = { ...state, missed: target };
       // xt_TPROXY drops, nft's breaks the rule off: kernel.md of the design, point 4.
-      if (!isXtables) return "break";
-      this.drop(touch);
-      return "drop";
+      if (xtables === undefined) return [{ kind: "next", state: missed }];
+      return [{ kind: "ended", verdict: "drop", touch, state: missed }];
     }
-    this.state.tproxy = { ...touch, port, address };
-    if (effect.mark !== undefined) {
-      this.state.mark = effect.mark;
-      this.state.marking.push({ ...touch, mark: effect.mark });
-    }
-    return isXtables ? "accept" : undefined;
+    const taken = { ...state, tproxy: target };
+    if (xtables === undefined) return [{ kind: "next", state: taken, goesOn: true }];
+    const after = { ...taken, ...marked(taken, xtables.mark, state.markKnown, touch) };
+    return [{ kind: "ended", verdict: "accept", touch, state: after }];
   }
 
   private verdict(
-    { code, chain }: Effect & { kind: "verdict" },
+    { code, chain }: { readonly code: number; readonly chain?: string | undefined },
     touch: Touch,
-    rule: FirewallRule,
-    depth: number,
-  ): Ending | undefined {
-    if (code === NF_DROP) this.drop(touch);
-    if (code === NF_DROP) return "drop";
-    if (code === NF_ACCEPT) return "accept";
-    if (code === NFT_RETURN) return "return";
-    if (code !== NFT_JUMP && code !== NFT_GOTO) return undefined;
-    const next = this.ruleset.chains.find((each) => {
-      return each.family === rule.family && each.table === rule.table && each.name === chain;
-    });
-    if (next === undefined || depth >= jumpsMax) return undefined;
-    const ending = this.chain(next, depth + 1);
-    if (ending === "end") return code === NFT_GOTO ? "return" : undefined;
-    return ending;
-  }
-
-  private drop(touch: Touch): void {
-    this.state.verdict = "drop";
-    this.state.dropped = touch;
+    state: PacketState,
+  ): RuleEnd[] {
+    switch (code) {
+      case NF_DROP:
+        return [{ kind: "ended", verdict: "drop", touch, state }];
+      case NF_ACCEPT:
+        return [{ kind: "ended", verdict: "accept", touch, state }];
+      case NFT_RETURN:
+        return [{ kind: "return", state }];
+      case NFT_JUMP:
+      case NFT_GOTO:
+        return [{ kind: "jump", state, chain: chain ?? "", goes: code === NFT_GOTO }];
+      case NFT_CONTINUE:
+        return [{ kind: "next", state, goesOn: true }];
+      default:
+        return this.carryOut({ kind: "unknown", reason: "a program decides" }, touch, state);
+    }
   }
 }
 
-const familyNames = new Map([
+function marked(state: PacketState, mark: number, known: number, touch: Touch) {
+  const value = (mark & known) >>> 0;
+  return { mark: value, markKnown: known, marking: [...state.marking, { ...touch, mark: value }] };
+}
+
+/** Whether a rule has a verdict, so that its limit matters to the packet. */
+function decides({ expressions }: FirewallRule): boolean {
+  return expressions.some((each) => {
+    if (each.kind === "verdict") return true;
+    return each.kind === "other" && (each.name === "reject" || each.name === "target");
+  });
+}
+
+const familyNames: ReadonlyMap<number, string> = new Map([
   [NFPROTO_INET, "inet"],
   [NFPROTO_IPV4, "ip"],
   [NFPROTO_IPV6, "ip6"],
+  [NFPROTO_NETDEV, "netdev"],
+  [NFPROTO_BRIDGE, "bridge"],
 ]);
 
 function chainName({ family, table, name }: Pick<Chain, "family" | "table" | "name">): string {
   return `${familyNames.get(family) ?? family} ${table} ${name}`;
 }
 
-function touchOf({ family, table, chain, handle, comment }: FirewallRule): Touch {
+function touchOf(firewallRule: FirewallRule): Touch {
+  const { family, table, chain, handle, comment, expressions } = firewallRule;
   const rule = `${chainName({ family, table, name: chain })} handle ${handle ?? "?"}`;
-  return comment === undefined ? { rule } : { rule, comment };
+  const isReversePath = expressions.some((each) => {
+    if (each.kind === "fib") return (each.flags & NFTA_FIB_F_SADDR) !== 0;
+    return each.kind === "other" && each.name === "match" && isNamed(each.data, "rpfilter");
+  });
+  return defined({ rule, comment, isReversePath: isReversePath || undefined });
+}
+
+/** Whether an extension of iptables is the one of that name: NFTA_MATCH_NAME comes first. */
+function isNamed(data: Uint8Array, name: string): boolean {
+  return Buffer.from(data.subarray(4, 4 + name.length)).toString("latin1") === name;
 }

@@ -4,50 +4,86 @@
  */
 
 import { errnoName } from "../../ffi/errno.ts";
-import { NF_INET_LOCAL_OUT, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
+import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import { formatMark } from "../net/mark.ts";
-import { type Finding, failure, fine, unknown } from "./finding.ts";
-import { type Passage, passFirewall } from "./firewall.ts";
+import { freshState } from "./evaluator/state.ts";
+import { type Finding, failure, fine, undecided, unknown } from "./finding.ts";
+import { doubtText, subject } from "./firewall-words.ts";
 import type { Machine, RouteLookup } from "./machine.ts";
-import type { Capture, PathQuestion } from "./path-facts.ts";
+import type { Packet } from "./packet.ts";
+import { type Capture, deviceName, type PathQuestion, surroundingsOf } from "./path-facts.ts";
 import { addressType } from "./policy.ts";
+import { letThrough } from "./repairs.ts";
+import type { RuledChain } from "./ruleset.ts";
+import {
+  carried,
+  doubtsOf,
+  hasMark,
+  type Passage,
+  passOut,
+  passOutput,
+  type Rank,
+} from "./walk.ts";
 
 /** What happens to a packet of this host before it comes back in by lo. */
 export interface LocalFacts {
   readonly destination: Address;
+  readonly packet: Packet;
   readonly capture: Capture;
   /** The route that `connect` or `sendto` finds first, with no mark. */
   readonly first: RouteLookup;
   readonly passage: Passage | undefined;
+  /** POSTROUTING, once it has been routed to lo. */
+  readonly out: Passage | undefined;
+  readonly chains: readonly RuledChain[];
 }
+
+/** A question about a packet that a program of this host sends. */
+export type LocalQuestion = PathQuestion & {
+  readonly capture: Capture;
+  /** The program's; absent: that of an ordinary user. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
+};
 
 /** Gathers them, and the question for the rest of the way, if there is one. */
 export function gatherLocal(
   machine: Machine,
-  question: PathQuestion & { readonly capture: Capture },
+  question: LocalQuestion,
 ): { facts: LocalFacts; rest: PathQuestion | undefined } {
-  const { capture, packet } = question;
+  const { capture, packet, owner = { uid: 1000, gid: 1000 } } = question;
   const { destination } = packet;
   const { routes } = machine.policy[destination.family];
   const first = machine.lookUp({ destination: destination.bytes });
-  const outgoing = {
+  const bytes = first.kind === "route" ? first.route.preferredSource : undefined;
+  const source = bytes === undefined ? packet.source : { family: destination.family, bytes };
+  const outgoing: Packet = {
     ...packet,
+    source,
     iif: "",
+    oif: deviceName(machine, first),
+    owner,
     destinationType: addressType(routes, destination),
   };
-  const passage =
-    machine.ruleset && passFirewall(machine.ruleset, outgoing, NF_INET_LOCAL_OUT, () => false);
-  const facts = { destination, capture, first, passage };
+  const around = first.kind === "error" ? undefined : surroundingsOf(machine, outgoing);
+  const passage = around && passOutput(around, outgoing, freshState(), rankOf(capture));
+  const out = around && passage && passOut(around, { ...outgoing, oif: "lo" }, carried(passage));
+  const chains = machine.ruleset?.chains ?? [];
+  const facts = { destination, packet: outgoing, capture, first, passage, out, chains };
   if (first.kind === "error") return { facts, rest: undefined };
-  const bytes = first.route.preferredSource;
-  const source = bytes === undefined ? packet.source : { family: destination.family, bytes };
   const mark = passage?.mark ?? capture.mark.value;
-  return { facts, rest: { packet: { ...packet, source, iif: "lo" }, capture, mark } };
+  const rest = { packet: { ...packet, source, iif: "lo" }, capture, mark };
+  return { facts, rest: passage === undefined ? rest : { ...rest, connection: passage } };
+}
+
+/** What is let out with the mark is what was meant. */
+function rankOf({ mark }: Capture): Rank {
+  return (trace) => (trace.verdict === "drop" ? 0 : 1 + Number(hasMark(trace, mark)));
 }
 
 /** The findings, in the order of the way. */
-export function judgeLocal({ destination, capture, first, passage }: LocalFacts): Finding[] {
+export function judgeLocal(facts: LocalFacts): Finding[] {
+  const { destination, first } = facts;
   const to = formatAddress(destination);
   if (first.kind === "error") {
     const text =
@@ -58,23 +94,30 @@ export function judgeLocal({ destination, capture, first, passage }: LocalFacts)
   const kind =
     first.route.type === RTN_LOCAL ? "It is this host's own address" : "There is a route";
   const route = fine("route", `${kind}, so that a packet to ${to} is made at all.`);
+  return [route, outputFinding(facts)];
+}
+
+function outputFinding({ capture, passage, out, packet, chains }: LocalFacts): Finding {
   if (passage === undefined) {
     const text = "The firewall's rules cannot be read without CAP_NET_ADMIN.";
-    return [route, unknown("output", text, "sudo tproxy doctor …")];
+    return unknown("output", text, "sudo tproxy doctor …");
   }
   const wants = formatMark(capture.mark);
-  const { value, mask } = capture.mark;
-  if (passage.dropped !== undefined) {
-    return [route, failure("output", `Rule ${passage.dropped.rule} drops it on the way out.`)];
+  const dropped = passage.dropped ?? out?.dropped;
+  if (dropped !== undefined) {
+    const text = `${subject(dropped)} drops it on the way out.`;
+    return failure("output", text, letThrough(dropped, packet, chains));
   }
-  if ((passage.mark & mask) >>> 0 === value) {
-    return [route, fine("output", `On the way out it gets mark ${wants} and is routed again.`)];
+  if (!hasMark(passage, capture.mark)) {
+    const text = `No rule of the output hook sets mark ${wants} on it.`;
+    return failure("output", text, "tproxy routes --print --local …");
   }
-  const [maybe] = passage.unknown;
-  if (maybe !== undefined) {
-    const text = `Whether rule ${maybe.rule} matches on the way out cannot be told from here.`;
-    return [route, unknown("output", text)];
+  const doubts = [
+    ...doubtsOf(passage, rankOf(capture)),
+    ...(out === undefined ? [] : doubtsOf(out)),
+  ];
+  if (doubts.length > 0) {
+    return undecided("output", doubtText(doubts, "Whether it is captured on the way out"));
   }
-  const text = `No rule of the output hook sets mark ${wants} on it.`;
-  return [route, failure("output", text, "tproxy routes --print --local …")];
+  return fine("output", `On the way out it gets mark ${wants} and is routed again.`);
 }

@@ -2,9 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
-import { EPERM, SyscallError } from "../../ffi/errno.ts";
+import { SyscallError } from "../../ffi/errno.ts";
 import { decodeAddress, dumpAddresses, type InterfaceAddress } from "../../ffi/netlink/address.ts";
-import { NETLINK_NETFILTER, NETLINK_ROUTE, NFPROTO_UNSPEC } from "../../ffi/netlink/constants.ts";
+import { NETLINK_ROUTE } from "../../ffi/netlink/constants.ts";
 import {
   decodeSocket,
   dumpSockets,
@@ -12,22 +12,6 @@ import {
   NETLINK_SOCK_DIAG,
 } from "../../ffi/netlink/diag.ts";
 import { decodeLink, dumpLinks, type Link } from "../../ffi/netlink/link.ts";
-import { decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
-import {
-  type ChainReference,
-  decodeFirewallRule,
-  dumpFirewallRules,
-  type FirewallRule,
-} from "../../ffi/netlink/nftables/rule.ts";
-import {
-  decodeElements,
-  decodeSet,
-  dumpElements,
-  dumpSets,
-  elementRanges,
-  type KeyRange,
-} from "../../ffi/netlink/nftables/set.ts";
-import { decodeTable, dumpTables } from "../../ffi/netlink/nftables/table.ts";
 import {
   decodeRoute,
   dumpRoutes,
@@ -37,12 +21,12 @@ import {
 } from "../../ffi/netlink/route.ts";
 import { decodeRule, dumpRules } from "../../ffi/netlink/rule.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
-import { WireError } from "../../ffi/netlink/wire.ts";
 import type { Family } from "../net/address.ts";
 
 import type { PolicyTables } from "./policy.ts";
 import { readSysctl } from "./proc.ts";
-import { type RuledChain, type Ruleset, setKey } from "./ruleset.ts";
+import { readRuleset } from "./read-ruleset.ts";
+import type { Ruleset } from "./ruleset.ts";
 
 /** What a look-up of the kernel's routing tables answers (RTM_GETROUTE). */
 export type RouteLookup =
@@ -100,66 +84,6 @@ function readSockets(protocol: number): InetSocket[] {
   return [AF_INET, AF_INET6].flatMap((family) =>
     netlink.dump(dumpSockets(family, protocol), decodeSocket),
   );
-}
-
-function readRuleset(): Ruleset | undefined {
-  using netfilter = NetlinkSocket.open(NETLINK_NETFILTER);
-  try {
-    const chains = netfilter.dump(dumpChains(NFPROTO_UNSPEC), decodeChain);
-    const ruled = chains.map((chain): RuledChain => {
-      const reference = { family: chain.family, table: chain.table, chain: chain.name };
-      return { ...chain, rules: readRules(netfilter, reference) };
-    });
-    return { chains: ruled, sets: readSets(netfilter) };
-  } catch (error) {
-    if (error instanceof SyscallError) {
-      if (Number(error.errno) === EPERM) return undefined;
-      return { chains: [], sets: new Map() };
-    }
-    throw error;
-  }
-}
-
-/** The rules of a chain; one that cannot be decoded stands for all, and its effect is not known. */
-function readRules(netfilter: NetlinkSocket, chain: ChainReference): FirewallRule[] {
-  try {
-    return netfilter.dump(dumpFirewallRules(chain), decodeFirewallRule);
-  } catch (error) {
-    if (!(error instanceof WireError)) throw error;
-    const expressions = [{ kind: "other", name: "unreadable", data: new Uint8Array() } as const];
-    return [{ ...chain, expressions }];
-  }
-}
-
-function readSets(netfilter: NetlinkSocket): Map<string, readonly KeyRange[]> {
-  const sets = new Map<string, readonly KeyRange[]>();
-  for (const { family, name: table } of netfilter.dump(dumpTables(NFPROTO_UNSPEC), decodeTable)) {
-    for (const set of attempt(() => netfilter.dump(dumpSets(family, table), decodeSet), [])) {
-      const ranges = readElements(netfilter, set);
-      if (ranges !== undefined) sets.set(setKey(family, table, set.name), ranges);
-    }
-  }
-  return sets;
-}
-
-/** The elements as ranges; undefined for maps and for keys of several fields. */
-function readElements(
-  netfilter: NetlinkSocket,
-  set: ReturnType<typeof decodeSet>,
-): KeyRange[] | undefined {
-  const NFT_SET_INTERVAL = 4;
-  const NFT_SET_MAP = 8;
-  const NFT_SET_CONCAT = 0x80;
-  const flags = set.flags ?? 0;
-  if ((flags & (NFT_SET_MAP | NFT_SET_CONCAT)) !== 0) return undefined;
-  try {
-    const elements = netfilter.dump(dumpElements(set), decodeElements).flat();
-    if ((flags & NFT_SET_INTERVAL) !== 0) return elementRanges(elements);
-    return elements.map(({ key }) => ({ first: key, last: key }));
-  } catch (error) {
-    if (error instanceof SyscallError || error instanceof WireError) return undefined;
-    throw error;
-  }
 }
 
 /** Asks the kernel for a route, in the thread's namespace. */

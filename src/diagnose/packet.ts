@@ -1,6 +1,12 @@
 import type { Address } from "../net/address.ts";
 
-/** A packet on its way in, with what the kernel knows of it. */
+/**
+ * What a packet is to its connection: the first one of whoever begins it, the other side's answer
+ * to that, or a later one of who began.
+ */
+export type Stage = "first" | "answer" | "later";
+
+/** A packet at one hook, with what the kernel knows of it. */
 export interface Packet {
   readonly protocol: "tcp" | "udp";
   readonly source: Address;
@@ -8,10 +14,19 @@ export interface Packet {
   readonly port: number;
   /** Undefined: the client's choice. */
   readonly sourcePort?: number;
-  /** The interface it arrives by. */
+  /** The interface it arrives by; empty for one that this host sends. */
   readonly iif: string;
+  /** The interface it leaves by, where that has been decided. */
+  readonly oif?: string;
+  /** Absent: the first one. */
+  readonly stage?: Stage;
   /** The RTN_* of its destination, as the local table has it. */
   readonly destinationType: number;
-  /** The connected socket that it belongs to, if there is one. */
+  /** The socket that it belongs to, if there is one. */
   readonly socket?: { readonly transparent: boolean; readonly wildcard: boolean };
+  /** Of the program that sends it, for a packet of this host. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 }
+
+/** The port of a client that has not said which: one that kernels choose. */
+export const ephemeralPort = 40_000;

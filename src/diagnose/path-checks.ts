@@ -4,24 +4,19 @@
  */
 
 import { errnoName } from "../../ffi/errno.ts";
-import {
-  RT_TABLE_LOCAL,
-  RT_TABLE_MAIN,
-  RTN_BLACKHOLE,
-  RTN_LOCAL,
-  RTN_PROHIBIT,
-  RTN_UNICAST,
-  RTN_UNREACHABLE,
-} from "../../ffi/netlink/constants.ts";
+import { RTN_LOCAL, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
 import type { Rule } from "../../ffi/netlink/rule.ts";
-import { formatAddress, formatBytes } from "../net/address.ts";
+import { formatAddress } from "../net/address.ts";
 import { formatMark, fullMask } from "../net/mark.ts";
+import { ruleWords } from "../rules/describe.ts";
+import { checkAnswer, deadRoutes } from "./answer-checks.ts";
 import { type Finding, failure, fine, unknown, warning } from "./finding.ts";
-import type { Touch } from "./firewall.ts";
-import { boundTo, endpointText, findSocket, isWildcard, waitingOn } from "./lookup.ts";
-import type { RouteLookup } from "./machine.ts";
+import { checkFirewall, checkInput, checkLater, uncaptured } from "./firewall-checks.ts";
+import { checkInterface } from "./interface-checks.ts";
+import { boundTo, endpointText, isWildcard, waitingOn } from "./lookup.ts";
 import { isLocal, type PathFacts } from "./path-facts.ts";
 import { bestRoute } from "./policy.ts";
+import { checkSocket } from "./socket-checks.ts";
 import { validationFinding } from "./source-checks.ts";
 
 /** One check; undefined when it does not apply. */
@@ -29,10 +24,13 @@ export type PathCheck = (facts: PathFacts) => Finding | undefined;
 
 /** The way of a packet to the listener, and of the first answer. */
 export const wayChecks: readonly PathCheck[] = [
+  checkInterface,
   checkFirewall,
   checkDelivery,
+  checkInput,
   checkSocket,
   checkAnswer,
+  checkLater,
 ];
 
 /** What else can spoil it. */
@@ -43,72 +41,8 @@ export function judgePath(facts: PathFacts, checks: readonly PathCheck[]): reado
   return checks.map((check) => check(facts)).filter((finding) => finding !== undefined);
 }
 
-function checkFirewall(facts: PathFacts): Finding | undefined {
-  const { passage, capture } = facts;
-  const what = describePacket(facts);
-  if (passage === undefined) {
-    const text = "The firewall's rules cannot be read without CAP_NET_ADMIN.";
-    return unknown("firewall", text, "sudo tproxy doctor …");
-  }
-  const { dropped, missed } = passage;
-  if (dropped !== undefined && dropped.rule !== missed?.rule) {
-    return failure("firewall", `Rule ${name(dropped)} drops it.`, inspect(dropped));
-  }
-  if (capture === undefined) {
-    if (passage.marking.length > 0) {
-      const marked = formatMark({ value: passage.mark as never, mask: fullMask });
-      const by = passage.marking.map(name).join(", then ");
-      return fine("firewall", `Rule ${by} gives it the mark ${marked}.`);
-    }
-    if (missed !== undefined) return fine("firewall", `Rule ${name(missed)} hands it over.`);
-    return uncaptured(facts) ?? fine("firewall", `No firewall rule marks a packet of ${what}.`);
-  }
-  const { value, mask } = capture.mark;
-  const isOurs = (mark: number) => (mark & mask) >>> 0 === value;
-  const ours = passage.marking.find(({ mark }) => isOurs(mark));
-  const wants = formatMark(capture.mark);
-  if (!isOurs(passage.mark)) {
-    const last = passage.marking.at(-1);
-    if (ours !== undefined && last !== undefined) {
-      const text =
-        `Rule ${name(ours)} sets mark ${wants} on it, but rule ${name(last)} comes after it ` +
-        `and leaves 0x${last.mark.toString(16)}.`;
-      return failure("firewall", text, inspect(last));
-    }
-    if (missed !== undefined) return fine("firewall", `Rule ${name(missed)} matches it.`);
-    return (
-      uncaptured(facts) ??
-      failure(
-        "firewall",
-        `No firewall rule sets mark ${wants} on ${what}.`,
-        "tproxy routes --print",
-      )
-    );
-  }
-  const by = ours === undefined ? "" : `Rule ${name(ours)} sets mark ${wants} on it`;
-  const target = passage.tproxy ?? missed;
-  if (capture.toPort !== undefined && target?.port !== capture.toPort) {
-    const other = target === undefined ? "no rule" : `rule ${name(target)}`;
-    const where = target === undefined ? "anywhere" : `to port ${target.port}`;
-    const text = `${by}, but ${other} hands it ${where} instead of to port ${capture.toPort}.`;
-    return failure("firewall", text, "tproxy routes --print");
-  }
-  return fine("firewall", target === undefined ? `${by}.` : `${by} and hands it over by TPROXY.`);
-}
-
-/** Not captured as far as can be seen, but not all can be seen. */
-function uncaptured({ passage, legacyTables }: PathFacts): Finding | undefined {
-  const [first] = passage?.unknown ?? [];
-  if (first !== undefined) {
-    const text = `Whether rule ${name(first)} matches cannot be told from here.`;
-    return unknown("firewall", text, "tproxy doctor --probe DST:PORT");
-  }
-  if (!legacyTables.includes("mangle")) return undefined;
-  const text = "There are rules of iptables-legacy, which netlink does not show.";
-  return unknown("firewall", text, "tproxy doctor --probe DST:PORT");
-}
-
-function checkDelivery(facts: PathFacts): Finding {
+/** Whether the ip rules and routes deliver it to this host. */
+export function checkDelivery(facts: PathFacts): Finding {
   const { marked, unmarked, decision, packet, mark, tables, capture, loUp } = facts;
   const to = formatAddress(packet.destination);
   const { rule, route } = decision ?? {};
@@ -172,81 +106,6 @@ function checkDelivery(facts: PathFacts): Finding {
   );
 }
 
-function checkSocket(facts: PathFacts): Finding | undefined {
-  const { wanted, sockets, packet, passage, capture, names } = facts;
-  const { protocol, port } = wanted;
-  const waiting = waitingOn(sockets, protocol, port);
-  const [first] = waiting;
-  const verb = protocol === "tcp" ? "listens" : "waits";
-  const endpoint = endpointText(wanted.address, port);
-  const loss = passage?.missed === undefined ? "" : `, so rule ${name(passage.missed)} gives up`;
-  const start = `tproxy listen ${protocol === "udp" ? "--udp " : ""}:${port}`;
-  if (first === undefined) {
-    return failure("listener", `Nothing ${verb} on ${protocol} port ${port}${loss}.`, start);
-  }
-  const found = findSocket(sockets, wanted);
-  if (found === undefined) {
-    const isTproxy = capture?.toPort !== undefined || passage?.missed !== undefined;
-    const why = isTproxy ? ` (TPROXY without an address takes that of ${packet.iif})` : "";
-    const held = waiting.map((each) => {
-      const device = names.get(each.device);
-      return device === undefined ? boundTo(each) : `${boundTo(each)} on ${device}`;
-    });
-    const text =
-      `The look-up will ask for ${endpoint}${why}, but the socket on port ${port} is bound to ` +
-      `${held.join(", ")}${loss}.`;
-    const own = formatBytes(first.local);
-    const repair = isTproxy
-      ? `bind it to 0.0.0.0:${port}, or name its address in the rule: --on-ip ${own} (iptables), ` +
-        `tproxy to ${boundTo(first)} (nft)`
-      : `bind it to ${packet.destination.family === 4 ? "0.0.0.0" : "[::]"}:${port}`;
-    return failure("listener", text, repair);
-  }
-  const isForeign = packet.destinationType !== RTN_LOCAL;
-  if (isForeign && found.transparent === false) {
-    const text =
-      `The listener on ${boundTo(found)} does not have IP_TRANSPARENT${loss}: ` +
-      `it cannot answer from ${formatAddress(packet.destination)}.`;
-    return failure("listener", text, start);
-  }
-  if (isForeign && found.transparent === undefined) {
-    const text = `This kernel does not tell whether ${boundTo(found)} has IP_TRANSPARENT.`;
-    return unknown("listener", text);
-  }
-  const with_ = found.transparent ? "with IP_TRANSPARENT " : "";
-  return fine("listener", `A socket ${with_}${verb} on ${boundTo(found)}, where it is looked up.`);
-}
-
-function checkAnswer({ back, packet, names }: PathFacts): Finding {
-  const to = formatAddress(packet.source);
-  const from = formatAddress(packet.destination);
-  const what = packet.protocol === "tcp" ? "The SYN-ACK" : "An answer";
-  if (back.kind === "error" || dead.has(back.route.type)) {
-    const why = back.kind === "error" ? errnoName(back.errno) : dead.get(back.route.type);
-    const text = `${what} from ${from} finds no route to ${to}: ${why}${hint(back)}.`;
-    return failure("answer", text, `ip route get ${to}`);
-  }
-  const by = names.get(back.route.oif ?? 0) ?? "?";
-  const other = by === packet.iif || isLocal(back) ? "" : ", another interface than it came by";
-  return fine("answer", `${what} from ${from} leaves for ${to} by ${by}${other}.`);
-}
-
-const dead = new Map([
-  [RTN_BLACKHOLE, "a blackhole route"],
-  [RTN_UNREACHABLE, "an unreachable route"],
-  [RTN_PROHIBIT, "a prohibit route"],
-]);
-
-/** What routes of a table turn into: fib_props[] of net/ipv4/fib_semantics.c. */
-function hint(back: RouteLookup): string {
-  const kinds: Record<string, string> = {
-    EINVAL: " (as a blackhole route gives)",
-    EACCES: " (as a prohibit route gives)",
-    EHOSTUNREACH: " (as an unreachable route gives)",
-  };
-  return back.kind === "error" ? (kinds[errnoName(back.errno)] ?? "") : "";
-}
-
 /** Others who read bits of the same mark. */
 function checkOverlap({ tables, capture, decision }: PathFacts): Finding | undefined {
   if (capture === undefined) return undefined;
@@ -279,8 +138,12 @@ function checkReplies({ packet, wanted, sockets }: PathFacts): Finding | undefin
 }
 
 function checkBridge({ bridgeCall, packet, capture }: PathFacts): Finding | undefined {
-  if (!bridgeCall) return undefined;
+  if (bridgeCall === false) return undefined;
   const v = packet.destination.family === 4 ? "iptables" : "ip6tables";
+  if (bridgeCall === undefined) {
+    const text = `Whether net.bridge.bridge-nf-call-${v} is 1 cannot be read.`;
+    return unknown("bridge", text);
+  }
   const text =
     `net.bridge.bridge-nf-call-${v} is 1 and ${packet.iif} is a bridge: its packets pass ` +
     "PREROUTING before they are routed, and lose the socket that TPROXY gives them.";
@@ -295,14 +158,7 @@ function asksFor(rule: Rule, mark: number): boolean {
 
 /** An ip rule as people know it: `100 (fwmark 0x1/0x1 lookup 100)`. */
 export function describe(rule: Rule): string {
-  const mark =
-    rule.mark === undefined
-      ? "from all"
-      : `fwmark ${formatMark({ value: rule.mark as never, mask: rule.mask ?? fullMask })}`;
-  const tables: Record<number, string> = { [RT_TABLE_LOCAL]: "local", [RT_TABLE_MAIN]: "main" };
-  const iif = rule.iif === undefined ? "" : ` iif ${rule.iif}`;
-  const where = rule.action === undefined ? `lookup ${tables[rule.table] ?? rule.table}` : "refuse";
-  return `${rule.priority ?? 0} (${mark}${iif} ${where})`;
+  return `${rule.priority ?? 0} (${ruleWords(rule)})`;
 }
 
 /** What becomes of a packet that is not delivered here. */
@@ -312,23 +168,7 @@ function fateOf({ marked, names }: PathFacts): string {
   if (type === RTN_UNICAST) {
     return `So it is routed on by ${names.get(oif) ?? "?"}, table ${table}, past the proxy.`;
   }
-  return `So it meets ${dead.get(type) ?? `a route of type ${type}`}.`;
-}
-
-/** A packet in words: `tcp from 192.0.2.2 by eth0 to 8.8.8.8:80`. */
-function describePacket({ packet }: PathFacts): string {
-  const { protocol, source, iif, destination, port } = packet;
-  const to = endpointText(destination.bytes, port);
-  return `${protocol} from ${formatAddress(source)} by ${iif} to ${to}`;
-}
-
-function name({ rule, comment }: Touch): string {
-  return comment === undefined ? rule : `${rule} "${comment}"`;
-}
-
-function inspect({ rule }: Touch): string | undefined {
-  const [family, table, chain] = rule.split(" ");
-  return chain === undefined ? undefined : `nft -a list chain ${family} ${table} ${chain}`;
+  return `So it meets ${deadRoutes.get(type) ?? `a route of type ${type}`}.`;
 }
 
 const hex = (mark: number) => `0x${mark.toString(16)}`;

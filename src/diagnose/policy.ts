@@ -6,6 +6,7 @@
 import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
 import {
   FR_ACT_BLACKHOLE,
+  FR_ACT_GOTO,
   FR_ACT_PROHIBIT,
   FR_ACT_UNREACHABLE,
   RT_TABLE_LOCAL,
@@ -38,11 +39,16 @@ export interface Decision {
 
 /** What decides on a packet that comes in with this mark; undefined if nothing does. */
 export function decide(tables: PolicyTables, packet: Packet, mark: number): Decision | undefined {
+  let from = 0;
   for (const rule of tables.rules) {
-    if (rule.l3mdev || rule.goto !== undefined || !selects(rule, packet, mark)) continue;
+    if ((rule.priority ?? 0) < from || rule.l3mdev || !selects(rule, packet, mark)) continue;
+    if (rule.action === FR_ACT_GOTO) {
+      from = rule.goto ?? 0;
+      continue;
+    }
     if (refusals.includes(rule.action ?? 0)) return { rule, route: undefined };
     if (rule.action !== undefined) continue;
-    const route = bestRoute(tables.routes, rule.table, packet.destination);
+    const route = bestRoute(tables.routes, rule.table, packet.destination, packet.source);
     if (route === undefined || route.type === RTN_THROW) continue;
     const length = route.destination?.length ?? 0;
     if (rule.suppressPrefixLength !== undefined && length <= rule.suppressPrefixLength) continue;
@@ -53,11 +59,22 @@ export function decide(tables: PolicyTables, packet: Packet, mark: number): Deci
 
 const refusals = [FR_ACT_BLACKHOLE, FR_ACT_UNREACHABLE, FR_ACT_PROHIBIT];
 
-/** The route of a table for an address: the longest prefix, and of those the lowest metric. */
-export function bestRoute(routes: readonly Route[], table: number, to: Address): Route | undefined {
+/**
+ * The route of a table for an address: the longest prefix, and of those the lowest metric. Routes
+ * for some sources only (IPv6) are for `source`, if it is given.
+ */
+export function bestRoute(
+  routes: readonly Route[],
+  table: number,
+  to: Address,
+  source?: Address,
+): Route | undefined {
   let best: Route | undefined;
   for (const route of routes) {
     if (route.table !== table || !covers(route.destination, to)) continue;
+    if (route.source !== undefined && (source === undefined || !covers(route.source, source))) {
+      continue;
+    }
     const [length, bestLength] = [route.destination?.length ?? 0, best?.destination?.length ?? 0];
     const isBetter =
       best === undefined ||
@@ -71,8 +88,9 @@ export function bestRoute(routes: readonly Route[], table: number, to: Address):
 /**
  * What kind of address it is (RTN_*), as inet_addr_type_table() of fib_frontend.c finds it in the
  * local table. Without such a table, as long as lo has never been up, everything is a broadcast.
+ * With `device`, an index, only what is an address of that interface is local.
  */
-export function addressType(routes: readonly Route[], address: Address): number {
+export function addressType(routes: readonly Route[], address: Address, device?: number): number {
   const { bytes, family } = address;
   const [first = 0] = bytes;
   if (family === 6) {
@@ -84,7 +102,9 @@ export function addressType(routes: readonly Route[], address: Address): number 
     const hasTable = routes.some(({ table }) => table === RT_TABLE_LOCAL);
     if (!hasTable) return RTN_BROADCAST;
   }
-  const type = bestRoute(routes, RT_TABLE_LOCAL, address)?.type;
+  const route = bestRoute(routes, RT_TABLE_LOCAL, address);
+  if (device !== undefined && route?.oif !== device) return RTN_UNICAST;
+  const type = route?.type;
   const known = [RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST];
   return type !== undefined && known.includes(type) ? type : RTN_UNICAST;
 }

@@ -21,20 +21,27 @@ export function validationFinding(facts: PathFacts): Finding {
     ["to", packet.destination],
   ] as const;
   for (const [way, { family, bytes }] of looped) {
-    if (family !== 4 || bytes[0] !== 127 || settings.routeLocalnet) continue;
+    if (family !== 4 || bytes[0] !== 127 || settings.routeLocalnet !== false) continue;
     const what = `A packet ${way} ${formatBytes(bytes)}`;
     const text = `${what} may not come in by ${iif}: route_localnet is 0.`;
     return failure("source", text, set("route_localnet", 1));
   }
-  if (facts.isSourceLocal && !settings.acceptLocal) {
+  if (facts.isSourceLocal && settings.acceptLocal === false) {
     const text = `${from} is this host's own address, and accept_local is 0 on ${iif}: a martian.`;
     return failure("source", text, set("accept_local", 1));
   }
-  if (settings.srcValidMark && facts.isSourceLocalByMark && !settings.acceptLocal) {
+  if (settings.srcValidMark && facts.isSourceLocalByMark && settings.acceptLocal === false) {
     const text =
       "src_valid_mark is 1: the source is checked with the mark, so the local route takes " +
       `${from} for this host's own, and every captured packet by ${iif} is dropped in silence.`;
     return failure("source", text, set("accept_local", 1));
+  }
+  if (Object.values(settings).includes(undefined)) {
+    const why = marked.kind === "error" ? ` (${errnoName(marked.errno)})` : "";
+    const text =
+      `The kernel refuses ${from} by ${iif}${why}. Its settings cannot be read here; it is ` +
+      "src_valid_mark, rp_filter, accept_local or route_localnet.";
+    return failure("source", text, `sysctl net.ipv4.conf.all net.ipv4.conf.${dotted(iif)}`);
   }
   if (settings.rpFilter === 0) {
     const why = marked.kind === "error" ? errnoName(marked.errno) : "no reason given";

@@ -93,9 +93,10 @@ function checkLo({ loUp }: SystemFacts): Finding {
 
 function checkSourceSettings({ sysctls }: SystemFacts): Finding {
   const at = (name: string) => sysctls.get(`net.ipv4.conf.all.${name}`);
-  const text = ["src_valid_mark", "rp_filter", "accept_local", "route_localnet"]
-    .map((name) => `${name} ${at(name) ?? "?"}`)
-    .join(", ");
+  const names = ["src_valid_mark", "rp_filter", "accept_local", "route_localnet"];
+  const unread = names.filter((name) => at(name) === undefined);
+  if (unread.length > 0) return unreadable("source checks", unread.join(", "));
+  const text = names.map((name) => `${name} ${at(name)}`).join(", ");
   if (at("src_valid_mark") === 1 && at("accept_local") !== 1) {
     const why =
       "With src_valid_mark the source of a marked packet is looked up with its mark, which finds " +
@@ -107,7 +108,9 @@ function checkSourceSettings({ sysctls }: SystemFacts): Finding {
 }
 
 function checkForwarding({ sysctls }: SystemFacts): Finding {
-  const on = sysctls.get("net.ipv4.ip_forward") === 1;
+  const value = sysctls.get("net.ipv4.ip_forward");
+  if (value === undefined) return unreadable("forwarding", "ip_forward");
+  const on = value === 1;
   const text = on
     ? "ip_forward is 1: what is not captured is routed on."
     : "ip_forward is 0, which captured packets do not need: what is not captured is dropped.";
@@ -118,12 +121,19 @@ function checkBridges({ sysctls, bridges }: SystemFacts): Finding {
   const names = ["iptables", "ip6tables"].map((name) => `net.bridge.bridge-nf-call-${name}`);
   const on = names.filter((name) => sysctls.get(name) === 1);
   const [first] = bridges;
-  if (on.length === 0) return fine("bridges", "Bridged packets do not pass iptables.");
   if (first === undefined) return fine("bridges", "There is no bridge here.");
+  // What can be read elsewhere and is not here does not exist: br_netfilter is not loaded.
+  if (!sysctls.has("net.ipv4.ip_forward")) return unreadable("bridges", names.join(" and "));
+  if (on.length === 0) return fine("bridges", "Bridged packets do not pass iptables.");
   const text =
     `${on.join(" and ")} is 1: packets of ${bridges.join(", ")} pass PREROUTING before they are ` +
     "routed, and TPROXY of them fails.";
   return warning("bridges", text, on.map((name) => `sysctl -w ${name}=0`).join("; "));
+}
+
+/** Settings of the kernel that /proc/sys does not show to this process. */
+function unreadable(check: string, names: string): Finding {
+  return unknown(check, `${names}: cannot be read in /proc/sys.`, "sudo tproxy doctor");
 }
 
 /** Below this, some 2,000 spliced connections exhaust the descriptors: 6 each. */

@@ -21,23 +21,43 @@ const actions: Readonly<Record<number, string>> = {
 
 /** `ip rule 100: from 127.0.0.1 iif lo ipproto tcp sport 80 lookup 100 protocol 116` */
 export function describeRule(rule: Rule): string {
-  const { family, priority, mark, mask = fullMask, action, table, protocol } = rule;
+  const { family, priority, protocol } = rule;
+  const place = priority === undefined ? "" : ` ${priority}`;
+  return `${ip(family)} rule${place}: ${ruleWords(rule)}${protocol ? ` protocol ${protocol}` : ""}`;
+}
+
+const tableNames: Readonly<Record<number, string>> = {
+  [nl.RT_TABLE_LOCAL]: "local",
+  [nl.RT_TABLE_MAIN]: "main",
+};
+
+/** All that a rule asks for, as ip(8) writes it, and what it does: `from 192.0.2.1 lookup 100`. */
+export function ruleWords(rule: Rule): string {
+  const { mark, mask = fullMask, action, table, uids } = rule;
   const words = [
-    rule.invert && "not",
     rule.source && `from ${selectorText(rule.source)}`,
     rule.destination && `to ${selectorText(rule.destination)}`,
     rule.iif !== undefined && `iif ${rule.iif}`,
     rule.oif !== undefined && `oif ${rule.oif}`,
     mark !== undefined &&
       `fwmark ${hexNumber(mark)}${mask === fullMask ? "" : `/${hexNumber(mask)}`}`,
+    uids && `uidrange ${uids[0]}-${uids[1]}`,
     rule.ipProtocol && `ipproto ${protocolNames[rule.ipProtocol] ?? rule.ipProtocol}`,
     rule.sourcePorts && `sport ${rangeText(rule.sourcePorts)}`,
     rule.destinationPorts && `dport ${rangeText(rule.destinationPorts)}`,
-    action === undefined ? `lookup ${table}` : (actions[action] ?? `action ${action}`),
-    protocol ? `protocol ${protocol}` : false,
-  ];
-  const place = priority === undefined ? "" : ` ${priority}`;
-  return `${ip(family)} rule${place}: ${words.filter(Boolean).join(" ")}`;
+    rule.l3mdev && "l3mdev",
+  ].filter(Boolean);
+  if (words.length === 0) words.push("from all");
+  if (rule.invert) words.unshift("not");
+  const goto = rule.goto === undefined ? "" : ` ${rule.goto}`;
+  const suppressed = rule.suppressPrefixLength;
+  words.push(
+    action !== undefined
+      ? `${actions[action] ?? `action ${action}`}${goto}`
+      : `lookup ${tableNames[table] ?? table}`,
+  );
+  if (suppressed !== undefined) words.push(`suppress_prefixlength ${suppressed}`);
+  return words.join(" ");
 }
 
 /** A prefix as ip(8) writes it: one address without its length. */

@@ -10,6 +10,9 @@ import {
   NFTA_CHAIN_POLICY,
   NFTA_CHAIN_TABLE,
   NFTA_CHAIN_TYPE,
+  NFTA_DEVICE_NAME,
+  NFTA_HOOK_DEV,
+  NFTA_HOOK_DEVS,
   NFTA_HOOK_HOOKNUM,
   NFTA_HOOK_PRIORITY,
   NLA_F_NESTED,
@@ -17,7 +20,7 @@ import {
   NLM_F_DUMP,
   NLM_F_EXCL,
 } from "../constants.ts";
-import { type Attributes, defined, type Message, required } from "../wire.ts";
+import { type Attributes, decodeCString, defined, type Message, required } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
 
 /** Where and how a base chain sees packets. */
@@ -30,6 +33,8 @@ export interface BaseChain {
   readonly priority: number;
   /** What becomes of a packet that no rule decides on: NF_ACCEPT or NF_DROP. */
   readonly policy: number;
+  /** The interfaces of an ingress or egress chain, in dumps. */
+  readonly devices?: readonly string[];
 }
 
 /** A chain of rules. */
@@ -91,10 +96,16 @@ export function decodeChain(body: Uint8Array): Chain {
 function decodeBase(attributes: Attributes): BaseChain | undefined {
   const hook = attributes.nested(NFTA_CHAIN_HOOK);
   if (hook === undefined) return undefined;
-  return {
+  const first = hook.string(NFTA_HOOK_DEV);
+  const listed = hook.list(NFTA_HOOK_DEVS).flatMap(({ type, payload }) => {
+    return type === NFTA_DEVICE_NAME ? [decodeCString(payload)] : [];
+  });
+  const devices = listed.length > 0 ? listed : first === undefined ? undefined : [first];
+  return defined({
     type: required(attributes.string(NFTA_CHAIN_TYPE), "NFTA_CHAIN_TYPE"),
     hook: required(hook.be32(NFTA_HOOK_HOOKNUM), "NFTA_HOOK_HOOKNUM"),
     priority: required(hook.signed32(NFTA_HOOK_PRIORITY), "NFTA_HOOK_PRIORITY"),
     policy: required(attributes.be32(NFTA_CHAIN_POLICY), "NFTA_CHAIN_POLICY"),
-  };
+    devices,
+  });
 }

@@ -98,8 +98,9 @@ const encoders: { readonly [Each in Kind]: (to: Writer, expression: Of<Each>) =>
       });
     });
   },
-  lookup(to, { set, sreg, setId, flags }) {
+  lookup(to, { set, sreg, dreg, setId, flags }) {
     to.be32(NFTA_LOOKUP_SREG, sreg);
+    if (dreg !== undefined) to.be32(NFTA_LOOKUP_DREG, dreg);
     to.cstring(NFTA_LOOKUP_SET, set);
     if (setId !== undefined) to.be32(NFTA_LOOKUP_SET_ID, setId);
     if (flags !== undefined) to.be32(NFTA_LOOKUP_FLAGS, flags);
@@ -183,24 +184,19 @@ const decoders: Readonly<Record<string, (from: Attributes) => Expression | undef
   },
   immediate(from) {
     const dreg = required(from.be32(NFTA_IMMEDIATE_DREG), "NFTA_IMMEDIATE_DREG");
-    const decision = from.nested(NFTA_IMMEDIATE_DATA)?.nested(NFTA_DATA_VERDICT);
+    const decision = readVerdict(from, NFTA_IMMEDIATE_DATA);
     if (decision === undefined) {
       const data = required(readData(from, NFTA_IMMEDIATE_DATA), "NFTA_DATA_VALUE");
       return { kind: "immediate", dreg, data };
     }
-    if (dreg !== NFT_REG_VERDICT) return;
-    return defined({
-      kind: "verdict",
-      code: required(decision.signed32(NFTA_VERDICT_CODE), "NFTA_VERDICT_CODE"),
-      chain: decision.string(NFTA_VERDICT_CHAIN),
-    });
+    return dreg === NFT_REG_VERDICT ? { kind: "verdict", ...decision } : undefined;
   },
   lookup(from) {
-    if (from.has(NFTA_LOOKUP_DREG)) return;
     return defined({
       kind: "lookup",
       set: required(from.string(NFTA_LOOKUP_SET), "NFTA_LOOKUP_SET"),
       sreg: required(from.be32(NFTA_LOOKUP_SREG), "NFTA_LOOKUP_SREG"),
+      dreg: from.be32(NFTA_LOOKUP_DREG),
       setId: from.be32(NFTA_LOOKUP_SET_ID),
       flags: from.be32(NFTA_LOOKUP_FLAGS) || undefined,
     });
@@ -286,4 +282,17 @@ export function writeData(to: Writer, type: number, value: Uint8Array): void {
 /** The inverse of `writeData`; undefined when it is absent or no value. */
 export function readData(from: Attributes, type: number): Uint8Array | undefined {
   return from.nested(type)?.bytes(NFTA_DATA_VALUE);
+}
+
+/** A verdict in the place of a value: NFTA_DATA_VERDICT; undefined if there is none. */
+export function readVerdict(
+  from: Attributes,
+  type: number,
+): { readonly code: number; readonly chain?: string } | undefined {
+  const decision = from.nested(type)?.nested(NFTA_DATA_VERDICT);
+  if (decision === undefined) return undefined;
+  return defined({
+    code: required(decision.signed32(NFTA_VERDICT_CODE), "NFTA_VERDICT_CODE"),
+    chain: decision.string(NFTA_VERDICT_CHAIN),
+  });
 }

@@ -68,11 +68,15 @@ export interface Verdict {
   readonly chain?: string;
 }
 
-/** Goes on if the set has the register's value, or with NFT_LOOKUP_F_INV if it has not. */
+/**
+ * Goes on if the set has the register's value, or with NFT_LOOKUP_F_INV if it has not. With `dreg`
+ * the set is a map, and what it has for the value is loaded; NFT_REG_VERDICT carries it out.
+ */
 export interface Lookup {
   readonly kind: "lookup";
   readonly set: string;
   readonly sreg: number;
+  readonly dreg?: number;
   /** The set's id, for one that the same batch makes. The kernel does not tell it back. */
   readonly setId?: number;
   readonly flags?: number;

@@ -12,14 +12,20 @@ import {
   NFT_MSG_GETSETELEM,
   NFT_MSG_NEWSET,
   NFT_MSG_NEWSETELEM,
+  NFT_SET_ELEM_CATCHALL,
   NFT_SET_ELEM_INTERVAL_END,
   NFTA_LIST_ELEM,
+  NFTA_SET_DESC,
+  NFTA_SET_DESC_CONCAT,
+  NFTA_SET_ELEM_DATA,
   NFTA_SET_ELEM_FLAGS,
   NFTA_SET_ELEM_KEY,
+  NFTA_SET_ELEM_KEY_END,
   NFTA_SET_ELEM_LIST_ELEMENTS,
   NFTA_SET_ELEM_LIST_SET,
   NFTA_SET_ELEM_LIST_SET_ID,
   NFTA_SET_ELEM_LIST_TABLE,
+  NFTA_SET_FIELD_LEN,
   NFTA_SET_FLAGS,
   NFTA_SET_HANDLE,
   NFTA_SET_ID,
@@ -35,7 +41,7 @@ import {
 } from "../constants.ts";
 import { Attributes, defined, type Message, required, WireError } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
-import { readData, writeData } from "./expression-codec.ts";
+import { readData, readVerdict, writeData } from "./expression-codec.ts";
 
 /** nft(8)'s numbers of data types (`enum datatypes` of its datatype.h), for its listings only. */
 export const TYPE_IPADDR = 7;
@@ -61,13 +67,21 @@ export interface NamedSet extends SetReference {
   readonly hostOrder?: true;
   /** NFT_SET_*; absent for none. */
   readonly flags?: number;
+  /** The bytes of each field of a key that is put together from several, in dumps. */
+  readonly fieldLengths?: readonly number[];
   /** The kernel's number of it, in dumps. */
   readonly handle?: bigint;
 }
 
-/** One element. `key` is in network order for addresses and ports. */
+/** One element. `key` is in network order for addresses and ports; a catch-all's is empty. */
 export interface SetElement {
   readonly key: Uint8Array;
+  /** Of a range over fields: its last key, in dumps. */
+  readonly keyEnd?: Uint8Array;
+  /** What a map has for the key, in dumps. */
+  readonly data?: Uint8Array;
+  /** What a verdict map has for the key, in dumps. */
+  readonly verdict?: { readonly code: number; readonly chain?: string };
   /** NFT_SET_ELEM_*; absent for none. */
   readonly flags?: number;
 }
@@ -126,7 +140,16 @@ export function decodeSet(body: Uint8Array): NamedSet {
     keyLength: required(attributes.be32(NFTA_SET_KEY_LEN), "NFTA_SET_KEY_LEN"),
     id: attributes.be32(NFTA_SET_ID) || undefined,
     hostOrder: tellsHostOrder(attributes.bytes(NFTA_SET_USERDATA)) ? (true as const) : undefined,
+    fieldLengths: fieldLengths(attributes),
     handle: attributes.be64(NFTA_SET_HANDLE),
+  });
+}
+
+function fieldLengths(attributes: Attributes): number[] | undefined {
+  const fields = attributes.nested(NFTA_SET_DESC)?.list(NFTA_SET_DESC_CONCAT) ?? [];
+  if (fields.length === 0) return undefined;
+  return fields.map(({ payload }) => {
+    return required(new Attributes(payload).be32(NFTA_SET_FIELD_LEN), "NFTA_SET_FIELD_LEN");
   });
 }
 
@@ -200,9 +223,15 @@ export function decodeElements(body: Uint8Array): SetElement[] {
   const { attributes } = nftAttributes(body);
   return attributes.list(NFTA_SET_ELEM_LIST_ELEMENTS).map(({ payload }) => {
     const element = new Attributes(payload);
+    const flags = element.be32(NFTA_SET_ELEM_FLAGS) ?? 0;
+    const key = readData(element, NFTA_SET_ELEM_KEY);
+    const isCatchall = (flags & NFT_SET_ELEM_CATCHALL) !== 0;
     return defined({
-      key: required(readData(element, NFTA_SET_ELEM_KEY), "NFTA_SET_ELEM_KEY"),
-      flags: element.be32(NFTA_SET_ELEM_FLAGS) || undefined,
+      key: isCatchall ? new Uint8Array() : required(key, "NFTA_SET_ELEM_KEY"),
+      keyEnd: readData(element, NFTA_SET_ELEM_KEY_END),
+      data: readData(element, NFTA_SET_ELEM_DATA),
+      verdict: readVerdict(element, NFTA_SET_ELEM_DATA),
+      flags: flags || undefined,
     });
   });
 }

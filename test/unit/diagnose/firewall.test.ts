@@ -3,12 +3,20 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import * as k from "../../../ffi/netlink/constants.ts";
-import { type Expression, lookup, verdict } from "../../../ffi/netlink/nftables/expressions.ts";
+import type { Link } from "../../../ffi/netlink/link.ts";
+import {
+  compare,
+  type Expression,
+  lookup,
+  verdict,
+} from "../../../ffi/netlink/nftables/expressions.ts";
 import * as nft from "../../../ffi/netlink/nftables/statements.ts";
 import { Writer } from "../../../ffi/netlink/wire.ts";
-import { passFirewall, type TproxyLookup } from "../../../src/diagnose/firewall.ts";
+import type { Surroundings, TproxyLookup } from "../../../src/diagnose/evaluator/context.ts";
+import { freshState } from "../../../src/diagnose/evaluator/state.ts";
 import type { Packet } from "../../../src/diagnose/packet.ts";
-import { type RuledChain, setKey } from "../../../src/diagnose/ruleset.ts";
+import { type RuledChain, setContents, setKey } from "../../../src/diagnose/ruleset.ts";
+import { isAccepted, passIn } from "../../../src/diagnose/walk.ts";
 import { cidrContains, networkOf } from "../../../src/net/cidr.ts";
 import { prefix } from "../../helpers/addresses.ts";
 
@@ -41,9 +49,31 @@ function chain(rules: readonly Expressions[], changes: Partial<RuledChain> = {})
 const found: TproxyLookup = () => true;
 const none: TproxyLookup = () => false;
 
-function pass(chains: readonly RuledChain[], changes: Partial<Packet> = {}, look = found) {
-  const ruleset = { chains, sets: new Map() };
-  return passFirewall(ruleset, { ...packet, ...changes }, k.NF_INET_PRE_ROUTING, look);
+const links: readonly Link[] = [
+  { index: 1, name: "lo", up: true, running: true, loopback: true },
+  { index: 2, name: "eth0", up: true, running: true, loopback: false, kind: "veth" },
+];
+const noTables = { rules: [], routes: [] };
+
+/** The best way of a packet through the prerouting hook, and the rules that leave a doubt. */
+function pass(
+  chains: readonly RuledChain[],
+  changes: Partial<Packet> = {},
+  look = found,
+  around: Partial<Surroundings> = {},
+) {
+  const surroundings: Surroundings = {
+    ruleset: { chains, sets: new Map() },
+    links,
+    policy: { 4: noTables, 6: noTables },
+    tproxyTakes: look,
+    listener: undefined,
+    ...around,
+  };
+  const sent = { ...packet, ...changes };
+  const passage = passIn(surroundings, sent, freshState(), isAccepted);
+  const ways = [passage, ...passage.others];
+  return { ...passage, unknown: ways.flatMap(({ doubts }) => doubts) };
 }
 
 const v4 = nft.family(k.NFPROTO_IPV4);
@@ -85,7 +115,8 @@ describe("matches", () => {
 
   test("a reply belongs to its socket, and is no first packet", () => {
     const divert = [...nft.transparentSocket(false), ...mark];
-    const reply = { socket: { transparent: true, wildcard: false } };
+    const socket = { transparent: true, wildcard: false };
+    const reply = { stage: "answer", socket } as const;
     expect(pass([chain([divert])], reply).mark).toBe(1);
     expect(pass([chain([divert])], { socket: { transparent: true, wildcard: true } }).mark).toBe(0);
     expect(pass([chain([[...nft.replyDirection(), ...mark]])], reply).mark).toBe(1);
@@ -93,11 +124,14 @@ describe("matches", () => {
 
   test("sets, by their elements", () => {
     const set = (first: number[], flags: number) => {
-      const range = { first: Uint8Array.from(first), last: Uint8Array.of(8, 255, 255, 255) };
+      const named = { family: k.NFPROTO_INET, table: "t", name: "s", keyType: 7, keyLength: 4 };
+      const end = { key: Uint8Array.of(9, 0, 0, 0), flags: k.NFT_SET_ELEM_INTERVAL_END };
+      const elements = [{ key: Uint8Array.from(first) }, end];
+      const contents = setContents({ ...named, flags: k.NFT_SET_INTERVAL }, elements);
       const load = nft.addressInSet("destination", k.NFPROTO_IPV4, { name: "s" }, flags);
-      const sets = new Map([[setKey(k.NFPROTO_INET, "t", "s"), [range]]]);
-      const ruleset = { chains: [chain([[...load, ...mark]])], sets };
-      return passFirewall(ruleset, packet, k.NF_INET_PRE_ROUTING, found).mark;
+      const sets = new Map([[setKey(k.NFPROTO_INET, "t", "s"), contents]]);
+      const chains = [chain([[...load, ...mark]])];
+      return pass(chains, {}, found, { ruleset: { chains, sets } }).mark;
     };
     expect(set([8, 0, 0, 0], 0)).toBe(1);
     expect(set([8, 8, 8, 9], 0)).toBe(0);
@@ -142,7 +176,7 @@ describe("effects", () => {
 
   test("a policy of drop is named", () => {
     const closed = chain([], { base: { ...base(0), policy: k.NF_DROP } });
-    expect(pass([closed]).dropped?.rule).toBe("inet t c, whose policy is drop");
+    expect(pass([closed]).dropped).toMatchObject({ rule: "inet t c", isPolicy: true });
   });
 
   test("jump comes back, goto does not", () => {
@@ -168,22 +202,52 @@ describe("effects", () => {
 });
 
 describe("what cannot be known", () => {
-  const connection = { kind: "ct", key: 0, dreg: k.NFT_REG_1 } as const;
+  // How many bytes the connection has had: nobody can tell before the packet is there.
+  const bytes = { kind: "ct", key: 15, dreg: k.NFT_REG_1 } as const;
+  const isSmall = [bytes, compare(Uint8Array.of(0, 0, 0, 9), k.NFT_CMP_LT)];
+  const ways = (chains: readonly RuledChain[]): unknown[] => {
+    const passage = pass(chains);
+    return [passage, ...passage.others].map(({ verdict, mark: left, doubts }) => ({
+      verdict,
+      mark: left,
+      doubts: doubts.map(({ rule }) => rule),
+    }));
+  };
 
-  test("is told if it would matter", () => {
-    const rule: Expressions = [connection, ...nft.markIs(0, 1).slice(1), ...mark];
-    expect(pass([chain([rule])])).toMatchObject({
-      mark: 0,
-      unknown: [{ rule: "inet t c handle 1" }],
-    });
-    const unread = [...to8.slice(0, 1), lookup({ name: "map" }), ...mark];
-    expect(pass([chain([unread])]).unknown).toHaveLength(1);
+  test("is followed both ways if it would matter, and names its rule", () => {
+    expect(ways([chain([[...isSmall, ...mark]])])).toEqual([
+      { verdict: "accept", mark: 0, doubts: ["inet t c handle 1"] },
+      { verdict: "accept", mark: 1, doubts: ["inet t c handle 1"] },
+    ]);
+    expect(ways([chain([[...isSmall, verdict(k.NF_DROP)]])])).toEqual([
+      { verdict: "accept", mark: 0, doubts: ["inet t c handle 1"] },
+      { verdict: "drop", mark: 0, doubts: ["inet t c handle 1"] },
+    ]);
+    const unread = [...to8.slice(0, 1), lookup({ name: "unread" }), ...mark];
+    expect(ways([chain([unread])])).toHaveLength(2);
   });
 
   test("is no matter if another condition is not met, or nothing is done", () => {
-    const elsewhere: Expressions = [connection, ...nft.markIs(0, 1).slice(1), ...to9, ...mark];
-    expect(pass([chain([elsewhere])]).unknown).toEqual([]);
-    expect(pass([chain([[connection]])]).unknown).toEqual([]);
+    const sure = [{ verdict: "accept", mark: 0, doubts: [] }];
+    expect(ways([chain([[...isSmall, ...to9, ...mark]])])).toEqual(sure);
+    expect(ways([chain([isSmall])])).toEqual(sure);
+    const logged: Expression = { kind: "other", name: "log", data: new Uint8Array() };
+    expect(ways([chain([[...isSmall, logged]])])).toEqual(sure);
+  });
+
+  test("is no matter if all goes the same way whatever it is", () => {
+    const accepting = chain([[...isSmall, verdict(k.NF_ACCEPT)], [verdict(k.NF_ACCEPT)]]);
+    expect(ways([accepting])).toEqual([{ verdict: "accept", mark: 0, doubts: [] }]);
+    const closed = chain([[...isSmall, verdict(k.NF_DROP)], [verdict(k.NF_DROP)]]);
+    expect(ways([closed])).not.toContainEqual(expect.objectContaining({ verdict: "accept" }));
+  });
+
+  test("an expression of a later kernel may do anything", () => {
+    const later: Expression = { kind: "other", name: "later", data: new Uint8Array() };
+    expect(ways([chain([[later, ...mark]])])).toMatchObject([
+      { verdict: "accept" },
+      { verdict: "drop" },
+    ]);
   });
 });
 
@@ -232,7 +296,7 @@ describe("iptables' extensions", () => {
 
   test("what is not known is told, and garbage throws nothing", () => {
     const unknown = [compat("match", "geoip", new Uint8Array()), ...mark];
-    expect(pass([chain([unknown])]).unknown).toHaveLength(1);
+    expect(pass([chain([unknown])]).unknown[0]?.reason).toBe("-m geoip");
     const names = fc.constantFrom("match", "target");
     const extensions = fc.constantFrom("MARK", "TPROXY", "tcp", "multiport", "addrtype", "socket");
     fc.assert(

@@ -5,13 +5,15 @@ import { AF_INET } from "../../../ffi/constants.ts";
 import { EHOSTUNREACH, EINVAL, EPERM } from "../../../ffi/errno.ts";
 import { RT_TABLE_LOCAL, RTN_LOCAL, RTN_UNICAST } from "../../../ffi/netlink/constants.ts";
 import { type InetSocket, TCP_CLOSE, TCP_LISTEN } from "../../../ffi/netlink/diag.ts";
+import type { Link } from "../../../ffi/netlink/link.ts";
 import type { Route } from "../../../ffi/netlink/route.ts";
 import type { Rule } from "../../../ffi/netlink/rule.ts";
 import type { Mark } from "../../../ffi/types.ts";
-import type { Passage } from "../../../src/diagnose/firewall.ts";
+import { freshState } from "../../../src/diagnose/evaluator/state.ts";
 import type { RouteLookup } from "../../../src/diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../../../src/diagnose/path-checks.ts";
 import type { PathFacts } from "../../../src/diagnose/path-facts.ts";
+import { isAccepted, type Passage } from "../../../src/diagnose/walk.ts";
 import { ip } from "../../helpers/addresses.ts";
 
 const [p0, u0] = [2, 3];
@@ -45,15 +47,17 @@ const socket = (changes: Partial<InetSocket> = {}): InetSocket => ({
 });
 
 const touch = { rule: "inet tproxyd prerouting handle 3", comment: "capture" };
+const through: Passage = { ...freshState(1), verdict: "accept", dropped: undefined, others: [] };
 const passage: Passage = {
-  verdict: "accept",
-  mark: 1,
+  ...through,
   marking: [{ ...touch, mark: 1 }],
   tproxy: { ...touch, port: 50080, address: undefined },
-  missed: undefined,
-  dropped: undefined,
-  unknown: [],
 };
+/** A rule that drops, or marks, or neither: which cannot be told. */
+const other = { rule: "inet other c handle 9", base: "inet other c" };
+const doubts = [{ ...other, reason: "a set", branch: "match" }];
+const stopped: Passage = { ...through, verdict: "drop", dropped: other };
+const doubtful: Passage = { ...through, doubts, others: [{ ...stopped, doubts }] };
 const missed = { ...passage, tproxy: undefined, missed: passage.tproxy };
 const uncaptured = { ...passage, mark: 0, marking: [], tproxy: undefined };
 
@@ -68,6 +72,9 @@ const sound: PathFacts = {
   },
   capture: { mark: { value: 1 as Mark, mask: 1 }, table: 100, priority: 100, toPort: 50080 },
   passage,
+  rank: isAccepted,
+  input: through,
+  later: { passage, input: through },
   legacyTables: [],
   tables: { rules: [local, ours, main], routes: [localRoute] },
   mark: 1,
@@ -75,11 +82,14 @@ const sound: PathFacts = {
   marked: answer(localRoute),
   decision: { rule: ours, route: localRoute },
   back: answer(route(RTN_UNICAST, 254, p0)),
+  answer: { route: answer(route(RTN_UNICAST, 254, p0)), output: through, out: through },
   isSourceLocalByMark: true,
   isSourceLocal: false,
   settings: { rpFilter: 0, srcValidMark: false, acceptLocal: false, routeLocalnet: false },
   loUp: true,
   bridgeCall: false,
+  link: { index: p0, name: "p0", up: true, running: true, loopback: false, kind: "veth" },
+  master: undefined,
   wanted: { protocol: "tcp", address: ip("10.9.0.1"), port: 50080, iif: p0 },
   sockets: [socket()],
   names: new Map([
@@ -87,6 +97,7 @@ const sound: PathFacts = {
     [p0, "p0"],
     [u0, "u0"],
   ]),
+  chains: [],
 };
 const judge = (changes: Partial<PathFacts>) =>
   judgePath({ ...sound, ...changes }, [...wayChecks, ...sideChecks]);
@@ -108,9 +119,9 @@ const faults: [name: string, changes: Partial<PathFacts>, severity: string, text
   ],
   [
     "a rule may mark",
-    { passage: { ...uncaptured, unknown: [touch] } },
+    { passage: { ...uncaptured, doubts, others: [{ ...stopped, doubts }] } },
     "unknown",
-    /Whether rule .* matches/,
+    /Whether it is captured depends on rule inet other c handle 9.*: a set/,
   ],
   [
     "the mark is overwritten",
@@ -225,6 +236,68 @@ const faults: [name: string, changes: Partial<PathFacts>, severity: string, text
     "warning",
     /Ip rule 200 \(fwmark 0x3\/0xff lookup 52\) reads bits of mark 0x1\/0x1/,
   ],
+  [
+    "a setting that cannot be read",
+    { ...dropped, settings: { ...sound.settings, rpFilter: undefined } },
+    "failure",
+    /Its settings cannot be read here/,
+  ],
+  ["INPUT drops", { input: stopped }, "failure", /Rule inet other c handle 9 drops it on its way/],
+  [
+    "INPUT by its policy",
+    { input: { ...stopped, dropped: { ...other, rule: "inet other c", isPolicy: true } } },
+    "failure",
+    /The policy of chain inet other c drops it/,
+  ],
+  [
+    "INPUT may drop",
+    { input: doubtful },
+    "unknown",
+    /let in depends on rule inet other c handle 9/,
+  ],
+  [
+    "OUTPUT drops the answer",
+    { answer: { ...sound.answer, output: stopped } },
+    "failure",
+    /handle 9 drops the SYN-ACK from 8\.8\.8\.8 on its way out/,
+  ],
+  [
+    "POSTROUTING may drop the answer",
+    { answer: { ...sound.answer, out: doubtful } },
+    "unknown",
+    /Whether the SYN-ACK from 8\.8\.8\.8 leaves depends on/,
+  ],
+  [
+    "only first packets are let in",
+    { later: { passage, input: stopped } },
+    "failure",
+    /drops the later packets/,
+  ],
+  [
+    "only first packets are marked",
+    { later: { passage: uncaptured, input: through } },
+    "failure",
+    /gets mark 0x1\/0x1 and the later ones do not/,
+  ],
+  [
+    "a destination that NAT rewrites",
+    { passage: { ...passage, rewritten: [{ ...other, side: "destination" }] } },
+    "failure",
+    /handle 9 rewrites its destination \(NAT\)/,
+  ],
+  [
+    "a port of a bridge",
+    { master: { ...sound.link, name: "br0", index: 9, kind: "bridge" } as Link },
+    "failure",
+    /p0 is a port of the bridge br0/,
+  ],
+  ["no such interface", { link: undefined }, "warning", /There is no interface p0 here/],
+  [
+    "a bridge whose settings cannot be read",
+    { bridgeCall: undefined },
+    "unknown",
+    /Whether net\.bridge\.bridge-nf-call-iptables is 1 cannot be read/,
+  ],
   ["a bridge", { bridgeCall: true }, "failure", /bridge-nf-call-iptables is 1 and p0 is a bridge/],
   [
     "a foreign wildcard socket",
@@ -240,7 +313,7 @@ const faults: [name: string, changes: Partial<PathFacts>, severity: string, text
 
 describe("judgePath", () => {
   test("a sound path has no finding but good ones", () => {
-    expect(judge({}).map(({ severity }) => severity)).toEqual(["ok", "ok", "ok", "ok"]);
+    expect(judge({}).map(({ severity }) => severity)).toEqual(["ok", "ok", "ok", "ok", "ok"]);
   });
 
   test.each(faults)("%s", (_, changes, severity, text) => {

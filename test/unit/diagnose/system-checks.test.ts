@@ -7,6 +7,12 @@ import { conclusion, hasFailure, renderSections } from "../../../src/diagnose/re
 import { judgeSystem } from "../../../src/diagnose/system-checks.ts";
 import type { SystemFacts } from "../../../src/diagnose/system-facts.ts";
 
+const settings = new Map([
+  ["net.ipv4.ip_forward", 1],
+  ...["src_valid_mark", "rp_filter", "accept_local", "route_localnet"].map(
+    (name) => [`net.ipv4.conf.all.${name}`, 0] as const,
+  ),
+]);
 const sound: SystemFacts = {
   capabilities: new Set(["CAP_NET_ADMIN", "CAP_NET_RAW"]),
   ownsNetwork: true,
@@ -15,11 +21,15 @@ const sound: SystemFacts = {
   executable: "/usr/bin/tproxy",
   features: { kind: "tested", missing: new Map() },
   loUp: true,
-  sysctls: new Map([["net.ipv4.ip_forward", 1]]),
+  sysctls: settings,
   bridges: [],
   descriptorsMax: 1_048_576,
 };
-const sysctl = (name: string) => ({ sysctls: new Map([[name, 1]]) });
+const sysctl = (name: string) => ({ sysctls: new Map([...settings, [name, 1]]) });
+/** /proc/sys without some of what it has. */
+const unread = (...names: string[]) => ({
+  sysctls: new Map([...settings].filter(([name]) => !names.some((each) => name.endsWith(each)))),
+});
 const bridgeCall = sysctl("net.bridge.bridge-nf-call-iptables");
 const without = (...names: string[]) => {
   const missing = new Map(names.map((name) => [name, "ENOENT"]));
@@ -38,6 +48,8 @@ const faults: [name: string, changes: Partial<SystemFacts>, severity: string, te
   ["lo down", { loUp: false }, "failure", /lo is down/],
   ["src_valid_mark", sysctl("net.ipv4.conf.all.src_valid_mark"), "warning", /dropped in silence/],
   ["bridges", { bridges: ["br0"], ...bridgeCall }, "warning", /packets of br0 pass PREROUTING/],
+  ["an unread setting", unread("accept_local"), "unknown", /^accept_local: cannot be read/],
+  ["forwarding unread", unread("ip_forward"), "unknown", /^ip_forward: cannot be read/],
   ["few descriptors", { descriptorsMax: 1024 }, "warning", /some 170 connections/],
   ["an unknown limit", { descriptorsMax: undefined }, "unknown", /cannot be read/],
 ];
