@@ -11,6 +11,12 @@ export interface EpollEventLayout {
   readonly data: number;
 }
 
+/** By the names of <sys/syscall.h>. */
+interface SystemCallNumbers {
+  readonly SYS_recvmmsg: number;
+  readonly SYS_sendmmsg: number;
+}
+
 /**
  * `struct epoll_event`: packed on x86_64 only (`EPOLL_PACKED` in linux/eventpoll.h).
  * @throws on an architecture whose layout nobody has checked.
@@ -18,6 +24,13 @@ export interface EpollEventLayout {
 export function epollEventLayout(arch: string): EpollEventLayout {
   if (arch === "x64") return { size: 12, events: 0, data: 4 };
   if (arch === "arm64") return { size: 16, events: 0, data: 8 };
+  throw new Error(`unsupported architecture "${arch}": tproxy runs on x64 and arm64`);
+}
+
+/** The numbers of the system calls that are made by `syscall(2)`, for an architecture. */
+export function systemCallNumbers(arch: string): SystemCallNumbers {
+  if (arch === "x64") return { SYS_recvmmsg: 299, SYS_sendmmsg: 307 };
+  if (arch === "arm64") return { SYS_recvmmsg: 243, SYS_sendmmsg: 269 };
   throw new Error(`unsupported architecture "${arch}": tproxy runs on x64 and arm64`);
 }
 

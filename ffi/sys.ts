@@ -17,7 +17,7 @@ import {
   SOL_SOCKET,
 } from "./constants.ts";
 import { EINVAL, ENODEV } from "./errno.ts";
-import { linger, rlimit, timeval } from "./layout.ts";
+import { linger, rlimit, systemCallNumbers, timeval } from "./layout.ts";
 import { errno, libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
 import type { Address, Result } from "./types.ts";
@@ -29,6 +29,7 @@ const names = allocate(512);
 const SCRATCH = scratch.address;
 const SCRATCH_LENGTH = scratchLength.address;
 const NULL = 0;
+const { SYS_recvmmsg, SYS_sendmmsg } = systemCallNumbers(process.arch);
 
 const latch = (result: number): Result => (result < 0 ? -errno() : result);
 
@@ -174,9 +175,13 @@ export function send(fd: number, address: Address, length: number, flags: number
   return latch(libc.send(fd, address, length, flags));
 }
 
-/** `recvmmsg(2)` without time-out: how many of the `count` mmsghdrs at `messages` were filled. */
+/**
+ * `recvmmsg(2)` without time-out: how many of the `count` mmsghdrs at `messages` were filled. The
+ * kernel is called directly, here and in `sendmmsg`: musl's functions of these names read the
+ * headers even where the kernel would not, and musl's sendmmsg sends one by one.
+ */
 export function recvmmsg(fd: number, messages: Address, count: number, flags: number): Result {
-  return latch(libc.recvmmsg(fd, messages, count, flags, NULL));
+  return latch(libc.syscall(SYS_recvmmsg, fd, messages, count, flags, NULL));
 }
 
 /** `recvmsg(2)` by the msghdr at `message`: bytes read. */
@@ -191,7 +196,7 @@ export function sendmsg(fd: number, message: Address, flags: number): Result {
 
 /** `sendmmsg(2)`: how many of the `count` mmsghdrs at `messages` were sent. */
 export function sendmmsg(fd: number, messages: Address, count: number, flags: number): Result {
-  return latch(libc.sendmmsg(fd, messages, count, flags));
+  return latch(libc.syscall(SYS_sendmmsg, fd, messages, count, flags, NULL));
 }
 
 /** `shutdown(2)` with SHUT_RD, SHUT_WR or SHUT_RDWR. */

@@ -12,13 +12,13 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as errnos from "../../ffi/errno.ts";
-import { epollEventLayout } from "../../ffi/layout.ts";
+import { epollEventLayout, systemCallNumbers } from "../../ffi/layout.ts";
 import { testWith } from "../helpers/tools.ts";
 
 /** Userland's headers first: the kernel's then leave out what those have defined. */
 const HEADERS = [
   "stddef.h stdio.h string.h errno.h fcntl.h sched.h",
-  "sys/types.h sys/socket.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h",
+  "sys/types.h sys/socket.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h sys/syscall.h",
   "netinet/in.h netinet/tcp.h netinet/udp.h netinet/ip.h netinet/ip6.h net/if.h",
   "netinet/ip_icmp.h netinet/icmp6.h",
   "linux/netlink.h linux/rtnetlink.h linux/fib_rules.h linux/if_link.h",
@@ -30,6 +30,7 @@ const HEADERS = [
 
 /** Constants that the headers of a supported distribution may lack, with the reason. */
 const NEWER: Readonly<Record<string, string>> = {
+  IP_LOCAL_PORT_RANGE: "since Linux 6.3",
   NFT_BITWISE_MASK_XOR: "named NFT_BITWISE_BOOL before Linux 6.13",
   NFT_TABLE_F_PERSIST: "since Linux 6.9",
 };
@@ -95,6 +96,7 @@ function expectedLines(arch: string, structs: Map<string, Table>): string[] {
     ...[...tables].flatMap(([name, table]) =>
       Object.entries(table).map(([member, value]) => `${name}.${member} ${value}`),
     ),
+    ...Object.entries(systemCallNumbers(arch)).map(([name, value]) => `${name} ${value}`),
     ...[...expectedConstants].map(([name, value]) => `${name} ${value}`),
     ...knownErrnos.map((errno) => `${errnos.errnoName(errno)} ${errno}`),
     ...knownErrnos.map((errno) => `${errno}: ${errnos.errnoText(errno)}`),
