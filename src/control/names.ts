@@ -1,9 +1,10 @@
 /**
  * Names whose addresses are looked up again when they may have changed.
  *
- * The addresses come from getaddrinfo(3), as for every other program of the host: /etc/hosts,
- * search domains and whatever else nsswitch.conf names count. It tells no time to live, so the DNS
- * is asked for that alone, and a name that it does not know is looked up after a fixed time.
+ * The addresses come from c-ares, which reads /etc/hosts, /etc/resolv.conf and the order of both in
+ * nsswitch.conf: musl's getaddrinfo(3), which is in the static executable, drops REFUSED answers
+ * and waits. It tells no time to live, so the DNS is asked for that alone, and a name that it does
+ * not know is looked up after a fixed time.
  */
 
 import { Resolver } from "node:dns/promises";
@@ -121,7 +122,7 @@ const systemEdges: NameEdges = {
 
 async function addressesOf(name: string): Promise<readonly Address[]> {
   try {
-    const found = await dns.lookup(name, { backend: "getaddrinfo" });
+    const found = await dns.lookup(name, { backend: "c-ares" });
     return found.flatMap(({ address }) => {
       const parsed = parseAddress(address, { zone: true });
       return parsed.ok ? [parsed.value] : [];
