@@ -1,32 +1,36 @@
 /**
  * Makes the executables: `bun build.ts` writes `dist/tproxy` for this machine, `bun build.ts --all`
- * one for each target and `dist/SHA256SUMS`, which `sha256sum -c` verifies.
+ * one for each architecture and `dist/SHA256SUMS`, which `sha256sum -c` verifies.
  *
- * The same sources, Bun and file name give the same bytes. Nearly all of the 113 MB of each is Bun.
+ * They are static: one file that needs nothing on the machine. Where what they are linked from
+ * (`build/pins.ts`) cannot be had, `dist/tproxy` is the plain, dynamic executable instead, and one
+ * line says so; `--static` fails there. `--dynamic` makes the plain ones, which look names up by
+ * way of the machine's own C library. The same inputs give the same bytes. Nearly all of the 111 MB
+ * of each is Bun.
  */
 
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { basename, join, relative } from "node:path";
+import type { ArchitectureName } from "./build/architecture.ts";
+import { compile } from "./build/compile.ts";
+import { LinkError } from "./build/elf.ts";
+import {
+  debianLibraries,
+  InputError,
+  muslRuntime,
+  muslTarget,
+  readBytes,
+  sha256,
+} from "./build/inputs.ts";
+import { linkStatic } from "./build/link.ts";
 import packageJson from "./package.json" with { type: "json" };
 
 const root = import.meta.dir;
 const dist = join(root, "dist");
-// In the executable everything is bundled into these two, side by side: a URL relative to
-// `import.meta.url` finds the Worker there and in the sources if a file of src/ itself says it.
-const entrypoints = ["src/main.ts", "src/worker.ts"].map((file) => join(root, file));
-const architectures = ["x64", "arm64"];
-const targets = architectures.flatMap((arch) => [`linux-${arch}`, `linux-${arch}-musl`]);
+const architectures: readonly ArchitectureName[] = ["x64", "arm64"];
+const options = ["--all", "--dynamic", "--static"];
 
-/**
- * tproxy is started as root from any folder: no bunfig.toml (whose `preload` is code), .env,
- * tsconfig.json or package.json of that folder may reach into it. By default the first two do.
- */
-export const isolation = {
-  autoloadBunfig: false,
-  autoloadDotenv: false,
-  autoloadTsconfig: false,
-  autoloadPackageJson: false,
-} as const;
+const report = (line: string) => process.stdout.write(`${line}\n`);
 
 /** `linux-x64`, `linux-arm64-musl`…: what the running Bun is. */
 function hostTarget(): string {
@@ -44,59 +48,90 @@ function gitCommit(): string {
   return git.success ? git.stdout.toString().trim() : "unknown";
 }
 
-async function build(target: string, outfile: string, commit: string): Promise<void> {
-  const started = performance.now();
-  await Bun.build({
-    entrypoints,
-    minify: true,
-    // Halves the start-up (`--version` from 55 to 25 ms here) for 3 MB. As an ES module: in the
-    // other format main.ts may not await, and `import.meta.url` becomes the path of the sources
-    // on the machine that built it, from which a Worker would then be loaded.
-    bytecode: true,
-    format: "esm",
-    define: {
-      TPROXY_COMMIT: JSON.stringify(commit),
-      TPROXY_TARGET: JSON.stringify(target),
-    },
-    compile: {
-      target: `bun-${target}` as Bun.Build.CompileTarget,
-      outfile,
-      ...isolation,
-    },
-  });
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  const megabytes = (Bun.file(outfile).size / 1e6).toFixed(0);
-  report(`${relative(root, outfile)}: ${target}, ${commit}, ${megabytes} MB in ${seconds} s`);
+/** One build: its scratch folder, which is also the working directory, and its commit. */
+class Builder {
+  private readonly commit = gitCommit();
+
+  constructor(private readonly scratch: string) {}
+
+  async dynamic(name: string, outfile: string): Promise<void> {
+    const started = performance.now();
+    const target = `bun-${name}` as Bun.Build.CompileTarget;
+    await compile({ name, commit: this.commit, outfile, target });
+    this.done(outfile, name, started);
+  }
+
+  /** Throws an `InputError` or a `LinkError`, without having touched `outfile`. */
+  async static(architecture: ArchitectureName, outfile: string): Promise<void> {
+    const name = `linux-${architecture}-static`;
+    const libraries = await debianLibraries(architecture);
+    const executablePath = await muslRuntime(architecture, this.scratch);
+    const started = performance.now();
+    // The name is in the file; it is the same for all, so that the same sources give the same
+    // bytes.
+    const plain = join(this.scratch, "tproxy");
+    const target = muslTarget(architecture);
+    await compile({ name, commit: this.commit, outfile: plain, target, executablePath });
+    const linked = linkStatic({ app: await readBytes(plain), ...libraries });
+    await Bun.write(plain, linked);
+    chmodSync(plain, 0o755);
+    // In one step: what runs the old file goes on with it.
+    renameSync(plain, outfile);
+    this.done(outfile, name, started);
+  }
+
+  private done(outfile: string, name: string, started: number): void {
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    const megabytes = (Bun.file(outfile).size / 1e6).toFixed(0);
+    report(`${relative(root, outfile)}: ${name}, ${this.commit}, ${megabytes} MB in ${seconds} s`);
+  }
 }
 
 /** `dist/SHA256SUMS` in the form of sha256sum(1), with bare file names. */
-async function writeSums(files: string[]): Promise<void> {
+async function writeSums(files: readonly string[]): Promise<void> {
   const lines: string[] = [];
-  for (const file of files) {
-    const hash = new Bun.CryptoHasher("sha256");
-    for await (const chunk of Bun.file(file).stream()) hash.update(chunk);
-    lines.push(`${hash.digest("hex")}  ${basename(file)}\n`);
-  }
+  for (const file of files) lines.push(`${sha256(await readBytes(file))}  ${basename(file)}\n`);
   await Bun.write(join(dist, "SHA256SUMS"), lines.join(""));
   report("dist/SHA256SUMS");
 }
 
-async function main(argv: string[]): Promise<void> {
-  const unknown = argv.find((argument) => argument !== "--all");
-  if (unknown !== undefined) throw new Error(`unknown argument "${unknown}": try --all`);
+/** `dist/tproxy`: static where that can be made, or where nothing else is wanted. */
+async function buildForThisMachine(builder: Builder, mustBeStatic: boolean): Promise<void> {
+  const outfile = join(dist, "tproxy");
+  const architecture = architectures.find((name) => name === process.arch);
+  try {
+    if (architecture === undefined) throw new InputError(`no static build for ${process.arch}`);
+    await builder.static(architecture, outfile);
+  } catch (error) {
+    if (mustBeStatic || !(error instanceof InputError || error instanceof LinkError)) throw error;
+    report(`not static, so it needs the C library of a machine like this one: ${error.message}`);
+    await builder.dynamic(hostTarget(), outfile);
+  }
+}
+
+async function main(argv: readonly string[], scratch: string): Promise<void> {
+  const unknown = argv.find((argument) => !options.includes(argument));
+  if (unknown !== undefined) {
+    throw new Error(`unknown argument "${unknown}": there are ${options.join(", ")}`);
+  }
+  const [all, dynamic, mustBeStatic] = options.map((option) => argv.includes(option));
+  if (dynamic && mustBeStatic) throw new Error("--dynamic and --static exclude each other");
   if (!Bun.semver.satisfies(Bun.version, packageJson.engines.bun)) {
     throw new Error(`Bun ${Bun.version} is too old: tproxy needs ${packageJson.engines.bun}`);
   }
-  const commit = gitCommit();
-  if (!argv.includes("--all")) return build(hostTarget(), join(dist, "tproxy"), commit);
-  const files = targets.map((target) => join(dist, `tproxy-${target}`));
-  for (const [index, target] of targets.entries()) {
-    await build(target, files[index] as string, commit);
+  const builder = new Builder(scratch);
+  if (!all && dynamic) return builder.dynamic(hostTarget(), join(dist, "tproxy"));
+  if (!all) return buildForThisMachine(builder, mustBeStatic === true);
+  const suffix = dynamic ? "-glibc" : "";
+  const files = architectures.map((name) => join(dist, `tproxy-linux-${name}${suffix}`));
+  for (const [index, architecture] of architectures.entries()) {
+    const file = files[index] as string;
+    await (dynamic
+      ? builder.dynamic(`linux-${architecture}`, file)
+      : builder.static(architecture, file));
   }
   await writeSums(files);
 }
-
-const report = (line: string) => process.stdout.write(`${line}\n`);
 
 async function run(): Promise<void> {
   // Bun writes the executable into the working directory first; one of our own leaves nothing.
@@ -104,7 +139,7 @@ async function run(): Promise<void> {
   const scratch = mkdtempSync(join(dist, ".build-"));
   process.chdir(scratch);
   try {
-    await main(process.argv.slice(2));
+    await main(process.argv.slice(2), scratch);
   } catch (error) {
     for (const problem of error instanceof AggregateError ? error.errors : [error]) {
       process.stderr.write(`build: ${String(problem).replace(/^Error: /, "")}\n`);

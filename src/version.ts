@@ -14,7 +14,7 @@ const version: string = release;
 /** The short git commit, with `-dirty` after it when files differed; `unknown` outside git. */
 const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
 
-/** What was built: `linux-x64`, `linux-arm64`, each with `-musl` behind it for musl. */
+/** What was built: `linux-x64-static`; without `-static` a dynamic one, with `-musl` for musl. */
 const target: string =
   typeof TPROXY_TARGET === "string" ? TPROXY_TARGET : `${process.platform}-${process.arch}`;
 

@@ -16,6 +16,7 @@ const oracles: Readonly<Record<string, string>> = {
   curl: "curl",
   dnsdist: "dnsdist",
   "dnsmasq-base": "dnsmasq",
+  file: "file",
   fish: "fish",
   gcc: "gcc",
   "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isolation } from "../../build.ts";
+import { isolation } from "../../build/compile.ts";
 import { which } from "../helpers/tools.ts";
 import { markdownTable, Recorder, type Series } from "./statistics.ts";
 

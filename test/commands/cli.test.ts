@@ -30,7 +30,7 @@ describe("help and version", () => {
     expect(release).toBe(version);
     expect(bun).toBe(Bun.version);
     expect(libc).toMatch(/^(glibc \d+\.\d+|musl)$/);
-    expect(target).toMatch(/^linux-(x64|arm64)(-musl)?$/);
+    expect(target).toMatch(/^linux-(x64|arm64)(-static|-musl)?$/);
     expect(status).toBe(0);
   });
 

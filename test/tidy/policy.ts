@@ -28,9 +28,10 @@ const LAYERS: readonly [prefix: string, rank: number][] = [
   ["src/demo/", 8],
   ["src/cli/", 9],
   ["src/main.ts", 10],
+  ["build/", 11],
 ];
 
-/** The layer of a file of ffi/ or src/; undefined for one that nobody has placed. */
+/** The layer of a file of ffi/, src/ or build/; undefined for one that nobody has placed. */
 export function layerOf(path: string): Layer | undefined {
   const found = LAYERS.find(([prefix]) => path.startsWith(prefix));
   return found === undefined ? undefined : { name: found[0].replace(/\/$/, ""), rank: found[1] };
@@ -51,11 +52,15 @@ const IMPURE_FFI = [
   "ffi/sys.ts",
 ];
 
-const PURE = ["ffi/", "src/net/", "src/routing/", "src/proto/"];
+/** The part of build/ that reads, downloads or writes files; the rest is from bytes to bytes. */
+const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts"];
+
+const PURE = ["build/", "ffi/", "src/net/", "src/routing/", "src/proto/"];
 
 /** Whether a module must be free of descriptors, clocks and the process. */
 export function isPure(path: string): boolean {
-  return PURE.some((prefix) => path.startsWith(prefix)) && !IMPURE_FFI.includes(path);
+  const impure = IMPURE_FFI.includes(path) || IMPURE_BUILD.includes(path);
+  return PURE.some((prefix) => path.startsWith(prefix)) && !impure;
 }
 
 /** Globals that would make a module depend on when, where or in which process it runs. */
@@ -73,6 +78,7 @@ export const PURE_GLOBALS = [
 
 /** `file#export` that only tests import, each with the reason why it is exported all the same. */
 export const TEST_ONLY_EXPORTS: Readonly<Record<string, string>> = {
+  "build/compile.ts#isolation": "shows what an executable that is built without it hears",
   "ffi/memory.ts#allocated": "shows that a running engine allocates no more buffers",
   "ffi/sys.ts#getppid": "the cheapest system call there is, for the micro-benchmark",
 };

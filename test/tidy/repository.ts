@@ -13,7 +13,7 @@ export async function repositoryFiles(): Promise<Files> {
   const git = Bun.spawnSync(["git", "ls-files", "-z", "-co", "--exclude-standard"], { cwd: root });
   const paths = git.success
     ? git.stdout.toString().split("\0").filter(Boolean)
-    : [...new Bun.Glob("{build.ts,*.md,{ffi,src,test}/**/*}").scanSync({ cwd: root })];
+    : [...new Bun.Glob("{build.ts,*.md,{build,ffi,src,test}/**/*}").scanSync({ cwd: root })];
   const files: Record<string, string> = {};
   for (const path of paths) {
     const file = Bun.file(join(root, path));

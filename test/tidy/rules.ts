@@ -24,7 +24,7 @@ export type Problem = string;
 
 const at = (path: string, line: number, text: string): Problem => `${path}:${line}: ${text}`;
 const isTest = (path: string) => path.startsWith("test/");
-const isProduct = (path: string) => path.startsWith("src/") || path.startsWith("ffi/");
+const isProduct = (path: string) => /^(src|ffi|build)\//.test(path);
 
 /** Imports go down the layers of `policy.ts` only, and no layer sees one beside it. */
 export function dependencyDirection(facts: readonly Facts[]): Problem[] {
@@ -117,7 +117,7 @@ export function cycles(facts: readonly Facts[]): Problem[] {
   return problems;
 }
 
-/** Every file of ffi/ and src/ is reached from an entry point. */
+/** Every file of ffi/, src/ and build/ is reached from an entry point. */
 export function unusedFiles(facts: readonly Facts[]): Problem[] {
   const byPath = new Map(facts.map((file) => [file.path, file]));
   const reached = new Set<string>();
@@ -132,7 +132,7 @@ export function unusedFiles(facts: readonly Facts[]): Problem[] {
     .map(({ path }) => at(path, 1, "is imported by no part of the program"));
 }
 
-/** Every export of ffi/ and src/ is imported by another file that is not a test. */
+/** Every export of ffi/, src/ and build/ is imported by another file that is not a test. */
 export function unusedExports(facts: readonly Facts[]): Problem[] {
   const users = new Map<string, Set<string>>();
   for (const file of facts) {
@@ -159,7 +159,7 @@ export function unusedExports(facts: readonly Facts[]): Problem[] {
   return problems;
 }
 
-/** Exported functions of ffi/ and src/ say what they do. */
+/** Exported functions of ffi/, src/ and build/ say what they do. */
 export function documentation(facts: readonly Facts[]): Problem[] {
   return facts
     .filter(({ path }) => isProduct(path))
