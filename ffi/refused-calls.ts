@@ -4,6 +4,7 @@
  * kernel that knows the call and lets us make it answers EBADF.
  */
 
+import { SOCK_CLOEXEC } from "./constants.ts";
 import { EBADF } from "./errno.ts";
 import * as sys from "./sys.ts";
 
@@ -11,7 +12,8 @@ const refusal = (result: number) => (result === -EBADF ? 0 : -result);
 
 /** The errno with which a call is refused, 0 if it is not. */
 export const refused = {
-  accept4: refusal(sys.accept4(-1, 0, 0, 0)),
+  // With a flag: without one musl calls accept(2).
+  accept4: refusal(sys.accept4(-1, 0, 0, SOCK_CLOEXEC)),
   recvmmsg: refusal(sys.recvmmsg(-1, 0, 1, 0)),
   sendmmsg: refusal(sys.sendmmsg(-1, 0, 1, 0)),
   splice: refusal(sys.splice(-1, -1, 1, 0)),
