@@ -13,9 +13,9 @@ import type { Situation } from "./situation.ts";
  * In whose way applying would get; a line each.
  * @throws CommandError where a running process holds a table of this name
  */
-export function conflictsOf({ parts, live, question }: Situation): readonly string[] {
+export function conflictsOf({ parts, live, question, guard }: Situation): readonly string[] {
   const held = heldTable(live);
-  if (held === undefined) return findConflicts(parts, live, question.tag);
+  if (held === undefined) return findConflicts(parts, live, question.tag, guard);
   throw new CommandError(
     `Cannot apply: a running process holds the firewall table inet ${held.name} (netlink port ` +
       `${held.owner}): end that process first`,

@@ -1,5 +1,6 @@
 /** What the live actions of `routes` work on: a Plan and the running system beside it. */
 
+import type { MaskedMark } from "../net/mark.ts";
 import type { Intent } from "../routing/intent.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
 import { cgroupId } from "../rules/cgroups.ts";
@@ -14,6 +15,8 @@ export interface Situation {
   readonly parts: Parts;
   readonly live: Live;
   readonly question: Question;
+  /** The mark by which our own packets are told from those that are captured. */
+  readonly guard: MaskedMark | undefined;
   readonly say: (line: string) => Promise<void>;
   /** About what the kernel or the system lacks; on standard error. */
   readonly warn: (line: string) => Promise<void>;
@@ -41,6 +44,7 @@ export function survey(
     parts,
     live: readLive(kernel, question),
     question,
+    guard: intent.guards.mark,
     say: (line) => edges.stdout.write(`${line}\n`),
     warn: (line) => edges.stderr.write(`tproxy: ${line}\n`),
   };

@@ -8,11 +8,14 @@
  * and so has no entry.
  */
 
+import { AF_INET6 } from "../../ffi/constants.ts";
 import type { Table } from "../../ffi/netlink/nftables/table.ts";
 import type { Rule } from "../../ffi/netlink/rule.ts";
+import type { Family } from "../net/address.ts";
 import { formatMark, fullMask, type MaskedMark } from "../net/mark.ts";
 import { describeRoute, describeRule } from "./describe.ts";
 import { isPlanned, isSameFirewall } from "./differences.ts";
+import { foreignMarks } from "./foreign-marks.ts";
 import type { Live } from "./live.ts";
 import type { Parts, TableContents } from "./parts.ts";
 
@@ -35,8 +38,16 @@ const knownTools: readonly KnownTool[] = [
   { name: "Calico", mask: 0xffff0000, interfaces: /^cali[0-9a-f]/, chains: /^cali-/ },
 ];
 
-/** Every conflict of the Plan's parts with what is there; `tag` is the protocol number of ours. */
-export function findConflicts(parts: Parts, live: Live, tag: number | undefined): Conflict[] {
+/**
+ * Every conflict of the Plan's parts with what is there; `tag` is the protocol number of ours,
+ * `guard` the mark by which our own packets are told.
+ */
+export function findConflicts(
+  parts: Parts,
+  live: Live,
+  tag: number | undefined,
+  guard?: MaskedMark,
+): Conflict[] {
   const isForeign = (rule: Rule) =>
     (tag === undefined || rule.protocol !== tag) && !isPlanned(parts, { kind: "rule", rule });
   const foreign = live.rules.filter(isForeign);
@@ -46,6 +57,8 @@ export function findConflicts(parts: Parts, live: Live, tag: number | undefined)
     ...markConflicts(parts, foreign),
     ...setupConflicts(parts, live),
     ...toolConflicts(parts, live),
+    ...firewallMarkConflicts(parts, live),
+    ...(guard === undefined ? [] : guardConflicts(guard, parts, foreign, live)),
     ...routeConflicts(parts, live, tag),
   ];
 }
@@ -103,6 +116,34 @@ function sharesMark({ value, mask }: MaskedMark, rule: Rule): boolean {
   if ((mask & otherMask) >>> 0 === 0) return false;
   if (otherMask !== fullMask || mask === fullMask) return true;
   return (other & mask) >>> 0 === value || other === value;
+}
+
+function firewallMarkConflicts(parts: Parts, { markWrites }: Live): Conflict[] {
+  return planMarks(parts).flatMap((mark) =>
+    foreignMarks(mark, planFamilies(parts), markWrites).map(
+      (who) => `the mark ${formatMark(mark)} shares bits with ${who}: choose others with --mark`,
+    ),
+  );
+}
+
+/** Who else sends packets of that mark elsewhere, or gives it to packets of other programs. */
+function guardConflicts(
+  guard: MaskedMark,
+  parts: Parts,
+  foreign: readonly Rule[],
+  { markWrites }: Live,
+): Conflict[] {
+  const rules = foreign.filter((rule) => sharesMark(guard, rule)).map(describeRule);
+  const others = foreignMarks(guard, planFamilies(parts), markWrites);
+  return [...rules.map((rule) => `"${rule}"`), ...others].map(
+    (who) =>
+      `the mark ${formatMark(guard)} of our own packets shares bits with ${who}: choose others ` +
+      "with --guard-mark",
+  );
+}
+
+function planFamilies(parts: Parts): readonly Family[] {
+  return [...new Set(planRules(parts).map(({ family }) => (family === AF_INET6 ? 6 : 4)))];
 }
 
 function setupConflicts(parts: Parts, { others }: Live): Conflict[] {

@@ -2,7 +2,13 @@
 
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { EAFNOSUPPORT, ENOENT, EOPNOTSUPP, SyscallError } from "../../ffi/errno.ts";
-import { NFPROTO_INET, NFPROTO_UNSPEC } from "../../ffi/netlink/constants.ts";
+import {
+  NF_INET_LOCAL_OUT,
+  NF_INET_PRE_ROUTING,
+  NFPROTO_INET,
+  NFPROTO_NETDEV,
+  NFPROTO_UNSPEC,
+} from "../../ffi/netlink/constants.ts";
 import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
 import { type Chain, decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
 import {
@@ -19,7 +25,16 @@ import {
 import { decodeTable, dumpTables, type Table } from "../../ffi/netlink/nftables/table.ts";
 import { decodeRoute, dumpRoutes, type Route } from "../../ffi/netlink/route.ts";
 import { decodeRule, dumpRules, type Rule } from "../../ffi/netlink/rule.ts";
+import { WireError } from "../../ffi/netlink/wire.ts";
 import type { MaskedMark } from "../net/mark.ts";
+import {
+  compatExtensions,
+  isOurRule,
+  legacyMarkWrites,
+  type MarkWrite,
+  markWrites,
+  xtComment,
+} from "./foreign-marks.ts";
 import type { Kernel } from "./kernel.ts";
 import { findMarking } from "./marking.ts";
 import { isOurName } from "./names.ts";
@@ -41,6 +56,8 @@ export interface Live {
   readonly interfaces: readonly string[];
   /** Set-ups of this program under other names. */
   readonly others: readonly OtherSetup[];
+  /** What the firewall rules of others do to marks; none while our own table is held. */
+  readonly markWrites: readonly MarkWrite[];
 }
 
 /** Another set-up of this program, told by the comments of its rules. */
@@ -72,6 +89,8 @@ export function readLive(kernel: Kernel, question: Question, isOwn = false): Liv
   const tables = all.filter((table) => isOurName(table.name, name));
   const chains = kernel.netfilter.dump(dumpChains(NFPROTO_UNSPEC), decodeChain);
   const own = tables.find((table) => table.name === name);
+  const isOthers = ({ family, table }: Chain) =>
+    family !== NFPROTO_INET || !tables.some((each) => each.name === table);
   return {
     rules: families.flatMap((family) =>
       unlessAbsent(() => kernel.route.dump(dumpRules(family), decodeRule)),
@@ -88,8 +107,38 @@ export function readLive(kernel: Kernel, question: Question, isOwn = false): Liv
     others: all
       .filter((table) => !tables.includes(table))
       .flatMap((table) => otherSetup(kernel, table, chains)),
+    markWrites: isOwn ? [] : foreignWrites(kernel, chains.filter(isOthers)),
     interfaces: kernel.route.dump(dumpLinks(), decodeLink).map((link) => link.name),
   };
+}
+
+/** Hooks at which a packet's route is still open: before, a mark decides about it. */
+const hooksBeforeRouting: readonly number[] = [NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT];
+
+function foreignWrites(kernel: Kernel, chains: readonly Chain[]): MarkWrite[] {
+  const writes = chains.flatMap((chain) => {
+    const isLate =
+      chain.base !== undefined &&
+      chain.family !== NFPROTO_NETDEV &&
+      !hooksBeforeRouting.includes(chain.base.hook);
+    return foreignRules(kernel, chain)
+      .flatMap(markWrites)
+      .filter(({ to }) => to === "connection" || !isLate);
+  });
+  const legacy = kernel.legacy().filter(({ matches }) => !isOurRule(xtComment(matches)));
+  return [...writes, ...legacy.flatMap(legacyMarkWrites)];
+}
+
+/** Those that this program has not made. What cannot be decoded is left to doctor. */
+function foreignRules(kernel: Kernel, chain: Chain): FirewallRule[] {
+  try {
+    return firewallRules(kernel, chain).filter(({ comment, expressions }) => {
+      return !isOurRule(comment ?? xtComment(compatExtensions(expressions, "match")));
+    });
+  } catch (error) {
+    if (error instanceof WireError) return [];
+    throw error;
+  }
 }
 
 function tableRoutes(kernel: Kernel, family: number, table: number): Route[] {

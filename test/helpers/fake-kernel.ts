@@ -63,6 +63,7 @@ export class FakeKernel implements Kernel {
   options: FakeOptions = {};
 
   readonly route: Channel = this.channel((message) => this.change(message));
+  readonly legacy = () => [];
   readonly netfilter: Channel = this.channel(() => {
     throw new Error("an nf_tables request outside a batch");
   });

@@ -50,6 +50,7 @@ const IMPURE_FFI = [
   "ffi/refused-calls.ts",
   "ffi/send-batch.ts",
   "ffi/sys.ts",
+  "ffi/xtables.ts",
 ];
 
 /** The part of build/ that reads, downloads or writes files; the rest is from bytes to bytes. */

@@ -25,6 +25,7 @@ const nothing: Live = {
   chains: [],
   interfaces: ["lo", "eth0"],
   others: [],
+  markWrites: [],
 };
 const rule = (members: Partial<Rule>): Rule => ({
   family: 2,

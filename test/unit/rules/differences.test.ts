@@ -63,7 +63,7 @@ describe("routes", () => {
 });
 
 const nothing = {
-  ...{ rules: [], routes: [], tables: [], chains: [], interfaces: [], others: [] },
+  ...{ rules: [], routes: [], tables: [], chains: [], interfaces: [], others: [], markWrites: [] },
   firewall: undefined,
 };
 

@@ -1,0 +1,120 @@
+/**
+ * The rules of iptables' older kind (x_tables), read as iptables-legacy(8) does: a table is one
+ * block of getsockopt(2). Structures: linux/netfilter/x_tables.h, linux/netfilter_ipv4/ip_tables.h,
+ * linux/netfilter_ipv6/ip6_tables.h, in host order.
+ */
+
+import { AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM } from "./constants.ts";
+import { errno, libc } from "./libc.ts";
+import { allocate } from "./memory.ts";
+import { HOST_ORDER } from "./netlink/wire.ts";
+import * as sys from "./sys.ts";
+
+/** A target or a match of a rule: its name, its revision and its own structure. */
+export interface Extension {
+  readonly name: string;
+  readonly revision: number;
+  readonly info: Uint8Array;
+}
+
+/** A rule of a table. Jumps to chains and built-in verdicts have the name "". */
+export interface LegacyRule {
+  readonly family: typeof AF_INET | typeof AF_INET6;
+  readonly table: string;
+  readonly matches: readonly Extension[];
+  readonly target: Extension;
+}
+
+const SOL_IP = 0;
+const SOL_IPV6 = 41;
+/** IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES; those of IPv6 have the same numbers. */
+const GET_INFO = 64;
+const GET_ENTRIES = 65;
+
+const nameBytes = 32;
+/** `struct ipt_getinfo`, and where it has the size of all entries. */
+const infoBytes = 84;
+const infoSizeAt = 80;
+/** `struct ipt_get_entries`: name, size, and the entries, aligned to 8. */
+const entriesAt = 40;
+/** The header of a match and of a target: size, name, revision. */
+const extensionHeader = 32;
+/** Tables with more than this are not read: 64 MB, as many rules as nobody has. */
+const tableBytesMax = 64 * 1024 * 1024;
+
+/** `struct ipt_entry` and `struct ip6t_entry`: their size, and where the two offsets are. */
+const entryLayouts = {
+  [AF_INET]: { level: SOL_IP, size: 112, targetOffset: 88, nextOffset: 90 },
+  [AF_INET6]: { level: SOL_IPV6, size: 168, targetOffset: 140, nextOffset: 142 },
+} as const;
+
+/**
+ * The rules of a table that is there already: to ask for another one would load its module.
+ * Undefined if the kernel does not tell, as without CAP_NET_ADMIN.
+ */
+export function readLegacyTable(
+  family: typeof AF_INET | typeof AF_INET6,
+  table: string,
+): LegacyRule[] | undefined {
+  const { level } = entryLayouts[family];
+  const fd = sys.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  try {
+    const info = ask(fd, level, GET_INFO, table, infoBytes);
+    const size = info?.view.getUint32(infoSizeAt, HOST_ORDER) ?? 0;
+    if (size === 0 || size > tableBytesMax) return undefined;
+    const block = ask(fd, level, GET_ENTRIES, table, entriesAt + size, size);
+    return block && decodeEntries(family, table, block.bytes.subarray(entriesAt));
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** What getsockopt(2) fills in behind the name of the table; undefined if it refuses. */
+function ask(fd: number, level: number, option: number, table: string, bytes: number, size = 0) {
+  const block = allocate(bytes);
+  const length = allocate(4);
+  block.bytes.set(new TextEncoder().encode(table).subarray(0, nameBytes - 1));
+  block.view.setUint32(nameBytes, size, HOST_ORDER);
+  length.view.setUint32(0, bytes, HOST_ORDER);
+  const result = libc.getsockopt(fd, level, option, block.address, length.address);
+  return result < 0 && errno() !== 0 ? undefined : block;
+}
+
+/** Decodes the entries of a table, in their order. What is malformed ends it. */
+function decodeEntries(
+  family: typeof AF_INET | typeof AF_INET6,
+  table: string,
+  bytes: Uint8Array,
+): LegacyRule[] {
+  const layout = entryLayouts[family];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const rules: LegacyRule[] = [];
+  for (let at = 0; at + layout.size <= bytes.length; ) {
+    const target = at + view.getUint16(at + layout.targetOffset, HOST_ORDER);
+    const next = at + view.getUint16(at + layout.nextOffset, HOST_ORDER);
+    if (next <= at || target + extensionHeader > next || next > bytes.length) break;
+    const matches = extensions(bytes, at + layout.size, target);
+    const [own] = extensions(bytes, target, next);
+    if (own !== undefined) rules.push({ family, table, matches, target: own });
+    at = next;
+  }
+  return rules;
+}
+
+function extensions(bytes: Uint8Array, from: number, to: number): Extension[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const found: Extension[] = [];
+  for (let at = from; at + extensionHeader <= to; ) {
+    const size = view.getUint16(at, HOST_ORDER);
+    if (size < extensionHeader || at + size > to) break;
+    const name = new TextDecoder("latin1").decode(bytes.subarray(at + 2, at + 31));
+    found.push({
+      name: name.slice(0, Math.max(0, name.indexOf("\0"))),
+      revision: bytes[at + 31] as number,
+      info: bytes.slice(at + extensionHeader, at + size),
+    });
+    at += size;
+  }
+  return found;
+}
