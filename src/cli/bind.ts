@@ -10,7 +10,7 @@ import { ECONNREFUSED, EPIPE } from "../../ffi/errno.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
 import { bindNeeds } from "../diagnose/privileges.ts";
 import * as limits from "../engine/limits.ts";
-import type { Task } from "../engine/protocol.ts";
+import type { Task, WorkerEvent } from "../engine/protocol.ts";
 import type { SocketOptions } from "../engine/sockets.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
@@ -19,6 +19,8 @@ import { cutOffStatus, type Edges, exitStatus } from "./edges.ts";
 import { bindAddress, resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
+import { Log } from "./log.ts";
+import { logFields } from "./log-options.ts";
 import { type OpenSocket, openSocket, type Purpose, refusal, served } from "./open-socket.ts";
 import { checkPrivileges, portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
@@ -76,6 +78,7 @@ const fields = object({
     }),
   ),
   json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  ...logFields,
 });
 
 const examples: readonly (readonly [string, string])[] = [
@@ -111,6 +114,10 @@ export async function runBind(options: BindOptions, edges: Edges): Promise<numbe
       `--send has ${payload.length} bytes: a datagram holds at most ${limits.datagramPayloadMax}`,
     );
   }
+  if (options.to !== undefined && (options.logLossless || options.logTime !== undefined)) {
+    const name = options.logLossless ? "--log-lossless" : "--log-time";
+    throw new UsageError(`${name} is for what is held: give it without --to, which logs nothing`);
+  }
   const { endpoint } = options.address;
   const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
   const { mark, noTransparent } = options;
@@ -136,17 +143,22 @@ export async function runBind(options: BindOptions, edges: Edges): Promise<numbe
   };
   const local = localFor(options, purpose);
   const socket = openSocket(socketOptions, local, purpose);
-  // With --to, standard output carries what the other side sends and nothing else.
-  const status = purpose.kind === "send" && !options.json ? edges.stderr : edges.stdout;
-  await status.write(boundLines(socket, socketOptions, purpose, options.json));
   return purpose.kind === "receive"
-    ? hold(options, socket, edges)
+    ? hold(options, socket, socketOptions, edges)
     : talk({ options, edges, socket, socketOptions, purpose, payload });
 }
 
 /** Without `--to`: prints what arrives and answers nothing. */
-async function hold(options: BindOptions, socket: OpenSocket, edges: Edges): Promise<number> {
-  const transcript = transcriptOf(options, socket.protocol);
+async function hold(
+  options: BindOptions,
+  socket: OpenSocket,
+  socketOptions: SocketOptions,
+  edges: Edges,
+): Promise<number> {
+  const { json, logTime: time, logLossless: lossless } = options;
+  const log = new Log(edges, { protocol: socket.protocol, json, time, lossless });
+  const { text, fields } = bound(socket, socketOptions, { kind: "receive" });
+  log.note(text, fields);
   const task: Task = {
     kind: "respond",
     sockets: [served(socket)],
@@ -156,9 +168,7 @@ async function hold(options: BindOptions, socket: OpenSocket, edges: Edges): Pro
     connectionsMax: limits.heldConnectionsMax,
     report: true,
   };
-  const print = async (events: readonly Parameters<typeof transcript.render>[0][]) =>
-    edges.stdout.write(events.map((event) => transcript.render(event)).join(""));
-  const { stoppedBy } = await serve(edges, [task], print, {
+  const { stoppedBy } = await serve(edges, [task], log, {
     timeoutMs: options.timeout ?? 0,
   });
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
@@ -187,13 +197,22 @@ async function talk(conversation: Conversation): Promise<number> {
           report: options.json,
         }
       : { kind: "datagrams", fd, payload, timeoutMs: options.timeout ?? limits.replyTimeoutMs };
-  const transcript = transcriptOf(options, protocol);
-  const { outcomes, stoppedBy } = await serve(edges, [task], async (events) => {
+  const { json } = options;
+  const transcript = json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
+  const { text, fields } = bound(socket, socketOptions, purpose);
+  // Standard output carries what the other side sends and nothing else.
+  if (json) void edges.stdout.write(jsonLine(fields));
+  else void edges.stderr.write(`${text}\n`);
+  // What arrives is what this command is for: none of it is dropped.
+  const print = async (events: readonly WorkerEvent[]) => {
     for (const event of events) {
-      const isData = event.kind === "received" || options.json;
-      await (isData ? edges.stdout : edges.stderr).write(transcript.render(event));
+      const isData = event.kind === "received" || json;
+      const written = (isData ? edges.stdout : edges.stderr).write(transcript.render(event));
+      if (isData) await written;
     }
-  });
+  };
+  const log = { print, lossless: true, end: () => {} };
+  const { outcomes, stoppedBy } = await serve(edges, [task], log);
   if (stoppedBy !== undefined && stoppedBy !== "timeout") return cutOffStatus(stoppedBy);
   const error = failure(outcomes);
   if (error === undefined) return exitStatus.success;
@@ -222,22 +241,19 @@ function localFor(options: BindOptions, purpose: Purpose) {
   return { ...local, address: new Uint8Array(16) };
 }
 
-function boundLines(
-  { protocol, local }: OpenSocket,
-  options: SocketOptions,
-  purpose: Purpose,
-  json: boolean,
-): string {
+/** What is told of the bound socket, in either form. */
+function bound({ protocol, local }: OpenSocket, options: SocketOptions, purpose: Purpose) {
   const address = formatSocketAddress(local);
   const isAny = local.address.every((byte) => byte === 0);
   const owned = isAny ? undefined : isLocalAddress(local.address);
-  if (json) {
-    const to = purpose.kind === "send" ? formatSocketAddress(purpose.to) : undefined;
-    const { transparent } = options;
-    return jsonLine({ event: "bound", protocol, address, local: owned, transparent, to });
-  }
-  const to = purpose.kind === "send" ? `, sending to ${formatSocketAddress(purpose.to)}` : "";
-  return `[+] Bound to ${protocol}://${address}${to}\n${ownership(local.address, owned, options)}`;
+  const to = purpose.kind === "send" ? formatSocketAddress(purpose.to) : undefined;
+  const { transparent } = options;
+  const head = `[+] Bound to ${protocol}://${address}`;
+  const whose = ownership(local.address, owned, options);
+  return {
+    text: `${head}${to === undefined ? "" : `, sending to ${to}`}${whose}`,
+    fields: { event: "bound", protocol, address, local: owned, transparent, to },
+  };
 }
 
 function ownership(
@@ -248,18 +264,14 @@ function ownership(
   const name = formatBytes(address);
   if (address.every((byte) => byte === 0)) {
     const others = options.transparent ? ", and with IP_TRANSPARENT any that is routed here" : "";
-    return `    ${name} stands for every address of this host${others}\n`;
+    return `\n    ${name} stands for every address of this host${others}`;
   }
   if (owned === undefined) return "";
-  if (owned) return `    ${name} is an address of this host\n`;
+  if (owned) return `\n    ${name} is an address of this host`;
   const by = options.transparent
     ? "IP_TRANSPARENT"
     : options.freebind
       ? "IP_FREEBIND"
       : "ip_nonlocal_bind";
-  return `    ${name} is not an address of this host: bound by ${by}\n`;
-}
-
-function transcriptOf(options: BindOptions, protocol: Scheme) {
-  return options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
+  return `\n    ${name} is not an address of this host: bound by ${by}`;
 }

@@ -9,18 +9,18 @@ export function connectionLine(event: ConnectionEvent): string {
   const ends = `${protocol}://${client} to ${protocol}://${local}`;
   switch (kind) {
     case "accepted":
-      return `[.] Accepted: ${ends}\n`;
+      return `[.] Accepted: ${ends}`;
     case "reached":
-      return `[.] Reached ${protocol}://${upstream}${sourceText(event)}, ${ms} ms: ${ends}\n`;
+      return `[.] Reached ${protocol}://${upstream}${sourceText(event)}, ${ms} ms: ${ends}`;
     case "open":
       return (
         `[=] Worker ${event.worker}, ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
-        `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms\n`
+        `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms`
       );
     case "forwarded": {
       const end = error === "" ? `ended by ${event.endedBy}` : error;
       const sign = isUsual(event) ? " " : "-";
-      return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${end}\n`;
+      return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${end}`;
     }
   }
 }
@@ -51,7 +51,7 @@ export function countersLine(worker: number, counters: Counters): string {
   const parts = Object.entries(counters).map(
     ([name, value]) => `${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${value}`,
   );
-  return `[=] ${worker === 0 ? "All workers" : `Worker ${worker}`}: ${parts.join(", ")}\n`;
+  return `[=] ${worker === 0 ? "All workers" : `Worker ${worker}`}: ${parts.join(", ")}`;
 }
 
 /** The same as the fields of a JSON object: `worker` is missing where it is all of them. */

@@ -27,6 +27,7 @@ import { captureFields, toRequest } from "./capture-options.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { printJson } from "./printable.ts";
 import { portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
@@ -237,5 +238,5 @@ function titleOf({ packet }: PathQuestion): string {
 
 function asJson(sections: readonly Section[]): string {
   const ok = !hasFailure(sections);
-  return `${JSON.stringify({ ok, conclusion: conclusion(sections), sections }, null, 2)}\n`;
+  return `${printJson({ ok, conclusion: conclusion(sections), sections }, 2)}\n`;
 }

@@ -2,24 +2,35 @@
 
 import { constants } from "node:os";
 import { ignoresSignal } from "../diagnose/proc.ts";
+import { flushMaxMs } from "../engine/limits.ts";
+import { DescriptorSink } from "./descriptor-sink.ts";
+import type { LogSink, Sink } from "./sink.ts";
 
-/** A stream that text is written to, in order. */
-export interface Sink {
-  /** Settles when the text has been handed to the kernel, or nobody reads any more. */
-  write(text: string): Promise<void>;
-  readonly isTerminal: boolean;
-  /** Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org). */
-  readonly colors: boolean;
-  /** The terminal's width; undefined when it is none, and lines are not broken. */
-  readonly columns: number | undefined;
+export type { LogSink, Sink } from "./sink.ts";
+
+/** What becomes of a log that cannot be written. */
+export interface LostLog {
+  /** Nobody reads it any more (EPIPE). Returns whether the command goes on without it. */
+  closed(code: string): boolean;
+  /** It cannot be written for now, as on a full disk: it is tried again and again. */
+  failing(code: string): void;
 }
 
 export interface Edges {
-  readonly stdout: Sink;
+  readonly stdout: LogSink;
   readonly stderr: Sink;
-  readonly stdinIsTerminal: boolean;
   /** The entry point of a Worker. */
   readonly workerEntry: URL;
+  /**
+   * From now on a full disk, or a slow reader, ends nothing: `lost` is told instead, and what is
+   * not written is no failure of the command.
+   */
+  mayLoseOutput(lost: LostLog): void;
+  /**
+   * Settles when everything has been written. After a signal to stop it waits for a short time
+   * only; meanwhile another one ends the process.
+   */
+  flush(): Promise<void>;
   /** Calls `stop` at SIGINT, at SIGTERM, and when nobody reads standard output any more. */
   onStop(stop: (reason: StopReason) => void): void;
   /**
@@ -31,7 +42,7 @@ export interface Edges {
   onExit(last: () => void): void;
   /** Calls `report` at SIGUSR1, which never ends the process. */
   onReport(report: () => void): void;
-  /** The errno's name if standard output could not be written, as on a full disk; not EPIPE. */
+  /** Why standard output could not be written, as on a full disk; EPIPE is no failure. */
   outputFailure(): string | undefined;
   /** Ends the process at once, whatever is still open. */
   exit(status: number): never;
@@ -69,41 +80,36 @@ export function processEdges(workerEntry: URL): Edges {
     listener?.(reason);
   };
   let outputFailure: string | undefined;
-  const sink = (stream: NodeJS.WriteStream): Sink => {
-    let open = true;
-    const onError = ({ code = "EIO" }: NodeJS.ErrnoException) => {
-      if (!open) return;
-      open = false;
-      if (stream !== process.stdout) return;
+  let lost: LostLog | undefined;
+  const stdout = new DescriptorSink(1, {
+    closed(code) {
+      if (lost?.closed(code)) return;
       if (code !== "EPIPE") outputFailure = code;
       // What cannot be written has no use for more of it either.
       stop("EPIPE");
-    };
-    stream.on("error", onError);
-    const isTerminal = stream.isTTY === true;
-    return {
-      isTerminal,
-      colors: isTerminal && !process.env.NO_COLOR,
-      columns: isTerminal && stream.columns >= 40 ? stream.columns : undefined,
-      write: (text) =>
-        new Promise((resolve) => {
-          if (!open || text === "") return resolve();
-          stream.write(text, (error) => {
-            if (error) onError(error);
-            resolve();
-          });
-        }),
-    };
-  };
+    },
+    failing: (code) => lost?.failing(code),
+  });
+  const stderr = new DescriptorSink(2, { closed() {}, failing() {} });
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
   let reporter = () => {};
   process.on("SIGUSR1", () => reporter());
   return {
-    stdout: sink(process.stdout),
-    stderr: sink(process.stderr),
-    stdinIsTerminal: process.stdin.isTTY === true,
+    stdout,
+    stderr,
     workerEntry,
+    mayLoseOutput(listener) {
+      lost = listener;
+      stdout.keepsTrying = true;
+    },
+    async flush() {
+      listener = undefined;
+      const flushed = Promise.all([stdout.flush(), stderr.flush()]);
+      if (stopping === undefined) await flushed;
+      else await Promise.race([flushed, Bun.sleep(flushMaxMs)]);
+      if (stdout.pending > 0 && lost === undefined) outputFailure ??= "it was not read in time";
+    },
     onStop(callback) {
       listener = callback;
       if (stopping !== undefined) callback(stopping);

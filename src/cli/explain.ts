@@ -21,6 +21,7 @@ import { type Address, formatAddress, parseAddress } from "../net/address.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { printJson } from "./printable.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
 import {
@@ -98,7 +99,7 @@ export async function runExplain(options: ExplainOptions, edges: Edges): Promise
   const explanation = explain(options, machine);
   await edges.stdout.write(
     options.json
-      ? `${JSON.stringify({ what: options.what, ...explanation }, null, 2)}\n`
+      ? `${printJson({ what: options.what, ...explanation }, 2)}\n`
       : renderExplanation(explanation, { colors: edges.stdout.colors }),
   );
   return explanation.works ? exitStatus.success : exitStatus.failure;

@@ -9,6 +9,7 @@ import * as limits from "../engine/limits.ts";
 import type { Balance, SourceChoice } from "../engine/protocol.ts";
 import { captureFields } from "./capture-options.ts";
 import { examplesFooter } from "./examples.ts";
+import { logFields } from "./log-options.ts";
 import { networkSourceValue } from "./network-lists.ts";
 import { prose } from "./prose.ts";
 import {
@@ -214,6 +215,7 @@ const fields = object({
     flag("--json", { description: prose`The log as JSON, an object a line.` }),
     false,
   ),
+  ...logFields,
 });
 
 const examples: readonly (readonly [string, string])[] = [

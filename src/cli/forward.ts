@@ -5,7 +5,7 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import * as limits from "../engine/limits.ts";
-import { type ForwardTask, LogLevel, type WorkerEvent } from "../engine/protocol.ts";
+import { type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { randomWord } from "../engine/random.ts";
 import { OwnFlows } from "../forward/own-flows.ts";
 import { addressKey, isSelf } from "../forward/route-choice.ts";
@@ -27,10 +27,10 @@ import { captureOf, captureRequest } from "./forward-routes.ts";
 import { carries, checkProtocols, sessionSettings, wantedSockets } from "./forward-udp.ts";
 import { UpstreamList } from "./forward-upstreams.ts";
 import { HeldRoutes } from "./held-routes.ts";
+import { Log } from "./log.ts";
 import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { serve } from "./serve.ts";
-import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 import { checkParts, partOf } from "./workers.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
@@ -64,24 +64,20 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
-  const level = logLevel(options);
-  const protocol = protocols[0] ?? "tcp";
-  const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
-  const print = (events: readonly WorkerEvent[]) =>
-    edges.stdout.write(
-      events.map((event) => (isWanted(event, level) ? transcript.render(event) : "")).join(""),
-    );
-  const say = (text: string) => void print([{ kind: "warning", text }]);
+  const { json, logTime: time, logLossless: lossless } = options;
+  const log = new Log(edges, {
+    ...{ protocol: protocols[0] ?? "tcp", json, time, lossless },
+    level: logLevel(options),
+    outlivesReader: true,
+  });
+  const say = (text: string) => log.warn(text);
   const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners };
   const capture = options.routes === "auto" ? captureOf(options, request, captured) : undefined;
   const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
   edges.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
   if (routes !== undefined) edges.onHangup(() => edges.exit(exitStatus.hungUp));
-  for (const change of routes?.changes ?? []) {
-    await edges.stdout.write(routeLine(change, options.json));
-  }
-  for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options.json));
+  logStart(log, routes?.changes ?? [], sets[0] ?? []);
   for (const each of doubts) say(each);
   const mark = capture?.mark ?? options.socketMark;
   // With two protocols each gets one half: neither can take the other's.
@@ -93,7 +89,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
       ...task(settings, sockets, worker),
       sessions: carries(wanted, "udp") ? sessionSettings(options, share, worker) : undefined,
     }));
-    const { stoppedBy } = await serve(edges, tasks, print, {
+    const { stoppedBy } = await serve(edges, tasks, log, {
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
       hasTable: true,
@@ -122,6 +118,15 @@ function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[])
     keepAliveMs: options.keepalive || undefined,
     userTimeoutMs: options.userTimeout || undefined,
   });
+}
+
+/** Logs what has been put in place, and where clients are awaited. */
+function logStart(log: Log, changes: readonly string[], sockets: readonly OpenSocket[]): void {
+  for (const change of changes) log.note(`    ${change}`, { event: "routes", change });
+  for (const { protocol, local } of sockets) {
+    const address = formatSocketAddress(local);
+    log.note(`[+] Bound to ${protocol}://${address}`, { event: "bound", protocol, address });
+  }
 }
 
 /** The table of all Workers' flows. */
@@ -203,11 +208,6 @@ function logLevel({ logLevel: name, quiet }: Pick<ForwardOptions, "logLevel" | "
   return LogLevel[name ?? (quiet ? "warning" : "info")];
 }
 
-/** Of connections, Workers tell only what is wanted; warnings come from all sides. */
-function isWanted({ kind }: WorkerEvent, level: number): boolean {
-  return kind !== "warning" || level >= LogLevel.warning;
-}
-
 /** The upstreams that are addresses, as hosts that have to route their replies through this one. */
 function backendsOf({ to }: ForwardOptions): BackendRequest[] {
   return to.flatMap((target) => {
@@ -224,10 +224,6 @@ function backendOf({ address, port }: Pick<SocketAddress, "address" | "port">): 
 /** Whether TCP_KEEPIDLE, in seconds, can say it. */
 function isKeepAlive(ms: number): boolean {
   return ms >= 1000 && ms <= limits.keepAliveMsMax;
-}
-
-function routeLine(change: string, json: boolean): string {
-  return json ? jsonLine({ event: "routes", change }) : `    ${change}\n`;
 }
 
 /** What the tasks of all Workers are made of. */
@@ -278,10 +274,4 @@ function task(
     drainTimeoutMs: options.drainTimeout,
     logLevel: logLevel(options),
   };
-}
-
-function boundLine({ protocol, local }: OpenSocket, json: boolean): string {
-  const address = formatSocketAddress(local);
-  if (json) return jsonLine({ event: "bound", protocol, address });
-  return `[+] Bound to ${protocol}://${address}\n`;
 }

@@ -16,11 +16,12 @@ import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
-import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
+import { Log } from "./log.ts";
+import { logFields } from "./log-options.ts";
+import { openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { checkPrivileges, socketNeeds } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
-import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
 import { checkThreads, workersOption } from "./workers.ts";
 
@@ -86,6 +87,7 @@ const fields = object({
     false,
   ),
   json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  ...logFields,
 });
 
 const examples: readonly (readonly [string, string])[] = [
@@ -121,9 +123,14 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     transparent: !options.noTransparent,
   });
   const protocol = wanted[0]?.protocol ?? "tcp";
-  const transcript = options.json ? new JsonTranscript(protocol) : new TextTranscript(protocol);
-  for (const socket of sets[0] ?? []) await edges.stdout.write(boundLine(socket, options));
-  for (const text of lacks) await edges.stdout.write(transcript.render({ kind: "warning", text }));
+  const { json, logTime: time, logLossless: lossless } = options;
+  const log = new Log(edges, { protocol, json, time, lossless });
+  for (const { protocol, local } of sets[0] ?? []) {
+    const address = formatSocketAddress(local);
+    const fields = { event: "bound", protocol, address, transparent: !options.noTransparent };
+    log.note(`[+] Bound to ${protocol}://${address}`, fields);
+  }
+  for (const text of lacks) log.warn(text);
   const tasks = sets.map(
     (sockets): RespondTask => ({
       kind: "respond",
@@ -135,11 +142,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
       report: !options.quiet,
     }),
   );
-  const { stoppedBy } = await serve(edges, tasks, async (events) => {
-    let shown = "";
-    for (const event of events) shown += transcript.render(event);
-    await edges.stdout.write(shown);
-  });
+  const { stoppedBy } = await serve(edges, tasks, log);
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 
@@ -151,13 +154,6 @@ function wantedSockets(options: ListenOptions): WantedSocket[] {
   return options.addresses.flatMap(({ scheme, endpoint }) =>
     (scheme === undefined ? protocols : [scheme]).map((protocol) => ({ protocol, endpoint })),
   );
-}
-
-function boundLine({ protocol, local }: OpenSocket, options: ListenOptions): string {
-  const address = formatSocketAddress(local);
-  if (!options.json) return `[+] Bound to ${protocol}://${address}\n`;
-  const transparent = !options.noTransparent;
-  return jsonLine({ event: "bound", protocol, address, transparent });
 }
 
 function answerOf(options: ListenOptions): Answer {

@@ -14,7 +14,7 @@ import { CommandError, UsageError } from "./failure.ts";
 import { runForward } from "./forward.ts";
 import { complete, forwardCommand } from "./forward-options.ts";
 import { listenCommand, runListen } from "./listen.ts";
-import { escapeControls } from "./printable.ts";
+import { printLine } from "./printable.ts";
 import { type Output, routesCommand, runRoutes } from "./routes.ts";
 import { isLiveAction } from "./rule-options.ts";
 import { runRules } from "./rules.ts";
@@ -40,18 +40,17 @@ class Shown extends Error {}
 
 /** Parses `args` and carries them out; the exit status. Everything has been written by then. */
 export async function runProgram(args: readonly string[], edges: Edges): Promise<number> {
-  const written: Promise<void>[] = [];
-  const print = (sink: Sink) => (shown: string) => void written.push(sink.write(shown));
+  const print = (sink: Sink) => (shown: string) => void sink.write(shown);
   const output: Output = { stdout: print(edges.stdout), stderr: print(edges.stderr) };
   try {
     return await carryOut(parse(args, output, edges.stdout), output, edges);
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
     if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;
-    written.push(edges.stderr.write(`tproxy: ${error.message}\n`));
+    void edges.stderr.write(`tproxy: ${error.message}\n`);
     return error.status;
   } finally {
-    await Promise.all(written);
+    await edges.flush();
   }
 }
 
@@ -112,7 +111,7 @@ function carryOut(
  */
 function errorText(error: Message, args: readonly string[]): string {
   // What the user wrote is quoted; the option or argument that the line begins with is not.
-  const line = escapeControls(formatMessage(error, { quotes: true }))
+  const line = printLine(formatMessage(error, { quotes: true }))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
     .replace(/\s+/g, " ")

@@ -29,6 +29,8 @@ export async function holdOn(
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
     say: (line) => void say(line),
   });
+  // Neither a full disk under the output nor its reader decides how long it is held.
+  edges.mayLoseOutput({ closed: () => false, failing: () => {} });
   const ended = hold.run();
   edges.onStop((reason) => hold.signal(reason));
   edges.onHangup(() => hold.signal("SIGHUP"));

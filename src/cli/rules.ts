@@ -16,6 +16,7 @@ import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.
 import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { CommandError, UsageError } from "./failure.ts";
+import { printJson } from "./printable.ts";
 import { checkPrivileges } from "./privileges.ts";
 import type { RoutesOptions } from "./routes.ts";
 import { checkModifiers } from "./rule-options.ts";
@@ -142,7 +143,7 @@ async function runCheck(situation: Situation, json: boolean, edges: Edges): Prom
   const { owner } = live.firewall?.table ?? {};
   if (json) {
     const result = { ok: differences.length === 0, heldBy: owner ?? null, differences };
-    await edges.stdout.write(`${JSON.stringify(result)}\n`);
+    void edges.stdout.write(`${printJson(result)}\n`);
   } else {
     for (const { kind, what } of differences) {
       await situation.say(`${kind === "missing" ? "-" : "+"} ${what}`);

@@ -1,12 +1,13 @@
 /** Runs Workers until they are done or the user stops them: what listen and bind share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import { Crew, CrewError, type EventPrinter } from "../engine/crew.ts";
+import { Crew, CrewError } from "../engine/crew.ts";
 import type { Outcome, Task } from "../engine/protocol.ts";
 import { refusedLines } from "../engine/refused-lines.ts";
 import type { Counters } from "../engine/shared.ts";
 import type { Edges, StopReason } from "./edges.ts";
 import { CommandError } from "./failure.ts";
+import type { Log } from "./log.ts";
 
 /** How a run came to its end. */
 export interface Served {
@@ -41,11 +42,11 @@ export interface ServeLimits {
 export async function serve(
   edges: Edges,
   tasks: readonly Task[],
-  print: EventPrinter,
+  log: Pick<Log, "print" | "end" | "lossless">,
   limits: ServeLimits = {},
 ): Promise<Served> {
   const { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, hasTable = false } = limits;
-  const crew = new Crew(print, limits);
+  const crew = new Crew(log.print, { ...limits, lossless: log.lossless });
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
   const leaveIn = (ms: number) => {
@@ -59,7 +60,7 @@ export async function serve(
     if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);
   };
   const lines = tasks.slice(0, 1).flatMap(refusedLines);
-  if (lines.length > 0) void print(lines.map((text) => ({ kind: "warning", text })));
+  if (lines.length > 0) void log.print(lines.map((text) => ({ kind: "warning", text })));
   edges.onExit(() => crew.abandon());
   try {
     for (const task of tasks) crew.start(edges.workerEntry, task);
@@ -72,9 +73,12 @@ export async function serve(
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {
     const outcomes = await crew.finished(() => {
+      if (stoppedBy === undefined) return;
       // Nothing drains any more: a reader that does not read is not waited for that long.
-      if (stoppedBy !== undefined) leaveIn(crew.graceMs);
+      leaveIn(crew.graceMs);
+      log.end();
     });
+    log.end();
     return { outcomes, counters: crew.counters(), stoppedBy };
   } catch (error) {
     throw told(error);

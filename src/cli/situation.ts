@@ -17,6 +17,7 @@ export interface Situation {
   readonly question: Question;
   /** The mark by which our own packets are told from those that are captured. */
   readonly guard: MaskedMark | undefined;
+  /** Neither waits for a reader: what is to be done is done whoever reads. */
   readonly say: (line: string) => Promise<void>;
   /** About what the kernel or the system lacks; on standard error. */
   readonly warn: (line: string) => Promise<void>;
@@ -45,7 +46,7 @@ export function survey(
     live: readLive(kernel, question),
     question,
     guard: intent.guards.mark,
-    say: (line) => edges.stdout.write(`${line}\n`),
-    warn: (line) => edges.stderr.write(`tproxy: ${line}\n`),
+    say: async (line) => void edges.stdout.write(`${line}\n`),
+    warn: async (line) => void edges.stderr.write(`tproxy: ${line}\n`),
   };
 }

@@ -11,7 +11,7 @@ import {
   countersFields,
   countersLine,
 } from "./connection-lines.ts";
-import { escapeControls, printable } from "./printable.ts";
+import { printable, printJson, printLine } from "./printable.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
 export interface Transcript {
@@ -25,33 +25,40 @@ export interface Transcript {
  */
 export class TextTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
+  private readonly stamp: (time: number) => string;
   private last = -1;
 
-  constructor(protocol: "tcp" | "udp") {
+  /** `stamp` makes what is in front of each line, for its time in ms since 1970. */
+  constructor(protocol: "tcp" | "udp", stamp: (time: number) => string = () => "") {
     this.protocol = protocol;
+    this.stamp = stamp;
   }
 
   render(event: WorkerEvent): string {
+    const head = this.head(event);
+    const body = "bytes" in event ? printable(event.bytes) : "";
+    if (head === "") return body;
+    return `${this.stamp("idleMs" in event ? event.time : Date.now())}${head}\n${body}`;
+  }
+
+  /** The line about the event; the bytes that it has follow. Empty: it has none. */
+  private head(event: WorkerEvent): string {
     switch (event.kind) {
       case "connection":
         this.last = event.id;
-        return `[ ] Connection from tcp://${event.client} to tcp://${event.local}\n`;
+        return `[ ] Connection from tcp://${event.client} to tcp://${event.local}`;
       case "data": {
         const known = this.last === event.id;
         this.last = event.id;
-        const head = `[ ] Data from tcp://${event.client} to tcp://${event.local}\n`;
-        return `${known ? "" : head}${printable(event.bytes)}`;
+        return known ? "" : `[ ] Data from tcp://${event.client} to tcp://${event.local}`;
       }
       case "closed":
         if (event.reason === "done" || event.reason === "stopped") return "";
         this.last = -1;
-        return `[-] ${closing[event.reason]}: tcp://${event.client} to tcp://${event.local}\n`;
+        return `[-] ${closing[event.reason]}: tcp://${event.client} to tcp://${event.local}`;
       case "datagram":
         this.last = -1;
-        return (
-          `[ ] Datagram from udp://${event.client} to udp://${event.local}\n` +
-          printable(event.bytes)
-        );
+        return `[ ] Datagram from udp://${event.client} to udp://${event.local}`;
       case "accepted":
       case "reached":
       case "forwarded":
@@ -60,16 +67,17 @@ export class TextTranscript implements Transcript {
       case "counters":
         return countersLine(event.worker, event.counters);
       case "received":
-        return printable(event.bytes);
       case "connected":
       case "tableEnd":
         return "";
       case "fault":
-        return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})\n`;
+        return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})`;
       case "died":
         return died(event);
+      case "lost":
+        return `[!] ${event.lines} lines of the log were lost: it was not read or written in time`;
       case "warning":
-        return `[!] ${event.text}\n`;
+        return `[!] ${printLine(event.text)}`;
     }
   }
 }
@@ -81,7 +89,7 @@ function died(event: WorkerEvent & { kind: "died" }): string {
   const sessions = lostSessions > 0 ? ` and ${lostSessions} sessions` : "";
   const after = isReplaced ? ", another takes its place" : "";
   const head = `[!] Worker ${worker} died with ${lost} connections${sessions}${after}`;
-  return `${head}: ${escapeControls(error)}\n`;
+  return `${head}: ${printLine(error)}`;
 }
 
 /** JSON for programs: `event`, `time`, then what belongs to the event. */
@@ -111,7 +119,7 @@ export class JsonTranscript implements Transcript {
       else fields[key] = value;
     }
     // A Worker may carry both, and what is said of it says what it is about.
-    if (kind !== "warning" && kind !== "died") {
+    if (kind !== "warning" && kind !== "died" && kind !== "lost") {
       fields.protocol = kind === "datagram" ? "udp" : this.protocol;
     }
     return jsonLine(fields, this.clock());
@@ -123,7 +131,7 @@ export function jsonLine(
   { event, ...fields }: { event?: unknown; [field: string]: unknown },
   time: Date = new Date(),
 ): string {
-  return `${JSON.stringify({ event, time: time.toISOString(), ...fields })}\n`;
+  return `${printJson({ event, time: time.toISOString(), ...fields })}\n`;
 }
 
 /** Bytes for JSON: as text if they are UTF-8, otherwise in base 64. */

@@ -10,7 +10,9 @@ import {
   eventBytesPerBatch,
   eventsPerBatch,
   failureLinesMax,
+  lostLinesPauseMs,
   outstandingBatches,
+  outstandingBatchesAgain,
   warningIntervalMs,
   warningKindsMax,
 } from "./limits.ts";
@@ -26,8 +28,8 @@ import {
   type WorkerMessage,
 } from "./protocol.ts";
 import { type LineOptions, RateLimitedLog } from "./rate-limited-log.ts";
-import { type Recorded, type RecordKind, RecordWriter } from "./records.ts";
-import { SharedState } from "./shared.ts";
+import { type Recorded, type RecordKind, RecordWriter, recordsIn } from "./records.ts";
+import { Counter, SharedState } from "./shared.ts";
 import { Timer } from "./timers.ts";
 
 /** Something that runs on a loop until it is done or told to stop. */
@@ -48,6 +50,9 @@ export class WorkerContext implements Handler {
   /** Behind `events`: of connections, not yet among them. */
   private readonly records = new RecordWriter(eventsPerBatch);
   private eventBytes = 0;
+  /** Lines dropped since that was last logged, and whether others are. */
+  private lostLines = 0;
+  private isDropping = false;
   private lastBatch = Number.NEGATIVE_INFINITY;
   private readonly rateLimited = new RateLimitedLog(warningIntervalMs, warningKindsMax);
   private readonly warningTimer = new Timer(() => this.logSummaries());
@@ -73,7 +78,8 @@ export class WorkerContext implements Handler {
     this.service = start(this, this.input.task);
     this.loop.run();
     this.logWarnings(this.rateLimited.rest());
-    this.flush();
+    this.takeRecords();
+    this.postEvents();
     const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
     this.post({ kind: "done", outcome });
   }
@@ -168,8 +174,20 @@ export class WorkerContext implements Handler {
     else if (this.batchTimer.slot < 0) this.loop.timers.arm(this.batchTimer, due);
   }
 
+  /** Posts what is queued. A reader that is slow costs lines of the log, or (lossless) time. */
   private flush(): void {
     this.takeRecords();
+    const { lossless } = this.input;
+    if (!lossless && this.isBehind()) return this.dropLines();
+    this.postEvents();
+    if (lossless) this.shared.awaitPrinted(outstandingBatches);
+  }
+
+  private postEvents(): void {
+    if (this.lostLines > 0) {
+      this.events.unshift({ kind: "lost", lines: this.lostLines });
+      this.lostLines = 0;
+    }
     if (this.events.length === 0) return;
     this.loop.timers.disarm(this.batchTimer);
     this.lastBatch = this.loop.now;
@@ -178,6 +196,26 @@ export class WorkerContext implements Handler {
     this.events = [];
     this.shared.sendBatch();
     this.post({ kind: "events", events });
-    this.shared.awaitPrinted(outstandingBatches);
+  }
+
+  /** Whether lines are dropped: from too many batches on until there are few again. */
+  private isBehind(): boolean {
+    const limit = this.isDropping ? outstandingBatchesAgain : outstandingBatches;
+    this.isDropping = this.shared.outstanding >= limit;
+    return this.isDropping;
+  }
+
+  /** All but what the main thread waits for. It is looked again soon whether the reader reads. */
+  private dropLines(): void {
+    const { loop, shared } = this;
+    const kept = this.events.filter(({ kind }) => kind === "tableEnd");
+    let lines = -kept.length;
+    for (const event of this.events) lines += event.kind === "records" ? recordsIn(event) : 1;
+    shared.count(Counter.lostLines, lines);
+    this.lostLines += lines;
+    this.eventBytes = 0;
+    this.lastBatch = loop.now;
+    this.events = kept;
+    loop.timers.arm(this.batchTimer, loop.now + lostLinesPauseMs);
   }
 }

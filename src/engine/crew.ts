@@ -8,7 +8,7 @@ import { Member, type MemberOwner } from "./member.ts";
 import type { Command, Outcome, Task, WorkerEvent } from "./protocol.ts";
 import { type Counters, sumCounters } from "./shared.ts";
 
-/** Prints a batch; the Worker that sent it is held back until the promise is kept. */
+/** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
 
 /** Workers could not be started, or died again and again: the message says of what. */
@@ -18,6 +18,7 @@ export class Crew implements MemberOwner {
   private readonly members: Member[] = [];
   private readonly print: EventPrinter;
   private readonly replaces: boolean;
+  private readonly lossless: boolean;
   /** Batches are printed one after the other, in the order in which they came. */
   private printing: Promise<void> = Promise.resolve();
   private stopping = false;
@@ -33,10 +34,12 @@ export class Crew implements MemberOwner {
   /**
    * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
    * its place on the same sockets, which have to be listening ones. Without, it ends the crew.
+   * With `lossless`, a Worker waits for `print` where it would drop lines otherwise.
    */
-  constructor(print: EventPrinter, { replaces = false } = {}) {
+  constructor(print: EventPrinter, { replaces = false, lossless = true } = {}) {
     this.print = print;
     this.replaces = replaces;
+    this.lossless = lossless;
   }
 
   /**
@@ -44,7 +47,7 @@ export class Crew implements MemberOwner {
    * @throws CrewError where the system allows no more threads
    */
   start(entry: URL, task: Task): void {
-    const member = new Member(this, this.members.length + 1, entry, task);
+    const member = new Member(this, this.members.length + 1, entry, task, this.lossless);
     this.members.push(member);
     startMember(member);
   }

@@ -38,8 +38,15 @@ export const connectTimeoutMs = 10_000;
 /** After its input has ended, how long `bind --to` over UDP waits for another reply. */
 export const replyTimeoutMs = 1_000;
 
-/** Batches of events that a Worker may be ahead of the printing main thread. */
+/**
+ * Batches of events that a Worker may be ahead of the printing main thread. Then it waits, or drops
+ * what it would log, until there are few of them again.
+ */
 export const outstandingBatches = 64;
+export const outstandingBatchesAgain = 32;
+
+/** When a Worker that drops lines looks again whether they are read. */
+export const lostLinesPauseMs = 250;
 
 /** Events in one batch. */
 export const eventsPerBatch = 256;
@@ -52,6 +59,12 @@ export const batchIntervalMs = 30;
 
 /** How long Workers get to end by themselves after being told to stop. */
 export const stopGraceMs = 2_000;
+
+/** After a signal to stop, how long the reader of standard output may take for what is left. */
+export const flushMaxMs = 1_000;
+
+/** Of the log, what a slow reader has not taken: above it Workers keep their lines. */
+export const logBytesMax = 4 * 1024 * 1024;
 
 /** Descriptors kept free for the process itself when connections are planned. */
 export const reservedDescriptors = 64;

@@ -29,17 +29,19 @@ export class Member {
   private readonly owner: MemberOwner;
   private readonly entry: URL;
   private readonly task: Task;
+  private readonly lossless: boolean;
   private readonly wakeFd: number;
   private readonly ending = Promise.withResolvers<Outcome>();
   private shared = new SharedState();
   /** Our end of the Worker's mailbox. */
   private mailbox: MessagePort | undefined;
 
-  constructor(owner: MemberOwner, number: number, entry: URL, task: Task) {
+  constructor(owner: MemberOwner, number: number, entry: URL, task: Task, lossless: boolean) {
     this.owner = owner;
     this.number = number;
     this.entry = entry;
     this.task = task;
+    this.lossless = lossless;
     this.wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
   }
 
@@ -54,10 +56,10 @@ export class Member {
 
   /** Starts a Worker, the first or the next one, and sends it `commands`. */
   start(commands: Iterable<Command> = []): void {
-    const { shared, wakeFd, task } = this;
+    const { shared, wakeFd, task, lossless } = this;
     const { port1, port2: mailbox } = new MessageChannel();
     this.mailbox = port1;
-    const input: WorkerInput = { task, wakeFd, memory: shared.memory, mailbox };
+    const input: WorkerInput = { task, wakeFd, memory: shared.memory, mailbox, lossless };
     const worker = new Worker(this.entry, { workerData: input, transferList: [mailbox] });
     let cause: unknown = "it ended without saying why";
     let isDone = false;

@@ -155,6 +155,8 @@ export interface WorkerInput {
   readonly memory: SharedArrayBuffer;
   /** Where commands arrive. */
   readonly mailbox: MessagePort;
+  /** Waits for a slow reader of standard output, where it would otherwise drop lines. */
+  readonly lossless: boolean;
 }
 
 /** What happened in a Worker, for people and programs to read. Endpoints are text. */
@@ -172,6 +174,8 @@ export type WorkerEvent =
     }
   | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
   | ConnectionEvent
+  /** So many lines of the log were dropped: standard output took them too slowly. */
+  | { kind: "lost"; lines: number }
   /** The table of a Worker is complete. */
   | { kind: "tableEnd" }
   /** What a Worker, or all of them (0), have counted. */

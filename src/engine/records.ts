@@ -134,6 +134,11 @@ export class RecordWriter {
   }
 }
 
+/** How many records `block` holds. */
+export function recordsIn({ bytes }: RecordBlock): number {
+  return bytes.length / SIZE;
+}
+
 /** The events that `block` holds, of Worker number `worker`. */
 function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionEvent[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

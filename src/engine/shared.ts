@@ -36,6 +36,8 @@ export const Counter = {
   droppedDatagrams: 18,
   /** Connections and sessions that were our own ones, come back. */
   loops: 19,
+  /** Lines of the log that were dropped: standard output took them too slowly. */
+  lostLines: 20,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
@@ -84,8 +86,8 @@ export class SharedState {
   }
 
   /**
-   * Worker: sleeps while `limit` batches are not yet printed. So a slow reader of standard output
-   * slows the traffic, and memory stays bounded. A Worker that shall end does not wait.
+   * Worker: sleeps while `limit` batches are not yet printed, where no line may be lost: a slow
+   * reader of standard output slows the traffic. A Worker that shall end does not wait.
    */
   awaitPrinted(limit: number): void {
     let progress = Atomics.load(this.cells, PROGRESS);

@@ -46,7 +46,7 @@ describe("bind without --to", () => {
   test("holds an own address, says so, and prints what arrives until SIGINT", async () => {
     const holder = begin("127.0.0.1:0");
     const [, port] = await holder.until(
-      /^\[\+\] Bound to udp:\/\/127\.0\.0\.1:(\d+)\n {4}127\.0\.0\.1 is an address of this host\n/,
+      / \[\+\] Bound to udp:\/\/127\.0\.0\.1:(\d+)\n {4}127\.0\.0\.1 is an address of this host\n/,
     );
     const peer = await udpPeer(() => undefined);
     peer.socket.send("good morning", Number(port), "127.0.0.1");
@@ -68,7 +68,7 @@ describe("bind without --to", () => {
   test(":PORT is every address, and said to be", async () => {
     const any = await run(["bind", ...plain, ":0", "--timeout", "1ms"]);
     expect(any.stdout).toMatch(
-      /^\[\+\] Bound to udp:\/\/0\.0\.0\.0:\d+\n {4}0\.0\.0\.0 stands for every/,
+      / \[\+\] Bound to udp:\/\/0\.0\.0\.0:\d+\n {4}0\.0\.0\.0 stands for every/,
     );
     const any6 = await run(["bind", ...plain, "[::]:0", "--timeout", "1ms"]);
     expect(any6.stdout).toMatch(/Bound to udp:\/\/\[::\]:\d+\n {4}:: stands for every address/);

@@ -51,8 +51,9 @@ describe("a standard output that takes nothing", () => {
   test.each([
     "routes --print",
     "listen --help",
-    `listen ${plain} 127.0.0.1:0`,
-    `bind ${plain} 127.0.0.1:0`,
+    `listen ${plain} --log-lossless 127.0.0.1:0`,
+    `bind ${plain} --log-lossless 127.0.0.1:0`,
+    `forward ${plain} --source self --to 127.0.0.1:1 --log-lossless 127.0.0.1:0`,
   ])("a full disk is a failure: %s", async (args) => {
     const shell = Bun.spawn(["sh", "-c", `${line(args)} > /dev/full`], { stderr: "pipe" });
     expect(await new Response(shell.stderr).text()).toBe("tproxy: standard output: ENOSPC\n");

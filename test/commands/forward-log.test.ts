@@ -2,11 +2,9 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
-import { readSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import * as sys from "../../ffi/sys.ts";
 import { backend, cleanUp, cleanups, eventsOf, exchange, forward } from "../helpers/forward.ts";
-import { eventually, listening, run, start, tproxy } from "../helpers/tproxy.ts";
+import { eventually, listening, run, start, timeless } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
 
@@ -98,7 +96,7 @@ describe("the access log", () => {
     await closed(bad);
     proxy.kill("SIGTERM");
     const { stdout } = await proxy.finished();
-    const shown = stdout.match(/^\[[ .-]\]/gm) ?? [];
+    const shown = timeless(stdout).match(/^\[[ .-]\]/gm) ?? [];
     expect(shown.filter((sign) => sign !== "[.]")).toEqual(signs.filter((sign) => sign !== "[.]"));
     expect(shown.filter((sign) => sign === "[.]").length).toBe(
       signs.filter((sign) => sign === "[.]").length,
@@ -129,30 +127,6 @@ describe("the access log", () => {
     expect(status).toBe(2);
   });
 });
-
-test("a reader that stops reading holds up the traffic, but not the end", async () => {
-  const port = await echo();
-  const [readEnd, writeEnd] = sys.pipe(0) as [number, number];
-  cleanups.push(() => sys.close(readEnd));
-  const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
-  const log = ["--json", "--log-level", "debug", "--drain-timeout", "10m"];
-  const args = [...tproxy, "forward", ...own, "--to", `127.0.0.1:${port}`, ...log];
-  const proxy = Bun.spawn(args, { stdin: "ignore", stdout: writeEnd, stderr: "ignore" });
-  cleanups.push(() => proxy.kill("SIGKILL"));
-  sys.close(writeEnd);
-  const line = Buffer.alloc(4096);
-  const entry = /127\.0\.0\.1:(\d+)/.exec(line.toString("utf8", 0, readSync(readEnd, line)))?.[1];
-  // Nobody reads from here on: the pipe fills, then as many batches as may wait.
-  let isHeld = false;
-  for (let turn = 0; turn < 400 && !isHeld; turn++) {
-    const burst = Array.from({ length: 50 }, () => exchange(Number(entry), [new Uint8Array(1)]));
-    const carried = Promise.all(burst).then(() => false);
-    isHeld = await Promise.race([carried, Bun.sleep(2000).then(() => true)]);
-  }
-  expect(isHeld).toBe(true);
-  proxy.kill("SIGTERM");
-  expect(await proxy.exited).toBe(1);
-}, 40_000);
 
 describe("SIGUSR1", () => {
   test("prints what is open and the counters; the traffic goes on", async () => {
@@ -188,7 +162,7 @@ describe("SIGUSR1", () => {
     socket.end("x");
     await closed(socket.resume());
     server.kill("SIGUSR1");
-    await server.until(/\[=\] Worker 1: accepted 1, .*\n\[=\] All workers: accepted 1, .*\n/);
+    await server.until(/ \[=\] Worker 1: accepted 1, .*\n\S+ \[=\] All workers: accepted 1, .*\n/);
     server.kill("SIGTERM");
     expect((await server.finished()).status).toBe(0);
   });

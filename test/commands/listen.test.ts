@@ -7,6 +7,7 @@ import {
   type Running,
   run,
   start,
+  timeless,
   tproxy,
 } from "../helpers/tproxy.ts";
 
@@ -75,7 +76,9 @@ describe("the seed's server", () => {
     await server.until(/Host: 8\.8\.8\.8/);
     server.kill("SIGINT");
     const { status, stdout } = await server.finished();
-    expect(stdout.replace(/tcp:\/\/127\.0\.0\.1:(?!PORT)\d+ to/, "tcp://127.0.0.1:CLIENT to")).toBe(
+    expect(
+      timeless(stdout).replace(/tcp:\/\/127\.0\.0\.1:(?!PORT)\d+ to/, "tcp://127.0.0.1:CLIENT to"),
+    ).toBe(
       `[+] Bound to tcp://127.0.0.1:${port}\n` +
         `[ ] Connection from tcp://127.0.0.1:CLIENT to tcp://127.0.0.1:${port}\n` +
         "GET / HTTP/1.1\nHost: 8.8.8.8\n\n",
@@ -147,7 +150,7 @@ describe("the seed's server", () => {
     const quiet = await listen("--quiet", "127.0.0.1:0");
     await ask(quiet.port, "x");
     quiet.server.kill("SIGTERM");
-    expect((await quiet.server.finished()).stdout).toBe(
+    expect(timeless((await quiet.server.finished()).stdout)).toBe(
       `[+] Bound to tcp://127.0.0.1:${quiet.port}\n`,
     );
 

@@ -70,7 +70,8 @@ export const events = (proxy: Running): Record<string, unknown>[] =>
   proxy
     .stdout()
     .split("\n")
-    .filter((line) => line !== "")
+    // Behind the last newline is the beginning of a line, or nothing.
+    .slice(0, -1)
     .map((line) => JSON.parse(line));
 
 /** Of that, the events of one kind. */

@@ -3,7 +3,7 @@
 import { tproxy } from "./tproxy.ts";
 
 /** The command line of the program under test, for a shell. */
-const program = tproxy.map((word) => `'${word}'`).join(" ");
+export const program = tproxy.map((word) => `'${word}'`).join(" ");
 
 /**
  * `routes …`: the program under test; `dump FILE`: all that it could change; `same A B WHAT`: says

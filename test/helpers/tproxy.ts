@@ -119,6 +119,13 @@ export async function listening(
   return { server, port: Number(port) };
 }
 
+/** The text log without the time in front of its lines; every `[` line has to have one. */
+export function timeless(text: string): string {
+  const time = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:Z|[+-]\d\d:\d\d) (?=\[| {4})/gm;
+  if (/^\[/m.test(text)) throw new Error(`a line without its time in ${JSON.stringify(text)}`);
+  return text.replace(time, "");
+}
+
 /** What the descriptors of a process are: `socket:[123]`, `/dev/null`, … */
 export function descriptors(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {

@@ -43,7 +43,7 @@ forward() {
     forward --no-transparent --source self 127.0.0.1:50080 "$@" > proxy.log 2>&1 &
   proxy=$!
   started="$started $proxy"
-  eventually grep -E '^(.[+]. Bound|tproxy:)' proxy.log
+  eventually grep -E '(\\[[+]\\] Bound|^tproxy:)' proxy.log
 }
 answers() { test "$(ask)" = "$1"; }
 `;

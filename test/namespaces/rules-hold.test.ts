@@ -6,7 +6,7 @@
 import { describe, expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { captures, ruleFunctions } from "../helpers/rules.ts";
+import { captures, program, ruleFunctions } from "../helpers/rules.ts";
 import { testWith } from "../helpers/tools.ts";
 
 const means = { "network namespaces": canUnshare };
@@ -51,6 +51,21 @@ describe("a held set-up", () => {
         "released",
       ]);
     }
+  });
+
+  testHold("neither a full pipe nor a full disk keeps it from its end", async () => {
+    const found = await lines(`
+      mkfifo full; exec 3<> full
+      dd if=/dev/zero of=full bs=4096 count=64 oflag=nonblock 2> /dev/null || :
+      for output in full /dev/full; do
+        dump before
+        ${program} routes --apply --hold ${capture} > "$output" 2>&1 &
+        holder=$!; started="$started $holder"
+        eventually routes --check ${capture}
+        kill -TERM "$holder"; wait "$holder" && echo "status $?"
+        dump after; same before after "released"
+      done`);
+    expect(found).toEqual(["status 0", "released: same", "status 0", "released: same"]);
   });
 
   testHold("loses its firewall in the instant that it is killed; the rest is cleared", async () => {

@@ -31,17 +31,17 @@ const event = {
 test("the access log says where to, as whom, how much, and who ended it", () => {
   const ends = "tcp://192.0.2.7:40000 to tcp://8.8.8.8:80";
   expect(connectionLine(event)).toBe(
-    `[ ] ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, 30 ms: ended by client\n`,
+    `[ ] ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, 30 ms: ended by client`,
   );
   const plain = { ...event, upstream: "8.8.8.8:80", source: "client", error: "idle timeout" };
-  expect(connectionLine(plain)).toBe(`[-] ${ends}, 5 bytes out, 12 in, 30 ms: idle timeout\n`);
-  expect(connectionLine({ ...event, kind: "accepted" })).toBe(`[.] Accepted: ${ends}\n`);
+  expect(connectionLine(plain)).toBe(`[-] ${ends}, 5 bytes out, 12 in, 30 ms: idle timeout`);
+  expect(connectionLine({ ...event, kind: "accepted" })).toBe(`[.] Accepted: ${ends}`);
   expect(connectionLine({ ...event, kind: "reached" })).toBe(
-    `[.] Reached tcp://10.0.0.1:8080 as self, 30 ms: ${ends}\n`,
+    `[.] Reached tcp://10.0.0.1:8080 as self, 30 ms: ${ends}`,
   );
   expect(connectionLine({ ...event, kind: "open" })).toBe(
     `[=] Worker 2, 7, relaying: ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, ` +
-      "30 ms old, idle for 10 ms\n",
+      "30 ms old, idle for 10 ms",
   );
 });
 
@@ -77,15 +77,15 @@ const session = {
 test("of a session the datagrams are told too; to be idle is its usual end", () => {
   const ends = "udp://192.0.2.7:40000 to udp://8.8.8.8:80";
   const by = `${ends} by udp://10.0.0.1:8080 as self, 2 datagrams (5 bytes) out, 3 (12) in`;
-  expect(connectionLine(session)).toBe(`[ ] ${by}, 30 ms: idle\n`);
+  expect(connectionLine(session)).toBe(`[ ] ${by}, 30 ms: idle`);
   const refused = { ...session, endedBy: "upstream", error: "refused by upstream" } as const;
-  expect(connectionLine(refused)).toBe(`[-] ${by}, 30 ms: refused by upstream\n`);
-  expect(connectionLine({ ...session, kind: "accepted" })).toBe(`[.] Accepted: ${ends}\n`);
+  expect(connectionLine(refused)).toBe(`[-] ${by}, 30 ms: refused by upstream`);
+  expect(connectionLine({ ...session, kind: "accepted" })).toBe(`[.] Accepted: ${ends}`);
   expect(connectionLine({ ...session, kind: "reached" })).toBe(
-    `[.] Reached udp://10.0.0.1:8080 as self, 30 ms: ${ends}\n`,
+    `[.] Reached udp://10.0.0.1:8080 as self, 30 ms: ${ends}`,
   );
   expect(connectionLine({ ...session, kind: "open" })).toBe(
-    `[=] Worker 2, 7, confirmed: ${by}, 30 ms old, idle for 10 ms\n`,
+    `[=] Worker 2, 7, confirmed: ${by}, 30 ms old, idle for 10 ms`,
   );
   expect(connectionFields(session)).toEqual({
     ...{ event: "forwarded", protocol: "udp", worker: 2, id: 7, client: event.client },
@@ -97,7 +97,7 @@ test("of a session the datagrams are told too; to be idle is its usual end", () 
 
 test("counters are all there, by Worker and in sum", () => {
   const counters = { ...sumCounters([]), accepted: 3, upstreamRests: 1 };
-  expect(countersLine(2, counters)).toMatch(/^\[=\] Worker 2: accepted 3, .*upstream rests 1.*\n$/);
+  expect(countersLine(2, counters)).toMatch(/^\[=\] Worker 2: accepted 3, .*upstream rests 1,.*$/);
   expect(countersLine(0, counters)).toStartWith("[=] All workers: ");
   expect(countersFields(2, counters)).toMatchObject({ worker: 2, accepted: 3, upstream_rests: 1 });
   expect(countersFields(0, counters)).not.toHaveProperty("worker");

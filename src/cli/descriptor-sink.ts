@@ -1,0 +1,140 @@
+/**
+ * Text on a descriptor: standard output or standard error. A write that blocks (a slow reader, a
+ * terminal after Ctrl-S, a hung file system) blocks a thread of the runtime's pool and never the
+ * main thread, so that signals, timers and Workers go on. The open file is shared with
+ * whoever started us, which is why O_NONBLOCK is not set on it.
+ *
+ * Whatever is written, nothing in it drives the reader's terminal: see printable.ts.
+ */
+
+import { write } from "node:fs";
+import { isatty } from "node:tty";
+import { printColored, printLines } from "./printable.ts";
+import type { LogSink } from "./sink.ts";
+
+const encoder = new TextEncoder();
+
+/** What one write(2) takes at most; a reader that is slow gets its text in parts. */
+const writeBytesMax = 64 * 1024;
+
+/** When a write is tried again that the descriptor did not take: it is full, or failing. */
+const fullRetryMs = 20;
+const failedRetryMs = 250;
+
+/** What happens to a sink. */
+export interface SinkListener {
+  /** Nobody reads any more (EPIPE), or it is of no use otherwise: nothing more is written. */
+  closed(code: string): void;
+  /** A sink that `keepsTrying` could not be written; once until it can be. */
+  failing(code: string): void;
+}
+
+export class DescriptorSink implements LogSink {
+  readonly isTerminal: boolean;
+  readonly colors: boolean;
+  /** After an error other than EPIPE the text stays, and is tried again and again. */
+  keepsTrying = false;
+  private readonly fd: number;
+  private readonly listener: SinkListener;
+  private readonly queue: { readonly bytes: Uint8Array; readonly done: () => void }[] = [];
+  private offset = 0;
+  private queued = 0;
+  private isOpen = true;
+  private isWriting = false;
+  private isRelaxed = false;
+  private error: string | undefined;
+  /** Those who wait until no more than `bytes` are queued. */
+  private waiting: { readonly bytes: number; readonly done: () => void }[] = [];
+
+  constructor(fd: 1 | 2, listener: SinkListener) {
+    this.fd = fd;
+    this.listener = listener;
+    this.isTerminal = isatty(fd);
+    this.colors = this.isTerminal && !process.env.NO_COLOR;
+  }
+
+  get columns(): number | undefined {
+    if (!this.isTerminal) return undefined;
+    const { columns } = this.fd === 1 ? process.stdout : process.stderr;
+    return columns >= 40 ? columns : undefined;
+  }
+
+  get pending(): number {
+    return this.queued;
+  }
+
+  write(text: string): Promise<void> {
+    if (!this.isOpen || text === "") return Promise.resolve();
+    const bytes = encoder.encode(this.colors ? printColored(text) : printLines(text));
+    this.queued += bytes.length;
+    return new Promise((done) => {
+      this.queue.push({ bytes, done });
+      if (!this.isWriting) this.next();
+    });
+  }
+
+  room(bytes: number): Promise<void> {
+    if (!this.isOpen || this.isRelaxed || this.queued <= bytes) return Promise.resolve();
+    return new Promise((done) => this.waiting.push({ bytes, done }));
+  }
+
+  endWaiting(): void {
+    this.isRelaxed = true;
+    this.wake(Number.POSITIVE_INFINITY);
+  }
+
+  /** Settles when everything has been written, or cannot be. */
+  flush(): Promise<void> {
+    this.isRelaxed = false;
+    return this.error === undefined ? this.room(0) : Promise.resolve();
+  }
+
+  private next(): void {
+    const [head] = this.queue;
+    this.isWriting = head !== undefined;
+    if (head === undefined) return;
+    const length = Math.min(head.bytes.length - this.offset, writeBytesMax);
+    write(this.fd, head.bytes, this.offset, length, null, (error, count) => {
+      if (error === null) this.taken(head.bytes.length, count);
+      else this.failed(error.code ?? "EIO");
+    });
+  }
+
+  private taken(size: number, count: number): void {
+    this.error = undefined;
+    this.offset += count;
+    this.queued -= count;
+    if (this.offset === size) {
+      this.offset = 0;
+      this.queue.shift()?.done();
+    }
+    this.wake();
+    this.next();
+  }
+
+  private failed(code: string): void {
+    if (code === "EAGAIN" || code === "EINTR") {
+      setTimeout(() => this.next(), fullRetryMs);
+      return;
+    }
+    if (this.keepsTrying && code !== "EPIPE" && code !== "EBADF") {
+      const isNew = this.error === undefined;
+      this.error = code;
+      setTimeout(() => this.next(), failedRetryMs);
+      if (isNew) this.listener.failing(code);
+      return;
+    }
+    this.isOpen = false;
+    this.isWriting = false;
+    this.queued = 0;
+    for (const { done } of this.queue.splice(0)) done();
+    this.wake();
+    this.listener.closed(code);
+  }
+
+  private wake(more = 0): void {
+    const { queued, waiting } = this;
+    this.waiting = waiting.filter(({ bytes }) => queued > bytes + more);
+    for (const { bytes, done } of waiting) if (queued <= bytes + more) done();
+  }
+}
