@@ -3,6 +3,7 @@
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { type Address, type Family, formatBytes } from "../net/address.ts";
+import { addressBits } from "../net/cidr.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
@@ -24,6 +25,8 @@ export interface Captured {
   readonly protocols: readonly ("tcp" | "udp")[];
   /** Upstreams that see the clients' addresses, for what is printed about them. */
   readonly backends: IntentRequest["backends"];
+  /** Whether an address is one of this host. */
+  readonly isOwn: (address: Uint8Array) => boolean;
 }
 
 /**
@@ -92,11 +95,13 @@ export function captureOf(
     ...new Map(captured.listeners.map((each) => [formatSocketAddress(each), each])).values(),
   ];
   const families = wantedFamilies(request, listeners);
+  const where = target(request, captured, listeners, families);
+  if (where.ports === undefined) refuseNeedless(options);
   const complete = defined({
     ...request,
     protocols: [...captured.protocols],
     families,
-    ...target(request, captured, listeners, families),
+    ...where,
     ...replies(options, captured, families),
     guardMark,
   });
@@ -106,20 +111,67 @@ export function captureOf(
   return { intent, mark: markOf(options, intent) };
 }
 
+/** The options that say what is captured. */
+const selecting: readonly (keyof IntentRequest)[] = [
+  ...(["destinations", "sources", "ports", "interfaces"] as const),
+  ...(["bypass", "bypassPrivate", "local"] as const),
+];
+
+type Target = Pick<IntentRequest, "destinations" | "ports" | "toPort" | "toAddresses">;
+
+/**
+ * What is sent where, if the options do not say what is captured. A listener takes what is sent to
+ * it: to every address at its port, or to its own address alone. If that is one of this host,
+ * packets get there by themselves, and nothing is captured.
+ */
+function target(
+  request: IntentRequest,
+  captured: Captured,
+  listeners: readonly SocketAddress[],
+  families: readonly Family[],
+): Target {
+  if (selecting.some((name) => request[name] !== undefined)) {
+    return handover(request, captured, listeners, families);
+  }
+  const foreign = listeners.filter((each) => isAny(each) || !captured.isOwn(each.address));
+  if (foreign.length === 0) return {};
+  const unserved = families.find((family) => !servedBy(foreign).includes(family));
+  if (unserved !== undefined) {
+    throw new UsageError(
+      `--routes cannot capture for IPv${unserved}, where listeners have addresses of this ` +
+        "host: say what is captured with --dst, --dport or --in, or give --family",
+    );
+  }
+  const addresses = foreign.filter((each) => !isAny(each)).map(addressOf);
+  const isOnePort = new Set(foreign.map(({ port }) => port)).size === 1;
+  if (addresses.length < foreign.length || !isOnePort) {
+    return handover(request, captured, foreign, families);
+  }
+  const destinations = addresses.map((each) => ({ ...each, prefix: addressBits(each.family) }));
+  const isOneEach = families.every(
+    (family) => addresses.filter((each) => each.family === family).length === 1,
+  );
+  if (captured.protocols.includes("udp") && isOneEach) {
+    return { destinations, ...handover(request, captured, foreign, families) };
+  }
+  const port = foreign[0]?.port as Port;
+  return { destinations, ports: [{ from: port, to: port }] };
+}
+
 /**
  * The port and address of the listener, where the rules have to name them. For UDP they do if there
  * is one port: by port numbers alone a rule knows only the first of a datagram's fragments,
  * and TPROXY has them put together before.
  */
-function target(
+function handover(
   request: IntentRequest,
   { protocols }: Captured,
   listeners: readonly SocketAddress[],
   families: readonly Family[],
-): Pick<IntentRequest, "ports" | "toPort" | "toAddresses"> {
+): Target {
   const own = [...new Set(listeners.map(({ port }) => port))] as Port[];
   const [toPort] = own;
-  const specific = listeners.filter(({ address }) => address.some((byte) => byte !== 0));
+  const specific = listeners.filter((each) => !isAny(each));
   const ports = request.ports ?? own.map((port) => ({ from: port, to: port }));
   const isSame = ports.every(({ from, to }) => from === to && own.includes(from));
   const isMarked = isSame && specific.length === 0;
@@ -143,16 +195,17 @@ function target(
   return { ports, toPort, toAddresses };
 }
 
+function isAny({ address }: SocketAddress): boolean {
+  return address.every((byte) => byte === 0);
+}
+
 function addressOf({ address }: SocketAddress): Address {
   return { family: address.length === 4 ? 4 : 6, bytes: address };
 }
 
 /** Those that are asked for, or of the networks that are; otherwise all that the listeners take. */
 function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddress[]): Family[] {
-  const isAny = ({ address }: SocketAddress) => address.every((byte) => byte === 0);
-  const has4 = listeners.some((each) => each.address.length === 4 || isAny(each));
-  const has6 = listeners.some((each) => each.address.length === 16);
-  const served: Family[] = [...(has4 ? ([4] as const) : []), ...(has6 ? ([6] as const) : [])];
+  const served = servedBy(listeners);
   const networks = [...(request.destinations ?? []), ...(request.sources ?? [])];
   const named = ([4, 6] as const).filter((family) => networks.some((n) => n.family === family));
   const wanted = request.families ?? (named.length > 0 ? named : served);
@@ -162,6 +215,13 @@ function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddres
     `IPv${stray} is to be captured, and no listener takes it: give ` +
       `${stray === 6 ? '"[::]:PORT"' : '":PORT"'}, or --family ${served.join()}`,
   );
+}
+
+/** The families that these listeners take. */
+function servedBy(listeners: readonly SocketAddress[]): Family[] {
+  const has4 = listeners.some((each) => each.address.length === 4 || isAny(each));
+  const has6 = listeners.some((each) => each.address.length === 16);
+  return [...(has4 ? ([4] as const) : []), ...(has6 ? ([6] as const) : [])];
 }
 
 /**
@@ -183,6 +243,16 @@ function replies(
   throw new UsageError(
     `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +
       "self, or leave --redirect out",
+  );
+}
+
+/** @throws UsageError where rules would do nothing: no capture, and no reply that goes elsewhere */
+function refuseNeedless({ source, redirect }: ForwardOptions): void {
+  if (!redirect && source.kind !== "self") return;
+  throw new UsageError(
+    "--routes has nothing to put in: what is sent to an address of this host arrives by itself" +
+      `${source.kind === "self" ? ", and so does what upstreams answer" : ""}; say what else is ` +
+      "captured with --dst, --dport or --in, or leave --routes out",
   );
 }
 

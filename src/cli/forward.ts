@@ -4,6 +4,7 @@ import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
+import { isLocalAddress } from "../diagnose/facts.ts";
 import * as limits from "../engine/limits.ts";
 import { type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { randomWord } from "../engine/random.ts";
@@ -39,6 +40,8 @@ function markHint(mark = 0): string {
   return `tproxy: with these rules and --routes none, give --socket-mark ${text} as well\n`;
 }
 
+const isOwn = (address: Uint8Array) => isLocalAddress(address) === true;
+
 /** What the heading of a printed script says of it. */
 const printed = { command: "tproxy forward --routes print", undo: "`tproxy routes --remove`" };
 
@@ -51,7 +54,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-    const captured = { protocols, backends: backendsOf(options), listeners };
+    const captured = { protocols, backends: backendsOf(options), listeners, isOwn };
     const { intent, mark } = captureOf(options, request, captured);
     await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
     if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
@@ -71,7 +74,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     outlivesReader: true,
   });
   const say = (text: string) => log.warn(text);
-  const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners };
+  const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners, isOwn };
   const capture = options.routes === "auto" ? captureOf(options, request, captured) : undefined;
   const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
   edges.onExit(() => routes?.release());

@@ -247,14 +247,17 @@ class Walk {
     touch: Touch,
     state: PacketState,
   ): RuleEnd[] {
+    // A socket that is connected to the sender comes before any listener.
+    const { socket } = this.context.packet;
+    const isConnected = socket?.transparent === true && !socket.wildcard;
     const target = { ...touch, port, address };
-    if (!this.context.tproxyTakes({ port, address })) {
+    if (!isConnected && !this.context.tproxyTakes({ port, address })) {
       const missed = { ...state, missed: target };
       // xt_TPROXY drops, nft's breaks the rule off: kernel.md of the design, point 4.
       if (xtables === undefined) return [{ kind: "next", state: missed }];
       return [{ kind: "ended", verdict: "drop", touch, state: missed }];
     }
-    const taken = { ...state, tproxy: target };
+    const taken = isConnected ? state : { ...state, tproxy: target };
     if (xtables === undefined) return [{ kind: "next", state: taken, goesOn: true }];
     const after = { ...taken, ...marked(taken, xtables.mark, state.markKnown, touch) };
     return [{ kind: "ended", verdict: "accept", touch, state: after }];

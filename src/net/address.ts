@@ -96,3 +96,15 @@ function longestZeroRun(groups: readonly number[]): { start: number; length: num
   }
   return best;
 }
+
+/** Whether an address is of the host that looks: 127.0.0.0/8 or ::1. */
+export function isLoopback({ family, bytes }: Address): boolean {
+  if (family === 4) return bytes[0] === 127;
+  return bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
+}
+
+/** 127.0.0.1 or ::1. */
+export function loopbackOf(family: Family): Address {
+  if (family === 4) return { family, bytes: Uint8Array.of(127, 0, 0, 1) };
+  return { family, bytes: Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? 1 : 0)) };
+}

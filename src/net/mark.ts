@@ -10,11 +10,6 @@ export interface MaskedMark {
 /** The mask of a mark that was given without one: all 32 bits matter, as `ip` and `iptables` do. */
 export const fullMask = 0xffffffff;
 
-/** The mark that has none of the bits of `mask`. */
-export function clearMark(mask: number): MaskedMark {
-  return { value: 0 as Mark, mask };
-}
-
 const numberForm = /^(0x[0-9a-f]{1,8}|0|[1-9][0-9]{0,9})$/i;
 const accepted = `give VALUE or VALUE/MASK, numbers up to 0xffffffff: "0x1/0x1"`;
 

@@ -1,6 +1,6 @@
 /** What a request for an Intent must not say at once. Every message is one line for its author. */
 
-import { type Address, type Family, formatAddress } from "../net/address.ts";
+import { type Address, type Family, formatAddress, isLoopback } from "../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../net/cidr.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
@@ -15,7 +15,7 @@ interface Completed {
   readonly bypass: readonly Cidr[];
   readonly interfaces: readonly string[];
   readonly mark: MaskedMark;
-  readonly replyPath: boolean;
+  readonly captures: boolean;
 }
 
 type Check = (request: IntentRequest, completed: Completed) => string | undefined;
@@ -33,7 +33,6 @@ const checks: readonly Check[] = [
   checkBypass,
   checkLoops,
   checkGuardMark,
-  checkReplyPath,
   checkBackends,
   checkSysctl,
 ];
@@ -115,7 +114,14 @@ function checkRedirect(request: IntentRequest, { protocols }: Completed): string
   return `--redirect has no use for ${name}: it works by NAT, without mark, route or spoofing`;
 }
 
-function checkListener(request: IntentRequest, { families }: Completed): string | undefined {
+function checkListener(request: IntentRequest, completed: Completed): string | undefined {
+  const { families, captures } = completed;
+  if (!captures && request.toPort !== undefined) {
+    return (
+      "--to-port has nothing to hand over: the reply path alone captures nothing; say what with " +
+      "--dst, --dport or --in, or leave --to-port out"
+    );
+  }
   const addresses: readonly Address[] = request.toAddresses ?? [];
   if (addresses.length === 0) return undefined;
   if (request.toPort === undefined) return "--to-address has no port: add --to-port";
@@ -174,12 +180,6 @@ function isPast(address: Address, { destinations, bypass }: Completed): boolean 
   return destinations.length > 0 && !destinations.some((one) => cidrContains(one, address));
 }
 
-/** Whether an address is of the host that looks: 127.0.0.0/8 or ::1. */
-export function isLoopback({ family, bytes }: Address): boolean {
-  if (family === 4) return bytes[0] === 127;
-  return bytes.every((byte, i) => byte === (i === 15 ? 1 : 0));
-}
-
 /** Packets with the guard's mark would be routed to the listener if they had ours as well. */
 function checkGuardMark({ guardMark }: IntentRequest, { mark }: Completed): string | undefined {
   if (guardMark === undefined || (guardMark.value & mark.mask) >>> 0 !== mark.value) {
@@ -191,15 +191,6 @@ function checkGuardMark({ guardMark }: IntentRequest, { mark }: Completed): stri
   return (
     `guard mark "${formatMark(guardMark)}" has the mark ${formatMark(mark)} in it, by which ` +
     `packets are routed to the listener: give another, ${other}`
-  );
-}
-
-function checkReplyPath(request: IntentRequest, completed: Completed): string | undefined {
-  const { protocols, replyPath } = completed;
-  if (!replyPath || protocols.includes("tcp") || request.ports !== undefined) return undefined;
-  return (
-    "the reply path of udp needs --dport: datagrams to other ports are told by it from those " +
-    "that clients send"
   );
 }
 

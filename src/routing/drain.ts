@@ -14,7 +14,7 @@ export function drainPlan(intent: Intent): Plan | undefined {
   const plan = makePlan({ ...intent, replyPath: !intent.redirect });
   const chains = plan.firewall.chains.map((chain) => ({
     ...chain,
-    rules: chain.rules.filter(({ purpose }) => purpose === "reply path"),
+    rules: chain.rules.filter(({ purpose }) => purpose === "reply path" || purpose === "errors"),
   }));
   return { ...plan, firewall: { ...plan.firewall, sets: [], chains } };
 }

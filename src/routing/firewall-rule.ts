@@ -21,12 +21,7 @@ export type Match =
   | { readonly kind: "source"; readonly networks: readonly Cidr[]; readonly set?: string }
   | { readonly kind: "destination"; readonly networks: readonly Cidr[]; readonly set?: string }
   | { readonly kind: "destination-type"; readonly not: readonly AddressType[] }
-  /** With `not`: a port in none of the ranges. */
-  | {
-      readonly kind: "destination-port";
-      readonly ranges: readonly PortRange[];
-      readonly not?: true;
-    }
+  | { readonly kind: "destination-port"; readonly ranges: readonly PortRange[] }
   | { readonly kind: "mark"; readonly mark: MaskedMark }
   /** Whose socket sends it: the effective ids, or a path below the root of cgroup v2. */
   | { readonly kind: "user"; readonly id: number }
@@ -36,8 +31,19 @@ export type Match =
   | { readonly kind: "reply" }
   /** No first packet of a TCP connection: not SYN alone of SYN, ACK, FIN and RST. */
   | { readonly kind: "not-syn" }
-  /** For a transparent socket of this host, bound to every address or to one where that is said. */
-  | { readonly kind: "transparent-socket"; readonly wildcard?: boolean }
+  /** For a transparent socket of this host that is bound to one address. */
+  | { readonly kind: "transparent-socket" }
+  /**
+   * For a transparent socket of this host that is connected to the packet's sender, or has been
+   * (TIME_WAIT). nf_tables finds those, and nothing else, by a TPROXY to a port where nobody
+   * listens, `unused`. iptables cannot ask for it: `asked` are the ports that clients send to,
+   * where only conntrack tells replies of UDP from requests; none: every port.
+   */
+  | {
+      readonly kind: "connected-socket";
+      readonly unused: number;
+      readonly asked: readonly PortRange[];
+    }
   /** ICMP of the rule's family; with a socket: an error about one of its packets. */
   | { readonly kind: "icmp" };
 
@@ -54,7 +60,7 @@ export type Statement =
   | { readonly kind: "return" };
 
 /** What a rule is for, which its comment says behind the table's name. */
-export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "local";
+export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local";
 
 /** A firewall rule for one family. */
 export interface FirewallRule {

@@ -5,12 +5,12 @@
 
 import * as v from "valibot";
 import type { Mark, Port } from "../../ffi/types.ts";
-import type { Address, Family } from "../net/address.ts";
+import { type Address, type Family, isLoopback } from "../net/address.ts";
 import { addressBits, type Cidr } from "../net/cidr.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import type { PortRange } from "../net/port.ts";
 import { ok, type Parsed, refuse } from "../net/result.ts";
-import { contradiction, isLoopback } from "./contradictions.ts";
+import { contradiction } from "./contradictions.ts";
 import { privateNetworks } from "./private.ts";
 import { type IntentRequest, RequestSchema } from "./request.ts";
 
@@ -40,6 +40,8 @@ export interface BackendHost {
 export interface Intent {
   /** Nothing was asked for: the commands are those of the article this project comes from. */
   readonly seed: boolean;
+  /** Something is captured; otherwise only what belongs to connections of a proxy is delivered. */
+  readonly captures: boolean;
   readonly families: readonly Family[];
   readonly protocols: readonly Protocol[];
   /** Empty: every unicast destination but this host's own addresses. */
@@ -95,6 +97,7 @@ const seedDestination: Cidr = { family: 4, bytes: Uint8Array.of(8, 8, 8, 8), pre
 /** The intent of the article: tcp to 8.8.8.8 through lo, mark 0x1/0x1, table 100. */
 const seedIntent: Intent = {
   seed: true,
+  captures: true,
   families: [4],
   protocols: defaults.protocols,
   destinations: [seedDestination],
@@ -117,11 +120,13 @@ const seedIntent: Intent = {
   sysctl: false,
 };
 
-/** The fields that say what is captured; with none of them it is what the seed captures. */
+/** The fields that say what is captured. */
 const capturing: readonly (keyof IntentRequest)[] = [
-  ...(["destinations", "sources", "ports", "interfaces", "protocols", "families"] as const),
+  ...(["destinations", "sources", "ports", "interfaces"] as const),
   ...(["bypass", "bypassPrivate", "local"] as const),
 ];
+/** Those that say it as well, but of the reply path alone which replies. */
+const narrowing: readonly (keyof IntentRequest)[] = ["protocols", "families"];
 
 /**
  * Checks a request and fills in what it leaves open.
@@ -130,6 +135,7 @@ const capturing: readonly (keyof IntentRequest)[] = [
  * - Anything given about what is captured: the seed's destination 8.8.8.8 and its interface lo no
  *   longer apply. Without a destination, every unicast address but this host's own is captured, so
  *   that a rule for a port does not lock out its author.
+ * - The reply path, and nothing about what is captured: nothing is. It is of tcp and udp.
  * - Families follow from the addresses; with no address, both.
  * - Any field given: ip rules get a priority and, like routes, a protocol number (defaults).
  * - Backends need the reply path.
@@ -148,15 +154,21 @@ export function parseIntent(request: unknown): Parsed<Intent> {
 
 function complete(request: IntentRequest): Intent {
   if (Object.values(request).every((value) => value === undefined)) return seedIntent;
-  const capture = capturing.some((name) => request[name] !== undefined) ? request : seedIntent;
-  const { destinations = [], sources = [], ports = [], interfaces = [] } = capture;
   const { toAddresses = [], backends = [] } = request;
-  const addresses = [...destinations, ...sources, ...toAddresses.map(alone)];
+  const replyPath = request.replyPath ?? backends.length > 0;
+  const isGiven = (name: keyof IntentRequest) => request[name] !== undefined;
+  const captures = capturing.some(isGiven) || !replyPath || request.redirect === true;
+  const isSeeds = captures && ![...capturing, ...narrowing].some(isGiven);
+  const capture = isSeeds ? seedIntent : request;
+  const { destinations = [], sources = [], ports = [], interfaces = [] } = capture;
+  const named = captures ? [] : backends.map(({ address }) => address);
+  const addresses = [...destinations, ...sources, ...[...toAddresses, ...named].map(alone)];
   const own = request.bypass ?? [];
   return {
     seed: false,
+    captures,
     families: capture.families ?? familiesOf(addresses),
-    protocols: unique(capture.protocols ?? defaults.protocols),
+    protocols: unique(capture.protocols ?? (captures ? defaults.protocols : ["tcp", "udp"])),
     destinations,
     sources,
     ports,
@@ -169,7 +181,7 @@ function complete(request: IntentRequest): Intent {
       gids: unique(request.guardGids ?? []),
       cgroups: unique(request.guardCgroups ?? []),
     },
-    replyPath: request.replyPath ?? backends.length > 0,
+    replyPath,
     mark: request.mark ?? defaults.mark,
     table: request.table ?? defaults.table,
     priority: request.priority ?? defaults.priority,

@@ -34,6 +34,7 @@ import {
 } from "../../ffi/netlink/nftables/set.ts";
 import * as nft from "../../ffi/netlink/nftables/statements.ts";
 import { HOST_ORDER, type Message, NETWORK_ORDER, Writer } from "../../ffi/netlink/wire.ts";
+import { loopbackOf } from "../net/address.ts";
 import { addressBits } from "../net/cidr.ts";
 import { rangesOf } from "./networks.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./plan.ts";
@@ -98,7 +99,7 @@ function matchExpressions(
     case "destination-type":
       return typeExpressions(match.not, sets);
     case "destination-port":
-      return portExpressions(match.ranges, sets, match.not === true);
+      return portExpressions(match.ranges, sets);
     case "mark":
       return nft.markIs(match.mark.value, match.mark.mask);
     case "user":
@@ -112,7 +113,12 @@ function matchExpressions(
     case "not-syn":
       return notSyn;
     case "transparent-socket":
-      return nft.transparentSocket(match.wildcard);
+      return nft.transparentSocket(false);
+    case "connected-socket":
+      return [
+        ...nft.transparentSocket(),
+        ...nft.tproxyTo(match.unused, loopbackOf(rule.family).bytes),
+      ];
     case "icmp":
       return nft.protocol(rule.family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
   }
@@ -155,16 +161,15 @@ function typeExpressions(types: readonly AddressType[], sets: AnonymousSets): Ex
 function portExpressions(
   ranges: readonly { from: number; to: number }[],
   sets: AnonymousSets,
-  isNegated: boolean,
 ): readonly Expression[] {
   const [first, second] = ranges;
   if (first !== undefined && second === undefined) {
-    return nft.ports("destination", [first.from, first.to], isNegated);
+    return nft.ports("destination", [first.from, first.to]);
   }
   const keys = ranges.map(({ from, to }) => ({ first: port(from), last: port(to) }));
   const load = payload(nl.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
   const set = sets.ranges(TYPE_INET_SERVICE, 2, keys);
-  return [load, lookup(set, isNegated ? nl.NFT_LOOKUP_F_INV : 0)];
+  return [load, lookup(set)];
 }
 
 /** Of the 14th byte of a TCP header: FIN, SYN, RST and ACK (RFC 9293, 3.1). */

@@ -11,7 +11,7 @@ import { listedNetworksMax } from "./contradictions.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
-import { mergeRanges, replyPathRules } from "./reply-path.ts";
+import { errorRules, mergeRanges, replyPathRules } from "./reply-path.ts";
 
 export type {
   AddressType,
@@ -204,12 +204,14 @@ function notOurs(family: Family): Match {
 
 function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
   const { families, protocols, redirect } = intent;
+  const captured = intent.captures ? families : [];
   const rules = [
-    // Replies may come from, and go to, what is bypassed.
+    // These may come from, and go to, what is bypassed.
     ...families.flatMap((family) => replyPathRules(intent, family)),
+    ...families.flatMap((family) => errorRules(intent, family)),
     ...families.flatMap((family) => returnedRules(intent, family)),
     ...families.flatMap((family) => bypassRules(intent, family, sets)),
-    ...families.flatMap((family) =>
+    ...captured.flatMap((family) =>
       protocols.map((protocol): FirewallRule => {
         const { interfaces } = intent;
         const matches = captureMatches(intent, family, protocol, sets);

@@ -1,54 +1,62 @@
 /** The rules that bring back what is for a socket with another host's address. Pure. */
 
 import type { Family } from "../net/address.ts";
-import { clearMark, type MaskedMark } from "../net/mark.ts";
 import type { PortRange } from "../net/port.ts";
-import type { FirewallRule, Match } from "./firewall-rule.ts";
+import type { FirewallRule } from "./firewall-rule.ts";
 import type { Intent } from "./intent.ts";
 
 /**
- * What comes back to a socket that is bound to a client's address is marked, and so delivered, and
- * so are the ICMP errors about what it has sent: a refusal, or that a packet was too large.
- * No datagram that a client could have sent: an unconnected socket that is bound to the original
- * destination, to reply from it, would take it from the listener.
+ * Marks, and so delivers, what comes back to a connection that has a client's address.
+ *
+ * Only a connected socket is certain to get a reply. An unconnected one that is bound to the
+ * original destination, to answer from it, would take what other clients send to that destination,
+ * captured or not. So would a listener that is bound to it.
+ *
+ * No first packet of a TCP connection is a reply: one for a socket in TIME_WAIT is for the TPROXY
+ * of the capture, which alone finds the listener for it.
  */
 export function replyPathRules(intent: Intent, family: Family): readonly FirewallRule[] {
   if (!intent.replyPath) return [];
-  const { protocols, mark } = intent;
-  const rule = (matches: readonly Match[], to = mark): FirewallRule => ({
+  const { mark, protocols } = intent;
+  const asked = mergeRanges(intent.ports);
+  return protocols.map((protocol) => ({
     family,
     purpose: "reply path",
-    matches,
-    statements: [{ kind: "mark", mark: to }],
-  });
-  const ranges = mergeRanges(intent.ports);
-  const udp: Match[] = [
-    { kind: "protocol", protocol: "udp" },
-    { kind: "destination-port", ranges, not: true },
-    { kind: "transparent-socket", wildcard: false },
-  ];
-  return [
-    ...(protocols.includes("tcp") ? tcpRules(rule, mark) : []),
-    ...(protocols.includes("udp") && ranges.length > 0 ? [rule(udp)] : []),
-    rule([{ kind: "icmp" }, { kind: "transparent-socket", wildcard: false }]),
-  ];
+    matches: [
+      { kind: "protocol", protocol },
+      ...(protocol === "tcp" ? [{ kind: "not-syn" } as const] : []),
+      { kind: "connected-socket", unused: unusedPort(intent), asked },
+    ],
+    statements: [{ kind: "mark", mark }],
+  }));
 }
 
 /**
- * No first packet of a connection: one for a socket in TIME_WAIT is for TPROXY, which alone finds
- * the listener for it. Of a socket in TIME_WAIT, or in FIN_WAIT_2 after its descriptor is closed,
- * nf_tables does not tell whether it is bound to every address. So all that are transparent are
- * marked, and the mark is taken back from what is for a listener.
+ * ICMP errors about what a proxy sends in another host's name go to that host: towards clients in
+ * the name of the original destination, towards upstreams perhaps in the clients'. Nobody here
+ * would hear of a narrower path (and large answers would never arrive) or of a refusal.
  */
-function tcpRules(
-  rule: (matches: readonly Match[], to?: MaskedMark) => FirewallRule,
-  { mask }: MaskedMark,
-): readonly FirewallRule[] {
-  const matches: Match[] = [{ kind: "protocol", protocol: "tcp" }, { kind: "not-syn" }];
+export function errorRules(intent: Intent, family: Family): readonly FirewallRule[] {
+  if (intent.seed || intent.redirect) return [];
   return [
-    rule([...matches, { kind: "transparent-socket" }]),
-    rule([...matches, { kind: "transparent-socket", wildcard: true }], clearMark(mask)),
+    {
+      family,
+      purpose: "errors",
+      matches: [{ kind: "icmp" }, { kind: "transparent-socket" }],
+      statements: [{ kind: "mark", mark: intent.mark }],
+    },
   ];
+}
+
+/** The lowest port at which this capture has no listener. */
+function unusedPort({ toPort, ports }: Intent): number {
+  let port = 1;
+  for (const { from, to } of mergeRanges(ports)) {
+    if (from <= port) port = to + 1;
+  }
+  // A capture of every port says nothing about listeners, but that of TPROXY.
+  if (port > 65_535) port = 1;
+  return port === toPort ? port + 1 : port;
 }
 
 /** Sorted ranges that neither overlap nor touch. */

@@ -88,7 +88,7 @@ function describeMatch(match: Match): string {
     case "destination-type":
       return "to unicast addresses that are not this host's own";
     case "destination-port":
-      return `to ${match.not ? "no " : ""}port ${shorten(match.ranges.map(formatPortRange))}`;
+      return `to port ${shorten(match.ranges.map(formatPortRange))}`;
     case "mark":
       return `with mark ${formatMark(match.mark)}`;
     case "user":
@@ -102,8 +102,9 @@ function describeMatch(match: Match): string {
     case "not-syn":
       return "other than the first of a connection";
     case "transparent-socket":
-      if (match.wildcard === undefined) return "for a transparent socket";
-      return `for a transparent socket bound to ${match.wildcard ? "every" : "one"} address`;
+      return "about what a transparent socket has sent";
+    case "connected-socket":
+      return "for a transparent socket that is connected to the sender";
     case "icmp":
       return "of ICMP";
   }

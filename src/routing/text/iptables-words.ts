@@ -55,7 +55,6 @@ function matchWords(
     case "destination-type":
       return [addressTypeWords(match.not, rule.family)];
     case "destination-port":
-      if (match.not) return [otherPortWords(match.ranges, protocol)];
       return portWords(match.ranges, protocol);
     case "mark":
       return [["-m", "mark", "--mark", markAndMask(match.mark)]];
@@ -70,11 +69,25 @@ function matchWords(
     case "not-syn":
       return [["-m", "tcp", "!", "--syn"]];
     case "transparent-socket":
-      // Without --nowildcard it ignores sockets that are bound to every address, and only those.
-      return match.wildcard ? [] : [["-m", "socket", "--transparent"]];
+      return [socketWords];
+    case "connected-socket":
+      return protocol === "tcp" ? [socketWords] : datagramWords(match.asked);
     case "icmp":
       return [["-p", rule.family === 4 ? "icmp" : "ipv6-icmp"]];
   }
+}
+
+/** Without --nowildcard it ignores sockets that are bound to every address, and only those. */
+const socketWords = ["-m", "socket", "--transparent"];
+
+/**
+ * Replies to a socket's datagrams. At ports that no client asks for there are no others; what comes
+ * to the others is a reply if conntrack knows the datagram that it answers.
+ */
+function datagramWords(asked: readonly PortRange[]): readonly (readonly string[])[] {
+  const reply = [...socketWords, "-m", "conntrack", "--ctdir", "REPLY"];
+  if (asked.length === 0) return [reply];
+  return [[...otherPortWords(asked, "udp"), ...socketWords], reply];
 }
 
 function setWords(name: string, side: "src" | "dst"): readonly string[] {

@@ -11,6 +11,8 @@ import { describeFirewallRule } from "./describe.ts";
 import { ruleWords } from "./iptables-words.ts";
 import {
   applyScript,
+  beginning,
+  ending,
   ipSections,
   ipUndoSections,
   line,
@@ -86,7 +88,7 @@ function ownSections(plan: Plan): readonly Section[] {
     }).map((spec) => command(rule.family, chain, "-A", name, ...spec)),
   }));
   const jump = {
-    comment: ["From here on packets are captured."],
+    comment: [`${beginning(plan)}.`],
     commands: chainsOf(plan).map((each) => jumpLine(plan, "-A", each)),
   };
   const needed = rules.filter(({ commands }) => commands.length > 0);
@@ -119,7 +121,7 @@ function undoSections(plan: Plan): readonly Section[] {
   };
   return [
     {
-      comment: ["From here on nothing is captured."],
+      comment: [ending(plan)],
       commands: chains.map((each) => tolerant(jumpLine(plan, "-D", each))),
     },
     {

@@ -1,5 +1,7 @@
 /** A plan as `ip` commands and an nft table of its own: `inet tproxyd`, or by another name. */
 
+import type { Port } from "../../../ffi/types.ts";
+import { loopbackOf } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import { fullMask } from "../../net/mark.ts";
@@ -18,6 +20,8 @@ import {
 import { describeFirewallRule } from "./describe.ts";
 import {
   applyScript,
+  beginning,
+  ending,
   ipSections,
   ipUndoSections,
   line,
@@ -37,7 +41,7 @@ export function renderNft(
   const { name } = plan.firewall;
   if (options.undo === true) {
     const firewall = {
-      comment: ["The table of our own: from here on nothing is captured."],
+      comment: ["The table of our own.", ending(plan)],
       commands: [tolerant(line("nft", "delete", "table", "inet", name))],
     };
     return undoScript(plan, [firewall, ...ipUndoSections(plan)]);
@@ -50,7 +54,7 @@ export function renderNft(
     commands: [line("nft", "create", "table", "inet", name)],
   };
   const rules: Section = {
-    comment: ["From here on packets are captured: nft adds all of this at once, or none of it."],
+    comment: [`${beginning(plan)}: nft adds all of this at once, or none of it.`],
     commands: ["nft -f - <<'EOF'", ...tableLines(plan.firewall), "EOF"],
   };
   return applyScript(plan, [reserve, ...ipSections(plan), rules], options.origin);
@@ -113,7 +117,7 @@ function matchText(match: Match, rule: FirewallRule, protocol: string | undefine
     case "destination-type":
       return `fib daddr type != ${set(match.not)}`;
     case "destination-port":
-      return `${protocol} dport ${match.not ? "!= " : ""}${set(match.ranges.map(formatPortRange))}`;
+      return `${protocol} dport ${set(match.ranges.map(formatPortRange))}`;
     case "mark": {
       const { value, mask } = match.mark;
       if (mask === fullMask) return `meta mark ${hex(value)}`;
@@ -130,8 +134,11 @@ function matchText(match: Match, rule: FirewallRule, protocol: string | undefine
     case "not-syn":
       return "tcp flags & (fin | syn | rst | ack) != syn";
     case "transparent-socket":
-      if (match.wildcard === undefined) return "socket transparent 1";
-      return `socket transparent 1 socket wildcard ${Number(match.wildcard)}`;
+      return "socket transparent 1 socket wildcard 0";
+    case "connected-socket": {
+      const to = formatEndpoint({ address: loopbackOf(rule.family), port: match.unused as Port });
+      return `socket transparent 1 tproxy ${header} to ${to}`;
+    }
     case "icmp":
       return `meta l4proto ${rule.family === 4 ? "icmp" : "ipv6-icmp"}`;
   }

@@ -38,24 +38,50 @@ export function applyScript(
   sections: readonly Section[],
   origin = { command: "tproxy routes --print", undo: "the same with --undo" },
 ): string {
-  const families = describeFamilies(plan.families);
   const head = [
     "#!/bin/sh",
-    ...(plan.routes.length > 0
-      ? [
-          `# Delivers captured ${families} packets to this host, whatever their destination;`,
-          "# a listener that has set IP_TRANSPARENT accepts them.",
-          "# Stops at the first command that fails.",
-        ]
-      : [
-          `# Sends captured ${families} packets to a listener on this host, by NAT;`,
-          "# SO_ORIGINAL_DST tells it where they were sent to.",
-          "# Stops at the first command that fails.",
-        ]),
+    ...purposeOf(plan).map((text) => `# ${text}`),
+    "# Stops at the first command that fails.",
     `# Printed by \`${origin.command}\`. Run it as root; ${origin.undo} takes it back.`,
     "set -e",
   ];
   return frame(head, sections, backendLines(plan, false));
+}
+
+/** What a script is for, in two lines. */
+function purposeOf(plan: Plan): readonly string[] {
+  const families = describeFamilies(plan.families);
+  if (plan.routes.length === 0) {
+    return [
+      `Sends captured ${families} packets to a listener on this host, by NAT;`,
+      "SO_ORIGINAL_DST tells it where they were sent to.",
+    ];
+  }
+  if (!capturesAny(plan)) {
+    return [
+      `Captures nothing: delivers ${families} replies to the connections that a proxy of this host`,
+      "makes with the addresses of its clients.",
+    ];
+  }
+  return [
+    `Delivers captured ${families} packets to this host, whatever their destination;`,
+    "a listener that has set IP_TRANSPARENT accepts them.",
+  ];
+}
+
+/** Whether a plan captures anything, or delivers replies alone. */
+function capturesAny({ firewall }: Plan): boolean {
+  return firewall.chains.some(({ rules }) => rules.some(({ purpose }) => purpose === "capture"));
+}
+
+/** What begins with the last command of a script. */
+export function beginning(plan: Plan): string {
+  return `From here on ${capturesAny(plan) ? "packets are captured" : "replies are delivered"}`;
+}
+
+/** What ends with the first command of one that takes a plan back. */
+export function ending(plan: Plan): string {
+  return `From here on nothing is ${capturesAny(plan) ? "captured" : "delivered"}.`;
 }
 
 /**
@@ -64,9 +90,10 @@ export function applyScript(
  */
 export function undoScript(plan: Plan, sections: readonly Section[]): string {
   const families = describeFamilies(plan.families);
+  const captured = capturesAny(plan) ? "captured " : "";
   const head = [
     "#!/bin/sh",
-    `# Takes back what delivers captured ${families} packets to this host.`,
+    `# Takes back what delivers ${captured}${families} packets to this host.`,
     "# It removes all that it finds; if anything was missing, its exit status is 1.",
     "# Printed by `tproxy routes --print --undo`. Run it as root.",
     "status=0",

@@ -13,7 +13,8 @@ function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardC
   const options = complete(parsed.value);
   const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
   const request = captureRequest(options);
-  return captureOf(options, request, { listeners, protocols, backends: undefined });
+  const isOwn = (address: Uint8Array) => [10, 127, 0xfd].includes(address[0] as number);
+  return captureOf(options, request, { listeners, protocols, backends: undefined, isOwn });
 }
 
 const auto = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`);
@@ -26,7 +27,13 @@ describe("what is captured", () => {
     [":80 :443", { families: [4], ports: ports(80, 443), toPort: undefined }],
     [":80 --dport 80", { ports: ports(80), toPort: undefined }],
     [":50080 --dport 80,443", { ports: ports(80, 443), toPort: 50080, toAddresses: [] }],
-    ["127.0.0.1:80", { toPort: 80, toAddresses: [{ family: 4, bytes: expect.anything() }] }],
+    ["127.0.0.1:80 --dport 80", { toPort: 80, toAddresses: [{ family: 4 }] }],
+    ["10.0.0.1:80 --in eth0", { captures: true, ports: ports(80), toPort: 80 }],
+    ["10.0.0.1:80", { captures: false, replyPath: true, families: [4], protocols: ["tcp"] }],
+    ["10.0.0.1:80 :443", { captures: true, ports: ports(443), toPort: undefined }],
+    ["8.8.8.8:80", { destinations: [{ prefix: 32 }], ports: ports(80), toPort: undefined }],
+    ["8.8.8.8:80 8.8.4.4:80", { destinations: [{}, {}], ports: ports(80), toPort: undefined }],
+    ["[2001:db8::9]:80", { destinations: [{ family: 6, prefix: 128 }], families: [6] }],
     ["[::]:80 --dst 10.0.0.0/8", { families: [4] }],
     ["[::]:80 --family 6", { families: [6] }],
     [":80 --source self", { replyPath: true }],
@@ -42,6 +49,9 @@ describe("what is captured", () => {
     const udp = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`, ["udp"]);
     expect(udp("[::]:53").intent).toMatchObject({ ports: ports(53), toPort: 53 });
     expect(udp(":53 :5353").intent).toMatchObject({ ports: ports(53, 5353), toPort: undefined });
+    const foreign = { destinations: [{ prefix: 32 }], toPort: 53, toAddresses: [{ family: 4 }] };
+    expect(udp("8.8.8.8:53").intent).toMatchObject(foreign);
+    expect(udp("10.0.0.1:53").intent).toMatchObject({ captures: false, protocols: ["udp"] });
   });
 
   test("--local: our own connections have a mark, and are left alone by it", () => {
@@ -58,6 +68,10 @@ describe("what is captured", () => {
 test.each([
   ["[::1]:80 --family 4", "IPv4 is to be captured, and no listener takes it"],
   [":80 --dst 2001:db8::/32", 'IPv6 is to be captured, and no listener takes it: give "[::]:PORT"'],
+  ["10.0.0.1:80 --source self", "--routes has nothing to put in: what is sent to an address of"],
+  ["10.0.0.1:80 --redirect --source self", "--routes has nothing to put in"],
+  [":80 [fd00::1]:443", "cannot capture for IPv6, where listeners have addresses of this"],
+  ["8.8.8.8:80 :443", "port 80 or port 443: give addresses with one port"],
   [":80 :443 --dport 8080", "port 80 or port 443: give addresses with one port"],
   [":80 --no-transparent", "which --no-transparent does not accept"],
   [
@@ -86,8 +100,10 @@ describe("while open connections come to their end", () => {
     );
 
   test("only what belongs to them is delivered, whoever's address upstreams see", () => {
-    expect(rules("[::]:80")).toEqual(Array(6).fill("reply path"));
-    expect(rules(":80 --source self --bypass 10.0.0.0/8")).toEqual(Array(3).fill("reply path"));
+    const kept: ReturnType<typeof rules> = ["reply path", "errors"];
+    expect(rules("[::]:80")).toEqual(["reply path", "reply path", "errors", "errors"]);
+    expect(rules(":80 --source self --bypass 10.0.0.0/8")).toEqual(kept);
+    expect(rules("10.0.0.1:80")).toEqual(kept);
   });
 
   test("NAT keeps its chain, and what this host sends its rules", () => {

@@ -120,6 +120,9 @@ describe("matches", () => {
     expect(pass([chain([divert])], reply).mark).toBe(1);
     expect(pass([chain([divert])], { socket: { transparent: true, wildcard: true } }).mark).toBe(0);
     expect(pass([chain([[...nft.replyDirection(), ...mark]])], reply).mark).toBe(1);
+    const nobody = [...nft.transparentSocket(), ...nft.tproxyTo(1), ...mark];
+    const passage = pass([chain([nobody])], reply, none);
+    expect(passage).toMatchObject({ mark: 1, tproxy: undefined, missed: undefined });
   });
 
   test("sets, by their elements", () => {

@@ -105,9 +105,22 @@ const cases: Readonly<Record<string, [what: string, request: object, message: st
     ],
   ],
   "the reply path": [
-    ["of udp to every port", { replyPath: true, protocols: ["udp"] }, "of udp needs --dport"],
+    ["of udp to every port", { replyPath: true, protocols: ["udp"] }, "accepted"],
     ["of udp", { replyPath: true, protocols: ["udp"], ports }, "accepted"],
-    ["of tcp", { replyPath: true }, "accepted"],
+    ["alone", { replyPath: true }, "accepted"],
+    ["alone, for a listener", { replyPath: true, toPort: 80 }, "--to-port has nothing to hand"],
+  ],
+  backends: [
+    ["of a family that is not captured", { families: [6], backends: [backend("192.0.2.7")] }, "4"],
+    ["here", { backends: [{ ...backend("192.0.2.7"), here: true }] }, 'port too, "192.0.2.7:80"'],
+    ["here, of IPv6", { backends: [{ ...backend("fd00::1"), here: true }] }, '"[fd00::1]:80"'],
+    [
+      "here, with a port",
+      { backends: [{ ...backend("fd00::1"), here: true, port: 80 }] },
+      "accepted",
+    ],
+    ["of loopback", { backends: [backend("127.0.0.1"), backend("::1")] }, "accepted"],
+    ["elsewhere", { backends: [backend("192.0.2.7")] }, "accepted"],
   ],
   settings: [
     ["of no interface", { ports, sysctl: true }, "--sysctl sets nothing here"],

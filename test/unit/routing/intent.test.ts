@@ -24,6 +24,7 @@ describe("what a request leaves open", () => {
   test("with nothing given it is the seed's intent", () => {
     expect(intent({})).toEqual({
       seed: true,
+      captures: true,
       families: [4],
       protocols: ["tcp"],
       destinations: [cidr("8.8.8.8")],

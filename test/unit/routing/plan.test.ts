@@ -19,8 +19,13 @@ function networks(...texts: string[]) {
   });
 }
 
-function rules(of: Plan): readonly FirewallRule[] {
+function rules(of: Pick<Plan, "firewall">): readonly FirewallRule[] {
   return of.firewall.chains.flatMap((chain) => chain.rules);
+}
+
+/** Those that capture. */
+function captures(of: Pick<Plan, "firewall">): readonly FirewallRule[] {
+  return rules(of).filter(({ purpose }) => purpose === "capture");
 }
 
 /** A rule's match of one kind, as text. */
@@ -35,7 +40,7 @@ function matched(rule: FirewallRule | undefined, kind: string): readonly string[
 describe("makePlan", () => {
   test("one rule a family and protocol, one route and one ip rule a family", () => {
     const { routes, ipRules, ...rest } = plan({ protocols: ["tcp", "udp"] });
-    const kinds = rules({ routes, ipRules, ...rest }).map(({ family, matches }) => [
+    const kinds = captures(rest).map(({ family, matches }) => [
       family,
       matches.find((match) => match.kind === "protocol")?.protocol,
     ]);
@@ -58,13 +63,13 @@ describe("makePlan", () => {
     const destinations = networks(
       ...["10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "192.0.2.1", "2001:db8::1", "2001:db8::/32"],
     );
-    const [four, six] = rules(plan({ destinations }));
+    const [four, six] = captures(plan({ destinations }));
     expect(matched(four, "destination")).toEqual(["10.0.0.0/8", "192.0.2.1"]);
     expect(matched(six, "destination")).toEqual(["2001:db8::/32"]);
   });
 
   test("without a destination this host's own addresses are left alone", () => {
-    const [four, six] = rules(plan({ ports: [{ from: 80, to: 80 }] }));
+    const [four, six] = captures(plan({ ports: [{ from: 80, to: 80 }] }));
     expect(matched(four, "destination-type")).toEqual([
       "local",
       "broadcast",
@@ -75,7 +80,7 @@ describe("makePlan", () => {
   });
 
   test("with every destination there is no condition on it at all", () => {
-    const [rule] = rules(plan({ destinations: networks("0.0.0.0/0", "10.0.0.0/8") }));
+    const [rule] = captures(plan({ destinations: networks("0.0.0.0/0", "10.0.0.0/8") }));
     expect(rule?.matches.map(({ kind }) => kind)).toEqual(["protocol"]);
   });
 
@@ -88,12 +93,12 @@ describe("makePlan", () => {
       [79, 81],
       [65535, 65535],
     ].map(([from, to]) => ({ from, to }));
-    const [rule] = rules(plan({ ports }));
+    const [rule] = captures(plan({ ports }));
     expect(matched(rule, "destination-port")).toEqual(["1-20", "79-81", "65535"]);
   });
 
   test("the mark is set before the packet goes to the listener: no listener, no leak", () => {
-    const [rule] = rules(plan({ toPort: 50080 }));
+    const [rule] = captures(plan({ toPort: 50080 }));
     expect(rule?.statements.map(({ kind }) => kind)).toEqual(["mark", "tproxy"]);
   });
 });
@@ -120,8 +125,7 @@ describe("the order of rules", () => {
   test("before routing: replies, what was marked on the way out, the bypass, the rest", () => {
     expect(outline(plan(all), "prerouting")).toEqual([
       "reply path: mark",
-      "reply path: mark",
-      "reply path: mark",
+      "errors: mark",
       "local: tproxy, return",
       "bypass: return",
       "capture: mark, tproxy",
@@ -143,7 +147,7 @@ describe("the order of rules", () => {
 
   test("by the mark alone nothing has to be done for what was marked on the way out", () => {
     const marked = { families: [4], local: true, guardUids: [7] };
-    expect(outline(plan(marked), "prerouting")).toEqual(["capture: mark"]);
+    expect(outline(plan(marked), "prerouting")).toEqual(["errors: mark", "capture: mark"]);
   });
 
   test("NAT has neither route nor ip rule, and the priority of NAT", () => {
@@ -158,47 +162,61 @@ describe("the order of rules", () => {
 });
 
 describe("the reply path", () => {
+  const ofPurpose = (purpose: string, request: object) =>
+    rules(plan({ families: [4], ...request })).filter((each) => each.purpose === purpose);
   const kinds = (request: object) =>
-    rules(plan({ families: [4], replyPath: true, ...request }))
-      .filter(({ purpose }) => purpose === "reply path")
-      .map(({ matches }) => matches.map(({ kind }) => kind as string));
+    ofPurpose("reply path", { replyPath: true, ...request }).map(({ matches }) =>
+      matches.map(({ kind }) => kind as string),
+    );
   const ports = [{ from: 53, to: 53 }];
-  const tcp = Array(2).fill(["protocol", "not-syn", "transparent-socket"]);
-  const icmp = ["icmp", "transparent-socket"];
+  const address = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) };
+  const both = [
+    ["protocol", "not-syn", "connected-socket"],
+    ["protocol", "connected-socket"],
+  ];
 
-  test("of tcp takes the mark back from what is for a listener", () => {
-    const marks = rules(plan({ families: [4], replyPath: true, protocols: ["tcp"] }))
-      .filter(({ purpose }) => purpose === "reply path")
-      .map(({ matches, statements }) => [matches.at(-1), statements]);
-    expect(marks.slice(0, 2) as unknown[]).toEqual([
-      [{ kind: "transparent-socket" }, [{ kind: "mark", mark: { value: 1, mask: 1 } }]],
-      [
-        { kind: "transparent-socket", wildcard: true },
-        [{ kind: "mark", mark: { value: 0, mask: 1 } }],
-      ],
-    ]);
-  });
-
-  test("of tcp is for no first packet, of udp for no port that is captured", () => {
-    expect(kinds({ protocols: ["tcp", "udp"], ports })).toEqual([
-      ...tcp,
-      ["protocol", "destination-port", "transparent-socket"],
-      icmp,
-    ]);
-  });
-
-  test("of udp is left out where every port is captured", () => {
-    expect(kinds({ protocols: ["tcp", "udp"] })).toEqual([...tcp, icmp]);
+  test("is for connected sockets, of tcp for no first packet, whatever ports are captured", () => {
+    const protocols = ["tcp", "udp"];
+    expect(kinds({ protocols, ports })).toEqual(both);
+    expect(kinds({ protocols, ports: [{ from: 1, to: 65535 }] })).toEqual(both);
+    expect(kinds({ protocols, interfaces: ["eth0"] })).toEqual(both);
   });
 
   test("does not depend on the interfaces, sources and destinations that are captured", () => {
     const narrow = { interfaces: ["eth0"], sources: networks("10.0.0.0/8") };
-    expect(kinds({ ...narrow, destinations: networks("8.8.8.8") })).toEqual(kinds({}));
+    const protocols = ["tcp"];
+    expect(kinds({ ...narrow, destinations: networks("8.8.8.8") })).toEqual(kinds({ protocols }));
   });
 
-  test("comes with backends", () => {
-    const address = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) };
-    expect(kinds({ replyPath: undefined, backends: [{ address }] }).length).toBe(3);
+  test.each([
+    ["one port", { ports }, 1],
+    ["the lowest", { ports: [{ from: 1, to: 1 }] }, 2],
+    ["the lowest, some beside each other", { ports: [{ from: 1, to: 7 }, ...ports] }, 8],
+    ["every port", { ports: [{ from: 1, to: 65535 }] }, 1],
+    ["every port, for a listener on the lowest", { interfaces: ["eth0"], toPort: 1 }, 2],
+  ])("looks for connected sockets by a port without a listener: %s", (_, request, unused) => {
+    const [rule] = ofPurpose("reply path", { replyPath: true, ...request });
+    const match = rule?.matches.find(({ kind }) => kind === "connected-socket");
+    expect(match).toMatchObject({ unused });
+  });
+
+  test("alone captures nothing, of either protocol", () => {
+    for (const request of [{ replyPath: true }, { backends: [{ address }] }]) {
+      expect(kinds(request)).toEqual(both);
+      expect(ofPurpose("capture", request)).toEqual([]);
+      expect(ofPurpose("errors", request)).toHaveLength(1);
+    }
+    const narrowed = { replyPath: true, families: [6], protocols: ["tcp"] };
+    expect(outline(plan(narrowed), "prerouting")).toEqual(["reply path: mark", "errors: mark"]);
+  });
+
+  test("has the ICMP errors of every capture beside it, but for NAT and the article", () => {
+    const errors = (request: object) =>
+      rules(plan(request)).filter(({ purpose }) => purpose === "errors").length;
+    expect(errors({ ports })).toBe(2);
+    expect(errors({ ports, families: [6], toPort: 50080 })).toBe(1);
+    expect(errors({ ports, toPort: 50080, redirect: true })).toBe(0);
+    expect(errors({})).toBe(0);
   });
 });
 
@@ -210,7 +228,7 @@ describe("sets", () => {
     expect(firewall.sets.map(({ name, networks: { length } }) => [name, length])).toEqual([
       ["dst4", 100],
     ]);
-    const names = firewall.chains[0]?.rules.map(
+    const names = captures({ firewall }).map(
       ({ matches }) => matches.find((match) => match.kind === "destination")?.set,
     );
     expect(names).toEqual(["dst4", "dst4"]);
@@ -220,7 +238,7 @@ describe("sets", () => {
     const halves = networks(...Array.from({ length: 128 }, (_, i) => `10.0.${i}.0/24`));
     const { firewall } = plan({ destinations: halves });
     expect(firewall.sets).toEqual([]);
-    expect(matched(firewall.chains[0]?.rules[0], "destination")).toEqual(["10.0.0.0/17"]);
+    expect(matched(captures({ firewall })[0], "destination")).toEqual(["10.0.0.0/17"]);
   });
 });
 
@@ -287,7 +305,7 @@ describe("a backend on this host", () => {
   test("another host is told what to do, and nothing is done here", () => {
     const there = { family: 4, bytes: Uint8Array.of(192, 0, 2, 7) } as const;
     const { ipRules, backends } = plan({ backends: [{ address: there, port: 80 }] });
-    expect(ipRules.map(({ from }) => from)).toEqual([undefined, undefined]);
+    expect(ipRules.map(({ from }) => from)).toEqual([undefined]);
     expect(backends.map((each) => each.address)).toEqual([there]);
   });
 });

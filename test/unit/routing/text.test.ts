@@ -26,6 +26,7 @@ const lines = [
   "--to-port 50080 --to-address 127.0.0.1,::1 --dport 80",
   "--redirect --to-port 50080 --local --guard-uid 33 --dport 80",
   ...["--backend 192.0.2.7:80 --dport 80 --family 4", "--backend 127.0.0.1 --dst 8.8.8.8"],
+  ...["--reply-path", "--reply-path --proto udp --family 6", "--backend 127.0.0.1:8080,[::1]:53"],
 ];
 /** Those that need an interface or a control group, which a new namespace has not. */
 const needy = [
