@@ -65,7 +65,11 @@ export function passHook(
   return [...alive, ...ended];
 }
 
-/** The base chains that a packet meets at a hook, in their order. */
+/**
+ * The base chains that a packet meets at a hook, in their order. Of equal priorities the one that
+ * was registered last runs first (nf_hook_entries_grow() of net/netfilter/core.c); the kernel
+ * lists them as they were made.
+ */
 function baseChains(
   chains: readonly RuledChain[],
   packet: Packet,
@@ -86,6 +90,7 @@ function baseChains(
       return base.hook === hook && (family === proto || family === NFPROTO_INET);
     })
     .filter(({ base }) => base?.type !== "nat" || (packet.stage ?? "first") === "first")
+    .toReversed()
     .toSorted((a, b) => (a.base?.priority ?? 0) - (b.base?.priority ?? 0));
 }
 

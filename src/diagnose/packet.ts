@@ -24,8 +24,8 @@ export interface Packet {
   readonly destinationType: number;
   /** The socket that it belongs to, if there is one. */
   readonly socket?: { readonly transparent: boolean; readonly wildcard: boolean };
-  /** Of the program that sends it, for a packet of this host. */
-  readonly owner?: { readonly uid: number; readonly gid: number };
+  /** Of the program that sends it, for a packet of this host; the group may not be known. */
+  readonly owner?: { readonly uid: number; readonly gid?: number };
 }
 
 /** The port of a client that has not said which: one that kernels choose. */

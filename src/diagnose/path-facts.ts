@@ -1,7 +1,12 @@
 /** The facts of one packet's way through this machine: all that `path-checks.ts` judges by. */
 
-import { ENETUNREACH } from "../../ffi/errno.ts";
-import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
+import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH } from "../../ffi/errno.ts";
+import {
+  RTN_BLACKHOLE,
+  RTN_LOCAL,
+  RTN_PROHIBIT,
+  RTN_UNREACHABLE,
+} from "../../ffi/netlink/constants.ts";
 import type { InetSocket } from "../../ffi/netlink/diag.ts";
 import type { Link } from "../../ffi/netlink/link.ts";
 import type { RouteQuery } from "../../ffi/netlink/route.ts";
@@ -128,14 +133,24 @@ export function gatherPath(machine: Machine, question: PathQuestion): PathFacts 
   // What loops through lo keeps the route that it left by: it is not looked up again.
   const isLooped = packet.iif === "lo" && isSourceLocal;
   const way = isLooped ? { source: source.bytes } : { iif, source: source.bytes };
-  const answer = answerFacts(machine, around, packet, passage);
+  const wanted =
+    target !== undefined
+      ? wantedOf(target)
+      : wantedOf({
+          address: toPort === undefined ? destination.bytes : undefined,
+          port: toPort ?? port,
+        });
+  const uid = findSocket(sockets, wanted)?.uid;
+  const owner = uid === undefined ? {} : { owner: { uid } };
+  const answer = answerFacts(machine, around, { ...packet, ...owner }, passage);
   return {
     packet,
     capture,
     passage,
     rank,
     input: passage && around && passInput(around, packet, carried(passage, mark)),
-    later: passage && around && laterFacts(around, packet, carried(passage, question.mark), rank),
+    later:
+      passage && around && laterFacts(around, packet, carried(passage, question.mark ?? 0), rank),
     legacyTables: machine.legacyTables ?? [],
     tables,
     mark,
@@ -151,12 +166,7 @@ export function gatherPath(machine: Machine, question: PathQuestion): PathFacts 
     bridgeCall: link?.kind === "bridge" ? bridgeCalls(machine, family) : false,
     link,
     master: machine.links.find(({ index }) => index === link?.master),
-    wanted:
-      target !== undefined
-        ? wantedOf(target)
-        : toPort !== undefined
-          ? wantedOf({ address: undefined, port: toPort })
-          : wantedOf({ address: destination.bytes, port }),
+    wanted,
     sockets,
     names: new Map(machine.links.map((each) => [each.index, each.name])),
     chains: machine.ruleset?.chains ?? [],
@@ -214,7 +224,7 @@ function answerFacts(
   asked: Packet,
   passage: Trace | undefined,
 ): AnswerFacts {
-  const { protocol, source, destination, port, sourcePort = ephemeralPort } = asked;
+  const { protocol, source, destination, port, sourcePort = ephemeralPort, owner } = asked;
   const { routes } = machine.policy[source.family];
   const packet: Packet = {
     protocol,
@@ -226,6 +236,7 @@ function answerFacts(
     stage: "answer",
     destinationType: addressType(routes, source),
     socket: { transparent: true, wildcard: false },
+    ...(owner === undefined ? {} : { owner }),
   };
   const first = outputRoute(machine, packet, 0);
   if (around === undefined || passage === undefined || first.kind === "error") {
@@ -259,9 +270,19 @@ export function outputRoute(machine: Machine, packet: Packet, mark: number): Rou
   }
   if (!tables.rules.some((rule) => rule.source !== undefined)) return machine.lookUp(query);
   const route = decide(tables, { ...packet, iif: "lo" }, mark)?.route;
-  if (route === undefined) return { kind: "error", errno: ENETUNREACH };
+  const errno = route === undefined ? ENETUNREACH : refusals.get(route.type);
+  if (route === undefined || errno !== undefined) {
+    return { kind: "error", errno: errno ?? ENETUNREACH };
+  }
   return { kind: "route", route };
 }
+
+/** What routes that refuse turn into: fib_props[] of net/ipv4/fib_semantics.c. */
+const refusals: ReadonlyMap<number, number> = new Map<number, number>([
+  [RTN_BLACKHOLE, EINVAL],
+  [RTN_UNREACHABLE, EHOSTUNREACH],
+  [RTN_PROHIBIT, EACCES],
+]);
 
 /** Whether a look-up says that packets are delivered to this host. */
 export function isLocal(lookup: RouteLookup): boolean {

@@ -11,6 +11,7 @@ const intent = "--dport 80 --in p0 --family 4";
 const intent6 = "--dport 80 --in p0 --family 6";
 const tproxyIntent = `${intent} --to-port 50080`;
 const udpIntent = "--dport 53 --in p0 --family 4 --proto udp --to-port 50053";
+const backendIntent = `${tproxyIntent} --reply-path --backend 10.8.0.2:8080`;
 const localIntent = "--dport 80 --family 4 --local --guard-uid 65534 --to-port 50080";
 const working = `capture ${intent}; serve :80`;
 const table = "ip route add local 0.0.0.0/0 dev lo table 100";
@@ -82,6 +83,58 @@ const cases: readonly Case[] = [
     ask: `doctor ${intent}`,
     cause: /FAILURE +ip rule +Ip rule 10 \(from all lookup 200\) comes before ip rule 100/,
     repair: "ip rule del priority 10",
+  },
+  {
+    name: "an ip rule by source, which local capture is routed by",
+    broken: `ip route add default via 10.8.0.2; capture ${localIntent}; serve :50080
+      ip route add default via 10.8.0.2 table 200
+      ip rule add from 10.8.0.1 lookup 200 priority 50`,
+    ask: `doctor ${localIntent}`,
+    cause: /FAILURE +ip rule +Ip rule 50 \(from 10\.8\.0\.1 lookup 200\) comes before ip rule 100/,
+    repair: "ip rule del priority 50",
+  },
+  {
+    name: "a port of a bridge",
+    broken: `ip link add br0 type bridge; ip link set p0 master br0; ip address flush dev p0
+      ip address add 10.9.0.1/24 dev br0; ip link set br0 up
+      sysctl -qw net.bridge.bridge-nf-call-iptables=0 2> /dev/null || :
+      capture ${intent}; serve :80`,
+    ask: `doctor ${intent}`,
+    cause: /FAILURE +interface +p0 is a port of the bridge br0.*\n.*repair: --in br0/,
+    repair: "ip link del br0; ip address add 10.9.0.1/24 dev p0",
+  },
+  {
+    name: "our own MASQUERADE on the way to a backend",
+    broken: `capture ${backendIntent}; serve :50080
+      iptables -t nat -A POSTROUTING -o u0 -j MASQUERADE`,
+    ask: `doctor ${backendIntent}`,
+    cause: /FAILURE +nat +Rule ip nat POSTROUTING handle \d+ replaces the source 10\.9\.0\.2/,
+    repair: "iptables -w -t nat -I POSTROUTING -o u0 -p tcp --dport 8080 -j ACCEPT",
+  },
+  {
+    name: "DIVERT missing on the way back from a backend",
+    broken: `capture ${tproxyIntent}; serve :50080`,
+    ask: `doctor ${backendIntent}`,
+    cause: /FAILURE +way back +A reply from 10\.8\.0\.2:8080 .*marked by no firewall rule.*DIVERT/,
+    repair: `release ${tproxyIntent}; capture ${backendIntent}`,
+  },
+  {
+    name: "a backend's replies dropped in INPUT",
+    broken: `capture ${backendIntent}; serve :50080
+      nft 'table inet other { chain in { type filter hook input priority 0; iifname u0 drop; }; }'`,
+    ask: `doctor ${backendIntent}`,
+    cause: /FAILURE +way back +Rule inet other in handle 2 drops it: A reply from 10\.8\.0\.2:8080/,
+    repair: "nft insert rule inet other in iifname u0 tcp sport 8080 accept",
+  },
+  {
+    name: "/proc/sys that cannot be read",
+    broken: working,
+    ask: `doctor ${intent}`,
+    prefix: "unshare -m sh -c 'mount -t tmpfs none /proc/sys; \"$@\"' sh",
+    cause:
+      /unknown +source checks +src_valid_mark, rp_filter.*cannot be read[\s\S]*unknown +forwarding/,
+    repair: "",
+    works: "Nothing wrong was found. 2 could not be checked.",
   },
   {
     name: "no firewall rule for the interface",

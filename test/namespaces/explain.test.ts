@@ -72,6 +72,30 @@ const accepts: readonly Case[] = [
     needs: { iptables: Bun.which("iptables") !== null },
   },
   {
+    name: "connect: an ip rule by source",
+    broken: `capture --dport 80 --in p0 --family 4 --reply-path
+      ip rule add from 10.9.0.2 lookup 210 priority 20; ip route add blackhole default table 210`,
+    ask: "explain connect 10.8.0.2:80 --from 10.9.0.2",
+    cause: /FAILURE +route +.*10\.9\.0\.2.*EINVAL/,
+    repair: "ip rule del priority 20",
+  },
+  {
+    name: "connect: a source that POSTROUTING replaces",
+    broken: `capture --dport 80 --in p0 --family 4 --reply-path
+      nft 'table ip own { chain post { type nat hook postrouting priority 100; masquerade; }; }'`,
+    ask: "explain connect 10.8.0.2:80 --from 10.9.0.2",
+    cause: /FAILURE +nat +Rule ip own post handle 2 replaces the source 10\.9\.0\.2/,
+    repair: "nft insert rule ip own post oifname u0 tcp dport 80 accept",
+  },
+  {
+    name: "connect: replies that INPUT does not let in",
+    broken: `nft 'table inet own { chain in { type filter hook input priority 0;
+      policy drop; }; }'`,
+    ask: "explain connect 10.8.0.2:80",
+    cause: /FAILURE +way back +The policy of chain inet own in drops it: A reply from/,
+    repair: "nft add rule inet own in ct state established accept",
+  },
+  {
     name: "connect: no route",
     broken: "",
     ask: "explain connect 8.8.8.8:80",

@@ -105,7 +105,8 @@ export function loadMeta(context: ChainContext, state: PacketState, { key }: Met
 /** The program that sends the packet; what comes in has none. */
 function loadOwner({ packet, base }: ChainContext, which: "uid" | "gid"): Loaded {
   const isOut = base.hook === nl.NF_INET_LOCAL_OUT || base.hook === nl.NF_INET_POST_ROUTING;
-  if (packet.owner !== undefined && isOut) return host32(packet.owner[which]);
+  const id = packet.owner?.[which];
+  if (id !== undefined && isOut) return host32(id);
   return base.hook === nl.NF_INET_PRE_ROUTING ? "break" : unknownBits(4);
 }
 

@@ -223,10 +223,11 @@ function owner(info: DataView, { packet }: ChainContext): Outcome | undefined {
   const [wanted, inverted] = [info.getUint8(16), info.getUint8(17)];
   if (packet.owner === undefined) return undefined;
   const { uid, gid } = packet.owner;
+  if (gid === undefined && (wanted & XT_OWNER_GID) !== 0) return undefined;
   const within = (id: number, at: number) => id >= u32(info, at) && id <= u32(info, at + 4);
   const sides: readonly (readonly [flag: number, holds: boolean])[] = [
     [XT_OWNER_UID, within(uid, 0)],
-    [XT_OWNER_GID, within(gid, 8)],
+    [XT_OWNER_GID, within(gid ?? 0, 8)],
     [XT_OWNER_SOCKET, true],
   ];
   return is(

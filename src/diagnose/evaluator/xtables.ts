@@ -43,7 +43,7 @@ export function runCompat(
     const revision = attributes.be32(NFTA_COMPAT_REV) ?? 0;
     const info = attributes.bytes(NFTA_COMPAT_INFO) ?? new Uint8Array();
     const view = new DataView(info.buffer, info.byteOffset, info.length);
-    if (kind === "target") return target(name, view, context, state);
+    if (kind === "target") return target(name, view, context, state, revision);
     if (otherProtocols.has(name)) return fails;
     const match = Object.hasOwn(matchers, name) ? matchers[name] : undefined;
     return match?.(view, context, state, revision) ?? maybe(`-m ${name}`);
@@ -58,7 +58,8 @@ function target(
   info: DataView,
   { packet }: ChainContext,
   state: PacketState,
-): Effect | Outcome {
+  revision: number,
+): Outcome {
   if (harmless.has(name)) return matches;
   switch (name) {
     case "MARK": {
@@ -67,7 +68,7 @@ function target(
       return { kind: "mark", mark, known: (state.markKnown | mask) >>> 0 };
     }
     case "CONNMARK":
-      return connectionMark(info, state);
+      return connectionMark(info, state, revision);
     case "TPROXY": {
       const [mask, value] = [info.getUint32(0, HOST_ORDER), info.getUint32(4, HOST_ORDER)];
       const width = packet.destination.family === 4 ? 4 : 16;
@@ -100,13 +101,13 @@ function target(
   }
 }
 
-/** `struct xt_connmark_tginfo1`; its second revision shifts as well, which has no use here. */
-function connectionMark(info: DataView, state: PacketState): Effect {
+/** `struct xt_connmark_tginfo1` and 2; the latter may shift, of which nothing is known here. */
+function connectionMark(info: DataView, state: PacketState, revision: number): Effect {
   const at = (offset: number) => info.getUint32(offset, HOST_ORDER);
   const [value, ctMask, nfMask] = [at(0), at(4), at(8)];
-  const mode = info.getUint8(12);
-  const isShifted = info.byteLength >= 16 && info.getUint8(14) !== 0;
-  if (isShifted) return { kind: "unknown", reason: "-j CONNMARK with a shift" };
+  const mode = info.getUint8(revision < 2 ? 12 : 14);
+  if (revision >= 2 && info.getUint8(13) !== 0)
+    return { kind: "unknown", reason: "-j CONNMARK with a shift" };
   const { mark, markKnown, ctMark, ctMarkKnown } = state;
   if (mode === XT_CONNMARK_SET) {
     const known = (ctMarkKnown | ctMask) >>> 0;
