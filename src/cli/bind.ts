@@ -15,6 +15,7 @@ import type { SocketOptions } from "../engine/sockets.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Scheme } from "../net/target.ts";
+import { unbounded } from "./client-options.ts";
 import { cutOffStatus, type Edges, exitStatus } from "./edges.ts";
 import { bindAddress, resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
@@ -166,6 +167,8 @@ async function hold(
     max: 0,
     idleTimeoutMs: limits.idleTimeoutMs,
     connectionsMax: limits.heldConnectionsMax,
+    queueMax: limits.queueMin,
+    clients: unbounded,
     report: true,
   };
   const { stoppedBy } = await serve(edges, [task], log, {

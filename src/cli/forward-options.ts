@@ -8,6 +8,7 @@ import { argument, command, constant, flag, option } from "@optique/core/primiti
 import * as limits from "../engine/limits.ts";
 import type { Balance, SourceChoice } from "../engine/protocol.ts";
 import { captureFields } from "./capture-options.ts";
+import { connectionFields, sessionFields } from "./client-options.ts";
 import { examplesFooter } from "./examples.ts";
 import { logFields } from "./log-options.ts";
 import { networkSourceValue } from "./network-lists.ts";
@@ -16,7 +17,6 @@ import {
   durationValue,
   listValue,
   markValue,
-  numberValue,
   schemedEndpointValue,
   sourceValue,
   timeoutValue,
@@ -108,25 +108,8 @@ const fields = object({
       description: prose`Mark the connections to upstreams (SO_MARK), for ip rules of your own.`,
     }),
   ),
-  maxConnections: optional(
-    option("--max-connections", numberValue("N", 1, 1_000_000), {
-      description: prose`Accept no more than so many at once. By default as many as the limit on
-        descriptors allows.`,
-    }),
-  ),
-  maxSessions: optional(
-    option("--max-sessions", numberValue("N", 1, 1_000_000), {
-      description: prose`UDP sessions at once, a client and a destination each. The next one ends
-        the one that can be done without best. By default as many as the limit on descriptors
-        allows.`,
-    }),
-  ),
-  maxSessionsPerClient: withDefault(
-    option("--max-sessions-per-client", numberValue("N", 1, 1_000_000), {
-      description: prose`UDP sessions of one client's address at once; more are refused.`,
-    }),
-    0,
-  ),
+  ...connectionFields,
+  ...sessionFields,
   udpTimeout: multiple(
     option("--udp-timeout", udpTimeoutValue(), {
       description: prose`End a UDP session that is silent for so long, 60s by default. With a port,

@@ -1,7 +1,7 @@
 /** What `forward` does differently for UDP, as the main thread sees it. */
 
 import * as limits from "../engine/limits.ts";
-import type { PortTimeout, SessionSettings } from "../engine/protocol.ts";
+import type { ClientBounds, PortTimeout, SessionSettings } from "../engine/protocol.ts";
 import type { Scheme } from "../net/target.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
@@ -39,6 +39,8 @@ export function checkProtocols(options: ForwardOptions, wanted: readonly WantedS
   if (!carries(wanted, "tcp")) {
     refuseOf("TCP", "--tcp", [
       maxConnections !== undefined && "--max-connections",
+      options.maxConnectionsPerClient > 0 && "--max-connections-per-client",
+      options.connectionRatePerClient > 0 && "--connection-rate-per-client",
       connectTimeout !== undefined && "--connect-timeout",
       headerTimeout !== undefined && "--header-timeout",
       idleTimeout !== undefined && "--idle-timeout",
@@ -51,6 +53,7 @@ export function checkProtocols(options: ForwardOptions, wanted: readonly WantedS
   refuseOf("UDP", "--udp", [
     options.maxSessions !== undefined && "--max-sessions",
     options.maxSessionsPerClient > 0 && "--max-sessions-per-client",
+    options.sessionRatePerClient > 0 && "--session-rate-per-client",
     options.udpTimeout.length > 0 && "--udp-timeout",
     options.sendProxy === "v2:every" && "--send-proxy v2:every",
   ]);
@@ -79,15 +82,15 @@ function other(scheme: Scheme): Scheme {
   return scheme === "tcp" ? "udp" : "tcp";
 }
 
-/** The bounds of one Worker's sessions, of `descriptors` for all of them. */
+/** The bounds of one Worker's sessions, of `descriptors` for all of them; `clients` are its own. */
 export function sessionSettings(
   options: ForwardOptions,
   descriptors: number,
-  worker: number,
+  clients: ClientBounds,
 ): SessionSettings {
   const { maxSessions, workers, udpTimeout } = options;
   const socketsMax = Math.max(2, Math.floor(descriptors / workers));
-  const wanted = partOf(maxSessions, workers, worker);
+  const wanted = partOf(maxSessions, workers, clients.worker);
   const general = udpTimeout.findLast(({ port }) => port === undefined);
   const idleTimeoutMs = general?.ms ?? limits.sessionIdleTimeoutMs;
   const dnsTimeoutMs = Math.min(limits.dnsIdleTimeoutMs, idleTimeoutMs);
@@ -98,7 +101,7 @@ export function sessionSettings(
   return {
     // One has two sockets at most; whichever runs out first ends another one.
     sessionsMax: Math.max(1, Math.min(wanted ?? socketsMax, socketsMax - 1)),
-    perClientMax: options.maxSessionsPerClient,
+    clients,
     socketsMax,
     idleTimeoutMs,
     answeredTimeouts: answered,

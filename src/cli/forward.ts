@@ -6,7 +6,7 @@ import type { Mark, Port } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
 import * as limits from "../engine/limits.ts";
-import { type ForwardTask, LogLevel } from "../engine/protocol.ts";
+import { type ClientBounds, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { randomWord } from "../engine/random.ts";
 import { OwnFlows } from "../forward/own-flows.ts";
 import { addressKey, isSelf } from "../forward/route-choice.ts";
@@ -18,6 +18,7 @@ import type { BackendRequest } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
 import { placed } from "./capture-options.ts";
+import { clientBounds, connectionPlaces } from "./client-options.ts";
 import { checkForward } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
@@ -88,10 +89,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const ownFlows = flowMemory();
   const settings = { options, upstreams, senders, mark, own, ownFlows, descriptors: share };
   try {
-    const tasks = sets.map((sockets, worker) => ({
-      ...task(settings, sockets, worker),
-      sessions: carries(wanted, "udp") ? sessionSettings(options, share, worker) : undefined,
-    }));
+    const tasks = makeTasks(settings, sets, carries(wanted, "udp"));
     const { stoppedBy } = await serve(edges, tasks, log, {
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
@@ -240,10 +238,28 @@ interface Settings {
   readonly descriptors: number;
 }
 
+/** A task for each Worker, whose sockets are one of the `sets`. */
+function makeTasks(
+  settings: Settings,
+  sets: readonly (readonly OpenSocket[])[],
+  hasSessions: boolean,
+): ForwardTask[] {
+  const { options, descriptors } = settings;
+  const { workers, maxConnectionsPerClient, maxSessionsPerClient } = options;
+  const ofTcp = clientBounds(maxConnectionsPerClient, options.connectionRatePerClient, workers);
+  const ofUdp = clientBounds(maxSessionsPerClient, options.sessionRatePerClient, workers);
+  return sets.map((sockets, worker) => ({
+    ...task(settings, sockets, ofTcp[worker] as ClientBounds),
+    sessions: hasSessions
+      ? sessionSettings(options, descriptors, ofUdp[worker] as ClientBounds)
+      : undefined,
+  }));
+}
+
 function task(
   settings: Settings,
   sockets: readonly OpenSocket[],
-  worker: number,
+  clients: ClientBounds,
 ): Omit<ForwardTask, "sessions"> {
   const { options, upstreams, senders, mark, own, ownFlows, descriptors } = settings;
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
@@ -251,8 +267,8 @@ function task(
     4,
     Math.min(limits.pipesMax, Math.floor(descriptors / 8 / options.workers)),
   );
-  const share = Math.floor((descriptors - 2 * pipesMax * options.workers) / 2 / options.workers);
-  const ownPart = partOf(options.maxConnections, options.workers, worker);
+  const share = Math.floor(descriptors / options.workers) - 2 * pipesMax;
+  const ownPart = partOf(options.maxConnections, options.workers, clients.worker);
   return {
     kind: "forward",
     sockets: sockets.map(served),
@@ -268,7 +284,8 @@ function task(
     mark,
     ownAddresses: own.addresses,
     ownFlows,
-    connectionsMax: Math.max(1, Math.min(share, ownPart ?? share)),
+    ...connectionPlaces(share, ownPart),
+    clients,
     pipesMax,
     headerTimeoutMs: options.headerTimeout ?? limits.headerTimeoutMs,
     connectTimeoutMs: options.connectTimeout ?? limits.connectTimeoutMs,

@@ -8,10 +8,11 @@ import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
 import * as limits from "../engine/limits.ts";
-import type { Answer, RespondTask } from "../engine/protocol.ts";
+import type { Answer, ClientBounds, RespondTask } from "../engine/protocol.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Scheme } from "../net/target.ts";
+import { clientBounds, connectionFields, connectionPlaces } from "./client-options.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
@@ -23,7 +24,8 @@ import { checkPrivileges, socketNeeds } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { serve } from "./serve.ts";
 import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
-import { checkThreads, workersOption } from "./workers.ts";
+
+import { checkParts, checkThreads, partOf, workersOption } from "./workers.ts";
 
 const fields = object({
   command: constant("listen"),
@@ -75,6 +77,7 @@ const fields = object({
     }),
     limits.idleTimeoutMs,
   ),
+  ...connectionFields,
   workers: workersOption,
   noTransparent: withDefault(
     flag("--no-transparent", {
@@ -116,6 +119,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
   checkThreads(options.workers);
+  checkParts("--max-connections", options.maxConnections, options.workers);
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
   const sets = openForWorkers(options.workers, wanted, {
@@ -131,14 +135,18 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     log.note(`[+] Bound to ${protocol}://${address}`, fields);
   }
   for (const text of lacks) log.warn(text);
+  const { workers, maxConnections, maxConnectionsPerClient, connectionRatePerClient } = options;
+  const clients = clientBounds(maxConnectionsPerClient, connectionRatePerClient, workers);
   const tasks = sets.map(
-    (sockets): RespondTask => ({
+    (sockets, worker): RespondTask => ({
       kind: "respond",
       sockets: sockets.map(served),
       answer,
       max: options.max,
       idleTimeoutMs: options.timeout,
-      connectionsMax: Math.max(1, Math.floor(descriptors / sets.length)),
+      // One descriptor for a connection, where those that are forwarded have two.
+      ...connectionPlaces((2 * descriptors) / workers, partOf(maxConnections, workers, worker)),
+      clients: clients[worker] as ClientBounds,
       report: !options.quiet,
     }),
   );

@@ -82,7 +82,13 @@ export class TextTranscript implements Transcript {
   }
 }
 
-const closing = { reset: "Reset", timeout: "Silent for too long", error: "Failed" } as const;
+const closing = {
+  reset: "Reset",
+  timeout: "Silent for too long",
+  error: "Failed",
+  refused: "Refused",
+  evicted: "Ended to make room",
+} as const;
 
 function died(event: WorkerEvent & { kind: "died" }): string {
   const { worker, error, lost, lostSessions, isReplaced } = event;

@@ -136,6 +136,23 @@ export const portWindowsWorthwhile = 1024;
 /** The most of the time that walks through the whole range of ports may take. */
 export const portWalkShare = 0.1;
 
+/**
+ * Connections that may wait for a place, of which a small part of all is kept: this part, but at
+ * least and at most so many.
+ */
+export const queueShare = 0.125;
+export const queueMin = 64;
+export const queueMax = 512;
+
+/** Of so many of the oldest connections or sessions of a client the idlest ends for others. */
+export const idlestOf = 64;
+
+/** From this part of the places on, what is idle of the client with the most ends sooner. */
+export const nearlyFull = 0.875;
+export const sweepIntervalMs = 1_000;
+export const sweptAtOnce = 256;
+export const sweptIdlePart = 0.125;
+
 /** Upstreams of one command, the addresses of names included. */
 export const upstreamsMax = 256;
 

@@ -27,6 +27,19 @@ export type Answer =
   | { readonly kind: "echo" }
   | { readonly kind: "discard" };
 
+/** What one client, an IPv4 address or the /64 of an IPv6 one, may have. */
+export interface ClientBounds {
+  /** At once, at all Workers; 0 for no bound of its own. */
+  readonly max: number;
+  /** What all Workers count by (`ClientCounts`), with such a bound. */
+  readonly counts: SharedArrayBuffer | undefined;
+  /** Begun in a second; 0 for no bound. */
+  readonly perSecond: number;
+  readonly workers: number;
+  /** Which one this is, from 0. */
+  readonly worker: number;
+}
+
 /** Accepts and answers: `listen`, and `bind` without `--to`. */
 export interface RespondTask {
   readonly kind: "respond";
@@ -35,8 +48,10 @@ export interface RespondTask {
   /** Connections and datagrams after which the Worker ends by itself; 0 for no end. */
   readonly max: number;
   readonly idleTimeoutMs: number;
-  /** Connections at once; above it accepting rests. */
+  /** Connections at once, and how many beyond them may wait. */
   readonly connectionsMax: number;
+  readonly queueMax: number;
+  readonly clients: ClientBounds;
   /** Whether events are wanted at all. */
   readonly report: boolean;
 }
@@ -86,7 +101,11 @@ export interface ForwardTask {
   readonly ownAddresses: readonly Uint8Array[];
   /** The flows towards upstreams that all Workers have opened (`OwnFlows`). */
   readonly ownFlows: SharedArrayBuffer;
+  /** Connections at once, and how many beyond them may wait or have their header read. */
   readonly connectionsMax: number;
+  readonly queueMax: number;
+  /** Of connections. */
+  readonly clients: ClientBounds;
   readonly pipesMax: number;
   readonly headerTimeoutMs: number;
   readonly connectTimeoutMs: number;
@@ -102,8 +121,7 @@ export interface ForwardTask {
 /** How UDP is forwarded. */
 export interface SessionSettings {
   readonly sessionsMax: number;
-  /** Of one client's address; 0 for no bound of its own. */
-  readonly perClientMax: number;
+  readonly clients: ClientBounds;
   /** Sockets of sessions, one or two each. */
   readonly socketsMax: number;
   readonly idleTimeoutMs: number;
@@ -247,8 +265,15 @@ export const LogLevel = {
   debug: 3,
 } as const;
 
-/** How a connection ended: by its peer, by us after the answer, or by an accident. */
-export type CloseReason = "done" | "reset" | "timeout" | "stopped" | "error";
+/** How a connection ended: by its peer, by us after the answer, for a bound, or by an accident. */
+export type CloseReason =
+  | "done"
+  | "reset"
+  | "timeout"
+  | "stopped"
+  | "error"
+  | "refused"
+  | "evicted";
 
 /** What a Worker posts. */
 export type WorkerMessage =

@@ -21,7 +21,7 @@ export const Counter = {
   failed: 5,
   upstreamFailures: 6,
   upstreamRests: 7,
-  /** Accepting rested: as many connections as may be, or no descriptors or memory for another. */
+  /** As many connections as may be, or no descriptors or memory for another. */
   atMaximum: 8,
   acceptFailures: 9,
   /** Pipes there are, and times that there was none to be had. */
@@ -38,6 +38,9 @@ export const Counter = {
   loops: 19,
   /** Lines of the log that were dropped: standard output took them too slowly. */
   lostLines: 20,
+  /** For a bound of their client, or for want of room; and ended for others. */
+  refusedConnections: 21,
+  evictedConnections: 22,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

@@ -10,6 +10,7 @@
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { sockaddr_in, sockaddr_in6 } from "../../ffi/layout.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import { IPV4_PREFIX } from "../engine/client-prefix.ts";
 
 /** Words of a key: two addresses of 4 words, both ports, and an interface. */
 export const KEY_WORDS = 10;
@@ -101,6 +102,14 @@ export function clientOfKey(key: Uint32Array): SocketAddress {
 /** Where it wanted to go. */
 export function originalOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, ORIGINAL, (key[PORTS] as number) & 0xffff);
+}
+
+/** Writes the prefix of this key's client (`writePrefix`, in the kernel's byte order). */
+export function prefixOfKey(key: Uint32Array, prefix: Uint32Array): void {
+  const isV4 = isMappedKey(key, 0);
+  prefix[0] = key[isV4 ? 3 : 0] as number;
+  prefix[1] = isV4 ? 0 : (key[1] as number);
+  prefix[2] = isV4 ? IPV4_PREFIX : (key[SCOPE] as number);
 }
 
 /** Whether the address at word `at` of a key is an IPv4 one. */

@@ -15,8 +15,9 @@ import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
+import { ClientLimits } from "../engine/client-limits.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
-import { loopRoundsMax } from "../engine/limits.ts";
+import { loopRoundsMax, sweepIntervalMs, sweptIdlePart } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { refusedLine } from "../engine/refused-lines.ts";
 import { Counter } from "../engine/shared.ts";
@@ -26,14 +27,28 @@ import { Chooser } from "../forward/chooser.ts";
 import { KEY_WORDS, readKey } from "../forward/flow-key.ts";
 import { LOOP, LoopWatch } from "../forward/loop-watch.ts";
 import { OWN_END } from "../forward/own-flows.ts";
-import { Forwarding, type ForwardingOwner } from "./forwarding.ts";
+import {
+  Admission,
+  type AdmissionOwner,
+  type Admitted,
+  ENDED_FOR_OTHERS,
+  NO_PLACE,
+} from "./admission.ts";
+import { Forwarding } from "./forwarding.ts";
+import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 import { StreamHeaders } from "./stream-headers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
 
 export class ForwardService
-  implements Service, OpenRows, ListenerOwner, ForwardingOwner, PipeWatcher
+  implements
+    Service,
+    OpenRows,
+    ListenerOwner,
+    ForwardingOwner<Forwarding>,
+    PipeWatcher,
+    AdmissionOwner<Forwarding>
 {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
@@ -51,9 +66,11 @@ export class ForwardService
   private readonly connections = new Set<Forwarding>();
   private readonly waiting = new Set<Forwarding>();
   private listeners: Listener[];
+  private readonly admission: Admission<Forwarding>;
   private readonly maximumText: string;
   private accepts = 0;
   private draining = false;
+  private readonly sweepTimer = new Timer(() => this.sweep());
   private readonly drainTimer = new Timer(() => this.abortAll());
 
   /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
@@ -63,7 +80,8 @@ export class ForwardService
     this.task = task;
     this.maximumText =
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
-      "the next ones wait until others end";
+      "the next ones wait, and clients with more than others pay";
+    this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.kernel = new SystemKernel(task.pipesMax, this, context.loop);
     this.upstreamSockets = new UpstreamSockets(task, this);
     this.chooser = new Chooser(context, task, "tcp");
@@ -87,7 +105,6 @@ export class ForwardService
     const original = client && this.originalOf(fd, client);
     if (client === undefined || original === undefined) sys.close(fd);
     else this.begin(fd, client, original, this.roundsOf(fd, client));
-    if (this.connections.size >= this.task.connectionsMax) this.pause();
   }
 
   /** The address that the client asked for: NAT knows it, or the socket itself has it. */
@@ -127,9 +144,44 @@ export class ForwardService
     const connection = new Forwarding(this, fd, ++this.accepts, client, original, rounds);
     this.connections.add(connection);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
-    if (rounds < loopRoundsMax) return connection.start();
-    this.loops.refused(decodeSockaddr(this.localName.view, 0) ?? original);
-    connection.abort(LOOP);
+    if (rounds >= loopRoundsMax) {
+      this.loops.refused(decodeSockaddr(this.localName.view, 0) ?? original);
+      return connection.abort(LOOP);
+    }
+    if (this.admission.arrive(connection, client)) return connection.start();
+    this.noteFull();
+    shared.count(Counter.refusedConnections, 1);
+    connection.abort(NO_PLACE);
+  }
+
+  admit(connection: Forwarding): Admitted {
+    const { admission } = this;
+    const verdict = admission.admit(connection, connection.client, this.loop.now);
+    if (admission.isFull) this.noteFull();
+    if (verdict !== "placed" && verdict !== "waits") {
+      this.context.shared.count(Counter.refusedConnections, 1);
+      this.context.warn(`a connection was ${verdict}`);
+    } else if (admission.isNearlyFull && this.sweepTimer.slot < 0) {
+      this.loop.timers.arm(this.sweepTimer, this.loop.now + sweepIntervalMs);
+    }
+    return verdict;
+  }
+
+  proceed(connection: Forwarding): void {
+    connection.proceed();
+  }
+
+  evict(connection: Forwarding): void {
+    this.context.shared.count(Counter.evictedConnections, 1);
+    this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
+    connection.abort(ENDED_FOR_OTHERS);
+  }
+
+  /** What is idle ends sooner while nearly all places are taken, of those who have the most. */
+  private sweep(): void {
+    for (const connection of this.admission.aboveShare()) connection.endIfIdle(sweptIdlePart);
+    if (!this.admission.isNearlyFull) return;
+    this.loop.timers.arm(this.sweepTimer, this.loop.now + sweepIntervalMs);
   }
 
   /** No more are accepted, until those that wait are connected. */
@@ -151,8 +203,7 @@ export class ForwardService
     this.context.warn(`accept4: ${errnoText(errno)} (${name}): ${consequence}`, { kind: name });
   }
 
-  private pause(): void {
-    pauseAll(this.listeners);
+  private noteFull(): void {
     this.context.shared.count(Counter.atMaximum, 1);
     this.context.warn(this.maximumText);
   }
@@ -189,6 +240,7 @@ export class ForwardService
     this.context.recordEnd(connection, connection.error !== "", this.task.logLevel);
     if (this.draining && this.connections.size === 0) this.finish();
     this.waiting.delete(connection);
+    this.admission.left(connection);
     // Its descriptors are for those that wait, then for new ones.
     const [next] = this.waiting;
     if (next === undefined) this.acceptAgain();
@@ -202,8 +254,7 @@ export class ForwardService
   }
 
   private acceptAgain(): void {
-    const isFull = this.connections.size >= this.task.connectionsMax;
-    if (!isFull && this.waiting.size === 0) resumeAll(this.listeners);
+    if (this.waiting.size === 0) resumeAll(this.listeners);
   }
 
   /** What new connections are carried by; those that are open stay as they are. */
@@ -226,6 +277,7 @@ export class ForwardService
 
   private finish(): void {
     this.loop.timers.disarm(this.drainTimer);
+    this.loop.timers.disarm(this.sweepTimer);
     this.kernel.close();
     this.onFinished();
   }

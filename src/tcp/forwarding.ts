@@ -21,42 +21,24 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
-import type { EventLoop } from "../engine/loop.ts";
-import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
+import type { EndedBy } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
-import type { Chooser } from "../forward/chooser.ts";
-import type { LoopWatch } from "../forward/loop-watch.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
+import type { Applicant } from "./admission.ts";
+import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
-import type { SystemKernel } from "./relay-kernel.ts";
-import type { StreamHeaders } from "./stream-headers.ts";
-import { isOwnFault, resetWord, type UpstreamSockets } from "./upstream-socket.ts";
+import { isOwnFault, resetWord } from "./upstream-socket.ts";
 
-/** What a connection needs of the service that it belongs to. */
-export interface ForwardingOwner {
-  readonly loop: EventLoop;
-  readonly kernel: SystemKernel;
-  readonly task: ForwardTask;
-  readonly chooser: Chooser;
-  readonly upstreamSockets: UpstreamSockets;
-  readonly loops: LoopWatch;
-  readonly headers: StreamHeaders;
-  warn(text: string): void;
-  reached(connection: Forwarding): void;
-  /** The connection waits for a descriptor; `connectAgain` is called when there is one. */
-  waits(connection: Forwarding, why: string): void;
-  /** It waits no longer. */
-  goesOn(connection: Forwarding): void;
-  closed(connection: Forwarding): void;
-}
+/** It has waited for a place as long as connecting may take. */
+const NO_ROOM = "refused: as many connections are open as may be";
 
 const EDGES = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
-export class Forwarding implements Recorded {
+export class Forwarding implements Recorded, Applicant {
   readonly protocol = "tcp";
   readonly sentDatagrams = 0;
   readonly receivedDatagrams = 0;
@@ -73,7 +55,8 @@ export class Forwarding implements Recorded {
   error = "";
   endedBy: EndedBy = "";
   lastActive: number;
-  private readonly owner: ForwardingOwner;
+  number = -1;
+  private readonly owner: ForwardingOwner<Forwarding>;
   private readonly clientFd: Fd;
   private upstreamFd: Fd | undefined;
   /** How often what it carries has been here. */
@@ -81,7 +64,7 @@ export class Forwarding implements Recorded {
   /** By which its flow to the upstream is known, should it come back; 0: it is not. */
   private ticket = 0;
   private relay: Relay | undefined;
-  private state: "header" | "connecting" | "relaying" | "closed";
+  private state: "header" | "queued" | "connecting" | "relaying" | "closed";
   private readonly timer = new Timer(() => this.onTimer());
   /** What the pool gave, until it is told how that went. */
   private picked: Upstream | undefined;
@@ -97,7 +80,7 @@ export class Forwarding implements Recorded {
   private deferred = false;
 
   constructor(
-    owner: ForwardingOwner,
+    owner: ForwardingOwner<Forwarding>,
     fd: Fd,
     id: number,
     client: SocketAddress,
@@ -133,7 +116,7 @@ export class Forwarding implements Recorded {
     if (loop.add(this.clientFd, EDGES, { onReady: (mask) => this.onClient(mask) }) < 0) {
       return this.close("epoll", true);
     }
-    if (this.state === "connecting") return this.connect("");
+    if (this.state === "connecting") return this.enter();
     const allowed = task.acceptProxy ?? [];
     const { address } = this.client;
     const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
@@ -181,8 +164,30 @@ export class Forwarding implements Recorded {
       this.client = source;
       this.original = destination;
     }
+    this.enter();
+  }
+
+  /** Takes its place among the others, if there is one. */
+  private enter(): void {
+    const { loop, task } = this.owner;
+    const verdict = this.owner.admit(this);
+    if (verdict === "placed") return this.proceed();
+    if (verdict !== "waits") return this.close(verdict, true);
+    this.state = "queued";
+    loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
+  }
+
+  /** It has a place. */
+  proceed(): void {
     this.state = "connecting";
     this.connect("");
+  }
+
+  /** Ends it if it has carried nothing for `part` of what it may be silent. */
+  endIfIdle(part: number): void {
+    const { now } = this.owner.loop;
+    if (this.state !== "relaying" || this.lastActive + part * this.timeoutMs() > now) return;
+    this.close("idle timeout, shortened for want of room", this.relay?.holdsBytes === true);
   }
 
   /** To one of the pool that has not been tried; if there is none it ends with `error`. */
@@ -342,6 +347,7 @@ export class Forwarding implements Recorded {
   private onTimer(): void {
     const { loop } = this.owner;
     if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
+    if (this.state === "queued") return this.close(NO_ROOM, true);
     if (this.waiting) return this.connectAgain();
     if (this.state === "connecting") return this.connectElsewhere("connect timeout", true);
     const deadline = this.lastActive + this.timeoutMs();

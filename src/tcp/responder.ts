@@ -28,6 +28,7 @@ import type { EventLoop, Handler } from "../engine/loop.ts";
 import type { Answer, CloseReason } from "../engine/protocol.ts";
 import { Counter, type SharedState } from "../engine/shared.ts";
 import { Timer } from "../engine/timers.ts";
+import type { Applicant } from "./admission.ts";
 
 /** What a responder needs of the service that it belongs to. */
 export interface ResponderOwner {
@@ -44,16 +45,17 @@ export interface ResponderOwner {
   closed(connection: Responder, reason: CloseReason): void;
 }
 
-export class Responder implements Handler {
+export class Responder implements Handler, Applicant {
+  number = -1;
   readonly id: number;
   readonly client: string;
   readonly local: string;
   received = 0;
   sent = 0;
   private readonly service: ResponderOwner;
-  private readonly fd: Fd;
+  readonly fd: Fd;
   private readonly timer = new Timer(() => this.onTimer());
-  private lastActive: number;
+  lastActive: number;
   private interest = EPOLLIN;
   /** The peer has ended its stream. */
   private ended = false;

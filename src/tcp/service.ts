@@ -4,9 +4,10 @@ import { EPOLLIN } from "../../ffi/constants.ts";
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
-import { decodeSockaddr } from "../../ffi/sockaddr.ts";
+import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Address, Fd } from "../../ffi/types.ts";
+import { ClientLimits } from "../engine/client-limits.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { receiveBytes } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
@@ -14,10 +15,13 @@ import type { Answer, CloseReason, RespondTask } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
 import { Counter, type SharedState } from "../engine/shared.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
+import { Admission, type AdmissionOwner, ENDED_FOR_OTHERS, NO_PLACE } from "./admission.ts";
+import { Listener, type ListenerOwner, resumeAll } from "./listener.ts";
 import { Responder, type ResponderOwner } from "./responder.ts";
 
-export class TcpService implements Service, ListenerOwner, ResponderOwner {
+export class TcpService
+  implements Service, ListenerOwner, ResponderOwner, AdmissionOwner<Responder>
+{
   readonly loop: EventLoop;
   readonly counters: SharedState;
   readonly answer: Answer;
@@ -27,6 +31,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
   private readonly task: RespondTask;
   private readonly context: WorkerContext;
   private readonly quota: Quota;
+  private readonly admission: Admission<Responder>;
   private readonly onClosed: () => void;
   readonly peerName = allocate(sockaddr_storage.size);
   private readonly localName = allocate(sockaddr_storage.size);
@@ -41,6 +46,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
     this.counters = context.shared;
     this.task = task;
     this.quota = quota;
+    this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.onClosed = onClosed;
     this.answer = task.answer;
     this.idleTimeoutMs = task.idleTimeoutMs;
@@ -52,18 +58,41 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
 
   accepted(fd: Fd): void {
     const id = ++this.accepts;
-    const client = endpoint(this.peerName);
+    const peer = decodeSockaddr(this.peerName.view, 0);
     // A transparent listener's connection has the address that its client asked for.
     sys.getsockname(fd, this.localName.address, this.localName.size);
-    const local = endpoint(this.localName);
+    const client = endpoint(peer);
+    const local = endpoint(decodeSockaddr(this.localName.view, 0));
     const connection = new Responder(this, fd, id, client, local);
     this.connections.add(connection);
     this.counters.count(Counter.accepted, 1);
     this.counters.count(Counter.active, 1);
     if (this.task.report) this.context.report({ kind: "connection", id, client, local });
-    if (this.loop.add(fd, EPOLLIN, connection) < 0) connection.close("error");
     this.quota.spend();
-    if (this.connections.size >= this.task.connectionsMax) pauseAll(this.listeners);
+    if (peer === undefined || !this.admission.arrive(connection, peer)) {
+      return this.refuse(connection, NO_PLACE);
+    }
+    const verdict = this.admission.admit(connection, peer, this.loop.now);
+    if (this.admission.isFull) this.counters.count(Counter.atMaximum, 1);
+    if (verdict === "placed") this.proceed(connection);
+    else if (verdict !== "waits") this.refuse(connection, verdict);
+  }
+
+  /** It has a place. */
+  proceed(connection: Responder): void {
+    if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) connection.close("error");
+  }
+
+  evict(connection: Responder): void {
+    this.counters.count(Counter.evictedConnections, 1);
+    this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
+    connection.close("evicted");
+  }
+
+  private refuse(connection: Responder, reason: string): void {
+    this.counters.count(Counter.refusedConnections, 1);
+    this.context.warn(`a connection was ${reason}`);
+    connection.close("refused");
   }
 
   acceptFailed(errno: number, resting: boolean): void {
@@ -88,8 +117,9 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
       const { id, client, local, received, sent } = connection;
       this.context.report({ kind: "closed", id, client, local, received, sent, reason });
     }
-    // A descriptor is free again, whatever accepting rested for.
-    if (this.connections.size < this.task.connectionsMax) resumeAll(this.listeners);
+    this.admission.left(connection);
+    // A descriptor is free again, if accepting rests for one.
+    resumeAll(this.listeners);
     this.onClosed();
   }
 
@@ -110,8 +140,7 @@ export class TcpService implements Service, ListenerOwner, ResponderOwner {
   }
 }
 
-function endpoint(name: NativeBuffer): string {
-  const decoded = decodeSockaddr(name.view, 0);
+function endpoint(decoded: SocketAddress | undefined): string {
   return decoded === undefined ? "unknown" : formatSocketAddress(decoded);
 }
 

@@ -4,8 +4,8 @@
  * have a session. Pure.
  */
 
+import { KeyIndex } from "../engine/key-index.ts";
 import { KEY_WORDS } from "../forward/flow-key.ts";
-import { KeyIndex } from "./key-index.ts";
 
 export class SenderIndex {
   private readonly index: KeyIndex;

@@ -35,6 +35,7 @@ import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
+import { SessionClients } from "./session-clients.ts";
 import { failedCall, openFlow, PortUse } from "./session-sockets.ts";
 import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
 
@@ -62,6 +63,7 @@ export class SessionKeeper {
   private readonly loops: LoopWatch;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
+  private readonly clients: SessionClients;
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
   private sockets = 0;
 
@@ -80,6 +82,7 @@ export class SessionKeeper {
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
     this.table = new SessionTable(settings, randomWord, keyWords);
     this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
+    this.clients = new SessionClients(settings);
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
@@ -114,7 +117,7 @@ export class SessionKeeper {
     if (keptPort !== 0) this.ports.closed(keptPort);
     this.sockets--;
     if (session.replyFd !== undefined) this.closeReplySocket(session, session.replyFd);
-    this.table.remove(slot);
+    this.freeSlot(slot);
     this.sessions[slot] = undefined;
     this.open.delete(session);
     this.owner.ended(session);
@@ -240,7 +243,8 @@ export class SessionKeeper {
       this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
     // Before anybody else's is ended for it.
-    if (this.table.isClientFull()) return this.refuse("the client has as many as it may have");
+    const refusal = this.clients.refusal(this.table.key, this.context.loop.now);
+    if (refusal !== "") return this.refuse(refusal);
     while (this.sockets >= this.settings.socketsMax) this.evict();
     const slot = this.takeSlot(ends.original.port);
     let keptPort = choice.source?.port ?? 0;
@@ -255,7 +259,7 @@ export class SessionKeeper {
       fd = this.openUpstream({ ...choice, source: { ...choice.source, port: 0 } });
     }
     if (fd < 0) {
-      this.table.remove(slot);
+      this.freeSlot(slot);
       return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
     }
     const source = sourceName(choice, rules);
@@ -270,7 +274,7 @@ export class SessionKeeper {
     const added = loop.add(start.upstreamFd, EDGES, session.fromUpstream);
     if (added < 0) {
       loop.close(start.upstreamFd);
-      this.table.remove(start.slot);
+      this.freeSlot(start.slot);
       return this.refuse(`epoll_ctl: ${errnoText(-added)} (${errnoName(-added)})`);
     }
     this.sessions[start.slot] = session;
@@ -320,9 +324,17 @@ export class SessionKeeper {
     const answeredMs = this.answeredTimeouts.get(port) ?? idleTimeoutMs;
     for (;;) {
       const slot = this.table.create(this.context.loop.now, idleTimeoutMs, answeredMs);
-      if (slot !== TABLE_IS_FULL) return slot;
-      this.evict();
+      if (slot === TABLE_IS_FULL) this.evict();
+      else {
+        this.clients.began(this.table.key, slot);
+        return slot;
+      }
     }
+  }
+
+  private freeSlot(slot: number): void {
+    this.clients.ended(slot);
+    this.table.remove(slot);
   }
 
   /** Ends the session that can be done without best; false if there is none. */

@@ -4,15 +4,20 @@
  *
  * A session is known by its client and the destination that the client asked for. It is on
  * probation until the client has sent again after an answer, which a spoofed source cannot do, for
- * it never sees the answer. When the table is full the least recently used of those goes first, and
- * only without any the least recently used of the others: a flood takes room from itself.
+ * it never sees the answer.
+ *
+ * When the table is full, whoever has the most pays. That is the client with the most sessions,
+ * which loses the one that was used least recently, those on probation first. But all that is on
+ * probation counts as of one client, since sources may be spoofed: if others have more of it than
+ * the heaviest client has sessions, the least recently used of that goes. So a flood takes room
+ * from itself, whether from many addresses or from one that answers.
  */
 
-import { KEY_WORDS } from "../forward/flow-key.ts";
-import { KeyIndex } from "./key-index.ts";
-
-/** Words of the client's address in front of it, and of its interface at its end. */
-const CLIENT_WORDS = 5;
+import { PREFIX_WORDS } from "../engine/client-prefix.ts";
+import { ClientShares } from "../engine/client-shares.ts";
+import { KeyIndex } from "../engine/key-index.ts";
+import { idlestOf } from "../engine/limits.ts";
+import { KEY_WORDS, prefixOfKey } from "../forward/flow-key.ts";
 
 const UNANSWERED = 0;
 const ANSWERED = 1;
@@ -22,8 +27,6 @@ const phases = ["unanswered", "answered", "confirmed"] as const;
 /** How many sessions there may be. */
 export interface SessionBounds {
   readonly sessionsMax: number;
-  /** Of one client's address; 0: as many as there may be at all. */
-  readonly perClientMax: number;
 }
 
 /** What `create` answers when there is no room: `victim` says what to end. */
@@ -32,13 +35,13 @@ export const TABLE_IS_FULL = -1;
 export class SessionTable {
   /** The key that `find` looks for and `create` puts in; written by the caller. */
   readonly key: Uint32Array;
-  private readonly bounds: SessionBounds;
   private readonly index: KeyIndex;
-  private readonly clients: KeyIndex;
-  private readonly client = new Uint32Array(CLIENT_WORDS);
-  /** By client: its sessions. By session: its client. */
-  private readonly clientSessions: Int32Array;
-  private readonly clientOf: Int32Array;
+  /** The sessions of each client, the least recently used first. */
+  private readonly shares: ClientShares;
+  /** By client of `shares`: its sessions on probation; and those of all. */
+  private readonly onProbation: Int32Array;
+  private allOnProbation = 0;
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
   private readonly stage: Uint8Array;
   private readonly seen: Float64Array;
   private readonly idleMs: Float64Array;
@@ -55,12 +58,10 @@ export class SessionTable {
    */
   constructor(bounds: SessionBounds, random: () => number, keyWords = KEY_WORDS) {
     const { sessionsMax } = bounds;
-    this.bounds = bounds;
     this.key = new Uint32Array(keyWords);
     this.index = new KeyIndex(sessionsMax, keyWords, random);
-    this.clients = new KeyIndex(sessionsMax, CLIENT_WORDS, random);
-    this.clientSessions = new Int32Array(sessionsMax);
-    this.clientOf = new Int32Array(sessionsMax);
+    this.shares = new ClientShares(sessionsMax, random);
+    this.onProbation = new Int32Array(sessionsMax);
     this.stage = new Uint8Array(sessionsMax);
     this.seen = new Float64Array(sessionsMax);
     this.idleMs = new Float64Array(sessionsMax);
@@ -85,54 +86,38 @@ export class SessionTable {
   }
 
   /**
-   * Begins the session of `key`, which is not there, and whose client is not full; the number by
-   * which it is known until it is removed, or TABLE_IS_FULL. It may be silent for `idleMs`, and
-   * once it has been answered for `answeredIdleMs`.
+   * Begins the session of `key`, which is not there; the number by which it is known until it is
+   * removed, or TABLE_IS_FULL. It may be silent for `idleMs`, and once it has been answered for
+   * `answeredIdleMs`.
    */
   create(now: number, idleMs: number, answeredIdleMs: number): number {
     const slot = this.index.insert(this.key);
     if (slot < 0) return TABLE_IS_FULL;
-    const known = this.findClient();
-    const owner = known < 0 ? this.clients.insert(this.client) : known;
-    this.clientSessions[owner] = (known < 0 ? 0 : (this.clientSessions[known] as number)) + 1;
-    this.clientOf[slot] = owner;
+    prefixOfKey(this.key, this.prefix);
+    this.shares.add(slot, this.prefix);
     this.stage[slot] = UNANSWERED;
     this.seen[slot] = now;
     this.idleMs[slot] = idleMs;
     this.answeredIdleMs[slot] = answeredIdleMs;
     this.link(slot, this.probation);
+    this.countProbation(slot, 1);
     return slot;
-  }
-
-  /** Whether the client of `key` has as many sessions as it may have. */
-  isClientFull(): boolean {
-    const { perClientMax } = this.bounds;
-    if (perClientMax === 0) return false;
-    const known = this.findClient();
-    return known >= 0 && (this.clientSessions[known] as number) >= perClientMax;
-  }
-
-  /** The number of the client of `key`, which is then in `client`; -1 if it has no session. */
-  private findClient(): number {
-    const { client, key } = this;
-    for (let i = 0; i < 4; i++) client[i] = key[i] as number;
-    client[4] = key[KEY_WORDS - 1] as number;
-    return this.clients.find(client);
   }
 
   /** Ends a session. */
   remove(slot: number): void {
     this.unlink(slot);
     this.index.remove(slot);
-    const owner = this.clientOf[slot] as number;
-    const sessions = (this.clientSessions[owner] as number) - 1;
-    this.clientSessions[owner] = sessions;
-    if (sessions === 0) this.clients.remove(owner);
+    if (this.stage[slot] !== CONFIRMED) this.countProbation(slot, -1);
+    this.shares.remove(slot);
   }
 
   /** The client has sent. */
   asked(slot: number, now: number): void {
-    if (this.stage[slot] === ANSWERED) this.stage[slot] = CONFIRMED;
+    if (this.stage[slot] === ANSWERED) {
+      this.stage[slot] = CONFIRMED;
+      this.countProbation(slot, -1);
+    }
     this.use(slot, now);
   }
 
@@ -163,6 +148,16 @@ export class SessionTable {
 
   /** The session to end when there has to be room for another; -1 when there is none at all. */
   victim(): number {
+    const { shares } = this;
+    const client = shares.heaviest;
+    if (client < 0) return -1;
+    const crowd = this.allOnProbation - (this.onProbation[client] as number);
+    const isOne = shares.clientCount === 1 || shares.heaviestCount === 1;
+    return isOne || crowd > shares.heaviestCount ? this.leastUsed() : this.leastUsedOf(client);
+  }
+
+  /** The least recently used one, of those on probation if there are any. */
+  private leastUsed(): number {
     const { previous, probation, confirmed } = this;
     const first = previous[probation] as number;
     if (first !== probation) return first;
@@ -170,8 +165,27 @@ export class SessionTable {
     return second === confirmed ? -1 : second;
   }
 
+  /** The same of one client; probation counts of those that have not been used for longest. */
+  private leastUsedOf(client: number): number {
+    const { shares, stage } = this;
+    const first = shares.first(client);
+    let slot = first;
+    for (let i = 0; i < idlestOf && slot >= 0; i++) {
+      if (stage[slot] !== CONFIRMED) return slot;
+      slot = shares.after(slot);
+    }
+    return first;
+  }
+
+  private countProbation(slot: number, change: number): void {
+    const client = this.shares.client(slot);
+    this.onProbation[client] = (this.onProbation[client] as number) + change;
+    this.allOnProbation += change;
+  }
+
   private use(slot: number, now: number): void {
     this.seen[slot] = now;
+    this.shares.renew(slot);
     const head = this.stage[slot] === CONFIRMED ? this.confirmed : this.probation;
     if (this.next[head] === slot) return;
     this.unlink(slot);

@@ -78,7 +78,7 @@ const upstreams = "--to 10.9.2.2:9000 --to '[fd00:2::2]:9000'";
 
 describe.each([
   { family: "4", asked: "8.8.8.8", other: "8.8.4.4", second: "10.9.1.3", prefix: "24" },
-  { family: "6", asked: "2001:db8::9", other: "2001:db8::5", second: "fd00:1::3", prefix: "64" },
+  { family: "6", asked: "2001:db8::9", other: "2001:db8::5", second: "fd00:8::3", prefix: "64" },
 ])("bounds of IPv$family", ({ asked, other, second, prefix }) => {
   const inUrl = (address: string) => (address.includes(":") ? `[${address}]` : address);
 
@@ -109,7 +109,8 @@ describe.each([
     const { stdout, proxy } = await inLab(
       `
       at_backend listen --udp --quiet --json '[::]:9000'
-      # Another address that is never chosen unasked.
+      # Another address that is never chosen unasked, and of IPv6 of another /64.
+      ip route add fd00:8::/64 via fd00:1::2
       within client ip address add '${second}/${prefix}' dev c0 preferred_lft 0
       capture
       forward '[::]:50053' --udp ${upstreams} --max-sessions-per-client 5

@@ -4,11 +4,12 @@ import { SO_DOMAIN, SOL_SOCKET } from "../../../ffi/constants.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { Crew } from "../../engine/crew.ts";
-import { connectionsMax, idleTimeoutMs } from "../../engine/limits.ts";
+import * as limits from "../../engine/limits.ts";
 import type { Answer, RespondTask, WorkerEvent } from "../../engine/protocol.ts";
 import { bindSocket, listenOn } from "../../engine/sockets.ts";
 import type { Endpoint } from "../../net/endpoint.ts";
 import { formatUrl } from "../../net/endpoint.ts";
+import { unbounded } from "../client-options.ts";
 import { TextTranscript } from "../transcript.ts";
 import type { Host } from "./stage.ts";
 import { waitFor } from "./wait.ts";
@@ -69,8 +70,10 @@ export class Server {
       sockets: [{ fd: this.fd, protocol, domain, address, port }],
       answer,
       max: 0,
-      idleTimeoutMs,
-      connectionsMax,
+      idleTimeoutMs: limits.idleTimeoutMs,
+      connectionsMax: limits.heldConnectionsMax,
+      queueMax: limits.queueMin,
+      clients: unbounded,
       report: true,
     };
     this.crew.start(setting.workerEntry, task);

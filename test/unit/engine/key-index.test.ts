@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { KeyIndex } from "../../../src/udp/key-index.ts";
+import { KeyIndex } from "../../../src/engine/key-index.ts";
 
 const key = fc.array(fc.constantFrom(0, 1, 2, 0x10000, 0xffffffff), { minLength: 3, maxLength: 3 });
 const steps = fc.array(fc.record({ key, remove: fc.boolean() }), { maxLength: 200 });

@@ -1,0 +1,25 @@
+/**
+ * By what clients are told apart where they share something: an IPv4 address, or the /64 of an IPv6
+ * one, for who has one address of a /64 has them all. Pure.
+ */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+
+/** Words of a prefix: two of the address, and the interface of a link-local one. */
+export const PREFIX_WORDS = 3;
+
+/** In the place of an interface: the first word is an IPv4 address. */
+export const IPV4_PREFIX = 0xffffffff;
+
+/** Writes the prefix of an address of 4 or 16 bytes. */
+export function writePrefix({ address, scopeId }: SocketAddress, prefix: Uint32Array): void {
+  const isV4 = address.length === 4;
+  prefix[0] = wordAt(address, 0);
+  prefix[1] = isV4 ? 0 : wordAt(address, 4);
+  prefix[2] = isV4 ? IPV4_PREFIX : scopeId;
+}
+
+function wordAt(bytes: Uint8Array, at: number): number {
+  const [a = 0, b = 0, c = 0, d = 0] = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+  return ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
+}

@@ -1,0 +1,37 @@
+/** What one client may have of sessions, where a user has bounded that. */
+
+import { ClientLimits } from "../engine/client-limits.ts";
+import { PREFIX_WORDS } from "../engine/client-prefix.ts";
+import type { SessionSettings } from "../engine/protocol.ts";
+import { prefixOfKey } from "../forward/flow-key.ts";
+
+export class SessionClients {
+  private readonly limits: ClientLimits;
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
+  /** By session: the prefix of its client. */
+  private readonly prefixes: Uint32Array;
+
+  constructor({ clients, sessionsMax }: SessionSettings) {
+    this.limits = new ClientLimits(clients);
+    this.prefixes = new Uint32Array(sessionsMax * PREFIX_WORDS);
+  }
+
+  /** Why the client of `key` may not begin a session now (ms); empty: it may, and is counted. */
+  refusal(key: Uint32Array, now: number): string {
+    prefixOfKey(key, this.prefix);
+    if (!this.limits.mayBegin(this.prefix, now)) return "the client begins them faster than it may";
+    return this.limits.take(this.prefix) ? "" : "the client has as many as it may have";
+  }
+
+  /** The session of `key` has this number. */
+  began(key: Uint32Array, slot: number): void {
+    prefixOfKey(key, this.prefix);
+    this.prefixes.set(this.prefix, slot * PREFIX_WORDS);
+  }
+
+  /** The session with this number has ended. */
+  ended(slot: number): void {
+    const at = slot * PREFIX_WORDS;
+    this.limits.give(this.prefixes.subarray(at, at + PREFIX_WORDS));
+  }
+}
