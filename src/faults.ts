@@ -18,6 +18,10 @@ export function faultText(error: unknown): string {
       "limit on its address space (LimitAS=, ulimit -v) to 4 GB\n"
     );
   }
+  // A process finds itself there as long as /proc is mounted at all: an empty container has none.
+  if (/^ENOENT\b.*'\/proc\/(thread-)?self\//.test(first)) {
+    return "tproxy: /proc is not mounted here, and this command reads it\n";
+  }
   if (first.startsWith("no usable libc")) return `tproxy: ${first}\n`;
   const stack = error instanceof Error ? (error.stack ?? "") : "";
   const frames = stack.split("\n").filter((line) => /^\s+at /.test(line));

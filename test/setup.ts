@@ -13,6 +13,7 @@ import { join } from "node:path";
 const oracles: Readonly<Record<string, string>> = {
   "bash-completion": "/usr/share/bash-completion/bash_completion",
   "bind9-dnsutils": "dig",
+  "busybox-static": "busybox",
   curl: "curl",
   dnsdist: "dnsdist",
   "dnsmasq-base": "dnsmasq",
@@ -28,6 +29,7 @@ const oracles: Readonly<Record<string, string>> = {
   ipset: "ipset",
   iptables: "iptables-save",
   "libc6-dev": "/usr/include/stdio.h",
+  "libcap2-bin": "setcap",
   "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
   "libnginx-mod-stream": "/usr/lib/nginx/modules/ngx_stream_module.so",
   "musl-tools": "musl-gcc",

@@ -64,5 +64,7 @@ test("what nobody has foreseen is one line, and where it happened", () => {
   const lines = faultText(error).trimEnd().split("\n");
   expect(lines[0]).toBe("tproxy: internal error: it broke");
   expect(lines.slice(1)).toEqual(Array(8).fill("    at f (x:1:2)"));
+  const noProc = new Error("ENOENT: no such file or directory, open '/proc/self/status'");
+  expect(faultText(noProc)).toBe("tproxy: /proc is not mounted here, and this command reads it\n");
   expect(faultText("a string")).toBe("tproxy: internal error: a string\n");
 });
