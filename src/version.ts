@@ -18,6 +18,9 @@ const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "sour
 const target: string =
   typeof TPROXY_TARGET === "string" ? TPROXY_TARGET : `${process.platform}-${process.arch}`;
 
+/** Whether it is the static one, which hides from Bun the variables that Bun would obey. */
+export const isStatic: boolean = target.endsWith("-static");
+
 /** The C library in use with its own version: `glibc 2.36`, or `musl`, which does not tell it. */
 function libcVersion(): string {
   const { header } = process.report.getReport() as {

@@ -50,15 +50,20 @@ function checkCapabilities({ capabilities, ownsNetwork, needs }: SystemFacts): F
   return [fine("capabilities", "CAP_NET_ADMIN: IP_TRANSPARENT, rules and routes.")];
 }
 
-function checkFileCapabilities({ fileCapabilities, executable }: SystemFacts): Finding {
+function checkFileCapabilities(facts: SystemFacts): Finding {
+  const { fileCapabilities, executable, obeysVariables } = facts;
   if (fileCapabilities === undefined) {
     return unknown("executable", `The extended attributes of ${executable} cannot be read.`);
   }
   if (!fileCapabilities) return fine("executable", "It carries no file capabilities.");
+  if (!obeysVariables) {
+    const text = "It carries file capabilities: anyone who may start it uses tproxy with them.";
+    return fine("executable", text);
+  }
   const text =
     `${executable} carries file capabilities: anyone who may start it can run code of his own ` +
     "with them by BUN_OPTIONS or BUN_BE_BUN.";
-  return warning("executable", text, `setcap -r ${executable}, and a service or sudo instead`);
+  return warning("executable", text, `setcap -r ${executable}, or the static executable`);
 }
 
 function checkFeatures({ features }: SystemFacts): Finding {

@@ -3,6 +3,7 @@
 import { RLIMIT_NOFILE } from "../../ffi/constants.ts";
 import { ENODATA } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
+import { isStatic } from "../version.ts";
 import { heldCapabilities } from "./capabilities.ts";
 import { type Features, testFeatures } from "./features.ts";
 import type { Machine } from "./machine.ts";
@@ -18,6 +19,8 @@ export interface SystemFacts {
   /** Whether the executable carries capabilities; undefined if that cannot be read. */
   readonly fileCapabilities: boolean | undefined;
   readonly executable: string;
+  /** Whether its runtime obeys variables of whoever starts it, such as BUN_OPTIONS. */
+  readonly obeysVariables: boolean;
   readonly features: Features;
   readonly loUp: boolean;
   /** Numbers of /proc/sys by their name; absent ones do not exist or cannot be read. */
@@ -53,6 +56,7 @@ export function gatherSystem(machine: Machine, needs: readonly Need[]): SystemFa
     needs,
     fileCapabilities: size > 0 ? true : size === -ENODATA ? false : undefined,
     executable: process.execPath,
+    obeysVariables: !isStatic,
     features: testFeatures(),
     loUp: machine.links.some(({ loopback, up }) => loopback && up),
     sysctls: new Map(sysctls),

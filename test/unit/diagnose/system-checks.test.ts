@@ -19,6 +19,7 @@ const sound: SystemFacts = {
   needs: [],
   fileCapabilities: false,
   executable: "/usr/bin/tproxy",
+  obeysVariables: true,
   features: { kind: "tested", missing: new Map() },
   loUp: true,
   sysctls: settings,
@@ -60,6 +61,14 @@ describe("judgeSystem", () => {
   test("nothing is wrong with a sound system, nor with a bridge call that has no bridge", () => {
     expect(judge({}).filter(({ severity }) => severity !== "ok")).toEqual([]);
     expect(judge(bridgeCall).filter(({ severity }) => severity !== "ok")).toEqual([]);
+  });
+
+  test("file capabilities are none of a static executable's faults", () => {
+    const found = judge({ fileCapabilities: true, obeysVariables: false });
+    expect(found.find(({ check }) => check === "executable")).toMatchObject({
+      severity: "ok",
+      text: "It carries file capabilities: anyone who may start it uses tproxy with them.",
+    });
   });
 
   test.each(faults)("%s", (_, changes, severity, text) => {
