@@ -5,6 +5,7 @@ import {
   IFF_RUNNING,
   IFF_UP,
   IFLA_ADDRESS,
+  IFLA_ALT_IFNAME,
   IFLA_EXT_MASK,
   IFLA_IFNAME,
   IFLA_INFO_DATA,
@@ -15,6 +16,7 @@ import {
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_NET_NS_FD,
+  IFLA_PROP_LIST,
   NLM_F_CREATE,
   NLM_F_DUMP,
   NLM_F_EXCL,
@@ -26,6 +28,7 @@ import {
 } from "./constants.ts";
 import {
   Attributes,
+  decodeCString,
   defined,
   HOST_ORDER,
   type Message,
@@ -42,6 +45,8 @@ const ifinfomsg = { size: 16, ifi_index: 4, ifi_flags: 8, ifi_change: 12 } as co
 export interface Link {
   readonly index: number;
   readonly name: string;
+  /** Other names by which `ip link` finds it; firewall rules match `name` alone. */
+  readonly alternativeNames?: readonly string[];
   readonly up: boolean;
   /** It is up and sends; a cable just plugged in takes the kernel a moment (RFC 2863). */
   readonly running: boolean;
@@ -162,9 +167,14 @@ export function decodeLink(body: Uint8Array): Link {
   const header = structOf(body, ifinfomsg.size);
   const attributes = new Attributes(body, ifinfomsg.size);
   const flags = header.getUint32(ifinfomsg.ifi_flags, HOST_ORDER);
+  const alternatives = attributes
+    .list(IFLA_PROP_LIST)
+    .filter(({ type }) => type === IFLA_ALT_IFNAME)
+    .map(({ payload }) => decodeCString(payload));
   return defined({
     index: header.getInt32(ifinfomsg.ifi_index, HOST_ORDER),
     name: required(attributes.string(IFLA_IFNAME), "IFLA_IFNAME"),
+    alternativeNames: alternatives.length === 0 ? undefined : alternatives,
     up: (flags & IFF_UP) !== 0,
     running: (flags & IFF_RUNNING) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,

@@ -14,10 +14,11 @@ import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
 import { ok, quote, refuse } from "../net/result.ts";
 import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { UsageError } from "./failure.ts";
+import { realNames } from "./interface-names.ts";
 import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
 import { prose } from "./prose.ts";
 import {
-  interfaceValue,
+  interfacePatternValue,
   listValue,
   makeValue,
   maskedMarkValue,
@@ -87,8 +88,9 @@ export const captureFields = {
     }),
   ),
   in: multiple(
-    option("--in", listValue(interfaceValue()), {
-      description: prose`Capture packets that arrive on these interfaces only.`,
+    option("--in", listValue(interfacePatternValue()), {
+      description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all whose
+        names begin so.`,
     }),
   ),
   proto: multiple(
@@ -204,10 +206,14 @@ export type CaptureOptions = {
 };
 
 /**
- * The options as an intent's fields; what was not given stays out. Reads the files of lists.
+ * The options as an intent's fields; what was not given stays out. Reads the files of lists, and
+ * looks up alternative names of interfaces, which `say` tells.
  * @throws UsageError
  */
-export function toRequest(options: CaptureOptions): IntentRequest {
+export function toRequest(
+  options: CaptureOptions,
+  say: (line: string) => void = () => {},
+): IntentRequest {
   const { dst, src, bypass } = options;
   if ([dst, src, bypass].flat(2).filter(isStdin).length > 1) {
     throw new UsageError('standard input can be read once: give "@-" to one option only');
@@ -218,7 +224,7 @@ export function toRequest(options: CaptureOptions): IntentRequest {
     destinations: networks(dst),
     sources: networks(src),
     ports: given(options.dport),
-    interfaces: given(options.in),
+    interfaces: realNames(given(options.in), say),
     protocols: given(options.proto),
     families: family === undefined ? undefined : [...family],
     bypass: networks(bypass),

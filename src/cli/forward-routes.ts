@@ -34,9 +34,12 @@ export interface Captured {
  * files of lists.
  * @throws UsageError, also for options that nothing would use
  */
-export function captureRequest(options: ForwardOptions): IntentRequest {
+export function captureRequest(
+  options: ForwardOptions,
+  say?: (line: string) => void,
+): IntentRequest {
   const settled = { toPort: undefined, toAddress: [], proto: [], replyPath: false, backend: [] };
-  const request = toRequest({ ...options, ...settled });
+  const request = toRequest({ ...options, ...settled }, say);
   const { redirect: _, ...capture } = request;
   const [first] = Object.keys(capture) as (keyof typeof capture)[];
   if (options.routes !== "none" || first === undefined) return request;

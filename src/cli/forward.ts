@@ -51,7 +51,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const wanted = wantedSockets(options);
   refuse(options, wanted);
   const senders = sendersOf(options);
-  const request = captureRequest(options);
+  const request = captureRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
   if (options.routes === "print") {
     const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));

@@ -84,6 +84,7 @@ export class HeldRoutes {
         now: () => performance.now(),
       });
       void hold.run().catch((error) => say(`routes are no longer watched: ${error.message}`));
+      for (const each of situation.cautions()) say(each);
       const wrong = plan.setsSysctls ? [] : wrongSysctls(plan.sysctls).filter(isNeeded);
       for (const each of wrong) say(sysctlHint(each).trim());
       return new HeldRoutes(situation, [...sysctls, ...applied.changes], hold, draining, say);

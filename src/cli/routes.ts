@@ -77,7 +77,7 @@ export function runRoutes(options: RoutesOptions, out: Output): number {
     );
   }
   checkModifiers(options, "print");
-  const intent = parseIntent(toRequest(options));
+  const intent = parseIntent(toRequest(options, (line) => out.stderr(`tproxy: ${line}\n`)));
   if (!intent.ok) throw new UsageError(intent.error);
   const render: (plan: Plan, how: { undo: boolean }) => string =
     dialects[options.dialect ?? "iptables"];

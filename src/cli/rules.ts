@@ -27,7 +27,7 @@ import { type Situation, survey } from "./situation.ts";
 export async function runRules(options: RoutesOptions, edges: Edges): Promise<number> {
   const action = actionOf(options);
   checkModifiers(options, action);
-  const request = toRequest(options);
+  const request = toRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const intent = liveIntent(request);
   checkPrivileges(ruleNeeds(`${action} routes`));
   const kernel = await explained(action, openKernel);
@@ -79,6 +79,7 @@ async function runApply(
     throw new CommandError(`${conflictText(conflicts)}; or go on with --force`);
   }
   for (const each of conflicts) await warn(`going on in spite of this: ${each}`);
+  for (const each of situation.cautions()) await warn(each);
   const isInForce = compare(parts, live, question.tag).length === 0;
   const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
   if (isTrial) refuseReplacing(situation);

@@ -1,11 +1,15 @@
 /** What the live actions of `routes` work on: a Plan and the running system beside it. */
 
+import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
+import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
+import { readSysctl } from "../diagnose/proc.ts";
+import { startWarnings } from "../diagnose/start-checks.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import type { Intent } from "../routing/intent.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
 import { cgroupId } from "../rules/cgroups.ts";
 import { interfaceIndex, type Kernel } from "../rules/kernel.ts";
-import { type Live, type Question, readLive } from "../rules/live.ts";
+import { hasRoutes, type Live, type Question, readLive } from "../rules/live.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
 import type { Edges } from "./edges.ts";
 
@@ -17,6 +21,8 @@ export interface Situation {
   readonly question: Question;
   /** The mark by which our own packets are told from those that are captured. */
   readonly guard: MaskedMark | undefined;
+  /** What may keep packets from the rules, a line each: it is read when this is called. */
+  readonly cautions: () => readonly string[];
   /** Neither waits for a reader: what is to be done is done whoever reads. */
   readonly say: (line: string) => Promise<void>;
   /** About what the kernel or the system lacks; on standard error. */
@@ -39,14 +45,25 @@ export function survey(
   const parts = partsOf(plan, (name) => interfaceIndex(kernel, name), groupId);
   const { table, tag } = intent;
   const question = { tables: [table], tag, name: plan.firewall.name };
+  const live = readLive(kernel, question);
   return {
     kernel,
     plan,
     parts,
-    live: readLive(kernel, question),
+    live,
     question,
     guard: intent.guards.mark,
+    cautions: () => cautionsOf(kernel, intent, live),
     say: async (line) => void edges.stdout.write(`${line}\n`),
     warn: async (line) => void edges.stderr.write(`tproxy: ${line}\n`),
   };
+}
+
+function cautionsOf(kernel: Kernel, intent: Intent, { rules }: Live): string[] {
+  return startWarnings(intent, {
+    links: kernel.route.dump(dumpLinks(), decodeLink),
+    rules: rules.filter(({ protocol }) => intent.tag === undefined || protocol !== intent.tag),
+    hasRoutes: (family, table) => hasRoutes(kernel, family === 4 ? AF_INET : AF_INET6, table),
+    sysctl: readSysctl,
+  });
 }

@@ -13,7 +13,7 @@ import type { SourceChoice } from "../engine/protocol.ts";
 import { formatBytes, parseAddress } from "../net/address.ts";
 import { formatDuration, parseDuration } from "../net/duration.ts";
 import type { EndpointOptions } from "../net/endpoint.ts";
-import { parseInterfaceName } from "../net/interface.ts";
+import { parseInterfaceName, parseInterfacePattern } from "../net/interface.ts";
 import { formatMark, fullMask, type MaskedMark, parseMark } from "../net/mark.ts";
 import { formatPortRange, type PortRange, parsePort, parsePortRange } from "../net/port.ts";
 import { ok, type Parsed, quote, refuse } from "../net/result.ts";
@@ -230,6 +230,16 @@ export function interfaceValue(): Value<string> {
     metavar: "IFACE",
     placeholder: "lo",
     parse: parseInterfaceName,
+    format: (name) => name,
+  });
+}
+
+/** The name of an interface, an alternative one too, or how names begin, `eth*`. */
+export function interfacePatternValue(): Value<string> {
+  return makeValue({
+    metavar: "IFACE",
+    placeholder: "lo",
+    parse: parseInterfacePattern,
     format: (name) => name,
   });
 }

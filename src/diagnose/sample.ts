@@ -6,6 +6,7 @@
 import { RT_TABLE_MAIN, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
 import type { Address, Family } from "../net/address.ts";
 import { addressBits, type Cidr } from "../net/cidr.ts";
+import { patternMatches } from "../net/interface.ts";
 import type { Intent } from "../routing/intent.ts";
 import type { Machine } from "./machine.ts";
 import type { Capture, PathQuestion } from "./path-facts.ts";
@@ -53,7 +54,7 @@ export function samplePackets(
   return captured.families.flatMap((family) =>
     captured.protocols.map((protocol) => {
       const destination = hostOf(captured.destinations, family) ?? foreign[family];
-      const iif = captured.interfaces[0] ?? likelyInterface(machine, family);
+      const iif = interfaceOf(captured, machine) ?? likelyInterface(machine, family);
       const source = hostOf(captured.sources, family) ?? neighbour(machine, iif, family);
       return {
         packet: { protocol, source, destination, port, iif },
@@ -61,6 +62,12 @@ export function samplePackets(
       };
     }),
   );
+}
+
+/** The first that was named; of `eth*` one that is there. */
+function interfaceOf({ interfaces: [first] }: Captured, { links }: Machine): string | undefined {
+  if (first === undefined) return undefined;
+  return links.find(({ name }) => patternMatches(first, name))?.name ?? first;
 }
 
 /** The first host of the first network of a family. */

@@ -2,6 +2,7 @@
 
 import { type Address, type Family, formatAddress, isLoopback } from "../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../net/cidr.ts";
+import { isPrefix } from "../net/interface.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { aggregate } from "./networks.ts";
@@ -221,6 +222,7 @@ function bracketed(address: Address): string {
 function checkSysctl(request: IntentRequest, completed: Completed): string | undefined {
   if (!request.sysctl) return undefined;
   const { families, interfaces } = completed;
-  if (families.includes(4) && interfaces.some((name) => name !== "lo")) return undefined;
+  if (families.includes(4) && interfaces.some((name) => name !== "lo" && !isPrefix(name)))
+    return undefined;
   return "--sysctl sets nothing here: settings are made for the interfaces of --in, for IPv4";
 }

@@ -6,6 +6,7 @@
 import type { Port } from "../../ffi/types.ts";
 import type { Address, Family } from "../net/address.ts";
 import type { Cidr } from "../net/cidr.ts";
+import { isPrefix } from "../net/interface.ts";
 import { fullMask, type MaskedMark } from "../net/mark.ts";
 import { listedNetworksMax } from "./contradictions.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
@@ -212,20 +213,32 @@ function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
     ...families.flatMap((family) => returnedRules(intent, family)),
     ...families.flatMap((family) => bypassRules(intent, family, sets)),
     ...captured.flatMap((family) =>
-      protocols.map((protocol): FirewallRule => {
-        const { interfaces } = intent;
-        const matches = captureMatches(intent, family, protocol, sets);
-        if (interfaces.length > 0) matches.unshift({ kind: "interface", names: interfaces });
-        if (intent.destinations.length === 0) matches.push(notOurs(family));
-        matches.push(...portMatch(intent));
-        return { family, purpose: "capture", matches, statements: deliver(intent, family) };
-      }),
+      protocols.flatMap((protocol) => captureRules(intent, family, protocol, sets)),
     ),
   ];
   const base = { name: "prerouting", hook: "prerouting", rules } as const;
   return redirect
     ? { ...base, type: "nat", priority: -100 }
     : { ...base, type: "filter", priority: -150 };
+}
+
+/** One rule, or one for all interfaces with a name of their own and one for each `eth*`. */
+function captureRules(
+  intent: Intent,
+  family: Family,
+  protocol: Protocol,
+  sets: Sets,
+): FirewallRule[] {
+  const named = intent.interfaces.filter((name) => !isPrefix(name));
+  const prefixes = intent.interfaces.filter(isPrefix).map((name) => [name]);
+  const groups = [...(named.length > 0 || prefixes.length === 0 ? [named] : []), ...prefixes];
+  return groups.map((names): FirewallRule => {
+    const matches = captureMatches(intent, family, protocol, sets);
+    if (names.length > 0) matches.unshift({ kind: "interface", names });
+    if (intent.destinations.length === 0) matches.push(notOurs(family));
+    matches.push(...portMatch(intent));
+    return { family, purpose: "capture", matches, statements: deliver(intent, family) };
+  });
 }
 
 /**
@@ -326,7 +339,7 @@ function returnedRules(intent: Intent, family: Family): readonly FirewallRule[] 
 function sysctlsOf({ seed, redirect, families, interfaces }: Intent): readonly Sysctl[] {
   if (seed || redirect || !families.includes(4)) return [];
   return interfaces
-    .filter((name) => name !== "lo")
+    .filter((name) => name !== "lo" && !isPrefix(name))
     .map((name) => ({
       name: `net/ipv4/conf/${name}/accept_local`,
       value: "1",

@@ -7,7 +7,7 @@ import * as v from "valibot";
 import type { Port } from "../../ffi/types.ts";
 import type { Address } from "../net/address.ts";
 import { addressBits, type Cidr, networkOf } from "../net/cidr.ts";
-import { interfaceName } from "../net/interface.ts";
+import { isPattern } from "../net/interface.ts";
 import { formatMark, fullMask, type MaskedMark } from "../net/mark.ts";
 import type { PortRange } from "../net/port.ts";
 import { quote } from "../net/result.ts";
@@ -59,7 +59,7 @@ const Range = v.pipe(
 
 const InterfaceName = v.pipe(
   v.string(),
-  v.regex(interfaceName, (issue) => `${quote(String(issue.input))} is not an interface's name`),
+  v.check(isPattern, (issue) => `${quote(String(issue.input))} is not an interface's name`),
 );
 
 const u32 = integer(0, fullMask, "a mark");

@@ -141,6 +141,11 @@ function foreignRules(kernel: Kernel, chain: Chain): FirewallRule[] {
   }
 }
 
+/** Whether a routing table has any route; `family` is AF_INET or AF_INET6. */
+export function hasRoutes(kernel: Kernel, family: number, table: number): boolean {
+  return tableRoutes(kernel, family, table).length > 0;
+}
+
 function tableRoutes(kernel: Kernel, family: number, table: number): Route[] {
   // Kernels before 4.20 list all tables.
   const routes = unlessAbsent(() => kernel.route.dump(dumpRoutes(family, table), decodeRoute));

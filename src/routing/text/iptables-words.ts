@@ -43,7 +43,7 @@ function matchWords(
 ): readonly (readonly string[])[] {
   switch (match.kind) {
     case "interface":
-      return match.names.map((name) => ["-i", name]);
+      return match.names.map((name) => ["-i", name.replace(/\*$/, "+")]);
     case "protocol":
       return [["-p", match.protocol]];
     case "source":

@@ -1,5 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { parseInterfaceName } from "../../../src/net/interface.ts";
+import {
+  parseInterfaceName,
+  parseInterfacePattern,
+  patternMatches,
+} from "../../../src/net/interface.ts";
 
 describe("parseInterfaceName", () => {
   test("takes what interfaces are called", () => {
@@ -42,5 +46,31 @@ describe("parseInterfaceName", () => {
     ]) {
       expect(parseInterfaceName(text).ok).toBe(false);
     }
+  });
+});
+
+describe("parseInterfacePattern", () => {
+  const isTaken = (text: string) => parseInterfacePattern(text).ok;
+
+  test("takes names, how names begin, and alternative names", () => {
+    const long = "enx001122334455-by-its-long-name";
+    expect(
+      ["eth0", "a+b", "eth*", "e*", "veth_1.*", long].filter((text) => !isTaken(text)),
+    ).toEqual([]);
+  });
+
+  test("refuses what would match all, or means something else", () => {
+    const wrong = ["*", "eth**", "e*h0", "eth+", "-i", "a/b", "a b", "0123456789abcde*"];
+    expect(wrong.filter(isTaken)).toEqual([]);
+  });
+
+  test("matches", () => {
+    expect(["eth0", "eth", "et", "veth0"].map((name) => patternMatches("eth*", name))).toEqual([
+      ...[true, true, false, false],
+    ]);
+    expect([patternMatches("eth0", "eth0"), patternMatches("eth0", "eth01")]).toEqual([
+      true,
+      false,
+    ]);
   });
 });
