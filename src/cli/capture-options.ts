@@ -89,8 +89,8 @@ export const captureFields = {
   ),
   in: multiple(
     option("--in", listValue(interfacePatternValue()), {
-      description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all whose
-        names begin so.`,
+      description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all
+        whose names begin so.`,
     }),
   ),
   proto: multiple(

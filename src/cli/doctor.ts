@@ -24,6 +24,7 @@ import { gatherSystem } from "../diagnose/system-facts.ts";
 import { formatAddress } from "../net/address.ts";
 import { type Intent, parseIntent } from "../routing/intent.ts";
 import { captureFields, toRequest } from "./capture-options.ts";
+import { markFindings } from "./doctor-marks.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
@@ -77,7 +78,7 @@ export type DoctorOptions = InferValue<typeof fields>;
 /** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
 export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
   checkProbe(options);
-  const intent = intentOf(options);
+  const intent = intentOf(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const stop = new AbortController();
   let stoppedBy: StopReason | undefined;
   edges.onStop((reason) => {
@@ -88,6 +89,7 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
   const sections = [
     { title: "System", findings: judgeSystem(gatherSystem(machine, needsOf(options, intent))) },
     ...(intent === undefined ? listenerSections(options, machine) : []),
+    ...(intent === undefined ? [] : markSections(intent)),
     ...(intent === undefined ? [] : pathSections(intent, options, machine)),
     ...(await probeSections(options, intent, machine, stop.signal)),
   ];
@@ -119,8 +121,8 @@ function checkProbe({ probe, udp }: DoctorOptions): void {
 }
 
 /** The intent that was given; undefined if none of its options were. */
-function intentOf(options: DoctorOptions): Intent | undefined {
-  const request = toRequest(options);
+function intentOf(options: DoctorOptions, say: (line: string) => void): Intent | undefined {
+  const request = toRequest(options, say);
   if (Object.values(request).every((value) => value === undefined)) return undefined;
   const intent = parseIntent(request);
   if (!intent.ok) throw new UsageError(intent.error);
@@ -137,6 +139,11 @@ function needsOf({ listen }: DoctorOptions, intent: Intent | undefined): Need[] 
   // What is only marked arrives at the listener's own port.
   if (intent.redirect || intent.toPort === undefined) return sockets;
   return [...sockets, ...answerNeeds({ listeners: [port], captured: intent.ports }, start)];
+}
+
+function markSections(intent: Intent): Section[] {
+  const findings = markFindings(intent);
+  return findings.length === 0 ? [] : [{ title: "Marks of packets", findings }];
 }
 
 function listenerSections({ listen }: DoctorOptions, machine: Machine): Section[] {

@@ -28,7 +28,7 @@ export function realNames(
     }
     if (isPattern(name)) return name;
     throw new UsageError(
-      `--in: no interface here has the name ${quote(name)}, and none that comes can have it: give ` +
+      `--in: no interface here has the name ${quote(name)}, and none can get it: give ` +
         "at most 15 characters",
     );
   });

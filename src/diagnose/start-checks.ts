@@ -45,9 +45,7 @@ function interfaceWarnings({ interfaces }: Intent, { links }: StartFacts): strin
         ? "no interface's name begins so"
         : "there is no such interface";
       const known = links.map(({ name }) => name).join(", ");
-      return [
-        `--in ${pattern}: ${none}, and nothing is captured until one comes; there are ${known}`,
-      ];
+      return [`--in ${pattern}: ${none}, nothing is captured until one comes; there are ${known}`];
     }
     return found.flatMap((link) => portWarning(link, links));
   });
@@ -57,8 +55,8 @@ function portWarning({ name, master }: Link, links: readonly Link[]): string[] {
   const owner = links.find(({ index }) => index === master);
   if (owner === undefined || !masterKinds.has(owner.kind ?? "")) return [];
   return [
-    `--in ${name}: it is a port of the ${owner.kind} ${owner.name}, and what arrives there comes in ` +
-      `by ${owner.name}: give --in ${owner.name}`,
+    `--in ${name}: it is a port of the ${owner.kind} ${owner.name}, and what comes in by it is ` +
+      `taken for ${owner.name}'s: give --in ${owner.name}`,
   ];
 }
 
@@ -75,7 +73,7 @@ function bridgeWarnings({ interfaces, families }: Intent, facts: StartFacts): st
   if (bridges.length === 0 || settings.length === 0) return [];
   return [
     `${settings.join(" and ")} is 1: packets of ${bridges.join(", ")} pass the rules before they ` +
-      `are routed, and are not captured: ${settings.map((name) => `sysctl -w ${name}=0`).join("; ")}`,
+      `are routed, and are lost: ${settings.map((name) => `sysctl -w ${name}=0`).join("; ")}`,
   ];
 }
 
@@ -87,8 +85,8 @@ function orderWarnings(intent: Intent, facts: StartFacts): string[] {
       .filter((rule) => comesBefore(rule, intent) && mayTake(rule, intent, family, facts))
       .map(
         (rule) =>
-          `"${describeRule(rule)}" comes before ours (${intent.priority}), and what it matches is ` +
-          `not captured: give a --priority below ${rule.priority ?? 0}, or a priority above ` +
+          `"${describeRule(rule)}" comes before ours (${intent.priority}), and what it matches` +
+          ` is not captured: give a --priority below ${rule.priority ?? 0}, or a priority above ` +
           `${intent.priority} to that one`,
       ),
   );

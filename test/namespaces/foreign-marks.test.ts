@@ -152,7 +152,9 @@ testWith(tools, means)(
     nft flush ruleset
     ${nft(output, "meta mark set meta mark or 0x2")}
     ${forward} --local 2>&1 || echo "status $?"
-    ip rule | grep -c fwmark || :; nft list tables`,
+    ip rule | grep -c fwmark || :; nft list tables
+    ${command} doctor --dport 80 --family 4 --local --guard-mark 0x2/0x2 | grep marks || :
+    ${command} doctor --dport 80 --family 4 --local --guard-mark 0x4/0x4 | grep marks || :`,
     );
     const refused = "Cannot apply, and nothing has been changed: the mark";
     expect(stdout).toMatch(
@@ -161,6 +163,9 @@ testWith(tools, means)(
     expect(stdout).toMatch(
       new RegExp(`${refused} 0x2/0x2 of our own packets .*${place.source}.*\nstatus 1\n`),
     );
-    expect(stdout).toEndWith("0\ntable inet qos\n");
+    const [, doctor = ""] = stdout.split("0\ntable inet qos\n");
+    expect(doctor).toMatch(
+      /^ +WARNING +marks +The mark 0x2\/0x2 shares bits with .*\n +ok +marks .*\n$/,
+    );
   },
 );

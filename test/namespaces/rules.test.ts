@@ -21,7 +21,9 @@ async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
 describe("applied as printed, checked, and removed without a trace:", () => {
   for (const [what, words] of Object.entries(captures)) {
     testRules(what, async () => {
+      // Nothing is said of interfaces that are there.
       const script = `
+        ip link add eth0 type veth peer name wlan0.100
         O="${words}"
         dump before
         routes --print --dialect nft $O | sh

@@ -111,7 +111,8 @@ testWith(["ip", "nft", "nsenter"], means)(
   async () => {
     const { stdout, proxy } = await runAmongHosts(
       `at_backend listen --json --reply served "10.9.2.2:7000"
-      ip route add default via 10.9.2.2 table 200; ip rule add from 10.7.0.0/16 lookup 200 priority 50
+      ip route add default via 10.9.2.2 table 200
+      ip rule add from 10.7.0.0/16 lookup 200 priority 50
       ${command} forward --json :50080 --to 10.9.2.2:7000 --routes auto --in 'p0*,q*' --dport 80 \
         >> proxy.log &
       proxy=$!; started="$started $proxy"
