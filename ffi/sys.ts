@@ -144,11 +144,8 @@ export function getsockname(fd: number, address: Address, length: number): Resul
   return latch(libc.getsockname(fd, address, SCRATCH_LENGTH));
 }
 
-/**
- * `getsockopt(2)` of an option that is a socket address, into `length` bytes at `address`: for
- * SO_ORIGINAL_DST -ENOENT if no NAT has changed where the connection goes.
- */
-export function getsockoptName(
+/** `getsockopt(2)` of an option whose value takes at most `length` bytes at `address`. */
+export function getsockoptBytes(
   fd: number,
   level: number,
   option: number,

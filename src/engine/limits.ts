@@ -203,6 +203,16 @@ export const drainedBatchesMax = Math.ceil((2 * listenerBufferBytes) / 768 / bat
 /** The same for a socket of a session that has much traffic. */
 export const flowBufferBytes = 1024 * 1024;
 
+/**
+ * How full a UDP listener's queue may be until only some of a batch's datagrams may begin sessions,
+ * and how many then: to begin one costs as much as to carry some thirty.
+ */
+export const newcomersByFill: readonly (readonly [fill: number, newcomers: number])[] = [
+  [0.4, 1],
+  [0.15, 4],
+  [0.05, 16],
+];
+
 /** Sockets of their own that sessions to one destination may have: each costs every look-up. */
 export const ownReplySocketsMax = 64;
 

@@ -120,7 +120,7 @@ export class ForwardService
     const { address, size } = this.localName;
     const level = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
     const option = isV4 ? SO_ORIGINAL_DST : IP6T_SO_ORIGINAL_DST;
-    return sys.getsockoptName(fd, level, option, address, size) >= 0;
+    return sys.getsockoptBytes(fd, level, option, address, size) >= 0;
   }
 
   /** How often what a connection carries has been here; its ends are in the two names. */

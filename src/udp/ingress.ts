@@ -3,19 +3,29 @@
  * hands over those of one session together, in the order in which they came.
  */
 
-import { EPOLLIN, SO_ERROR, SOL_SOCKET } from "../../ffi/constants.ts";
+import { EPOLLIN, SO_ERROR, SO_MEMINFO, SOL_SOCKET } from "../../ffi/constants.ts";
 import { EAGAIN } from "../../ffi/errno.ts";
 import { sockaddr_in6 } from "../../ffi/layout.ts";
+import { allocate } from "../../ffi/memory.ts";
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
 import { encodeSockaddr } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { batchesPerTurn, drainedBatchesMax, listenerBufferBytes } from "../engine/limits.ts";
+import {
+  batchesPerTurn,
+  drainedBatchesMax,
+  listenerBufferBytes,
+  newcomersByFill,
+} from "../engine/limits.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import { readKey } from "../forward/flow-key.ts";
 import type { Session, SessionIngress } from "./session.ts";
 import { prepareForMuch } from "./session-sockets.ts";
+
+/** What SO_MEMINFO begins with: the bytes that are queued for reading, and how many may be. */
+const memory = allocate(2 * 4);
+const memoryWords = memory.words();
 
 /** What a listener needs of the service that it belongs to. */
 export interface IngressOwner {
@@ -46,6 +56,8 @@ export class Ingress implements Handler, SessionIngress {
   readonly domain: number;
   /** How often the queue has been seen empty. */
   emptied = 0;
+  /** How many sessions the datagrams of the batch in hand may still begin. */
+  private newcomers = Number.POSITIVE_INFINITY;
   private readonly owner: IngressOwner;
   /** What is being sent on. */
   private batch: ReceiveBatch;
@@ -99,6 +111,15 @@ export class Ingress implements Handler, SessionIngress {
     return true;
   }
 
+  /**
+   * Whether one more session may be begun. When more datagrams come than can be carried, those that
+   * would begin sessions are the first to go: so what has a session does not lose its datagrams in
+   * a queue that is full of others'.
+   */
+  admits(): boolean {
+    return this.newcomers-- > 0;
+  }
+
   close(): void {
     this.owner.loop.close(this.fd);
   }
@@ -121,10 +142,21 @@ export class Ingress implements Handler, SessionIngress {
       this.emptied++;
       return false;
     }
+    const isFull = count === arrivals.capacity;
+    this.newcomers = isFull ? this.newcomersNow() : Number.POSITIVE_INFINITY;
     this.handOver(arrivals, count, undefined);
-    if (count === arrivals.capacity) return true;
+    if (isFull) return true;
     this.emptied++;
     return false;
+  }
+
+  private newcomersNow(): number {
+    const { address, size } = memory;
+    const result = sys.getsockoptBytes(this.fd, SOL_SOCKET, SO_MEMINFO, address, size);
+    const [queued = 0, room = 0] = memoryWords;
+    if (result < 0 || room === 0) return Number.POSITIVE_INFINITY;
+    for (const [fill, newcomers] of newcomersByFill) if (queued > fill * room) return newcomers;
+    return Number.POSITIVE_INFINITY;
   }
 
   /** Whether one of the first `count` strays is of another client than the session's. */

@@ -218,6 +218,7 @@ export class SessionKeeper {
       // Without the address: reasons are bounded, and a flood of them would displace others.
       return this.refuse("nobody can be answered from a multicast address or port 0");
     }
+    if (!ingress.admits()) return this.refuse("more datagrams come than can be carried");
     const client = this.isProxied ? clientOfKey(this.table.key) : peer;
     const original = this.isProxied ? originalOfKey(this.table.key) : reached;
     if (isMulticast(client.address)) return this.refuse("a client's address is none of a host");

@@ -1,6 +1,6 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [tcp] [neighbour] [udp] [--rounds N] [--only REGEXP]
- * [--json]`:
+ * `bun run bench [ffi] [rules] [startup] [tcp] [neighbour] [udp] [newcomers] [--rounds N]
+ * [--only REGEXP] [--json]`:
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
  * in the same run. `--only` keeps to a part of `tcp`, such as
  * "lab/bulk" or "loopback/bulk", and to proxies of `neighbour`.
@@ -16,6 +16,7 @@ import { measureTcp } from "./tcp/measure.ts";
 import { measureNeighbour, neighbourTable } from "./tcp/neighbour.ts";
 import { tcpTable } from "./tcp/table.ts";
 import { measureUdp, udpTable } from "./udp/measure.ts";
+import { measureNewcomers, newcomersTable } from "./udp/newcomers.ts";
 
 interface Benchmark {
   readonly title: string;
@@ -69,6 +70,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 5,
     measure: measureUdp,
     table: (series) => udpTable(series.map(summary)),
+  },
+  newcomers: {
+    title: "New sessions of UDP, and what established ones notice",
+    rounds: 3,
+    measure: measureNewcomers,
+    table: (series) => newcomersTable(series.map(summary)),
   },
 };
 

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { inNamespace } from "../../helpers/netns.ts";
 
-const tproxy = join(import.meta.dir, "../../../dist/tproxy");
+export const tproxy = join(import.meta.dir, "../../../dist/tproxy");
 
 /** What one run of the generator found. */
 export interface Sample {

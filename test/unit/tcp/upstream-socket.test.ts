@@ -12,7 +12,7 @@ const options = { mark: undefined, keepAliveMs: undefined, userTimeoutMs: undefi
 /** The option's value: low port, high port. */
 function portRange(fd: number): [low: number, high: number] {
   const value = allocate(4);
-  const result = sys.getsockoptName(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, value.address, 4);
+  const result = sys.getsockoptBytes(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, value.address, 4);
   // A kernel without it.
   if (result < 0) return [0, portWindow - 1];
   return [value.view.getUint16(0, true), value.view.getUint16(2, true)];
