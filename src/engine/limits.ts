@@ -169,6 +169,12 @@ export const upstreamFailuresMax = 3;
 export const upstreamRestMs = 10_000;
 export const upstreamRestMsMax = 300_000;
 
+/** Clients for which upstreams have failed that may be well for others. */
+export const clientRestsMax = 1_024;
+
+/** A UDP session that has had no answer for so long is a sign that its upstream is silent. */
+export const silenceMs = 3_000;
+
 /** Descriptors that a Worker's ledger has room for: more than `connectionsMax` lets there be. */
 export const descriptorsMax = 1 << 20;
 

@@ -6,6 +6,12 @@
  * Every `pick` is followed by one `failed`, or by one `closed` with or without `connected` before.
  * An upstream that fails several times in a row rests. When its rest is over one connection tries
  * it, and the others only if that succeeds; otherwise it rests twice as long, up to a bound.
+ *
+ * A client can forge an ICMP error about what is sent in its name, and an upstream may refuse it
+ * alone. So a failure is evidence of the client in whose name the connection was made: an upstream
+ * rests for all when several clients bear witness, or our own address does. What one client alone
+ * has met with makes the upstream rest for that client (`ClientRests`). The same goes for silence,
+ * which is evidence only if other upstreams have answered meanwhile.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -16,6 +22,7 @@ import {
   upstreamsMax,
 } from "../engine/limits.ts";
 import type { Balance } from "../engine/protocol.ts";
+import { type ClientKey, ClientRests, clientKey } from "./client-rests.ts";
 import { hashBytes, mix } from "./hash.ts";
 
 /** An upstream and what is known of it. Only its pool changes it. */
@@ -35,6 +42,12 @@ export interface Upstream {
   lastFailedAt: number;
   /** The connection that tries it after a rest, 0 for none. */
   trial: number;
+  /** Clients among the failures in a row, and failures from our own address. */
+  readonly witnesses: Set<ClientKey>;
+  ownFailures: number;
+  /** When it has last been connected, or has answered; and the first sign of silence after that. */
+  lastAnsweredAt: number;
+  silentSince: number;
 }
 
 /** What is to be told: every failure, and each rest once. */
@@ -42,6 +55,8 @@ export interface PoolListener {
   fails(upstream: Upstream): void;
   /** It is left alone for `upstream.restMs`; `reason` is that of its last failure. */
   rests(upstream: Upstream, reason: string): void;
+  /** The same for what comes from `client` alone. */
+  restsFor(upstream: Upstream, client: Uint8Array, restMs: number, reason: string): void;
   returns(upstream: Upstream): void;
 }
 
@@ -54,6 +69,7 @@ export class UpstreamPool {
   private members: readonly Upstream[] = [];
   /** Whose turn it is: an index of `members`. */
   private turn = 0;
+  private readonly clientRests = new ClientRests<Upstream>();
 
   /** A pool of these addresses; of equal ones, and beyond `upstreamsMax`, the first count. */
   constructor(balance: Balance, addresses: readonly SocketAddress[], listener: PoolListener) {
@@ -72,6 +88,7 @@ export class UpstreamPool {
       members.set(key, members.get(key) ?? known.get(key) ?? fresh(address, key));
     }
     this.members = [...members.values()];
+    this.clientRests.clear();
     this.turn %= Math.max(1, this.members.length);
   }
 
@@ -95,9 +112,14 @@ export class UpstreamPool {
     return found;
   }
 
-  /** Connection `id` has been connected: whatever was wrong with it is over. */
-  connected(upstream: Upstream): void {
+  /** A connection of `client` has been connected: whatever was wrong with it is over. */
+  connected(upstream: Upstream, client: Uint8Array, now: number): void {
     upstream.failures = 0;
+    upstream.ownFailures = 0;
+    upstream.witnesses.clear();
+    upstream.lastAnsweredAt = now;
+    upstream.silentSince = Number.POSITIVE_INFINITY;
+    this.clientRests.connected(client, upstream);
     if (upstream.restsUntil === 0) return;
     upstream.restsUntil = 0;
     upstream.restMs = 0;
@@ -105,16 +127,52 @@ export class UpstreamPool {
     this.listener.returns(upstream);
   }
 
-  /** Connection `id` could not be connected, and that is the upstream's doing. */
-  failed(upstream: Upstream, id: number, now: number, reason: string): void {
+  /**
+   * Connection `id` could not be connected, and that is the upstream's doing. `client` is the one
+   * in whose name that was tried; undefined: it was from an address of our own.
+   */
+  failed(
+    upstream: Upstream,
+    id: number,
+    now: number,
+    reason: string,
+    client: Uint8Array | undefined,
+  ): void {
     upstream.active--;
+    this.count(upstream, id, now, reason, client);
+  }
+
+  /**
+   * Session `id` of `client`, begun at `since`, has had no answer for a while; it stays open. That
+   * says something of the upstream if another one has answered since, and this one has not.
+   */
+  silent(upstream: Upstream, id: number, now: number, client: Uint8Array, since: number): void {
+    if (upstream.lastAnsweredAt >= since) return;
+    upstream.silentSince = Math.min(upstream.silentSince, since);
+    const { silentSince } = upstream;
+    const isOdd = this.members.some(
+      (other) => other !== upstream && other.lastAnsweredAt >= silentSince,
+    );
+    if (isOdd) this.count(upstream, id, now, "no answer", client);
+  }
+
+  private count(
+    upstream: Upstream,
+    id: number,
+    now: number,
+    reason: string,
+    client: Uint8Array | undefined,
+  ): void {
     upstream.failures++;
     upstream.lastFailedAt = now;
     this.listener.fails(upstream);
     const isTrial = upstream.trial === id;
     const isResting = upstream.restsUntil > 0;
+    if (client === undefined) upstream.ownFailures++;
+    else this.bearWitness(upstream, client, now, reason);
+    const evidence = upstream.ownFailures + upstream.witnesses.size;
     // What was on its way when the rest began, or was tried for want of others, says nothing new.
-    if (isResting ? !isTrial : upstream.failures < upstreamFailuresMax) return;
+    if (isResting ? !isTrial : evidence < upstreamFailuresMax) return;
     upstream.trial = 0;
     upstream.restMs = Math.min(Math.max(2 * upstream.restMs, upstreamRestMs), upstreamRestMsMax);
     upstream.restsUntil = now + upstream.restMs;
@@ -125,6 +183,13 @@ export class UpstreamPool {
   closed(upstream: Upstream, id: number): void {
     upstream.active--;
     if (upstream.trial === id) upstream.trial = 0;
+  }
+
+  private bearWitness(upstream: Upstream, client: Uint8Array, now: number, reason: string): void {
+    const { witnesses } = upstream;
+    if (witnesses.size < upstreamFailuresMax) witnesses.add(clientKey(client));
+    const restMs = this.clientRests.failed(client, upstream, now);
+    if (restMs > 0) this.listener.restsFor(upstream, client, restMs, reason);
   }
 
   private find(
@@ -139,12 +204,14 @@ export class UpstreamPool {
     let best = -1;
     let bestScore = 0;
     let rested: Upstream | undefined;
+    const avoided = this.clientRests.of(client);
     for (let i = 0; i < count; i++) {
       const at = (this.turn + i) % count;
       const member = members[at] as Upstream;
       if (family !== 0 && member.address.address.length !== family) continue;
       if (tried.length > 0 && isAmong(tried, member)) continue;
-      if (member.restsUntil > 0 && (member.restsUntil > now || member.trial !== 0)) {
+      const rests = member.restsUntil > 0 && (member.restsUntil > now || member.trial !== 0);
+      if (rests || (avoided?.get(member)?.restsUntil ?? 0) > now) {
         if (rested === undefined || member.lastFailedAt < rested.lastFailedAt) rested = member;
         continue;
       }
@@ -176,5 +243,9 @@ function fresh(address: SocketAddress, key: string): Upstream {
     restMs: 0,
     lastFailedAt: 0,
     trial: 0,
+    witnesses: new Set(),
+    ownFailures: 0,
+    lastAnsweredAt: Number.NEGATIVE_INFINITY,
+    silentSince: Number.POSITIVE_INFINITY,
   };
 }

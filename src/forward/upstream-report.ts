@@ -1,7 +1,9 @@
 /** What a Worker counts and says of its upstreams. */
 
 import type { WorkerContext } from "../engine/context.ts";
+import { upstreamFailuresMax } from "../engine/limits.ts";
 import { Counter } from "../engine/shared.ts";
+import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { PoolListener, Upstream } from "./upstream-pool.ts";
 
@@ -23,6 +25,14 @@ export class UpstreamReport implements PoolListener {
       `${name} rests for ${restMs / 1000} s: ${failures} failures in a row, the last: ${reason}`,
       { kind: `${name} rests` },
     );
+  }
+
+  restsFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
+    this.context.shared.count(Counter.upstreamRests, 1);
+    const text =
+      `upstream ${formatSocketAddress(address)} rests for ${restMs / 1000} s for ` +
+      `${formatBytes(client)} alone: ${upstreamFailuresMax} failures in a row, the last: ${reason}`;
+    this.context.warn(text, { kind: "upstream-client" });
   }
 
   returns({ address }: Upstream): void {

@@ -259,7 +259,8 @@ export class Forwarding implements Recorded, Applicant {
     this.closeUpstream();
     if (this.picked !== undefined) {
       this.tried = [...this.tried, this.picked];
-      if (failed) chooser.pool?.failed(this.picked, this.id, loop.now, error);
+      const client = this.source === "client" ? this.client.address : undefined;
+      if (failed) chooser.pool?.failed(this.picked, this.id, loop.now, error, client);
       else chooser.pool?.closed(this.picked, this.id);
       this.picked = undefined;
     }
@@ -268,7 +269,8 @@ export class Forwarding implements Recorded, Applicant {
 
   private onConnected(mask: number): void {
     const { kernel, loop, chooser } = this.owner;
-    if (this.picked !== undefined) chooser.pool?.connected(this.picked);
+    const { picked, client } = this;
+    if (picked !== undefined) chooser.pool?.connected(picked, client.address, loop.now);
     if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
     this.state = "relaying";
     this.owner.reached(this);

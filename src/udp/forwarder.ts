@@ -165,6 +165,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
   /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
   timerFired(session: Session): void {
     const { loop, keeper } = this;
+    keeper.evidence.noteSilence(session);
     const deadline = keeper.table.deadline(session.start.slot);
     if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
     this.context.shared.count(Counter.expiredSessions, 1);

@@ -9,7 +9,9 @@ import {
   EADDRINUSE,
   EBADF,
   ECONNREFUSED,
+  EHOSTUNREACH,
   EMFILE,
+  ENETUNREACH,
   errnoName,
   errnoText,
 } from "../../ffi/errno.ts";
@@ -36,8 +38,9 @@ import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
 import { SessionClients } from "./session-clients.ts";
-import { failedCall, openFlow, PortUse } from "./session-sockets.ts";
+import { failedCall, hearSoftErrors, openFlow, PortUse } from "./session-sockets.ts";
 import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+import { UpstreamEvidence } from "./upstream-evidence.ts";
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
 
@@ -59,6 +62,7 @@ export class SessionKeeper {
   begun = 0;
   private readonly task: ForwardTask;
   private readonly owner: SessionOwner;
+  readonly evidence: UpstreamEvidence;
   private readonly chooser: Chooser;
   private readonly loops: LoopWatch;
   /** By number in the table. */
@@ -86,6 +90,7 @@ export class SessionKeeper {
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
+    this.evidence = new UpstreamEvidence(this.chooser.pool, this.table, context.loop);
     this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "udp");
   }
 
@@ -132,10 +137,9 @@ export class SessionKeeper {
     if (session.isEnded) return;
     const word = errno === ECONNREFUSED ? "refused" : `${errnoText(errno)} (${errnoName(errno)})`;
     this.context.shared.count(Counter.failedSessions, 1);
-    const { id, picked } = session.start;
     if (side === "upstream") {
       this.tellClient(session, errno);
-      if (picked !== undefined) this.chooser.pool?.failed(picked, id, this.context.loop.now, word);
+      this.evidence.failed(session.start, session.source, word);
       session.isFailed = true;
     }
     this.end(session, `${word} by ${side}`, side);
@@ -143,10 +147,10 @@ export class SessionKeeper {
 
   /** The upstream has answered for the first time: it is well. */
   answered(session: Session): void {
-    const { slot, picked } = session.start;
+    const { slot } = session.start;
     this.forgetFlow(session);
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
-    if (picked !== undefined) this.chooser.pool?.connected(picked);
+    this.evidence.answered(session.start);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", session);
   }
 
@@ -231,11 +235,14 @@ export class SessionKeeper {
     if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
     const ends = { id, ingress, peer, reached, client, original, picked, rounds };
     const session = this.connect(ends, picked?.address ?? original);
-    if (session === undefined && picked !== undefined) pool?.closed(picked, id);
-    return session;
+    if (session instanceof Session) return session;
+    if (session === "unreachable") {
+      this.evidence.failed(ends, rules.source.kind, "no route");
+    } else if (picked !== undefined) pool?.closed(picked, id);
+    return undefined;
   }
 
-  private connect(ends: SessionEnds, upstream: SocketAddress): Session | undefined {
+  private connect(ends: SessionEnds, upstream: SocketAddress): Session | "unreachable" | undefined {
     const { rules } = this.chooser;
     if (isMulticast(upstream.address)) return this.refuse("it would go to many hosts");
     const choice = choose(rules, ends.client, upstream);
@@ -261,8 +268,10 @@ export class SessionKeeper {
     }
     if (fd < 0) {
       this.freeSlot(slot);
-      return this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
+      this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
+      return fd === -ENETUNREACH || fd === -EHOSTUNREACH ? "unreachable" : undefined;
     }
+    if (ends.picked !== undefined) hearSoftErrors(fd, upstream, true);
     const source = sourceName(choice, rules);
     return this.enter({ ...ends, slot, upstream, source, keptPort, upstreamFd: fd as Fd });
   }
@@ -284,7 +293,8 @@ export class SessionKeeper {
     if (start.keptPort !== 0) this.ports.opened(start.keptPort);
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
-    loop.timers.arm(session.timer, this.table.deadline(start.slot));
+    const silentAt = this.evidence.silentAt(start.picked);
+    loop.timers.arm(session.timer, Math.min(silentAt, this.table.deadline(start.slot)));
     const { upstreamFd, upstream, rounds } = start;
     session.ticket = this.loops.entered(upstreamFd, upstream, rounds + 1);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", session);

@@ -4,6 +4,10 @@
  */
 
 import {
+  IP_RECVERR,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_RECVERR,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SO_SNDBUF,
@@ -124,6 +128,16 @@ export function openReplySocket(local: SocketAddress, transparent: boolean): Res
   // Without a route, as where lo is down, it stays unconnected: TPROXY does not see it then.
   if (fd >= 0) connectTo(fd, local.address.length === 4 ? NOBODY : NOBODY_V6);
   return fd;
+}
+
+/**
+ * Whether a connected socket is told that a host or a network cannot be reached (IP_RECVERR). The
+ * kernel keeps that from it otherwise, since it may pass; before a first answer it is of use.
+ */
+export function hearSoftErrors(fd: number, { address }: SocketAddress, wanted: boolean): void {
+  const isV4 = address.length === 4;
+  const option = isV4 ? IP_RECVERR : IPV6_RECVERR;
+  sys.setsockopt(fd, isV4 ? IPPROTO_IP : IPPROTO_IPV6, option, wanted ? 1 : 0);
 }
 
 /** How many sockets of sessions have a port, on whatever address. */

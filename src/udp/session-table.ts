@@ -41,6 +41,8 @@ export class SessionTable {
   /** By client of `shares`: its sessions on probation; and those of all. */
   private readonly onProbation: Int32Array;
   private allOnProbation = 0;
+  /** By client of `shares`: its sessions that have been answered. */
+  private readonly hasAnswers: Int32Array;
   private readonly prefix = new Uint32Array(PREFIX_WORDS);
   private readonly stage: Uint8Array;
   private readonly seen: Float64Array;
@@ -62,6 +64,7 @@ export class SessionTable {
     this.index = new KeyIndex(sessionsMax, keyWords, random);
     this.shares = new ClientShares(sessionsMax, random);
     this.onProbation = new Int32Array(sessionsMax);
+    this.hasAnswers = new Int32Array(sessionsMax);
     this.stage = new Uint8Array(sessionsMax);
     this.seen = new Float64Array(sessionsMax);
     this.idleMs = new Float64Array(sessionsMax);
@@ -109,6 +112,7 @@ export class SessionTable {
     this.unlink(slot);
     this.index.remove(slot);
     if (this.stage[slot] !== CONFIRMED) this.countProbation(slot, -1);
+    if (this.stage[slot] !== UNANSWERED) this.countAnswered(slot, -1);
     this.shares.remove(slot);
   }
 
@@ -124,9 +128,17 @@ export class SessionTable {
   /** The upstream has sent. True for the first time, from which on another time-out counts. */
   answered(slot: number, now: number): boolean {
     const isFirst = this.stage[slot] === UNANSWERED;
-    if (isFirst) this.stage[slot] = ANSWERED;
+    if (isFirst) {
+      this.stage[slot] = ANSWERED;
+      this.countAnswered(slot, 1);
+    }
     this.use(slot, now);
     return isFirst;
+  }
+
+  /** Whether the client of a session has another one that has been answered: so it can be. */
+  isClientAnswered(slot: number): boolean {
+    return (this.hasAnswers[this.shares.client(slot)] as number) > 0;
   }
 
   /** When the session has been silent for too long, if nothing more is heard of it. */
@@ -181,6 +193,11 @@ export class SessionTable {
     const client = this.shares.client(slot);
     this.onProbation[client] = (this.onProbation[client] as number) + change;
     this.allOnProbation += change;
+  }
+
+  private countAnswered(slot: number, change: number): void {
+    const client = this.shares.client(slot);
+    this.hasAnswers[client] = (this.hasAnswers[client] as number) + change;
   }
 
   private use(slot: number, now: number): void {

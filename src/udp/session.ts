@@ -95,8 +95,9 @@ export class Session implements Recorded {
   isEnded = false;
   /** The errno of an ICMP error that ends it once what the upstream has sent before is read. */
   refusal = 0;
-  /** The pool knows that the upstream has failed. */
+  /** The pool knows that the upstream has failed, or that it is silent. */
   isFailed = false;
+  isSilent = false;
   /** What of the PROXY protocol is to be sent in front of the next datagram to the upstream. */
   header: Uint8Array | undefined;
   /** Datagrams and bytes to the upstream, and to the client. */

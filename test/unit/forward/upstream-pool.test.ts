@@ -29,6 +29,9 @@ class Notes implements PoolListener {
   rests({ address, restMs }: Upstream, reason: string): void {
     this.said.push(`${address.address[3]} rests ${restMs / 1000} s: ${reason}`);
   }
+  restsFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
+    this.said.push(`${address.address[3]} rests ${restMs / 1000} s for ${client[3]}: ${reason}`);
+  }
   returns({ address }: Upstream): void {
     this.said.push(`${address.address[3]} returns`);
   }
@@ -46,7 +49,7 @@ const host = (upstream: Upstream | undefined) => upstream?.address.address[3];
 function failOne(pool: UpstreamPool, now: number): number | undefined {
   const id = ++lastId;
   const picked = pool.pick(client(1), 0, id, NONE_TRIED, now);
-  if (picked !== undefined) pool.failed(picked, id, now, "refused");
+  if (picked !== undefined) pool.failed(picked, id, now, "refused", undefined);
   return host(picked);
 }
 
@@ -114,7 +117,7 @@ describe("balance", () => {
     const resting = before[0] as number;
     for (let i = 0; i < limits.upstreamFailuresMax; i++) {
       const picked = pool.pick(client(0), 0, ++lastId, NONE_TRIED, 0) as Upstream;
-      pool.failed(picked, lastId, 0, "refused");
+      pool.failed(picked, lastId, 0, "refused", undefined);
     }
     const during = clients.map((from) => pickHost(pool, 1, from));
     for (const [i, chosen] of during.entries()) {
@@ -122,7 +125,7 @@ describe("balance", () => {
       else expect(chosen).toBe(before[i] as number);
     }
     const back = limits.upstreamRestMs;
-    pool.connected(pool.pick(client(0), 0, ++lastId, NONE_TRIED, back) as Upstream);
+    pool.connected(pool.pick(client(0), 0, ++lastId, NONE_TRIED, back) as Upstream, client(1), 0);
     expect(clients.map((from) => pickHost(pool, back, from))).toEqual(before);
   });
 });
@@ -156,7 +159,7 @@ describe("resting", () => {
     const pool = makePool("round-robin", 1, notes);
     failOne(pool, 0);
     failOne(pool, 0);
-    pool.connected(pool.pick(client(1), 0, ++lastId, NONE_TRIED, 0) as Upstream);
+    pool.connected(pool.pick(client(1), 0, ++lastId, NONE_TRIED, 0) as Upstream, client(1), 0);
     failOne(pool, 0);
     failOne(pool, 0);
     expect(notes.said).toEqual([]);
@@ -176,7 +179,7 @@ describe("resting", () => {
         pool.closed(picked, id);
         picked = pool.pick(client(1), 0, id, [picked], now) as Upstream;
       }
-      pool.failed(picked, id, now, "refused");
+      pool.failed(picked, id, now, "refused", undefined);
     };
     for (let i = 0; i < 3; i++) fail();
     const rests: number[] = [];
@@ -192,7 +195,7 @@ describe("resting", () => {
     const trial = [0, 1].map(() => pool.pick(client(1), 0, id, NONE_TRIED, now) as Upstream);
     const one = trial.find((each) => host(each) === 1) as Upstream;
     expect([1, 2, 3].map(() => pickHost(pool, now))).toEqual([2, 2, 2]);
-    pool.connected(one);
+    pool.connected(one, client(1), 0);
     expect(notes.said.at(-1)).toBe("1 returns");
     expect(new Set([pickHost(pool, now), pickHost(pool, now)])).toEqual(new Set([1, 2]));
   });
@@ -203,7 +206,7 @@ describe("resting", () => {
     const bad = both.find((each) => host(each) === 1) as Upstream;
     for (let i = 0; i < 3; i++) {
       bad.active++;
-      pool.failed(bad, 999, 0, "refused");
+      pool.failed(bad, 999, 0, "refused", undefined);
     }
     const later = limits.upstreamRestMs;
     const turns = () => [0, 1].map(() => pickHost(pool, later));
@@ -220,7 +223,7 @@ describe("resting", () => {
     expect(notes.said).toHaveLength(3);
     expect([9, 10, 11, 12].map((now) => failOne(pool, now))).toEqual([1, 2, 3, 1]);
     expect(notes.said).toHaveLength(3);
-    pool.connected(pool.pick(client(1), 0, ++lastId, NONE_TRIED, 13) as Upstream);
+    pool.connected(pool.pick(client(1), 0, ++lastId, NONE_TRIED, 13) as Upstream, client(1), 0);
     expect(notes.said.at(-1)).toBe("2 returns");
     expect([14, 15].map((now) => pickHost(pool, now))).toEqual([2, 2]);
   });
@@ -287,11 +290,11 @@ class Simulation {
     if (kind === "replace") this.replace(n);
     if (kind === "connect" && one !== undefined) {
       one.state = "connected";
-      pool.connected(one.picked);
+      pool.connected(one.picked, client(1), 0);
     }
     if (kind === "fail" && one !== undefined) {
       open.splice(open.indexOf(one), 1);
-      pool.failed(one.picked, one.id, this.now, "refused");
+      pool.failed(one.picked, one.id, this.now, "refused", undefined);
       if (one.tried.length < 3) this.pick(one.id, one.tried, n);
     }
     const any = open[n % open.length];
