@@ -1,8 +1,8 @@
 /**
  * A netlink socket that is told of other people's changes (multicast groups, netlink(7)).
  *
- * It is read without waiting: what the messages say is not looked at, since a reader that falls
- * behind loses some (ENOBUFS). They are the occasion to look at the state itself.
+ * It is read without waiting. A reader that falls behind loses messages (ENOBUFS), so most only
+ * drain it and take what came for the occasion to look at the state itself.
  */
 
 import {
@@ -19,12 +19,14 @@ import { allocate } from "../memory.ts";
 import * as sys from "../sys.ts";
 import type { Fd } from "../types.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "./constants.ts";
-import { HOST_ORDER } from "./wire.ts";
+import { HOST_ORDER, parseMessages, type ReceivedMessage } from "./wire.ts";
 
 /** Only the fact that there was a message counts, so its first bytes will do. */
 const ignored = allocate(64);
 const address = allocate(sockaddr_nl.size);
 address.view.setUint16(sockaddr_nl.nl_family, AF_NETLINK, HOST_ORDER);
+/** For readers of what the messages say; shared, since a read is over before the next begins. */
+const received = allocate(16 * 1024);
 /** A queue that fills as fast as it is read must not hold its reader for ever. */
 const messagesPerDrainMax = 10_000;
 
@@ -65,6 +67,19 @@ export class NetlinkMonitor {
       heard = true;
     }
     return heard;
+  }
+
+  /** All that is queued, as copies; what was lost, or does not fit, is left out. */
+  read(): ReceivedMessage[] {
+    const messages: ReceivedMessage[] = [];
+    for (let count = 0; count < messagesPerDrainMax; count++) {
+      const result = sys.recv(this.#fd, received.address, received.size, MSG_DONTWAIT | MSG_TRUNC);
+      if (result === -EAGAIN) break;
+      if (result === -EINTR || result === -ENOBUFS) continue;
+      const length = check(result, "recv", "netlink");
+      if (length <= received.size) messages.push(...parseMessages(received.bytes.slice(0, length)));
+    }
+    return messages;
   }
 
   close(): void {

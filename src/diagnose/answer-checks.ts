@@ -44,7 +44,7 @@ export function checkAnswer(facts: PathFacts): Finding {
 }
 
 /** The answer as far as a repair looks at it. */
-function answerPacket({ packet, back, names }: PathFacts) {
+export function answerPacket({ packet, back, names }: PathFacts) {
   const { source, destination, port } = packet;
   const oif = back.kind === "route" ? names.get(back.route.oif ?? 0) : undefined;
   const answer = { ...packet, source: destination, destination: source, sourcePort: port, iif: "" };

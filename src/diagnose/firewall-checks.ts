@@ -149,7 +149,7 @@ export function checkLater(facts: PathFacts): Finding | undefined {
 }
 
 /** What lets a packet through that a rule drops. */
-function repairOf(touch: Touch, facts: PathFacts): string | undefined {
+export function repairOf(touch: Touch, facts: PathFacts): string | undefined {
   const { capture, packet, chains } = facts;
   if (!touch.isReversePath || capture === undefined) return letThrough(touch, packet, chains);
   const v6 = packet.destination.family === 6 ? "-6 " : "";

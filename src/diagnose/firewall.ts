@@ -312,11 +312,17 @@ const familyNames: ReadonlyMap<number, string> = new Map([
   [NFPROTO_BRIDGE, "bridge"],
 ]);
 
-function chainName({ family, table, name }: Pick<Chain, "family" | "table" | "name">): string {
+/** `inet filter input` */
+export function chainName({
+  family,
+  table,
+  name,
+}: Pick<Chain, "family" | "table" | "name">): string {
   return `${familyNames.get(family) ?? family} ${table} ${name}`;
 }
 
-function touchOf(firewallRule: FirewallRule): Touch {
+/** A rule as it is named: by its chain and its handle. */
+export function touchOf(firewallRule: FirewallRule): Touch {
   const { family, table, chain, handle, comment, expressions } = firewallRule;
   const rule = `${chainName({ family, table, name: chain })} handle ${handle ?? "?"}`;
   const isReversePath = expressions.some((each) => {

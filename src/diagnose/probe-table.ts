@@ -18,10 +18,17 @@ import {
   NFPROTO_INET,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
+  NFT_META_NFTRACE,
   NFT_TABLE_F_OWNER,
 } from "../../ffi/netlink/constants.ts";
 import { newChain } from "../../ffi/netlink/nftables/chain.ts";
-import { counter, type Expression, verdict } from "../../ffi/netlink/nftables/expressions.ts";
+import {
+  counter,
+  type Expression,
+  immediate,
+  metaSet,
+  verdict,
+} from "../../ffi/netlink/nftables/expressions.ts";
 import { newFirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import {
   address,
@@ -79,6 +86,9 @@ const hooks: Readonly<Record<Hop, readonly [hook: number, priority: number, side
   sent: [NF_INET_POST_ROUTING, 1000, "source"],
 };
 
+/** `meta nftrace set 1` */
+const trace = [immediate(Uint8Array.of(1)), metaSet(NFT_META_NFTRACE)];
+
 /** After mangle's rules, where a capture has its own: NF_IP_PRI_MANGLE + 1. */
 const standInPriority = -149;
 
@@ -90,9 +100,12 @@ export function probeTableMessages(flow: ProbedFlow, standIn: StandIn | undefine
       const [hook, priority, side] = hooks[hop];
       const ending = hop === "forwarded" ? [verdict(NF_DROP)] : [];
       const device = hop === "answered" ? [] : deviceOf(flow, side);
+      // The kernel then tells which rules the packet meets, from here on.
+      const traced = hop === "arrival" || hop === "answered" ? trace : [];
       return chainWith(hop, hook, priority, [
         ...device,
         ...matches(flow, side),
+        ...traced,
         counter(),
         ...ending,
       ]);

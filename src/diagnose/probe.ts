@@ -25,17 +25,20 @@ import {
   IFA_F_NODAD,
   NETLINK_NETFILTER,
   NETLINK_ROUTE,
+  NFNLGRP_NFTRACE,
   NFPROTO_INET,
   RT_TABLE_MAIN,
   RTN_UNICAST,
   RTPROT_BOOT,
 } from "../../ffi/netlink/constants.ts";
 import { decodeLink, deleteLink, getLink, newVeth, setLink } from "../../ffi/netlink/link.ts";
+import { NetlinkMonitor } from "../../ffi/netlink/monitor.ts";
 import {
   counterOf,
   decodeFirewallRule,
   dumpFirewallRules,
 } from "../../ffi/netlink/nftables/rule.ts";
+import { decodeTraceStep, type TraceStep } from "../../ffi/netlink/nftables/trace.ts";
 import { newRoute } from "../../ffi/netlink/route.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
 import { NetworkNamespace } from "../../ffi/netns.ts";
@@ -67,6 +70,8 @@ export interface ProbeResult {
   readonly counts: Readonly<Record<Hop, number>>;
   readonly outcome: "connected" | "refused" | "timeout" | "answered" | "sent";
   readonly moved: readonly string[];
+  /** The rules that the packet and its answer have met, as far as the kernel tells them. */
+  readonly steps: readonly TraceStep[];
 }
 
 const peerName = allocate(sockaddr_storage.size);
@@ -78,6 +83,7 @@ export class Probe {
   private readonly route: NetlinkSocket;
   private readonly netfilter: NetlinkSocket;
   private readonly addresses: ProbeAddresses;
+  private readonly tracer: NetlinkMonitor;
   private hasCable = false;
 
   /** Puts up the veth. @throws SyscallError EPERM without privileges, EEXIST while another runs */
@@ -86,6 +92,7 @@ export class Probe {
     this.namespace = NetworkNamespace.create();
     this.route = NetlinkSocket.open(NETLINK_ROUTE);
     this.netfilter = NetlinkSocket.open(NETLINK_NETFILTER);
+    this.tracer = NetlinkMonitor.open(NETLINK_NETFILTER, [NFNLGRP_NFTRACE]);
     try {
       this.route.request(newVeth(probeInterface, probeInterface, this.namespace.fd));
       this.hasCable = true;
@@ -124,7 +131,8 @@ export class Probe {
     try {
       if (protocol === "udp") sys.send(fd, payload.address, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
       const outcome = await outcomeOf(fd, protocol, signal);
-      return { counts: this.counts(), outcome, moved: countersMoved(before, readCounters()) };
+      const moved = countersMoved(before, readCounters());
+      return { counts: this.counts(), outcome, moved, steps: this.steps() };
     } finally {
       // A reset: neither side is left with half a connection to an address that goes away.
       if (protocol === "tcp") sys.setLinger(fd, true, 0);
@@ -140,9 +148,17 @@ export class Probe {
       if (!(error instanceof SyscallError)) throw error;
     } finally {
       this.netfilter.close();
+      this.tracer.close();
       this.route.close();
       this.namespace.close();
     }
+  }
+
+  /** Of packets that the probe's own table has begun to trace: others may be traced as well. */
+  private steps(): TraceStep[] {
+    const all = this.tracer.read().flatMap((message) => decodeTraceStep(message) ?? []);
+    const own = new Set(all.filter(({ table }) => table === probeTable).map(({ id }) => id));
+    return all.filter(({ id }) => own.has(id));
   }
 
   private counts(): Record<Hop, number> {

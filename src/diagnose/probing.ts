@@ -10,6 +10,7 @@ import { judgePath, wayChecks } from "./path-checks.ts";
 import { type Capture, gatherPath, type PathFacts, type PathQuestion } from "./path-facts.ts";
 import { Probe, probeInterface } from "./probe.ts";
 import { chooseAddresses } from "./probe-addresses.ts";
+import { droppedBy } from "./probe-cause.ts";
 import type { ProbedFlow, StandIn } from "./probe-table.ts";
 import { judgeProbe } from "./probe-verdict.ts";
 
@@ -82,7 +83,8 @@ async function probeOn(
   probe.watch(flow, standIn);
   const result = await probe.send(flow, signal);
   const facts = gatherPath(readMachine(), question);
-  const found = judgePath(facts, wayChecks).find(({ severity }) => severity === "failure");
+  const read = judgePath(facts, wayChecks).find(({ severity }) => severity === "failure");
+  const found = droppedBy(result.steps, facts) ?? read;
   // The probe's interface is gone when this is read.
   const named = (anyOther: string) => (meant === undefined ? anyOther : insteadOf);
   const text = found?.text.replaceAll(probeInterface, named("the probe's interface"));

@@ -10,6 +10,12 @@ const working = `capture ${intent}; serve :80`;
 const probed = `doctor ${intent} --probe 8.8.8.8:80`;
 const everywhere = "--dport 80 --family both";
 
+/** A probe that ended at a hop because of a rule, with the command that lets it through. */
+function ending(hop: string, rule: string, repair: string): RegExp {
+  return new RegExp(`FAILURE +${hop} +The .* ${rule} drops it\\.\\n +repair: ${repair}`);
+}
+const insertIn = "nft insert rule inet other in iifname p0 tcp dport 80 accept";
+
 const cases: readonly Case[] = [
   {
     name: "no listener",
@@ -64,8 +70,29 @@ const cases: readonly Case[] = [
       nft 'add chain inet other in { type filter hook input priority 0; }'
       nft add rule inet other in tcp dport 80 drop`,
     ask: probed,
-    cause: /ok +routing .*\n +FAILURE +input +The SYN was dropped in INPUT/,
+    cause: ending("input", "Rule inet other in handle 2", insertIn),
+    repair: "nft insert rule inet other in tcp dport 80 accept",
+  },
+  {
+    name: "a drop in INPUT that no reading of the rules can tell, in a chain of its own",
+    broken: `${working}; nft 'table inet other {
+      chain chance { numgen random mod 1000000000 != 7 drop; }
+      chain in { type filter hook input priority 0; tcp dport 80 jump chance; }; }'`,
+    ask: probed,
+    cause: ending("input", "Rule inet other chance handle \\d+", insertIn),
     repair: "nft delete table inet other",
+  },
+  {
+    name: "a policy of iptables in INPUT",
+    broken: `${working}; iptables -P INPUT DROP`,
+    ask: probed,
+    cause: ending(
+      "input",
+      "The policy of chain ip filter INPUT",
+      "iptables -w -t filter -I INPUT -i p0 -p tcp --dport 80 -j ACCEPT",
+    ),
+    repair: "iptables -P INPUT ACCEPT",
+    needs: { iptables: Bun.which("iptables") !== null },
   },
   {
     name: "a drop in OUTPUT",
@@ -73,8 +100,12 @@ const cases: readonly Case[] = [
       nft 'add chain inet other out { type filter hook output priority 0; }'
       nft add rule inet other out tcp sport 80 drop`,
     ask: probed,
-    cause: /ok +socket .*\n +FAILURE +answer +The answer did not leave/,
-    repair: "nft delete table inet other",
+    cause: ending(
+      "answer",
+      "Rule inet other out handle 2",
+      "nft insert rule inet other out .*tcp sport 80 accept",
+    ),
+    repair: "nft insert rule inet other out tcp sport 80 accept",
   },
   {
     name: "no socket for a datagram",
