@@ -114,6 +114,9 @@ export const headerTimeoutMs = 5_000;
 /** The most of a PROXY protocol header that is looked at. */
 export const headerBytesMax = 4_096;
 
+/** The most that TLVs of such a header may take of a datagram, to be passed on with it. */
+export const datagramTlvBytesMax = 512;
+
 /** How long open connections may go on after SIGTERM. */
 export const drainTimeoutMs = 30_000;
 

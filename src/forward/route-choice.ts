@@ -2,6 +2,7 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { SourceChoice } from "../engine/protocol.ts";
+import { isUnspecified } from "../net/ip.ts";
 
 /** How to connect: undefined `source` leaves the choice to the kernel. */
 export interface Choice {
@@ -54,16 +55,15 @@ export function choose(rules: Rules, client: SocketAddress, upstream: SocketAddr
   }
   const { source } = rules;
   if (source.kind === "self") return { upstream, source: undefined };
-  if (source.kind === "address") {
-    return { upstream, source: { address: source.address, port: 0 } };
-  }
-  const unspoofed = whyNotSpoofed(rules, client, upstream);
-  if (unspoofed === undefined) {
-    return {
-      upstream,
-      source: { address: client.address, port: source.keepPort ? client.port : 0 },
-    };
-  }
+  const wanted =
+    source.kind === "address"
+      ? { address: source.address, port: 0 }
+      : { address: client.address, port: source.keepPort ? client.port : 0 };
+  const isClients = source.kind === "client";
+  const unspoofed =
+    mixedFamilies(wanted.address, upstream) ??
+    (isClients ? whyNotSpoofed(rules, client, upstream) : undefined);
+  if (unspoofed === undefined) return { upstream, source: wanted };
   // A client of this host is told apart from its proxy by nothing: the kernel would answer it.
   if (unspoofed.always || rules.fallback) {
     return { upstream, source: undefined, unspoofed: unspoofed.reason };
@@ -71,18 +71,24 @@ export function choose(rules: Rules, client: SocketAddress, upstream: SocketAddr
   return { refusal: `${unspoofed.reason}: --source-fallback self would connect from our own` };
 }
 
+interface Unspoofed {
+  readonly reason: string;
+  /** The kernel itself would answer: there is no other way. */
+  readonly always: boolean;
+}
+
+function mixedFamilies(source: Uint8Array, { address }: SocketAddress): Unspoofed | undefined {
+  if (source.length === address.length) return undefined;
+  const [from, to] = source.length === 4 ? [4, 6] : [6, 4];
+  const reason = `an IPv${from} source cannot be used towards an IPv${to} upstream`;
+  return { reason, always: false };
+}
+
 function whyNotSpoofed(
   rules: Rules,
   client: SocketAddress,
   upstream: SocketAddress,
-): { reason: string; always: boolean } | undefined {
-  if (client.address.length !== upstream.address.length) {
-    const [from, to] = client.address.length === 4 ? [4, 6] : [6, 4];
-    return {
-      reason: `an IPv${from} source cannot be used towards an IPv${to} upstream`,
-      always: false,
-    };
-  }
+): Unspoofed | undefined {
   if (client.scopeId !== upstream.scopeId && client.scopeId !== 0) {
     return { reason: "a link-local source means nothing beyond its link", always: false };
   }
@@ -105,11 +111,6 @@ export function isSelf(
     if (isAny ? isOwn(rules, address) : isSame(listener.address, address)) return true;
   }
   return false;
-}
-
-function isUnspecified(address: Uint8Array): boolean {
-  for (let i = 0; i < address.length; i++) if (address[i] !== 0) return false;
-  return true;
 }
 
 /** Whether an address is one of this host. */

@@ -3,7 +3,7 @@
  * in front of every datagram, others in front of the first one that a socket of theirs sends.
  */
 
-import type { ProxyAddresses } from "./proxy-header.ts";
+import { type PassedOn, type ProxyAddresses, plainHeader } from "./proxy-header.ts";
 import { decodeProxyV1 } from "./proxy-protocol-v1.ts";
 import { isSigned, ProxyV2Reader } from "./proxy-protocol-v2.ts";
 
@@ -24,6 +24,9 @@ export class DatagramHeader {
   addressesAt = 0;
   /** What a line of version 1 says. Without either, the datagram's own addresses count. */
   ends: ProxyAddresses | undefined;
+  /** What the next proxy shall know of a line of version 1; the other is asked for. */
+  private isLine = false;
+  private linePassed = plainHeader;
   /** Why a header is of no use: one of a few fixed texts. */
   error = "";
   private readonly reader = new ProxyV2Reader();
@@ -41,6 +44,11 @@ export class DatagramHeader {
     return "none";
   }
 
+  /** What the next proxy shall know, of the header that was read last from `from` on; a copy. */
+  passed(bytes: Uint8Array, from: number): PassedOn {
+    return this.isLine ? this.linePassed : this.reader.passed(bytes, from);
+  }
+
   private readSigned(bytes: Uint8Array, from: number, end: number): "header" | "broken" {
     const { reader } = this;
     const result = reader.read(bytes, from, end);
@@ -53,6 +61,7 @@ export class DatagramHeader {
     this.addressBytes = reader.addressBytes;
     this.addressesAt = reader.addressesAt;
     this.ends = undefined;
+    this.isLine = false;
     return "header";
   }
 
@@ -60,7 +69,9 @@ export class DatagramHeader {
     const result = decodeProxyV1(line);
     if (result.kind === "more") return this.broken("it is cut off");
     if (result.kind === "error") return this.broken("it is no line of version 1");
-    const { source, destination } = result.header;
+    const { source, destination, passed } = result.header;
+    this.isLine = true;
+    this.linePassed = passed;
     this.length = result.length;
     this.addressBytes = 0;
     this.ends = source && destination && { source, destination };

@@ -1,6 +1,7 @@
 /** What a PROXY protocol header says, whichever version it is written in. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { isMulticast, isUnspecified } from "../net/ip.ts";
 
 /** The two ends of the connection that the sender of a header carries on. */
 export interface ProxyAddresses {
@@ -18,6 +19,30 @@ export interface ProxyHeader {
   readonly destination: SocketAddress | undefined;
   /** The transport between the two addresses; version 1 knows TCP alone. */
   readonly protocol: "tcp" | "udp" | undefined;
+  readonly passed: PassedOn;
+}
+
+/** What of a header is for the next proxy as well, beside the two ends. */
+export interface PassedOn {
+  /** The two ends; nobody (UNKNOWN, families that are not IP); or the sender itself (LOCAL). */
+  readonly names: "ends" | "nobody" | "sender";
+  /** Its TLVs, without those that are of the sender's own hop. */
+  readonly tlvs: Uint8Array;
+  /** A checksum was among them. */
+  readonly isChecked: boolean;
+}
+
+/** A header that names the two ends, and has nothing else. */
+export const plainHeader: PassedOn = { names: "ends", tlvs: new Uint8Array(0), isChecked: false };
+
+/** The same without ends. */
+const unnamedHeader: PassedOn = { ...plainHeader, names: "nobody" };
+
+/** Why the `source` that a header names is no client's; empty: it may be one's. */
+export function sourceFault({ address, port }: SocketAddress): string {
+  if (isUnspecified(address)) return "the source is the unspecified address, which nobody has";
+  if (isMulticast(address)) return "the source is a multicast or broadcast address";
+  return port === 0 ? "the source has port 0" : "";
 }
 
 /** What the bytes of a connection so far are: part of a header, a whole one, or none. */
@@ -40,9 +65,10 @@ export function decoded(
   length: number,
   addresses?: ProxyAddresses,
   protocol?: "tcp" | "udp",
+  passed: PassedOn = addresses === undefined ? unnamedHeader : plainHeader,
 ): ProxyDecoding {
   const { source, destination } = addresses ?? {};
-  return { kind: "header", length, header: { source, destination, protocol } };
+  return { kind: "header", length, header: { source, destination, protocol, passed } };
 }
 
 /** A socket address of a header: a copy of the bytes, IPv4-mapped ones as the 4 bytes they are. */

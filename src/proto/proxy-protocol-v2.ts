@@ -7,8 +7,10 @@ import {
   failed,
   more,
   ofOneFamily,
+  type PassedOn,
   type ProxyAddresses,
   type ProxyDecoding,
+  plainHeader,
   socketAddress,
 } from "./proxy-header.ts";
 
@@ -25,6 +27,14 @@ const proxy_hdr_v2 = { size: 16, ver_cmd: 12, fam: 13, len: 14 } as const;
 const pp2_tlv = { size: 3, type: 0, length: 1 } as const;
 
 const PP2_TYPE_CRC32C = 0x03;
+const PP2_TYPE_NOOP = 0x04;
+const PP2_TYPE_NETNS = 0x30;
+
+/**
+ * What is of the sender's own hop: padding, the checksum of its own header, and the namespace that
+ * its own socket is in. All others tell of the client's connection.
+ */
+const OWN_HOP: readonly number[] = [PP2_TYPE_CRC32C, PP2_TYPE_NOOP, PP2_TYPE_NETNS];
 
 const VERSION = 2;
 const LOCAL = 0;
@@ -34,6 +44,8 @@ const AF_INET6 = 2;
 const AF_UNIX = 3;
 const STREAM = 1;
 const DGRAM = 2;
+
+const CHECKSUM_TLV_BYTES = pp2_tlv.size + 4;
 
 /** What `walk` answers for TLVs that are none. */
 const WRONG = -1;
@@ -61,6 +73,11 @@ export class ProxyV2Reader {
   /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it says none. */
   addressBytes: 0 | 4 | 16 = 0;
   addressesAt = 0;
+  /** LOCAL: the sender speaks for itself. */
+  isLocal = false;
+  /** Where its TLVs begin, which end with the header; behind addresses alone they are known. */
+  tlvsAt = 0;
+  isChecked = false;
   /** The transport between the addresses. */
   protocol: "tcp" | "udp" = "tcp";
   /** Why there is no header: one of a few fixed texts. */
@@ -94,6 +111,7 @@ export class ProxyV2Reader {
     }
     if (there < proxy_hdr_v2.size) return "more";
     this.protocol = transport === STREAM ? "tcp" : "udp";
+    this.isLocal = command === LOCAL;
     return this.readBlock(bytes, from, end, command !== LOCAL && transport !== 0 ? family : 0);
   }
 
@@ -112,7 +130,18 @@ export class ProxyV2Reader {
     if (checksumAt > 0 && !isIntact(bytes, from, last, checksumAt)) {
       return this.fail("its CRC32c does not fit");
     }
+    this.tlvsAt = this.addressBytes > 0 ? tlvsAt : last;
+    this.isChecked = this.tlvsAt < last && checksumAt > 0;
     return "header";
+  }
+
+  /** What the next proxy shall know, of the header that was read last from `from` on; a copy. */
+  passed(bytes: Uint8Array, from: number): PassedOn {
+    const last = from + this.length;
+    const names = this.isLocal ? "sender" : this.addressBytes > 0 ? "ends" : "nobody";
+    if (this.tlvsAt === last) return { ...plainHeader, names };
+    const tlvs = passedTlvs(bytes, this.tlvsAt, last);
+    return { names, tlvs, isChecked: this.isChecked };
   }
 
   /** Walks the TLVs from `at` to `last`; where the checksum is, 0 for nowhere, or WRONG. */
@@ -146,6 +175,23 @@ export class ProxyV2Reader {
   }
 }
 
+/** A copy of the TLVs from `from` to `last`, which are right, without those of the sender's hop. */
+function passedTlvs(bytes: Uint8Array, from: number, last: number): Uint8Array {
+  const kept = new Uint8Array(last - from);
+  let length = 0;
+  for (let at = from; at < last; ) {
+    const next = at + pp2_tlv.size + leastUint16(bytes, at + pp2_tlv.length, last);
+    // Fewer bytes than a TLV's own three are none.
+    if (at + pp2_tlv.size > last) break;
+    if (!OWN_HOP.includes(bytes[at + pp2_tlv.type] as number)) {
+      kept.set(bytes.subarray(at, next), length);
+      length += next - at;
+    }
+    at = next;
+  }
+  return kept.subarray(0, length);
+}
+
 /** Whether the checksum is that of the header with 0 in the checksum's place. */
 function isIntact(bytes: Uint8Array, from: number, last: number, checksumAt: number): boolean {
   const before = crc32c(bytes, from, checksumAt);
@@ -168,8 +214,9 @@ export function decodeProxyV2(bytes: Uint8Array): ProxyDecoding {
     }
     case "header": {
       const { length, addressBytes, protocol } = reader;
-      if (addressBytes === 0) return decoded(length);
-      return decoded(length, readAddresses(bytes, addressBytes), protocol);
+      const passed = reader.passed(bytes, 0);
+      if (addressBytes === 0) return decoded(length, undefined, undefined, passed);
+      return decoded(length, readAddresses(bytes, addressBytes), protocol, passed);
     }
   }
 }
@@ -201,22 +248,27 @@ function isText(byte: number | undefined): string {
 
 /**
  * The block that says a connection goes from `source` to `destination`: the command PROXY with
- * AF_INET or AF_INET6, and LOCAL when one of them is missing or their families differ.
+ * AF_INET or AF_INET6, and with AF_UNSPEC when one of them is missing or their families differ.
+ * What another header has said beside the ends comes from `passed`; with LOCAL there are no ends.
  */
 export function encodeProxyV2(
   source: SocketAddress | undefined,
   destination: SocketAddress | undefined,
   protocol: "tcp" | "udp",
+  { names, tlvs, isChecked }: PassedOn = plainHeader,
 ): Uint8Array {
-  const ends = ofOneFamily(source, destination);
+  const ends = names === "ends" ? ofOneFamily(source, destination) : undefined;
   const size = ends?.source.address.length ?? 0;
   const family = ends === undefined ? 0 : size === 4 ? AF_INET : AF_INET6;
-  const block = ADDRESS_BYTES[family];
-  const bytes = new Uint8Array(proxy_hdr_v2.size + block);
+  const tlvsAt = proxy_hdr_v2.size + ADDRESS_BYTES[family];
+  // Without addresses receivers skip the block, and with it the TLVs.
+  const tlvBytes = ends === undefined ? 0 : tlvs.length;
+  const checksumAt = ends !== undefined && isChecked ? tlvsAt + tlvBytes : 0;
+  const bytes = new Uint8Array(tlvsAt + tlvBytes + (checksumAt > 0 ? CHECKSUM_TLV_BYTES : 0));
   const view = viewOf(bytes);
   bytes.set(SIGNATURE);
-  bytes[proxy_hdr_v2.ver_cmd] = (VERSION << 4) | (ends === undefined ? LOCAL : PROXY);
-  view.setUint16(proxy_hdr_v2.len, block);
+  bytes[proxy_hdr_v2.ver_cmd] = (VERSION << 4) | (names === "sender" ? LOCAL : PROXY);
+  view.setUint16(proxy_hdr_v2.len, bytes.length - proxy_hdr_v2.size);
   if (ends === undefined) return bytes;
   bytes[proxy_hdr_v2.fam] = (family << 4) | (protocol === "tcp" ? STREAM : DGRAM);
   const at = proxy_hdr_v2.size;
@@ -224,5 +276,11 @@ export function encodeProxyV2(
   bytes.set(ends.destination.address, at + size);
   view.setUint16(at + 2 * size, ends.source.port);
   view.setUint16(at + 2 * size + 2, ends.destination.port);
+  bytes.set(tlvs, tlvsAt);
+  if (checksumAt > 0) {
+    bytes[checksumAt + pp2_tlv.type] = PP2_TYPE_CRC32C;
+    view.setUint16(checksumAt + pp2_tlv.length, 4);
+    view.setUint32(checksumAt + pp2_tlv.size, crc32c(bytes));
+  }
   return bytes;
 }

@@ -3,9 +3,10 @@
  * one whose connection it carries, in a header in front of everything else.
  */
 
-import { more, type ProxyDecoding } from "./proxy-header.ts";
-import { decodeProxyV1 } from "./proxy-protocol-v1.ts";
-import { decodeProxyV2 } from "./proxy-protocol-v2.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { more, type PassedOn, type ProxyDecoding, plainHeader } from "./proxy-header.ts";
+import { decodeProxyV1, encodeProxyV1 } from "./proxy-protocol-v1.ts";
+import { decodeProxyV2, encodeProxyV2 } from "./proxy-protocol-v2.ts";
 
 const CR = 0x0d;
 
@@ -19,4 +20,17 @@ const CR = 0x0d;
 export function decodeProxyHeader(bytes: Uint8Array): ProxyDecoding {
   if (bytes.length === 0) return more;
   return bytes[0] === CR ? decodeProxyV2(bytes) : decodeProxyV1(bytes);
+}
+
+/** The header for what goes from `client` to `original`; `passed` is from the client's own. */
+export function encodeProxyHeader(
+  version: "v1" | "v2",
+  protocol: "tcp" | "udp",
+  client: SocketAddress,
+  original: SocketAddress,
+  passed: PassedOn = plainHeader,
+): Uint8Array {
+  if (version === "v2") return encodeProxyV2(client, original, protocol, passed);
+  const isNamed = passed.names === "ends";
+  return encodeProxyV1(isNamed ? client : undefined, isNamed ? original : undefined);
 }

@@ -27,6 +27,7 @@ import { Timer } from "../engine/timers.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
+import type { PassedOn } from "../proto/proxy-header.ts";
 import type { Applicant } from "./admission.ts";
 import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { isShortage } from "./listener.ts";
@@ -64,12 +65,16 @@ export class Forwarding implements Recorded, Applicant {
   /** By which its flow to the upstream is known, should it come back; 0: it is not. */
   private ticket = 0;
   private relay: Relay | undefined;
+  /** What its PROXY protocol header says beside the two ends. */
+  private passed: PassedOn | undefined;
   private state: "header" | "queued" | "connecting" | "relaying" | "closed";
   private readonly timer = new Timer(() => this.onTimer());
   /** What the pool gave, until it is told how that went. */
   private picked: Upstream | undefined;
   /** Who is to blame that no upstream is reached. */
   private connectFault: EndedBy = "proxy";
+  /** How the last upstream failed that has. */
+  private failure = "";
   private tried: readonly Upstream[] = NONE_TRIED;
   /** Edges of the client that came before there was a relay to tell. */
   private clientEdges = 0;
@@ -160,6 +165,7 @@ export class Forwarding implements Recorded, Applicant {
     if (header === undefined) return;
     if ("fault" in header) return this.close(header.fault, true, header.endedBy);
     const { source, destination } = header;
+    this.passed = header.passed;
     if (source !== undefined && destination !== undefined) {
       this.client = source;
       this.original = destination;
@@ -213,7 +219,8 @@ export class Forwarding implements Recorded, Applicant {
     const { loop, task } = this.owner;
     const { rules } = this.owner.chooser;
     const choice = choose(rules, this.client, upstream);
-    if ("refusal" in choice) return this.connectElsewhere(choice.refusal);
+    // Of a name with addresses of both families the one that failed is to blame.
+    if ("refusal" in choice) return this.connectElsewhere(this.failure || choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
     }
@@ -256,6 +263,7 @@ export class Forwarding implements Recorded, Applicant {
   /** Another upstream stands in for one that is of no use, while there is one. */
   private connectElsewhere(error: string, failed = false): void {
     const { loop, chooser } = this.owner;
+    if (failed) this.failure = error;
     this.closeUpstream();
     if (this.picked !== undefined) {
       this.tried = [...this.tried, this.picked];
@@ -299,7 +307,8 @@ export class Forwarding implements Recorded, Applicant {
     const { headers, task } = this.owner;
     const { sendProxy } = task;
     if (sendProxy === undefined) return true;
-    return headers.send(this.upstreamFd as Fd, sendProxy, this.client, this.original);
+    const { client, original, passed } = this;
+    return headers.send(this.upstreamFd as Fd, sendProxy, client, original, passed);
   }
 
   private run(): void {

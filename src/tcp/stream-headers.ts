@@ -8,10 +8,8 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { headerBytesMax } from "../engine/limits.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
-import type { ProxyHeader } from "../proto/proxy-header.ts";
-import { decodeProxyHeader } from "../proto/proxy-protocol.ts";
-import { encodeProxyV1 } from "../proto/proxy-protocol-v1.ts";
-import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
+import { type PassedOn, type ProxyHeader, sourceFault } from "../proto/proxy-header.ts";
+import { decodeProxyHeader, encodeProxyHeader } from "../proto/proxy-protocol.ts";
 
 /** Why a stream has no header that counts. */
 interface HeaderFault {
@@ -40,20 +38,27 @@ export class StreamHeaders {
     if (result.header.protocol === "udp") {
       return { fault: "PROXY protocol: the header is that of a datagram", endedBy: "proxy" };
     }
+    const { source } = result.header;
+    const nobody = source === undefined ? "" : sourceFault(source);
+    if (nobody !== "") return { fault: `PROXY protocol: ${nobody}`, endedBy: "proxy" };
     sys.recv(fd, address, result.length, MSG_TRUNC);
     return result.header;
   }
 
-  /** Sends one: a new socket takes all of it at once. False if it did not. */
+  /**
+   * Sends one, with what the client's own has `passed` on: a new socket takes all of it at once.
+   * False if it did not.
+   */
   send(
     fd: Fd,
     version: NonNullable<ForwardTask["sendProxy"]>,
     client: SocketAddress,
     original: SocketAddress,
+    passed: PassedOn | undefined,
   ): boolean {
     const { address, bytes } = this.buffer;
-    const encoded =
-      version === "v1" ? encodeProxyV1(client, original) : encodeProxyV2(client, original, "tcp");
+    const written = version === "v1" ? "v1" : "v2";
+    const encoded = encodeProxyHeader(written, "tcp", client, original, passed);
     bytes.set(encoded);
     return sys.send(fd, address, encoded.length, MSG_NOSIGNAL) === encoded.length;
   }

@@ -7,12 +7,12 @@ import { allocate } from "../../ffi/memory.ts";
 import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import { SendBatch } from "../../ffi/send-batch.ts";
 import type { Address } from "../../ffi/types.ts";
-import { batchDatagrams, strayDatagrams } from "../engine/limits.ts";
+import { batchDatagrams, datagramTlvBytesMax, strayDatagrams } from "../engine/limits.ts";
 import type { RawSender } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 
-/** A header of version 2 with two IPv6 addresses has 52 bytes. */
-const HEADER_BYTES = 64;
+/** A header of version 2 has 52 bytes with two IPv6 addresses, and 7 more for a checksum. */
+const HEADER_BYTES = 64 + datagramTlvBytesMax;
 
 export class Carrier {
   readonly slots = new PayloadSlots(batchDatagrams);

@@ -5,20 +5,22 @@
  */
 
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
+import { datagramTlvBytesMax } from "../engine/limits.ts";
 import { randomWord } from "../engine/random.ts";
 import { readEnds, writeEnds } from "../forward/flow-key.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { DatagramHeader } from "../proto/proxy-datagram.ts";
+import { type PassedOn, plainHeader } from "../proto/proxy-header.ts";
 import { AllowedSenders } from "./allowed-senders.ts";
 import type { Ingress } from "./ingress.ts";
 import { SenderIndex } from "./sender-index.ts";
 import type { Session } from "./session.ts";
-import type { SessionKeeper } from "./session-keeper.ts";
+import type { ClientHeader, SessionKeeper } from "./session-keeper.ts";
 
 const NOT_ALLOWED = "its sender is not allowed to speak for others by the PROXY protocol";
 const UNKNOWN = "it has no PROXY protocol header, and its sender has named nobody before";
 
-export class ProxiedSenders {
+export class ProxiedSenders implements ClientHeader {
   private readonly keeper: SessionKeeper;
   private readonly arrivals: ReceiveBatch;
   private readonly bytes: Uint8Array;
@@ -26,6 +28,8 @@ export class ProxiedSenders {
   private readonly allowed: AllowedSenders;
   private readonly senders: SenderIndex;
   private readonly header = new DatagramHeader();
+  /** Where the header begins that was read last. */
+  private headerAt = 0;
 
   /** Of what is in `arrivals`. Headers count of the `allowed` networks' hosts, empty for all. */
   constructor(keeper: SessionKeeper, arrivals: ReceiveBatch, allowed: readonly Cidr[]) {
@@ -46,6 +50,7 @@ export class ProxiedSenders {
     if (!this.allowed.has(keeper.flowKey)) return this.drop(NOT_ALLOWED);
     arrivals.trim(index, 0);
     const from = arrivals.slots.offset(index);
+    this.headerAt = from;
     const length = arrivals.length(index);
     switch (header.read(this.bytes, from, from + length)) {
       case "broken":
@@ -65,6 +70,17 @@ export class ProxiedSenders {
     this.senders.end(slot);
   }
 
+  /** Of the header that was read last. */
+  passed(): PassedOn {
+    const passed = this.header.passed(this.bytes, this.headerAt);
+    if (passed.tlvs.length <= datagramTlvBytesMax) return passed;
+    this.keeper.context.warn(
+      `a datagram's PROXY protocol header has more than ${datagramTlvBytesMax} bytes of TLVs: ` +
+        "they are not sent on",
+    );
+    return { ...plainHeader, names: passed.names };
+  }
+
   /** The session that the header names. */
   private named(ingress: Ingress, isAlone: boolean): Session | undefined {
     const { keeper, header } = this;
@@ -73,7 +89,7 @@ export class ProxiedSenders {
     else if (header.addressBytes === 0) key.set(keeper.flowKey);
     else readEnds(this.words, header.addressesAt / 4, header.addressBytes, key);
     const { begun } = keeper;
-    const session = keeper.find(ingress);
+    const session = keeper.find(ingress, this);
     if (session === undefined) return;
     this.senders.name(keeper.flowKey, session.start.slot);
     // A header alone at the beginning is no datagram of the client's: some send it ahead.

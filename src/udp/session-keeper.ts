@@ -33,6 +33,8 @@ import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../for
 import { LoopWatch } from "../forward/loop-watch.ts";
 import { type Choice, choose, isOwn, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
+import { isMulticast } from "../net/ip.ts";
+import { type PassedOn, sourceFault } from "../proto/proxy-header.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
@@ -43,6 +45,12 @@ import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
 import { UpstreamEvidence } from "./upstream-evidence.ts";
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
+
+/** The PROXY protocol header that names the client of a session to be begun. */
+export interface ClientHeader {
+  /** What of it is for the upstream as well. */
+  passed(): PassedOn;
+}
 
 export class SessionKeeper {
   readonly context: WorkerContext;
@@ -100,9 +108,9 @@ export class SessionKeeper {
   }
 
   /** The session of the table's key, begun if there is none; undefined: it is refused. */
-  find(ingress: Ingress): Session | undefined {
+  find(ingress: Ingress, header?: ClientHeader): Session | undefined {
     const slot = this.table.find();
-    return slot >= 0 ? this.sessions[slot] : this.begin(ingress);
+    return slot >= 0 ? this.sessions[slot] : this.begin(ingress, header);
   }
 
   /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
@@ -215,7 +223,7 @@ export class SessionKeeper {
     this.context.warn(`an ICMP error could not be passed on to a client: ${error}`);
   }
 
-  private begin(ingress: Ingress): Session | undefined {
+  private begin(ingress: Ingress, header?: ClientHeader): Session | undefined {
     const peer = clientOfKey(this.flowKey);
     const reached = originalOfKey(this.flowKey);
     if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
@@ -225,7 +233,8 @@ export class SessionKeeper {
     if (!ingress.admits()) return this.refuse("more datagrams come than can be carried");
     const client = this.isProxied ? clientOfKey(this.table.key) : peer;
     const original = this.isProxied ? originalOfKey(this.table.key) : reached;
-    if (isMulticast(client.address)) return this.refuse("a client's address is none of a host");
+    const fault = sourceFault(client);
+    if (fault !== "") return this.refuse(fault);
     const { pool, rules } = this.chooser;
     const rounds = this.roundsOf(peer);
     if (rounds === loopRoundsMax) return this.refuseLoop(peer, reached);
@@ -233,7 +242,8 @@ export class SessionKeeper {
     const family = upstreamFamily(rules, client);
     const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
     if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
-    const ends = { id, ingress, peer, reached, client, original, picked, rounds };
+    const passed = this.task.sendProxy && header?.passed();
+    const ends = { id, ingress, peer, reached, client, original, picked, rounds, passed };
     const session = this.connect(ends, picked?.address ?? original);
     if (session instanceof Session) return session;
     if (session === "unreachable") {
@@ -279,7 +289,7 @@ export class SessionKeeper {
   private enter(start: SessionStart): Session | undefined {
     const { loop, shared } = this.context;
     const { client, original } = start;
-    const header = this.task.sendProxy && encodeProxyV2(client, original, "udp");
+    const header = this.task.sendProxy && encodeProxyV2(client, original, "udp", start.passed);
     const session = new Session(this.owner, this.table, start, busyDatagrams, header);
     const added = loop.add(start.upstreamFd, EDGES, session.fromUpstream);
     if (added < 0) {
@@ -374,11 +384,4 @@ export class SessionKeeper {
       mark,
     });
   }
-}
-
-/** 224.0.0.0/4, 255.255.255.255 and ff00::/8: addresses that nobody sends from. */
-function isMulticast(address: Uint8Array): boolean {
-  const first = address[0] as number;
-  if (address.length === 16) return first === 0xff;
-  return (first >= 224 && first < 240) || address.every((byte) => byte === 255);
 }

@@ -8,6 +8,7 @@ import type { EndedBy } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Upstream } from "../forward/upstream-pool.ts";
+import type { PassedOn } from "../proto/proxy-header.ts";
 import type { Outlet } from "./outlets.ts";
 import type { SessionTable } from "./session-table.ts";
 
@@ -61,6 +62,8 @@ export interface SessionEnds {
   readonly picked: Upstream | undefined;
   /** How often what the client sends has been here. */
   readonly rounds: number;
+  /** What the client's header has for the upstream, where one is sent. */
+  readonly passed: PassedOn | undefined;
 }
 
 /** What a session is begun with. */

@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
+import { encodeProxyV1 } from "../../src/proto/proxy-protocol-v1.ts";
 import { encodeProxyV2 } from "../../src/proto/proxy-protocol-v2.ts";
 import { backend, cleanUp, exchange, forward } from "../helpers/forward.ts";
 import { at, bytesOf, checked, header, tlv } from "../unit/proto/headers.ts";
@@ -49,6 +50,16 @@ describe("accepted", () => {
   );
 });
 
+/** Sources that cannot be anybody's. */
+const nobodies: readonly [string, number, RegExp][] = [
+  ["0.0.0.0", 1, /PROXY protocol: the source is the unspecified address/],
+  ["::", 1, /PROXY protocol: the source is the unspecified address/],
+  ["224.0.0.1", 1, /PROXY protocol: the source is a multicast or broadcast address/],
+  ["255.255.255.255", 1, /PROXY protocol: the source is a multicast or broadcast address/],
+  ["ff02::1", 1, /PROXY protocol: the source is a multicast or broadcast address/],
+  ["192.0.2.1", 0, /PROXY protocol: the source has port 0/],
+];
+
 describe("refused with a reset, and the log says why", () => {
   const broken = checked(0x21, 0x11, addresses, extras);
   broken[broken.length - 1] = 1;
@@ -66,6 +77,13 @@ describe("refused with a reset, and the log says why", () => {
     ["a datagram's", header(0x21, 0x12, addresses), /the header is that of a datagram/],
     ["half of one", text("PROXY TCP4 192.0.2.1"), /PROXY protocol: no whole header/],
     ["nothing", new Uint8Array(0), /PROXY protocol: no header/],
+    ...nobodies.flatMap(([address, port, reason]): [string, Uint8Array, RegExp][] => {
+      const [source, to] = [at(address, port), at(address.includes(":") ? "::2" : "192.0.2.9", 80)];
+      return [
+        [`version 1 from ${address} ${port}`, encodeProxyV1(source, to), reason],
+        [`version 2 from ${address} ${port}`, encodeProxyV2(source, to, "tcp"), reason],
+      ];
+    }),
   ])("%s", async (_, bytes, says) => {
     const port = await backend(() => {
       throw new Error("it was carried on");
@@ -76,5 +94,37 @@ describe("refused with a reset, and the log says why", () => {
     client.end(bytes);
     await proxy.until(new RegExp(`${says.source}.*\n`));
     expect(await error).toMatchObject({ code: "ECONNRESET" });
+  });
+});
+
+describe("passed on by --accept-proxy --send-proxy", () => {
+  const kept = bytesOf(tlv(1, "h2"), tlv(5, "unique"), tlv(0xe1, "mine"));
+  const tlvs = bytesOf(kept, tlv(4, new Uint8Array(300)), tlv(0x30, "netns"));
+  test.each([
+    [
+      "v2",
+      "TLVs of the client",
+      header(0x21, 0x11, addresses, tlvs),
+      header(0x21, 0x11, addresses, kept),
+    ],
+    [
+      "v2",
+      "a checksum, of the new header",
+      checked(0x21, 0x11, bytesOf(addresses, tlvs), new Uint8Array()),
+      checked(0x21, 0x11, bytesOf(addresses, kept), new Uint8Array()),
+    ],
+    ["v2", "LOCAL", header(0x20, 0x11, addresses, tlvs), header(0x20, 0x00)],
+    ["v2", "UNKNOWN", text("PROXY UNKNOWN\r\n"), header(0x21, 0x00)],
+    ["v1", "LOCAL", header(0x20, 0x00), text("PROXY UNKNOWN\r\n")],
+    ["v1", "the ends alone", named, text("PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n")],
+  ] as const)("%s: %s", async (version, _, sent, expected) => {
+    const arrived: Buffer[] = [];
+    const port = await backend((socket) => {
+      socket.on("data", (chunk: Buffer) => arrived.push(chunk));
+      socket.on("end", () => socket.end("seen"));
+    });
+    const { port: entry } = await forward(port, "--accept-proxy", "--send-proxy", version);
+    expect(String(await exchange(entry, [bytesOf(sent, "x")]))).toBe("seen");
+    expect(Buffer.concat(arrived)).toEqual(Buffer.from(bytesOf(expected, "x")));
   });
 });

@@ -6,6 +6,7 @@ import { encodeProxyV2 } from "../../src/proto/proxy-protocol-v2.ts";
 import { ip } from "../helpers/addresses.ts";
 import { cleanUp, type Forward, forward } from "../helpers/forward.ts";
 import { ask, type UdpPeer, udpPeer } from "../helpers/udp.ts";
+import { bytesOf, checked, header, tlv } from "../unit/proto/headers.ts";
 
 afterEach(cleanUp);
 
@@ -299,5 +300,70 @@ describe("--send-proxy", () => {
       sender.send(lab.port, from(name, `${i}`));
       expect((await upstream.next()).text).toBe(from(name, `${i}`).toString("latin1"));
     }
+  });
+});
+
+describe("both", () => {
+  const headerOf = (data: Uint8Array) => data.subarray(0, 16 + Buffer.from(data).readUInt16BE(14));
+
+  /** What the upstream got in front of "x", which it sends back. */
+  async function passedOn(header: Uint8Array, option: string): Promise<Uint8Array> {
+    const { port } = await udpPeer((data) => data);
+    const lab = await forward(port, "--udp", "--accept-proxy", "--send-proxy", option);
+    const sender = await udpPeer();
+    sender.send(lab.port, bytesOf(header, "x"));
+    return Buffer.from((await sender.next()).text, "latin1");
+  }
+
+  test.each(["v2", "v2:every"])("%s passes on TLVs of the client, and LOCAL", async (option) => {
+    const ends = headerOf(from("198.51.100.1", "")).subarray(16);
+    const kept = bytesOf(tlv(2, "host"), tlv(0xe1, "mine"));
+    const sent = bytesOf(ends, kept, tlv(4, "padding"));
+    expect(await passedOn(header(0x21, 0x12, sent), option)).toEqual(
+      Buffer.from(bytesOf(header(0x21, 0x12, ends, kept), "x")),
+    );
+    expect(await passedOn(checked(0x21, 0x12, sent, new Uint8Array()), option)).toEqual(
+      Buffer.from(bytesOf(checked(0x21, 0x12, bytesOf(ends, kept), new Uint8Array()), "x")),
+    );
+    expect(await passedOn(header(0x20, 0x00), option)).toEqual(
+      Buffer.from(bytesOf(header(0x20, 0x00), "x")),
+    );
+    // A datagram has little room.
+    const large = header(0x21, 0x12, ends, tlv(0xe1, new Uint8Array(600)));
+    expect(await passedOn(large, option)).toEqual(
+      Buffer.from(bytesOf(header(0x21, 0x12, ends), "x")),
+    );
+  });
+
+  test("a source that cannot be anybody's is refused, and said", async () => {
+    const lab = await accepting("--accept-proxy");
+    for (const [address, port] of [
+      ["0.0.0.0", 1],
+      ["239.1.2.3", 1],
+      ["255.255.255.255", 1],
+      ["192.0.2.1", 0],
+    ] as const) {
+      const source = end(address, port);
+      lab.sender.send(lab.port, bytesOf(encodeProxyV2(source, asked, "udp"), "x"));
+      lab.sender.send(lab.port, bytesOf(encodeProxyV1(source, asked), "x"));
+    }
+    for (const address of ["::", "ff02::1"]) {
+      const to = end("2001:db8::2", 53);
+      lab.sender.send(lab.port, bytesOf(encodeProxyV2(end(address, 1), to, "udp"), "x"));
+    }
+    expect((await exchange(lab, from("198.51.100.1", "good")))[0]).toBe("good");
+    lab.proxy.kill("SIGUSR1");
+    await lab.proxy.until(/"counters".*"refused_sessions":10/);
+    const log = await ended(lab);
+    expect(sessionsOf(log)).toHaveLength(1);
+    const refused = "a session was refused: the source";
+    expect(warningsOf(log)).toEqual([
+      `${refused} is the unspecified address, which nobody has`,
+      `${refused} is a multicast or broadcast address`,
+      `${refused} has port 0`,
+      `${refused} is the unspecified address, which nobody has (2 more)`,
+      `${refused} is a multicast or broadcast address (4 more)`,
+      `${refused} has port 0 (1 more)`,
+    ]);
   });
 });

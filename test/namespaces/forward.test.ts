@@ -119,6 +119,20 @@ describe("towards upstreams", () => {
     expect(find(proxy, "forwarded")?.error).toBe("connect: Connection refused (ECONNREFUSED)");
   });
 
+  testTraffic("of upstreams in both families the log names the one that failed", async () => {
+    const { proxy } = await inLab(`
+      : > backend.log
+      forward '[::]:50080' --to 10.9.2.2:9 --to '[fd00:2::2]:9'
+      within client curl -sS --max-time 10 http://8.8.8.8/ 2> curl.log || :
+      within client curl -sS --max-time 10 'http://[2001:db8::9]/' 2> curl.log || :
+      ended 2
+    `);
+    for (const { error, ended_by } of proxy.filter(({ event }) => event === "forwarded")) {
+      expect(error).toBe("connect: Connection refused (ECONNREFUSED)");
+      expect(ended_by).toBe("upstream");
+    }
+  });
+
   testTraffic("an IPv6 client and an IPv4 upstream: refused, or from our own address", async () => {
     const { proxy } = await inLab(`
       at_backend listen --json 10.9.2.2:8080

@@ -32,6 +32,21 @@ function rules(changes: Partial<Rules> = {}): Rules {
   };
 }
 
+describe("--source ADDR", () => {
+  const source = { kind: "address", address: at("198.51.100.1", 0).address } as const;
+
+  test("is bound towards upstreams of its family, and towards others it is a refusal", () => {
+    expect(choose(rules({ source }), client, backend)).toMatchObject({
+      source: { address: source.address, port: 0 },
+    });
+    expect(choose(rules({ source }), client, v6(1, 80))).toEqual({
+      refusal: expect.stringContaining("an IPv4 source cannot be used towards an IPv6 upstream"),
+    });
+    const own = choose(rules({ source, fallback: true }), client, v6(1, 80));
+    expect(own).toMatchObject({ source: undefined, unspoofed: expect.any(String) });
+  });
+});
+
 describe("where to", () => {
   test("never to this proxy itself, by whatever own address", () => {
     for (const own of ["192.0.2.1", "127.0.0.1", "127.3.2.1", "0.0.0.0"]) {

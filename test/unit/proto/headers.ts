@@ -92,10 +92,10 @@ export function expectHeader(
   }
   const header = { source, destination, protocol };
   const expected = { kind: "header" as const, length: bytes.length, header };
-  expect(decodeProxyHeader(bytes)).toEqual(expected);
+  expect(decodeProxyHeader(bytes)).toMatchObject(expected);
   // Not at the start of its buffer, as a piece of a larger one is.
   const all = bytesOf(0xa5, bytes, trailing);
-  expect(decodeProxyHeader(all.subarray(1))).toEqual(expected);
+  expect(decodeProxyHeader(all.subarray(1))).toMatchObject(expected);
   expect(all).toEqual(bytesOf(0xa5, bytes, trailing));
 }
 

@@ -192,9 +192,60 @@ describe("encodeProxyV2", () => {
     expect(encodeProxyV2(from6, to6, "udp")).toEqual(header(0x21, 0x22, v6));
   });
 
-  test("writes LOCAL for families that differ and addresses that are missing", () => {
+  test("writes no family for families that differ and addresses that are missing", () => {
     for (const [from, to] of [[from4, at("::1", 2)], [from4, undefined], [undefined, from4], []]) {
-      expect(encodeProxyV2(from, to, "tcp")).toEqual(header(0x20, 0x00));
+      expect(encodeProxyV2(from, to, "tcp")).toEqual(header(0x21, 0x00));
+    }
+  });
+
+  test("passes on what tells of the client, and not what is of the sender's own hop", () => {
+    const kept = bytesOf(
+      tlv(1, "h2"),
+      tlv(2, "host"),
+      tlv(5, "id"),
+      tlv(0x20, "tls"),
+      tlv(0xea, "x"),
+    );
+    const ownHop = bytesOf(tlv(4, new Uint8Array(9)), tlv(0x30, "namespace"));
+    const tlvs = bytesOf(tlv(4, ""), kept.subarray(0, 5), ownHop, kept.subarray(5));
+    for (const isChecked of [false, true]) {
+      const bytes = isChecked
+        ? checked(0x21, 0x11, bytesOf(v4, tlvs), new Uint8Array())
+        : header(0x21, 0x11, v4, tlvs);
+      const result = decodeProxyHeader(bytes);
+      if (result.kind !== "header") throw new Error(result.kind);
+      const { passed } = result.header;
+      expect(passed).toEqual({ names: "ends", tlvs: kept, isChecked });
+      // Of another connection: its own ends, and a checksum of its own if there was one.
+      const [from, to] = [at("2001:db8::1", 1), at("2001:db8::2", 2)];
+      const written = encodeProxyV2(from, to, "tcp", passed);
+      expect(written.subarray(0, 52 + kept.length)).toEqual(
+        header(0x21, 0x21, v6, isChecked ? bytesOf(kept, new Uint8Array(7)) : kept).subarray(
+          0,
+          52 + kept.length,
+        ),
+      );
+      expect(written.length).toBe(52 + kept.length + (isChecked ? 7 : 0));
+      expect(decodeProxyHeader(written)).toMatchObject({
+        kind: "header",
+        length: written.length,
+        header: { source: from, destination: to, passed },
+      });
+    }
+  });
+
+  test("LOCAL stays LOCAL, and what names nobody names nobody", () => {
+    for (const [bytes, names] of [
+      [header(0x20, 0x11, v4, tlv(1, "h2")), "sender"],
+      [header(0x21, 0x00), "nobody"],
+      [header(0x21, 0x31, new Uint8Array(216), tlv(1, "h2")), "nobody"],
+    ] as const) {
+      const result = decodeProxyHeader(bytes);
+      if (result.kind !== "header") throw new Error(result.kind);
+      const { passed } = result.header;
+      expect(passed).toEqual({ names, tlvs: new Uint8Array(), isChecked: false });
+      const command = names === "sender" ? 0x20 : 0x21;
+      expect(encodeProxyV2(from4, to4, "tcp", passed)).toEqual(header(command, 0x00));
     }
   });
 
