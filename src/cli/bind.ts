@@ -133,7 +133,7 @@ export async function runBind(options: BindOptions, edges: Edges): Promise<numbe
   const purpose: Purpose =
     options.to === undefined
       ? { kind: "receive" }
-      : { kind: "send", to: await resolveTarget(options.to, options.address.endpoint) };
+      : { kind: "send", to: await resolveTarget(options.to, options.address.endpoint, mark) };
   const socketOptions: SocketOptions = {
     protocol,
     transparent: !options.noTransparent,

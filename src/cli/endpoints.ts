@@ -1,9 +1,9 @@
 /** Endpoints that a user gave, as socket addresses: defaults, zones and names resolved. */
 
-import { lookup } from "node:dns/promises";
-import { readFileSync } from "node:fs";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import type { Mark } from "../../ffi/types.ts";
+import { lookUp, scopeOf } from "../control/look-up.ts";
+import { type Address, formatAddress } from "../net/address.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
 import { formatTarget, type Target } from "../net/target.ts";
@@ -17,16 +17,18 @@ export function bindAddress(endpoint: Endpoint): SocketAddress {
 }
 
 /**
- * The socket address of a target of the same family as `local`. A name is looked up.
+ * The socket address of a target of the same family as `local`. A name is looked up, by
+ * sockets with `mark`.
  * @throws UsageError for an address of the other family, CommandError for a name without one.
  */
 export async function resolveTarget(
   target: Target,
   local: Pick<Endpoint, "address">,
+  mark?: Mark,
 ): Promise<SocketAddress> {
   const family = local.address?.family;
   if (typeof target.host === "string") {
-    const address = await resolveName(target.host, family);
+    const address = await resolveName(target.host, family, mark);
     return toSocketAddress(address, target.port);
   }
   if (family !== undefined && target.host.family !== family) {
@@ -39,33 +41,24 @@ export async function resolveTarget(
   return toSocketAddress(target.host, target.port);
 }
 
-async function resolveName(name: string, family: 4 | 6 | undefined): Promise<Address> {
-  try {
-    const found = await lookup(name, { family: family ?? 0 });
-    const address = parseAddress(found.address);
-    if (address.ok) return address.value;
-  } catch {
-    // Said below, in the words of the user.
-  }
+async function resolveName(
+  name: string,
+  family: 4 | 6 | undefined,
+  mark: Mark | undefined,
+): Promise<Address> {
+  const { addresses, problem } = await lookUp(name, () => mark);
+  const found = addresses.find((address) => family === undefined || address.family === family);
+  if (found !== undefined) return found;
   const wanted = family === undefined ? "" : `IPv${family} `;
-  throw new CommandError(`--to: the name ${quote(name)} has no ${wanted}address`);
+  const why = problem === "" ? "" : ` (${problem})`;
+  throw new CommandError(`--to: the name ${quote(name)} has no ${wanted}address${why}`);
 }
 
 /** An address as the kernel takes it. @throws CommandError for a zone that is no interface */
 export function toSocketAddress(address: Address, port: number): SocketAddress {
-  return { address: address.bytes, port, scopeId: scopeOf(address) };
-}
-
-/** The interface index of a zone (`%eth0`, `%2`), 0 without one. */
-function scopeOf(address: Address): number {
-  const { zone } = address;
-  if (zone === undefined) return 0;
-  try {
-    return Number(readFileSync(`/sys/class/net/${zone}/ifindex`, "latin1"));
-  } catch {
-    if (/^[0-9]+$/.test(zone)) return Number(zone);
-    throw new CommandError(
-      `there is no interface ${quote(zone)}, as ${quote(formatAddress(address))} says`,
-    );
-  }
+  const scopeId = scopeOf(address);
+  if (scopeId >= 0) return { address: address.bytes, port, scopeId };
+  throw new CommandError(
+    `there is no interface ${quote(address.zone ?? "")}, as ${quote(formatAddress(address))} says`,
+  );
 }

@@ -1,13 +1,15 @@
 /** The upstreams that `--to` names: addresses as they are, names with all that they stand for. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import { type NameListener, WatchedName } from "../control/names.ts";
-import { upstreamsMax } from "../engine/limits.ts";
+import type { Mark } from "../../ffi/types.ts";
+import { type MarkOf, scopeOf } from "../control/look-up.ts";
+import { type NameListener, systemEdges, WatchedName } from "../control/names.ts";
+import { nameStartMs, upstreamsMax } from "../engine/limits.ts";
 import type { Upstreams } from "../engine/protocol.ts";
 import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
-import { resolveTarget, toSocketAddress } from "./endpoints.ts";
+import { toSocketAddress } from "./endpoints.ts";
 import { CommandError, UsageError } from "./failure.ts";
 
 /** One `--to`: what it stands for at the moment. */
@@ -17,6 +19,8 @@ interface Entry {
 }
 
 export class UpstreamList {
+  /** Of the sockets that look up names from now on, so that no capture of ours takes them. */
+  mark: Mark | undefined;
   private readonly entries: readonly Entry[] | undefined;
 
   private constructor(entries: readonly Entry[] | undefined) {
@@ -24,16 +28,41 @@ export class UpstreamList {
   }
 
   /**
-   * Looks up what is a name.
-   * @throws UsageError for `original` beside others, CommandError for a name without an address
+   * Looks up what is a name. Once one upstream is known, the names that are still looked up are
+   * awaited for a short time only. `mark` is that of the sockets that ask (SO_MARK).
+   * @throws UsageError for `original` beside others, CommandError if no upstream is known
    */
-  static async resolve(to: readonly (Target | "original")[]): Promise<UpstreamList> {
+  static async resolve(
+    to: readonly (Target | "original")[],
+    mark: Mark | undefined,
+  ): Promise<UpstreamList> {
     if (to.includes("original")) {
       if (to.length > 1) throw new UsageError("--to original stands alone: give no other --to");
       return new UpstreamList(undefined);
     }
-    const targets = to.filter((target) => target !== "original");
-    return new UpstreamList(await Promise.all(targets.map(entryOf)));
+    const list: UpstreamList = new UpstreamList(
+      to
+        .filter((target) => target !== "original")
+        .map((target) => entryOf(target, () => list.mark)),
+    );
+    list.mark = mark;
+    await list.start();
+    return list;
+  }
+
+  private async start(): Promise<void> {
+    const known = Promise.withResolvers<void>();
+    const look = () => {
+      if (this.fixed.length > 0) known.resolve();
+    };
+    look();
+    const names = (this.entries ?? []).flatMap(({ name }) => name ?? []);
+    const all = Promise.all(names.map((name) => name.start().then(look)));
+    await Promise.race([all, known.promise.then(() => Bun.sleep(nameStartMs))]);
+    if (this.fixed.length > 0) return;
+    this.close();
+    const problems = names.map(({ name, problem }) => `the name ${quote(name)} (${problem})`);
+    throw new CommandError(`--to: not found: ${problems.join("; ")}`);
   }
 
   /** The upstreams of this moment. */
@@ -71,17 +100,17 @@ export class UpstreamList {
   }
 }
 
-async function entryOf(target: Target): Promise<Entry> {
-  const { host, port } = target;
+function entryOf({ host, port }: Target, mark: MarkOf): Entry {
   if (typeof host !== "string") {
-    const fixed = [plain(await resolveTarget(target, { address: undefined }))];
+    const fixed = [plain(toSocketAddress(host, port))];
     return { name: undefined, addresses: () => fixed };
   }
-  const name = new WatchedName(host);
-  if (!(await name.start())) {
-    throw new CommandError(`--to: the name ${quote(host)} has no address`);
-  }
-  const addresses = () => name.addresses.map((address) => plain(toSocketAddress(address, port)));
+  const name = new WatchedName(host, systemEdges(mark));
+  const addresses = () =>
+    name.addresses.flatMap((address) => {
+      const scopeId = scopeOf(address);
+      return scopeId < 0 ? [] : [plain({ address: address.bytes, port, scopeId })];
+    });
   return { name, addresses };
 }
 

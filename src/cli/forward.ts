@@ -62,7 +62,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     return exitStatus.success;
   }
   const doubts = checkForward(options, wanted, request);
-  const upstreams = await UpstreamList.resolve(options.to);
+  const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
   const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options, wanted);
   const own = ownAddresses();
@@ -84,6 +84,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   logStart(log, routes?.changes ?? [], sets[0] ?? []);
   for (const each of doubts) say(each);
   const mark = capture?.mark ?? options.socketMark;
+  upstreams.mark = mark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);
   const ownFlows = flowMemory();

@@ -1,32 +1,17 @@
-/**
- * Names whose addresses are looked up again when they may have changed.
- *
- * The addresses come from c-ares, which reads /etc/hosts, /etc/resolv.conf and the order of both in
- * nsswitch.conf: musl's getaddrinfo(3), which is in the static executable, drops REFUSED answers
- * and waits. It tells no time to live, so the DNS is asked for that alone, and a name that it does
- * not know is looked up after a fixed time.
- */
+/** Names whose addresses are looked up again when they may have changed. */
 
-import { Resolver } from "node:dns/promises";
-import { dns } from "bun";
 import {
   nameRefreshMs,
   nameRefreshMsMax,
   nameRefreshMsMin,
   nameRetryMs,
 } from "../engine/limits.ts";
-import { type Address, formatAddress, parseAddress } from "../net/address.ts";
-
-/** What is known of a name: undefined TTL where the DNS does not know it. */
-export interface Answer {
-  /** Empty: it has none, or nobody answered. */
-  readonly addresses: readonly Address[];
-  readonly ttlSeconds: number | undefined;
-}
+import { type Address, formatAddress } from "../net/address.ts";
+import { lookUp, type MarkOf, type NameAnswer } from "./look-up.ts";
 
 /** What a watched name needs around it; injected, so that tests have their own time and DNS. */
 export interface NameEdges {
-  readonly resolve: (name: string) => Promise<Answer>;
+  readonly resolve: (name: string) => Promise<NameAnswer>;
   /** Calls `callback` after `ms`; answers how to call that off. */
   readonly after: (ms: number, callback: () => void) => () => void;
 }
@@ -43,65 +28,77 @@ export class WatchedName {
   readonly name: string;
   /** In an order that does not depend on the resolver's. */
   addresses: readonly Address[] = [];
+  /** Why the newest look-up has found nothing; empty if it has. */
+  problem = "it is still looked up";
   private readonly edges: NameEdges;
   private listener: NameListener | undefined;
-  private ttlSeconds: number | undefined;
-  private failing = false;
+  private failures = 0;
+  /** The listener has been told that the name fails. */
+  private isTold = false;
+  private isClosed = false;
   private cancel: () => void = () => {};
 
-  constructor(name: string, edges: NameEdges = systemEdges) {
+  constructor(name: string, edges: NameEdges) {
     this.name = name;
     this.edges = edges;
   }
 
-  /** Looks it up for the first time; whether it has an address. */
-  async start(): Promise<boolean> {
+  /** Looks it up, and again and again from now on. Settles after the first time. */
+  async start(): Promise<void> {
     const answer = await this.edges.resolve(this.name);
-    this.addresses = sorted(answer.addresses);
-    this.ttlSeconds = answer.ttlSeconds;
-    return this.addresses.length > 0;
+    if (!this.isClosed) this.take(answer);
   }
 
-  /** Looks it up again and again from now on. */
+  /** Tells `listener` from now on, and at once if the name is not known. */
   watch(listener: NameListener): void {
     this.listener = listener;
-    this.schedule(refreshDelayMs(this.ttlSeconds));
+    if (this.problem !== "") this.tellFailure();
   }
 
   /** Ends that. */
   close(): void {
+    this.isClosed = true;
     this.listener = undefined;
     this.cancel();
   }
 
-  private schedule(delayMs: number): void {
-    this.cancel = this.edges.after(delayMs, () => void this.refresh());
+  private take(answer: NameAnswer): void {
+    const isFound = answer.addresses.length > 0;
+    this.problem = answer.problem;
+    this.failures = isFound ? 0 : this.failures + 1;
+    const delayMs = isFound ? refreshDelayMs(answer.ttlSeconds) : retryDelayMs(this.failures);
+    this.cancel = this.edges.after(delayMs, () => void this.start());
+    if (!isFound) return this.tellFailure();
+    if (this.isTold) this.listener?.say(`the name "${this.name}" is found again`);
+    this.isTold = false;
+    const before = this.addresses.map(formatAddress).join();
+    // Of a family that no server has told of, what is known stays.
+    const kept = this.addresses.filter(({ family }) => answer.unanswered.includes(family));
+    this.addresses = sorted([...answer.addresses, ...kept]);
+    if (this.addresses.map(formatAddress).join() !== before) this.listener?.changed();
   }
 
-  private async refresh(): Promise<void> {
-    const answer = await this.edges.resolve(this.name);
-    const { listener } = this;
-    if (listener === undefined) return;
-    if (answer.addresses.length === 0) {
-      if (!this.failing) {
-        listener.say(`the name "${this.name}" is not found any more: its old addresses stay`);
-      }
-      this.failing = true;
-      return this.schedule(nameRetryMs);
-    }
-    if (this.failing) listener.say(`the name "${this.name}" is found again`);
-    this.failing = false;
-    const before = this.addresses.map(formatAddress).join();
-    this.addresses = sorted(answer.addresses);
-    if (this.addresses.map(formatAddress).join() !== before) listener.changed();
-    this.schedule(refreshDelayMs(answer.ttlSeconds));
+  private tellFailure(): void {
+    if (this.isTold || this.listener === undefined) return;
+    this.isTold = true;
+    const { name, problem, addresses } = this;
+    this.listener.say(
+      addresses.length > 0
+        ? `the name "${name}" is not found any more (${problem}): its old addresses stay`
+        : `the name "${name}" is not found (${problem}): the other upstreams serve meanwhile`,
+    );
   }
 }
 
-/** When a name is looked up again. */
+/** When a name is looked up again that has been found: whatever its time to live is. */
 function refreshDelayMs(ttlSeconds: number | undefined): number {
-  if (ttlSeconds === undefined) return nameRefreshMs;
+  if (ttlSeconds === undefined || !Number.isFinite(ttlSeconds)) return nameRefreshMs;
   return Math.min(Math.max(ttlSeconds * 1000, nameRefreshMsMin), nameRefreshMsMax);
+}
+
+/** When a name is looked up again that has not been found: the back-off doubles from 1 s. */
+function retryDelayMs(failures: number): number {
+  return Math.min(nameRefreshMsMin * 2 ** (failures - 1), nameRetryMs);
 }
 
 function sorted(addresses: readonly Address[]): readonly Address[] {
@@ -109,39 +106,13 @@ function sorted(addresses: readonly Address[]): readonly Address[] {
   return [...unique.keys()].toSorted().map((key) => unique.get(key) as Address);
 }
 
-const systemEdges: NameEdges = {
-  resolve: async (name) => {
-    const [addresses, ttlSeconds] = await Promise.all([addressesOf(name), ttlOf(name)]);
-    return { addresses, ttlSeconds };
-  },
-  after: (ms, callback) => {
-    const timer = setTimeout(callback, ms);
-    return () => clearTimeout(timer);
-  },
-};
-
-async function addressesOf(name: string): Promise<readonly Address[]> {
-  try {
-    const found = await dns.lookup(name, { backend: "c-ares" });
-    return found.flatMap(({ address }) => {
-      const parsed = parseAddress(address, { zone: true });
-      return parsed.ok ? [parsed.value] : [];
-    });
-  } catch {
-    return [];
-  }
-}
-
-/** The least time to live of its records; a resolver of its own reads resolv.conf anew. */
-async function ttlOf(name: string): Promise<number | undefined> {
-  const resolver = new Resolver();
-  const options = { ttl: true } as const;
-  const answers = await Promise.allSettled([
-    resolver.resolve4(name, options),
-    resolver.resolve6(name, options),
-  ]);
-  const ttls = answers.flatMap((answer) =>
-    answer.status === "fulfilled" ? answer.value.map(({ ttl }) => ttl) : [],
-  );
-  return ttls.length === 0 ? undefined : Math.min(...ttls);
+/** The DNS and the clock of this host; `mark` tells the mark of the sockets that ask. */
+export function systemEdges(mark: MarkOf): NameEdges {
+  return {
+    resolve: (name) => lookUp(name, mark),
+    after: (ms, callback) => {
+      const timer = setTimeout(callback, ms);
+      return () => clearTimeout(timer);
+    },
+  };
 }

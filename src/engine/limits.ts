@@ -164,7 +164,10 @@ export const nameRefreshMsMin = 1_000;
 export const nameRefreshMsMax = 3_600_000;
 export const nameRefreshMs = 60_000;
 
-/** When a name that was not found is looked up again. */
+/** How long names are awaited at the start once an upstream is known. */
+export const nameStartMs = 2_000;
+
+/** When a name that was not found is looked up again, at the latest. */
 export const nameRetryMs = 10_000;
 
 /** After so many failures in a row an upstream rests: first so long, then twice that, up to … */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { type Answer, type NameEdges, WatchedName } from "../../../src/control/names.ts";
+import type { NameAnswer } from "../../../src/control/look-up.ts";
+import { type NameEdges, WatchedName } from "../../../src/control/names.ts";
 import * as limits from "../../../src/engine/limits.ts";
 import { type Address, formatAddress, parseAddress } from "../../../src/net/address.ts";
 
@@ -11,9 +12,15 @@ function addresses(...texts: string[]): Address[] {
   });
 }
 
+/** What the DNS answers; without addresses, that there are none. */
+function answerOf(ttlSeconds: number | undefined, ...texts: string[]): NameAnswer {
+  const problem = texts.length === 0 ? "DNS: none" : "";
+  return { addresses: addresses(...texts), ttlSeconds, unanswered: [], problem };
+}
+
 /** A name under test: what the DNS answers next, what was waited for, and what was said. */
 class Stage implements NameEdges {
-  answer: Answer = { addresses: [], ttlSeconds: undefined };
+  answer: NameAnswer = answerOf(undefined);
   waits: number[] = [];
   told: string[] = [];
   callback: () => void = () => {};
@@ -27,18 +34,18 @@ class Stage implements NameEdges {
   };
 
   async start(ttlSeconds: number | undefined, ...texts: string[]): Promise<boolean> {
-    this.answer = { addresses: addresses(...texts), ttlSeconds };
-    const found = await this.name.start();
+    this.answer = answerOf(ttlSeconds, ...texts);
+    await this.name.start();
     this.name.watch({
       changed: () => this.told.push(this.texts),
       say: (line) => this.told.push(line),
     });
-    return found;
+    return this.name.addresses.length > 0;
   }
 
   /** Lets the time pass that is waited for, with this as the next answer. */
   async next(ttlSeconds: number | undefined, ...texts: string[]): Promise<void> {
-    this.answer = { addresses: addresses(...texts), ttlSeconds };
+    this.answer = answerOf(ttlSeconds, ...texts);
     this.callback();
     await Bun.sleep(0);
   }
@@ -62,9 +69,11 @@ describe("a watched name", () => {
   test("is looked up again by its time to live, within bounds", async () => {
     const stage = new Stage();
     await stage.start(30, "192.0.2.1");
-    for (const ttl of [0, 100_000, undefined]) await stage.next(ttl, "192.0.2.1");
+    for (const ttl of [0, 100_000, undefined, Number.NaN, -5, Number.POSITIVE_INFINITY])
+      await stage.next(ttl, "192.0.2.1");
     const { nameRefreshMsMin, nameRefreshMsMax, nameRefreshMs } = limits;
-    expect(stage.waits).toEqual([30_000, nameRefreshMsMin, nameRefreshMsMax, nameRefreshMs]);
+    const bounded = [30_000, nameRefreshMsMin, nameRefreshMsMax, nameRefreshMs];
+    expect(stage.waits).toEqual([...bounded, nameRefreshMs, nameRefreshMsMin, nameRefreshMs]);
   });
 
   test("keeps its addresses when it is not found any more, and says so once", async () => {
@@ -74,19 +83,43 @@ describe("a watched name", () => {
     await stage.next(undefined);
     expect(stage.texts).toBe("192.0.2.1");
     expect(stage.told).toEqual([
-      'the name "example.test" is not found any more: its old addresses stay',
+      'the name "example.test" is not found any more (DNS: none): its old addresses stay',
     ]);
-    expect(stage.waits.slice(1)).toEqual([limits.nameRetryMs, limits.nameRetryMs]);
+    expect(stage.waits.slice(1)).toEqual([1000, 2000]);
+    for (let i = 0; i < 6; i++) await stage.next(undefined);
+    expect(stage.waits.at(-1)).toBe(limits.nameRetryMs);
     await stage.next(1, "192.0.2.9");
     expect(stage.told.slice(1)).toEqual(['the name "example.test" is found again', "192.0.2.9"]);
   });
 
-  test("without an address at the start; and nothing after its end", async () => {
+  test("is asked for on and on when it is unknown at the start, and that is said", async () => {
     const stage = new Stage();
     expect(await stage.start(undefined)).toBe(false);
+    expect(stage.told).toEqual([
+      'the name "example.test" is not found (DNS: none): the other upstreams serve meanwhile',
+    ]);
+    await stage.next(1, "192.0.2.1");
+    expect(stage.told.slice(1)).toEqual(['the name "example.test" is found again', "192.0.2.1"]);
+  });
+
+  test("keeps the addresses of a family that nobody has told of", async () => {
+    const stage = new Stage();
+    await stage.start(1, "192.0.2.1", "2001:db8::1");
+    stage.answer = { ...answerOf(1, "192.0.2.2"), unanswered: [6] };
+    stage.callback();
+    await Bun.sleep(0);
+    expect(stage.texts).toBe("192.0.2.2 2001:db8::1");
+    await stage.next(1, "192.0.2.2");
+    expect(stage.texts).toBe("192.0.2.2");
+  });
+
+  test("nothing happens after its end", async () => {
+    const stage = new Stage();
+    await stage.start(undefined);
+    stage.told = [];
     stage.name.close();
     await stage.next(1, "192.0.2.1");
-    expect(stage.waits).toEqual([limits.nameRefreshMs, -1]);
+    expect(stage.waits).toEqual([1000, -1]);
     expect(stage.told).toEqual([]);
   });
 });
