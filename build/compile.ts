@@ -34,6 +34,8 @@ export async function compile({ name, commit, ...rest }: Compilation): Promise<v
   await Bun.build({
     entrypoints,
     minify: true,
+    // What a command imports when it runs is read when it runs.
+    splitting: true,
     // Halves the start-up (`--version` from 55 to 25 ms here) for 3 MB. As an ES module: in the
     // other format main.ts may not await, and `import.meta.url` becomes the path of the sources
     // on the machine that built it, from which a Worker would then be loaded.

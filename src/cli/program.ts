@@ -4,36 +4,22 @@ import { or } from "@optique/core/constructs";
 import { runParser } from "@optique/core/facade";
 import { formatMessage, type Message, message, text } from "@optique/core/message";
 import { versionText } from "../version.ts";
-import { bindCommand, runBind } from "./bind.ts";
-import { demoCommand, runDemo } from "./demo.ts";
-import { doctorCommand, runDoctor } from "./doctor.ts";
+import { type CommandParser, commands } from "./commands.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
-import { explainCommand, runExplain } from "./explain.ts";
 import { CommandError, UsageError } from "./failure.ts";
-import { runForward } from "./forward.ts";
-import { complete, forwardCommand } from "./forward-options.ts";
-import { listenCommand, runListen } from "./listen.ts";
 import { printLine } from "./printable.ts";
-import { type Output, routesCommand, runRoutes } from "./routes.ts";
-import { isLiveAction } from "./rule-options.ts";
-import { runRules } from "./rules.ts";
+import type { Output } from "./routes.ts";
 
-const commandNames = ["bind", "listen", "forward", "routes", "doctor", "explain", "demo"];
-const parser = or(
-  bindCommand,
-  listenCommand,
-  forwardCommand,
-  routesCommand,
-  doctorCommand,
-  explainCommand,
-  demoCommand,
-  {
-    errors: {
-      noMatch: message`A command is missing: give one of ${text(commandNames.join(", "))}`,
-    },
-  },
-);
+const names = text([...commands.keys()].join(", "));
+const noCommand = message`A command is missing: give one of ${names}`;
+
+/** The parser of everything: for help, completion, and what is no command. */
+async function wholeParser(): Promise<CommandParser> {
+  const loaded = await Promise.all([...commands.values()].map((load) => load()));
+  const parsers = loaded.map(({ parser }) => parser) as [CommandParser, CommandParser];
+  return or(...parsers, { errors: { noMatch: noCommand } });
+}
 
 /** Thrown when the argument parser has shown what was asked for: help, version, completion. */
 class Shown extends Error {}
@@ -43,7 +29,14 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
   const print = (sink: Sink) => (shown: string) => void sink.write(shown);
   const output: Output = { stdout: print(edges.stdout), stderr: print(edges.stderr) };
   try {
-    return await carryOut(parse(args, output, edges.stdout), output, edges);
+    const load = commands.get(args[0] ?? "");
+    if (load === undefined) {
+      // Nothing that it accepts is carried out: it begins with a command.
+      parse(await wholeParser(), args, output, edges.stdout);
+      return exitStatus.usage;
+    }
+    const command = await load();
+    return await command.run(parse(command.parser, args, output, edges.stdout), edges, output);
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
     if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;
@@ -54,7 +47,12 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
   }
 }
 
-function parse(args: readonly string[], output: Output, terminal: Sink) {
+function parse(
+  parser: CommandParser,
+  args: readonly string[],
+  output: Output,
+  terminal: Sink,
+): unknown {
   const onShow = (): never => {
     throw new Shown();
   };
@@ -82,41 +80,17 @@ function parse(args: readonly string[], output: Output, terminal: Sink) {
   });
 }
 
-function carryOut(
-  options: ReturnType<typeof parse>,
-  output: Output,
-  edges: Edges,
-): Promise<number> | number {
-  switch (options.command) {
-    case "bind":
-      return runBind(options, edges);
-    case "listen":
-      return runListen(options, edges);
-    case "forward":
-      return runForward(complete(options), edges);
-    case "demo":
-      return runDemo(options, edges);
-    case "doctor":
-      return runDoctor(options, edges);
-    case "explain":
-      return runExplain(options, edges);
-    case "routes":
-      return isLiveAction(options) ? runRules(options, edges) : runRoutes(options, output);
-  }
-}
-
 /**
  * The argument parser's error in the form of all others: one line, and behind it where to read
  * what would be accepted, unless the line says so itself.
  */
 function errorText(error: Message, args: readonly string[]): string {
   // What the user wrote is quoted; the option or argument that the line begins with is not.
-  const line = printLine(formatMessage(error, { quotes: true }))
+  const line = printLine(formatMessage(error, { quotes: true }).replace(/\s+/g, " "))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
-    .replace(/\s+/g, " ")
     .trim();
   if (/give |mean |Available/.test(line)) return line;
-  const name = args[0] !== undefined && commandNames.includes(args[0]) ? ` ${args[0]}` : "";
+  const name = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";
   return `${line.replace(/\.$/, "")}; "tproxy${name} --help" says what is accepted`;
 }

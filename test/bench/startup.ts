@@ -47,12 +47,21 @@ async function makeCommands(folder: string): Promise<Record<string, readonly str
   // A version manager's wrapper called python3 would be measured instead of Python.
   const python = existsSync("/usr/bin/python3") ? "/usr/bin/python3" : which("python3");
   const listen = [executable, "listen", "--no-transparent", "127.0.0.1:0"];
+  const peers = ["nginx", "haproxy"].flatMap((name) => {
+    const program = which(name);
+    // nginx prints its version to standard error.
+    return program === undefined
+      ? []
+      : [[`${name} -v`, ["sh", "-c", `${program} -v 2>&1`]] as const];
+  });
   return {
     "/bin/true": ["/bin/true"],
+    ...Object.fromEntries(peers),
     "bun --version": [process.execPath, "--version"],
     "hello world, compiled by Bun": [hello],
     "tproxy --version": [executable, "--version"],
     ...(python === undefined ? {} : { "python3 server, listening": [python, "-c", PYTHON_SERVER] }),
+    "tproxy routes --print": [executable, "routes", "--print"],
     "tproxy listen, listening": listen,
   };
 }
