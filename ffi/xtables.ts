@@ -32,9 +32,16 @@ const GET_INFO = 64;
 const GET_ENTRIES = 65;
 
 const nameBytes = 32;
-/** `struct ipt_getinfo`, and where it has the size of all entries. */
+/**
+ * `struct ipt_getinfo`, and where it has the hooks, where the chain of each begins and where the
+ * entry with its policy is, and the size of all entries.
+ */
 const infoBytes = 84;
+const infoHooksAt = 32;
+const infoChainsAt = 36;
+const infoPoliciesAt = 56;
 const infoSizeAt = 80;
+const hooksCount = 5;
 /** `struct ipt_get_entries`: name, size, and the entries, aligned to 8. */
 const entriesAt = 40;
 /** The header of a match and of a target: size, name, revision. */
@@ -48,23 +55,52 @@ const entryLayouts = {
   [AF_INET6]: { level: SOL_IPV6, size: 168, targetOffset: 140, nextOffset: 142 },
 } as const;
 
-/**
- * The rules of a table that is there already: to ask for another one would load its module.
- * Undefined if the kernel does not tell, as without CAP_NET_ADMIN.
- */
+/** A table as the kernel keeps it. */
+export interface LegacyBlock {
+  /** A bit for each NF_INET_* that the table is registered at. */
+  readonly hooks: number;
+  /** By NF_INET_*: the offset of its chain, and of the entry with its policy, which ends it. */
+  readonly chains: readonly number[];
+  readonly policies: readonly number[];
+  /** The entries, one behind the other. */
+  readonly entries: Uint8Array;
+}
+
+/** The rules of a table, as `readLegacyBlock` has them. */
 export function readLegacyTable(
   family: typeof AF_INET | typeof AF_INET6,
   table: string,
 ): LegacyRule[] | undefined {
+  const block = readLegacyBlock(family, table);
+  return block && decodeEntries(family, table, block.entries);
+}
+
+/**
+ * A table that is there already: to ask for another one would load its module. Undefined if the
+ * kernel does not tell, as without CAP_NET_ADMIN.
+ */
+export function readLegacyBlock(
+  family: typeof AF_INET | typeof AF_INET6,
+  table: string,
+): LegacyBlock | undefined {
   const { level } = entryLayouts[family];
   const fd = sys.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return undefined;
   try {
     const info = ask(fd, level, GET_INFO, table, infoBytes);
     const size = info?.view.getUint32(infoSizeAt, HOST_ORDER) ?? 0;
-    if (size === 0 || size > tableBytesMax) return undefined;
+    if (info === undefined || size === 0 || size > tableBytesMax) return undefined;
     const block = ask(fd, level, GET_ENTRIES, table, entriesAt + size, size);
-    return block && decodeEntries(family, table, block.bytes.subarray(entriesAt));
+    const words = (at: number) =>
+      Array.from({ length: hooksCount }, (_, i) => info.view.getUint32(at + 4 * i, HOST_ORDER));
+    return (
+      block && {
+        hooks: info.view.getUint32(infoHooksAt, HOST_ORDER),
+        chains: words(infoChainsAt),
+        policies: words(infoPoliciesAt),
+        entries: block.bytes.subarray(entriesAt),
+      }
+    );
   } finally {
     sys.close(fd);
   }

@@ -3,13 +3,14 @@
 import type { Doubt, Touch } from "./firewall.ts";
 
 /** `inet filter input handle 7 "web"` */
-export function ruleText({ rule, comment }: Touch): string {
-  return comment === undefined ? rule : `${rule} "${comment}"`;
+export function ruleText({ rule, comment, isLegacy }: Touch): string {
+  const named = isLegacy ? `${rule} of iptables-legacy` : rule;
+  return comment === undefined ? named : `${named} "${comment}"`;
 }
 
 /** As the subject of a sentence: a rule, or the policy of a chain. */
 export function subject(touch: Touch): string {
-  return touch.isPolicy ? `The policy of chain ${touch.rule}` : `Rule ${ruleText(touch)}`;
+  return `${touch.isPolicy ? "The policy of chain" : "Rule"} ${ruleText(touch)}`;
 }
 
 /** How to look at the chain of a rule. */

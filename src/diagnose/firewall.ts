@@ -128,8 +128,8 @@ class Walk {
     const base = { family: first.family, hook, priority, type, name: chainName(first) };
     this.context = { ...surroundings, packet, base };
     this.first = first;
-    this.chains = surroundings.ruleset.chains.filter(({ family, table }) => {
-      return family === first.family && table === first.table;
+    this.chains = surroundings.ruleset.chains.filter(({ family, table, isLegacy }) => {
+      return family === first.family && table === first.table && isLegacy === first.isLegacy;
     });
   }
 
@@ -143,7 +143,8 @@ class Walk {
       return { through: mergeStates([...alive, ...through]), dropped };
     }
     const { name } = this.context.base;
-    const touch = { rule: name, base: name, isPolicy: true } as const;
+    const { isLegacy } = this.first;
+    const touch = defined({ rule: name, base: name, isPolicy: true as const, isLegacy });
     const closed = through.map((state): Trace => ({ ...state, verdict: "drop", dropped: touch }));
     return { through: mergeStates(alive), dropped: [...dropped, ...closed] };
   }
@@ -179,7 +180,7 @@ class Walk {
 
   /** All that a rule may do to a packet. */
   private rule(rule: FirewallRule, from: PacketState): RuleEnd[] {
-    const touch = { ...touchOf(rule), base: this.context.base.name };
+    const touch = { ...touchOf(rule, this.first.isLegacy), base: this.context.base.name };
     const run = new RuleRun(this.context, rule);
     const ends: RuleEnd[] = [];
     let state = from;
@@ -322,14 +323,15 @@ export function chainName({
 }
 
 /** A rule as it is named: by its chain and its handle. */
-export function touchOf(firewallRule: FirewallRule): Touch {
+export function touchOf(firewallRule: FirewallRule, isLegacy?: true): Touch {
   const { family, table, chain, handle, comment, expressions } = firewallRule;
-  const rule = `${chainName({ family, table, name: chain })} handle ${handle ?? "?"}`;
+  const name = chainName({ family, table, name: chain });
+  const rule = `${name} ${isLegacy ? "rule" : "handle"} ${handle ?? "?"}`;
   const isReversePath = expressions.some((each) => {
     if (each.kind === "fib") return (each.flags & NFTA_FIB_F_SADDR) !== 0;
     return each.kind === "other" && each.name === "match" && isNamed(each.data, "rpfilter");
   });
-  return defined({ rule, comment, isReversePath: isReversePath || undefined });
+  return defined({ rule, comment, isLegacy, isReversePath: isReversePath || undefined });
 }
 
 /** Whether an extension of iptables is the one of that name: NFTA_MATCH_NAME comes first. */

@@ -1,6 +1,5 @@
 /** Reads all of this namespace that bears on a transparent proxy. I/O, and no judgement. */
 
-import { readFileSync } from "node:fs";
 import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
 import { SyscallError } from "../../ffi/errno.ts";
 import { decodeAddress, dumpAddresses, type InterfaceAddress } from "../../ffi/netlink/address.ts";
@@ -25,6 +24,7 @@ import type { Family } from "../net/address.ts";
 
 import type { PolicyTables } from "./policy.ts";
 import { readSysctl } from "./proc.ts";
+import { readLegacy } from "./read-legacy.ts";
 import { readRuleset } from "./read-ruleset.ts";
 import type { Ruleset } from "./ruleset.ts";
 
@@ -40,8 +40,8 @@ export interface Machine {
   readonly policy: Readonly<Record<Family, PolicyTables>>;
   /** Undefined without CAP_NET_ADMIN: nf_tables shows its rules to nobody else. */
   readonly ruleset: Ruleset | undefined;
-  /** Tables of iptables' older kind, which netlink does not show; undefined if not readable. */
-  readonly legacyTables: readonly string[] | undefined;
+  /** Tables of iptables' older kind that cannot be read. */
+  readonly legacyTables: readonly string[];
   readonly sockets: Readonly<Record<"tcp" | "udp", readonly InetSocket[]>>;
   readonly sysctl: (name: string) => number | undefined;
   readonly lookUp: (query: RouteQuery) => RouteLookup;
@@ -57,12 +57,14 @@ export function readMachine(): Machine {
     rules: attempt(() => route.dump(dumpRules(family), decodeRule), []),
     routes: attempt(() => route.dump(dumpRoutes(family), decodeRoute), []),
   });
+  const ruleset = readRuleset();
+  const legacy = readLegacy();
   return {
     links: route.dump(dumpLinks(), decodeLink),
     addresses: route.dump(dumpAddresses(), decodeAddress),
     policy: { 4: policy(AF_INET), 6: policy(AF_INET6) },
-    ruleset: readRuleset(),
-    legacyTables: readLegacyTables(),
+    ruleset: ruleset && { ...ruleset, chains: [...legacy.chains, ...ruleset.chains] },
+    legacyTables: legacy.unread,
     sockets: { tcp: readSockets(IPPROTO_TCP), udp: readSockets(IPPROTO_UDP) },
     sysctl: readSysctl,
     lookUp,
@@ -95,17 +97,4 @@ function lookUp(query: RouteQuery): RouteLookup {
     if (error instanceof SyscallError) return { kind: "error", errno: error.errno };
     throw error;
   }
-}
-
-function readLegacyTables(): string[] | undefined {
-  const names = ["ip_tables_names", "ip6_tables_names"].map((file) => {
-    try {
-      return readFileSync(`/proc/thread-self/net/${file}`, "latin1").split("\n").filter(Boolean);
-    } catch (error) {
-      const isAbsent = error instanceof Error && "code" in error && error.code === "ENOENT";
-      return isAbsent ? [] : undefined;
-    }
-  });
-  if (names.includes(undefined)) return undefined;
-  return [...new Set(names.flatMap((list) => list ?? []))];
 }

@@ -151,7 +151,7 @@ export function gatherPath(machine: Machine, question: PathQuestion): PathFacts 
     input: passage && around && passInput(around, packet, carried(passage, mark)),
     later:
       passage && around && laterFacts(around, packet, carried(passage, question.mark ?? 0), rank),
-    legacyTables: machine.legacyTables ?? [],
+    legacyTables: machine.legacyTables,
     tables,
     mark,
     unmarked: look({ ...way, mark: 0 }),

@@ -1,4 +1,4 @@
-/** All of nf_tables that a packet may meet. Pure. */
+/** All firewall rules that a packet may meet. Pure. */
 
 import {
   NFT_SET_ELEM_CATCHALL,
@@ -13,6 +13,8 @@ import { type Bits, every, type Ternary, within } from "./evaluator/bits.ts";
 /** A chain with its rules. */
 export interface RuledChain extends Chain {
   readonly rules: readonly FirewallRule[];
+  /** Of iptables' older kind: its rules have numbers for handles. */
+  readonly isLegacy?: true;
 }
 
 /** One element: a range for each field of its key, and what a map has for it. */
@@ -30,7 +32,7 @@ export interface SetContents {
   readonly catchall: Pick<SetElement, "data" | "verdict"> | undefined;
 }
 
-/** All of nf_tables that a packet may meet. */
+/** All firewall rules that a packet may meet. */
 export interface Ruleset {
   readonly chains: readonly RuledChain[];
   /** By `setKey`; absent for sets that could not be read. */

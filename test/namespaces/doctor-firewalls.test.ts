@@ -6,7 +6,7 @@
 import { beforeAll, describe, expect } from "bun:test";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
 import { testWith } from "../helpers/tools.ts";
-import { broken, doubtful, type RulesetCase, working } from "./doctor/rulesets.ts";
+import { broken, doubtful, legacy, type RulesetCase, working } from "./doctor/rulesets.ts";
 import { topology } from "./doctor/set-up.ts";
 
 const tools = ["ip", "nft", "nsenter", "socat", "iptables", "ip6tables", "iptables-restore"];
@@ -25,6 +25,13 @@ reach() {
 repair_of() { awk '/FAILURE/ { found = 1 } found && sub(/^ *repair: /, "") { print; exit }'; }
 reset_all() {
   nft flush ruleset
+  command -v iptables-legacy > /dev/null && for family in ip ip6; do
+    for table in $(cat /proc/net/\${family}_tables_names 2> /dev/null); do
+      \${family}tables-legacy -t $table -F; \${family}tables-legacy -t $table -X
+    done
+    ! grep -q filter /proc/net/\${family}_tables_names 2> /dev/null ||
+      \${family}tables-legacy -P INPUT ACCEPT
+  done
   for family in -4 -6; do
     while ip $family rule del fwmark 0x1/0x1 2> /dev/null; do :; done
     while ip $family rule del fwmark 0x8000/0x8000 2> /dev/null; do :; done
@@ -59,10 +66,13 @@ function scriptOf(each: RulesetCase, at: number) {
   `;
 }
 
-function lab(cases: readonly RulesetCase[]): (at: number, when: "first" | "second") => Seen {
+function lab(
+  cases: readonly RulesetCase[],
+  wanted: readonly string[] = tools,
+): (at: number, when: "first" | "second") => Seen {
   let parts: ReadonlyMap<string, Seen> = new Map();
   beforeAll(async () => {
-    if (!canUnshare || tools.some((tool) => Bun.which(tool) === null)) return;
+    if (!canUnshare || wanted.some((tool) => Bun.which(tool) === null)) return;
     const script = `${prelude}\n${cases.map(scriptOf).join("\n")}`;
     const { stdout, stderr, status } = await inNamespace(script, { timeoutMs: 240_000 });
     const found = stdout.split(/^== (?=\d)/m).slice(1);
@@ -97,6 +107,22 @@ describe("a firewall that stops them: the rule is named, and the printed repair 
       expect(before.got).toBe("");
       expect(before.said).toMatch(cause as RegExp);
       expect(before.said).toContain("\nstatus 1\n");
+      expect(after.got).toBe("hello");
+      expect(after.said).toMatch(/\nNothing is wrong\.\nstatus 0\n/);
+    });
+  }
+});
+
+describe("iptables-legacy is read as well", () => {
+  const all = [...tools, "iptables-legacy", "ip6tables-legacy"];
+  const seen = lab(legacy, all);
+  for (const [at, { name, cause }] of legacy.entries()) {
+    testWith(all, needs)(name, () => {
+      const before = seen(at, "first");
+      expect(before.got).toBe(cause === undefined ? "hello" : "");
+      expect(before.said).toMatch(cause ?? /\nNothing is wrong\.\nstatus 0\n/);
+      if (cause === undefined) return;
+      const after = seen(at, "second");
       expect(after.got).toBe("hello");
       expect(after.said).toMatch(/\nNothing is wrong\.\nstatus 0\n/);
     });

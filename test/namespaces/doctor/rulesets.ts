@@ -328,6 +328,43 @@ export const broken: readonly RulesetCase[] = [
   },
 ];
 
+/** iptables' older kind: works, and broken. */
+export const legacy: readonly RulesetCase[] = [
+  {
+    name: "rules that say nothing of this packet",
+    rules: `iptables-legacy -P INPUT DROP
+      iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      iptables-legacy -A INPUT -i u0 -j DROP
+      iptables-legacy -A INPUT ! -s 10.9.0.0/24 -j DROP
+      iptables-legacy -A INPUT -f -j DROP
+      iptables-legacy -N web
+      iptables-legacy -A INPUT -p tcp -m multiport --dports 80,443 -g web
+      iptables-legacy -A web -p udp -j RETURN
+      iptables-legacy -A web -i p+ -m limit --limit 100/second -j ACCEPT`,
+  },
+  {
+    name: "a chain of a user's that drops",
+    rules: `iptables-legacy -N web
+      iptables-legacy -A INPUT -p tcp -m multiport --dports 80,443 -j web
+      iptables-legacy -A web -d 192.0.2.1 -j ACCEPT
+      iptables-legacy -A web -i p0 -s 10.9.0.0/24 -j REJECT`,
+    cause: /FAILURE +input +Rule ip filter web rule 2 of iptables-legacy drops it/,
+  },
+  {
+    name: "a policy",
+    rules: "iptables-legacy -P INPUT DROP",
+    cause: /FAILURE +input +The policy of chain ip filter INPUT of iptables-legacy drops it/,
+    repair: "iptables-legacy -P INPUT ACCEPT",
+  },
+  {
+    name: "IPv6 sources looked up with the mark",
+    rules: "ip6tables-legacy -t mangle -A PREROUTING -m rpfilter --validmark --invert -j DROP",
+    family: 6,
+    isOlder: true,
+    cause: /FAILURE +firewall +Rule ip6 mangle PREROUTING rule 1 of iptables-legacy drops it/,
+  },
+];
+
 /** What cannot be told is neither passed over nor taken for certain. */
 export const doubtful: readonly RulesetCase[] = [
   {
