@@ -5,6 +5,8 @@ import { heldCapabilities } from "../diagnose/capabilities.ts";
 import { explainUnmet, ruleNeeds } from "../diagnose/privileges.ts";
 import type { Sysctl } from "../routing/plan.ts";
 import { findConflicts, heldTable } from "../rules/conflicts.ts";
+import { holderText } from "../rules/holder.ts";
+import { Busy } from "../rules/lock.ts";
 import { SysctlError } from "../rules/sysctls.ts";
 import { CommandError } from "./failure.ts";
 import type { Situation } from "./situation.ts";
@@ -17,8 +19,8 @@ export function conflictsOf({ parts, live, question, guard }: Situation): readon
   const held = heldTable(live);
   if (held === undefined) return findConflicts(parts, live, question.tag, guard);
   throw new CommandError(
-    `Cannot apply: a running process holds the firewall table inet ${held.name} (netlink port ` +
-      `${held.owner}): end that process first`,
+    `Cannot apply: ${holderText(held.owner)} holds the firewall table inet ${held.name}: end ` +
+      "that process first, or give another --table-name",
   );
 }
 
@@ -43,6 +45,12 @@ export async function explained<T>(action: string, work: () => T | Promise<T>): 
   try {
     return await work();
   } catch (error) {
+    if (error instanceof Busy) {
+      throw new CommandError(
+        `Cannot ${action}: ${holderText(error.owner)} has been changing rules for seconds: ` +
+          "try again",
+      );
+    }
     if (error instanceof SysctlError) throw new CommandError(`Cannot ${action}: ${error.message}`);
     if (!(error instanceof SyscallError)) throw error;
     if (error.errno === EPERM) {

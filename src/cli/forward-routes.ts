@@ -8,6 +8,7 @@ import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
+import { guardBit } from "../rules/choose.ts";
 import { toRequest } from "./capture-options.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
@@ -27,6 +28,8 @@ export interface Captured {
   readonly backends: IntentRequest["backends"];
   /** Whether an address is one of this host. */
   readonly isOwn: (address: Uint8Array) => boolean;
+  /** Bits that our own connections must not be marked by: other set-ups capture by them. */
+  readonly takenBits?: number;
 }
 
 /**
@@ -92,7 +95,7 @@ export function captureOf(
         "one of them out",
     );
   }
-  const guardMark = guardOf(request);
+  const guardMark = guardOf(request, captured.takenBits);
   // One that takes both protocols is two sockets, and one place to send packets to.
   const listeners = [
     ...new Map(captured.listeners.map((each) => [formatSocketAddress(each), each])).values(),
@@ -260,16 +263,16 @@ function refuseNeedless({ source, redirect }: ForwardOptions): void {
 }
 
 /** By which our own connections are told from those of other programs, where these are captured. */
-function guardOf(request: IntentRequest): MaskedMark | undefined {
+function guardOf(request: IntentRequest, takenBits = 0): MaskedMark | undefined {
   const { guardMark, guardUids, guardGids, guardCgroups } = request;
   if (!request.local || guardMark || guardUids || guardGids || guardCgroups) return guardMark;
-  const mask = request.mark?.mask ?? 1;
-  const free = (~mask & -~mask) >>> 0;
+  const used = ((request.mark?.mask ?? 1) | takenBits) >>> 0;
+  // All proxies of this program tell their own by one bit where they can: none captures another's.
+  const free = (used & guardBit) === 0 ? guardBit : (~used & -~used) >>> 0;
   if (free !== 0) return { value: free as Mark, mask: free };
-  const text = formatMark(request.mark as MaskedMark);
   throw new UsageError(
-    `--local needs a bit to tell our own connections by, and --mark ${quote(text)} leaves none: ` +
-      'give it a mask, "0x1/0x1"',
+    `--local needs a bit to tell our own connections by, and --mark ` +
+      `${quote(formatMark(request.mark as MaskedMark))} leaves none: give it a mask, "0x1/0x1"`,
   );
 }
 

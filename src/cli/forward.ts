@@ -14,7 +14,7 @@ import type { Cidr } from "../net/cidr.ts";
 import { formatDuration } from "../net/duration.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { BackendRequest } from "../routing/intent.ts";
+import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
 import { placed } from "./capture-options.ts";
@@ -25,7 +25,7 @@ import { type Edges, exitStatus } from "./edges.ts";
 import { bindAddress } from "./endpoints.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
-import { captureOf, captureRequest } from "./forward-routes.ts";
+import { type Captured, captureOf, captureRequest } from "./forward-routes.ts";
 import { carries, checkProtocols, sessionSettings, wantedSockets } from "./forward-udp.ts";
 import { UpstreamList } from "./forward-upstreams.ts";
 import { HeldRoutes } from "./held-routes.ts";
@@ -33,6 +33,7 @@ import { Log } from "./log.ts";
 import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { serve } from "./serve.ts";
+import type { Identified } from "./situation.ts";
 import { checkParts, partOf } from "./workers.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
@@ -53,14 +54,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const senders = sendersOf(options);
   const request = captureRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
-  if (options.routes === "print") {
-    const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-    const captured = { protocols, backends: backendsOf(options), listeners, isOwn };
-    const { intent, mark } = captureOf(options, request, captured);
-    await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
-    if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
-    return exitStatus.success;
-  }
+  if (options.routes === "print") return printRoutes(options, request, protocols, edges);
   const doubts = checkForward(options, wanted, request);
   const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
   const descriptors = raiseDescriptorLimit();
@@ -76,14 +70,16 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   });
   const say = (text: string) => log.warn(text);
   const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners, isOwn };
-  const capture = options.routes === "auto" ? captureOf(options, request, captured) : undefined;
-  const routes = capture && (await HeldRoutes.apply(capture.intent, edges, say));
+  const build = ({ request, takenBits }: Identified) =>
+    captureOf(options, request, { ...captured, takenBits });
+  const routes =
+    options.routes === "auto" ? await HeldRoutes.apply(request, build, edges, say) : undefined;
   edges.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
   if (routes !== undefined) edges.onHangup(() => edges.exit(exitStatus.hungUp));
   logStart(log, routes?.changes ?? [], sets[0] ?? []);
   for (const each of doubts) say(each);
-  const mark = capture?.mark ?? options.socketMark;
+  const mark = routes?.capture.mark ?? options.socketMark;
   upstreams.mark = mark;
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(descriptors / protocols.length);
@@ -110,6 +106,20 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     upstreams.close();
     routes?.release();
   }
+}
+
+async function printRoutes(
+  options: ForwardOptions,
+  request: IntentRequest,
+  protocols: Captured["protocols"],
+  edges: Edges,
+): Promise<number> {
+  const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
+  const captured = { protocols, backends: backendsOf(options), listeners, isOwn };
+  const { intent, mark } = captureOf(options, request, captured);
+  await edges.stdout.write(renderNft(makePlan(intent), { origin: printed }));
+  if (mark !== options.socketMark) await edges.stderr.write(markHint(mark));
+  return exitStatus.success;
 }
 
 function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {

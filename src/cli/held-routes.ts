@@ -2,36 +2,45 @@
 
 import { SyscallError } from "../../ffi/errno.ts";
 import { readSysctl } from "../diagnose/proc.ts";
+import { formatMark } from "../net/mark.ts";
 import { drainPlan } from "../routing/drain.ts";
-import type { Intent } from "../routing/intent.ts";
+import type { Intent, IntentRequest } from "../routing/intent.ts";
 import type { Sysctl } from "../routing/plan.ts";
 import { applyParts } from "../rules/apply.ts";
 import { cgroupId } from "../rules/cgroups.ts";
 import { Hold } from "../rules/hold.ts";
 import { interfaceIndex, openKernel } from "../rules/kernel.ts";
+import { exclusively } from "../rules/lock.ts";
+import { drainingName } from "../rules/names.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
 import { restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import type { Edges } from "./edges.ts";
 import { CommandError } from "./failure.ts";
-import { type Situation, survey } from "./situation.ts";
+import { type Identified, identify, type Situation, survey } from "./situation.ts";
 
-export class HeldRoutes {
+/** What is held for listeners, from a request whose set-up has its name and marks. */
+type Build<Capture> = (identified: Identified) => Capture;
+
+export class HeldRoutes<Capture extends { readonly intent: Intent }> {
+  readonly capture: Capture;
   /** What was changed, a line each. */
   readonly changes: readonly string[];
   private readonly situation: Situation;
   private readonly hold: Hold;
-  private readonly draining: Parts | undefined;
+  private readonly draining: Parts;
   private readonly say: (line: string) => void;
   private over = false;
 
   private constructor(
+    capture: Capture,
     situation: Situation,
     changes: readonly string[],
     hold: Hold,
-    draining: Parts | undefined,
+    draining: Parts,
     say: (line: string) => void,
   ) {
+    this.capture = capture;
     this.situation = situation;
     this.changes = changes;
     this.hold = hold;
@@ -40,37 +49,45 @@ export class HeldRoutes {
   }
 
   /**
-   * Puts in what `intent` needs, and from then on puts back what others remove, which `say` tells.
+   * Puts in what `build` makes of the request, and from then on puts back what others remove, which
+   * `say` tells. What the request leaves open of the set-up's name, mark, table and priority is
+   * chosen clear of all that is there.
    * The kernel takes the firewall table away with this process, however it ends.
    * @throws CommandError where it would get in the way of others, or the kernel refuses
    */
-  static async apply(
-    intent: Intent,
+  static async apply<Capture extends { readonly intent: Intent }>(
+    request: IntentRequest,
+    build: Build<Capture>,
     edges: Edges,
     say: (line: string) => void,
-  ): Promise<HeldRoutes> {
+  ): Promise<HeldRoutes<Capture>> {
     const kernel = await explained("apply", openKernel);
     try {
-      return await explained("apply", () => {
-        const situation = survey(kernel, intent, edges);
-        refuse(situation);
-        const drained = drainPlan(intent);
-        const indexOf = (name: string) => interfaceIndex(kernel, name);
-        const draining = drained && partsOf(drained, indexOf, cgroupId);
-        return HeldRoutes.hold(situation, draining, say);
-      });
+      return await explained("apply", () =>
+        exclusively(kernel, () => {
+          const usual = build({ request, takenBits: 0 }).intent;
+          const identified = identify(kernel, request, usual, "fresh");
+          const capture = build(identified);
+          const situation = survey(kernel, capture.intent, edges);
+          refuse(situation);
+          return HeldRoutes.hold(capture, situation, identityLine(usual, capture.intent), say);
+        }),
+      );
     } catch (error) {
       kernel.close();
       throw error;
     }
   }
 
-  private static hold(
+  private static hold<Capture extends { readonly intent: Intent }>(
+    capture: Capture,
     situation: Situation,
-    draining: Parts | undefined,
+    identity: readonly string[],
     say: (line: string) => void,
-  ): HeldRoutes {
+  ): HeldRoutes<Capture> {
     const { kernel, plan, parts, live, question } = situation;
+    const drained = drainPlan(capture.intent, drainingName(question.name, kernel.netfilter.portId));
+    const draining = partsOf(drained, (name) => interfaceIndex(kernel, name), cgroupId);
     const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
     try {
       const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
@@ -87,21 +104,25 @@ export class HeldRoutes {
       for (const each of situation.cautions()) say(each);
       const wrong = plan.setsSysctls ? [] : wrongSysctls(plan.sysctls).filter(isNeeded);
       for (const each of wrong) say(sysctlHint(each).trim());
-      return new HeldRoutes(situation, [...sysctls, ...applied.changes], hold, draining, say);
+      const changes = [...identity, ...sysctls, ...applied.changes];
+      return new HeldRoutes(capture, situation, changes, hold, draining, say);
     } catch (error) {
-      if (plan.setsSysctls) restoreSysctls(question.name);
+      if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
       throw error;
     }
   }
 
-  /** Captures nothing new; what belongs to open connections still gets here. */
+  /**
+   * Lets open connections go on, and leaves the rest to the next process: this one's table gets
+   * another name, and captures nothing new where what belongs to them can be told.
+   */
   drain(): void {
-    if (this.over || this.draining === undefined) return;
+    if (this.over) return;
     try {
       this.hold.change(this.draining);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      this.say(`new connections are captured until the end: ${error.message}`);
+      this.say(`the capture is not given up before the end: ${error.message}`);
     }
   }
 
@@ -111,7 +132,7 @@ export class HeldRoutes {
     this.over = true;
     this.hold.signal("SIGTERM");
     const { kernel, plan, question } = this.situation;
-    if (plan.setsSysctls) restoreSysctls(question.name);
+    if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
     kernel.close();
   }
 }
@@ -122,12 +143,24 @@ function isNeeded({ name }: Sysctl): boolean {
   return readSysctl("net.ipv4.conf.all.src_valid_mark") === 1 || readSysctl(own) === 1;
 }
 
+/** What was chosen, where it is not the default or what was asked for. */
+function identityLine(usual: Intent, intent: Intent): readonly string[] {
+  const [before, chosen] = [identityText(usual), identityText(intent)];
+  return before === chosen ? [] : [`chosen, for others have the usual ones: ${chosen}`];
+}
+
+function identityText({ tableName, redirect, mark, table, priority }: Intent): string {
+  const values = redirect ? "" : `, mark ${formatMark(mark)}, table ${table}, priority ${priority}`;
+  return `firewall table inet ${tableName}${values}`;
+}
+
 function refuse(situation: Situation): void {
   const conflicts = conflictsOf(situation);
   if (conflicts.length > 0) throw new CommandError(conflictText(conflicts));
   if (situation.live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
-    "Cannot apply: another set-up of tproxy is in place, and would be gone afterwards: take it " +
-      'away first with "tproxy routes --remove", or use it with --routes none',
+    "Cannot apply: another set-up of tproxy has the firewall table inet " +
+      `${situation.question.name}, and would be gone afterwards: give another --table-name, or ` +
+      'none; take that set-up away with "tproxy routes --remove"; or use it with --routes none',
   );
 }

@@ -18,6 +18,7 @@ export async function holdOn(
   options: RuleOptions,
   applied: Applied,
   edges: Edges,
+  warnings: readonly string[],
 ): Promise<number> {
   const { kernel, parts, question, plan, say, warn } = situation;
   const { hold: staysHeld, rollbackAfter } = options;
@@ -34,6 +35,7 @@ export async function holdOn(
   const ended = hold.run();
   edges.onStop((reason) => hold.signal(reason));
   edges.onHangup(() => hold.signal("SIGHUP"));
+  for (const line of warnings) await warn(line);
   for (const line of applied.changes) await say(line);
   if (!applied.owned) await warn(noOwner);
   await say(
@@ -43,7 +45,7 @@ export async function holdOn(
   );
   const end = await ended;
   const givesBack = plan.setsSysctls && end !== "keep";
-  const restored = givesBack ? restoreSysctls(question.name) : [];
+  const restored = givesBack ? restoreSysctls((by) => by === question.name) : [];
   for (const line of restored) await say(line);
   await say(endText(end, closed, `${question.name}${closedSuffix}`));
   return end === "expire" || end === "abandon" ? exitStatus.failure : exitStatus.success;

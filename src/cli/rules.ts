@@ -3,14 +3,16 @@
 import { ruleNeeds } from "../diagnose/privileges.ts";
 import { parseCidr } from "../net/cidr.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
-import { makePlan, type Plan } from "../routing/plan.ts";
 import { type Applied, applyParts } from "../rules/apply.ts";
 import { UnmarkedCapture } from "../rules/closed.ts";
-import { confirm } from "../rules/confirm.ts";
-import { isOurs } from "../rules/conflicts.ts";
-import { compare, staleRouting } from "../rules/differences.ts";
+import { confirm, pendingSetups } from "../rules/confirm.ts";
+import { type HeldTable, heldTable, isOurs } from "../rules/conflicts.ts";
+import { compare } from "../rules/differences.ts";
+import { holderOf, holderText } from "../rules/holder.ts";
 import { type Kernel, openKernel } from "../rules/kernel.ts";
+import { exclusively } from "../rules/lock.ts";
 import { removeParts } from "../rules/remove.ts";
+import type { Setup } from "../rules/setups.ts";
 import { restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { toRequest } from "./capture-options.ts";
@@ -21,29 +23,43 @@ import { checkPrivileges } from "./privileges.ts";
 import type { RoutesOptions } from "./routes.ts";
 import { checkModifiers } from "./rule-options.ts";
 import { holdOn } from "./rules-hold.ts";
-import { type Situation, survey } from "./situation.ts";
+import { identify, type Situation, survey } from "./situation.ts";
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
 export async function runRules(options: RoutesOptions, edges: Edges): Promise<number> {
   const action = actionOf(options);
   checkModifiers(options, action);
   const request = toRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
-  const intent = liveIntent(request);
+  liveIntent(request);
   checkPrivileges(ruleNeeds(`${action} routes`));
   const kernel = await explained(action, openKernel);
   try {
     return await explained(action, async () => {
-      if (action === "confirm") return runConfirm(kernel, makePlan(intent), edges);
-      const situation = survey(kernel, intent, edges, action === "remove");
-      if (action === "check") return runCheck(situation, options.json, edges);
-      // Nothing said about the capture: all that this program has ever put in place.
-      const isBare = Object.keys(request).length === 0;
-      if (action === "remove") return runRemove(situation, isBare);
-      return runApply(situation, options, edges);
+      switch (action) {
+        case "confirm":
+          return runConfirm(kernel, request.tableName, edges);
+        case "check":
+          return runCheck(situationOf(kernel, request, edges), options.json, edges);
+        case "remove":
+          return runRemove(kernel, request, edges);
+        case "apply":
+          return runApply(kernel, request, options, edges);
+      }
     });
   } finally {
     kernel.close();
   }
+}
+
+/** The system beside what the request comes to, for the set-up of its name. */
+function situationOf(
+  kernel: Kernel,
+  request: IntentRequest,
+  edges: Edges,
+  groupsMayBeGone = false,
+): Situation {
+  const identified = identify(kernel, request, liveIntent(request), "named");
+  return survey(kernel, liveIntent(identified.request), edges, groupsMayBeGone);
 }
 
 type Action = "apply" | "check" | "remove" | "confirm";
@@ -69,41 +85,63 @@ function liveIntent(request: IntentRequest): Intent {
 }
 
 async function runApply(
-  situation: Situation,
+  kernel: Kernel,
+  request: IntentRequest,
   options: RoutesOptions,
   edges: Edges,
 ): Promise<number> {
-  const { plan, parts, live, question, say, warn } = situation;
+  const done = exclusively(kernel, () => change(situationOf(kernel, request, edges), options));
+  const { situation, warnings, applied, stays } = done;
+  // Before anything is awaited: a signal from here on has to find the hold.
+  if (applied !== undefined && stays) {
+    return holdOn(situation, options, applied, edges, warnings);
+  }
+  for (const line of warnings) await situation.warn(line);
+  for (const line of applied?.changes ?? []) await situation.say(line);
+  await situation.say(
+    applied === undefined ? "nothing to change: everything is as it should be" : "applied",
+  );
+  return exitStatus.success;
+}
+
+interface Changed {
+  readonly situation: Situation;
+  readonly warnings: readonly string[];
+  /** Undefined when all was as it should be. */
+  readonly applied: Applied | undefined;
+  /** Whether this process has to stay for it. */
+  readonly stays: boolean;
+}
+
+/** Makes the system what the Plan says. @throws CommandError where it would be in the way */
+function change(situation: Situation, options: RoutesOptions): Changed {
+  const { plan, parts, live, question } = situation;
   const conflicts = conflictsOf(situation);
   if (conflicts.length > 0 && !options.force) {
     throw new CommandError(`${conflictText(conflicts)}; or go on with --force`);
   }
-  for (const each of conflicts) await warn(`going on in spite of this: ${each}`);
-  for (const each of situation.cautions()) await warn(each);
+  const warnings = [
+    ...conflicts.map((each) => `going on in spite of this: ${each}`),
+    ...situation.cautions(),
+  ];
   const isInForce = compare(parts, live, question.tag).length === 0;
   const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
+  const stays = isTrial || options.hold;
   if (isTrial) refuseReplacing(situation);
   const wrong = wrongSysctls(plan.sysctls);
   if (isInForce && !options.hold && (wrong.length === 0 || !plan.setsSysctls)) {
-    await say("nothing to change: everything is as it should be");
-    return exitStatus.success;
+    return { situation, warnings, applied: undefined, stays };
   }
   const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
   const applied = applyOrRestore(situation, options);
   const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
-  const lines = [...sysctls, ...applied.changes, ...hints];
-  // Before anything is awaited: a signal from here on has to find the hold.
-  if (isTrial || options.hold)
-    return holdOn(situation, options, { ...applied, changes: lines }, edges);
-  for (const line of lines) await say(line);
-  await say("applied");
-  return exitStatus.success;
+  const changes = [...sysctls, ...applied.changes, ...hints];
+  return { situation, warnings, applied: { ...applied, changes }, stays };
 }
 
 /** What stood there before could not be given back: so it is not replaced for a trial. */
-function refuseReplacing({ parts, live, question }: Situation): void {
-  const inForce = live.firewall?.chains.some(({ rules }) => rules.length > 0) === true;
-  if (!inForce && staleRouting(parts, live, question.tag).length === 0) return;
+function refuseReplacing({ live }: Situation): void {
+  if (live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
     "Cannot apply for a trial: another set-up of tproxy is in place, and could not be given back " +
       'afterwards: take it away first with "tproxy routes --remove"',
@@ -121,7 +159,7 @@ function applyOrRestore(situation: Situation, options: RoutesOptions): Applied {
       pending: rollbackAfter !== undefined,
     });
   } catch (error) {
-    if (plan.setsSysctls) restoreSysctls(question.name);
+    if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
     if (!(error instanceof UnmarkedCapture)) throw error;
     throw new CommandError(
       "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +
@@ -143,13 +181,15 @@ async function runCheck(situation: Situation, json: boolean, edges: Edges): Prom
   ];
   const { owner } = live.firewall?.table ?? {};
   if (json) {
-    const result = { ok: differences.length === 0, heldBy: owner ?? null, differences };
+    const holder = owner === undefined ? {} : { pid: holderOf(owner)?.pid ?? null };
+    const ok = differences.length === 0;
+    const result = { ok, heldBy: owner ?? null, ...holder, differences };
     void edges.stdout.write(`${printJson(result)}\n`);
   } else {
     for (const { kind, what } of differences) {
       await situation.say(`${kind === "missing" ? "-" : "+"} ${what}`);
     }
-    const held = owner === undefined ? "" : `, held by a running process (netlink port ${owner})`;
+    const held = owner === undefined ? "" : `, held by ${holderText(owner)}`;
     await situation.say(
       differences.length === 0
         ? `as it should be${held}`
@@ -159,30 +199,64 @@ async function runCheck(situation: Situation, json: boolean, edges: Edges): Prom
   return differences.length === 0 ? exitStatus.success : exitStatus.failure;
 }
 
-async function runRemove(situation: Situation, everything: boolean): Promise<number> {
-  const { kernel, parts, live, question, say, warn } = situation;
-  const others = everything ? live.others.map(({ table }) => table) : [];
-  const owned = [...live.tables, ...others].find(({ owner }) => owner !== undefined);
-  if (owned !== undefined) {
-    throw new CommandError(
-      `Cannot remove the firewall table inet ${owned.name}: a running process holds it (netlink ` +
-        `port ${owned.owner}): end that process, which takes everything back`,
-    );
-  }
-  const removed = removeParts(kernel, parts, live, { tag: question.tag, everything });
-  for (const line of removed.changes) await say(line);
-  const sysctls = restoreSysctls(everything ? undefined : question.name);
-  for (const line of sysctls) await say(line);
-  const count = removed.changes.length + sysctls.length;
-  await say(count === 0 ? "nothing to remove: it is all gone" : "removed");
+async function runRemove(kernel: Kernel, request: IntentRequest, edges: Edges): Promise<number> {
+  // Nothing said about the capture: all that this program has ever put in place.
+  const everything = Object.keys(request).length === 0;
+  const { situation, removed, sysctls } = exclusively(kernel, () => {
+    const situation = situationOf(kernel, request, edges, true);
+    const { parts, live, question } = situation;
+    const held = heldTable(live);
+    if (held !== undefined && !everything) throw new CommandError(heldText(held));
+    const removed = removeParts(kernel, parts, live, { tag: question.tag, everything });
+    const left = new Set(removed.stays.map(({ name }) => name));
+    const sysctls = restoreSysctls((by) => (everything ? !left.has(by) : by === question.name));
+    return { situation, removed, sysctls };
+  });
+  const { live, question, say, warn } = situation;
+  const changes = [...removed.changes, ...sysctls];
+  for (const line of changes) await say(line);
+  const held = everything
+    ? heldTable({ tables: removed.stays.flatMap((each) => each.tables) })
+    : undefined;
+  if (changes.length > 0) await say("removed");
+  else if (held === undefined) await say("nothing to remove: it is all gone");
   if (removed.foreign && live.firewall !== undefined && !isOurs(live.firewall)) {
     await warn(`the firewall table inet ${question.name} is not tproxy's, and was left alone`);
   }
+  for (const setup of everything ? removed.stays : []) {
+    if (setup.tables.length === 0) await warn(chainText(setup));
+  }
+  if (held !== undefined) throw new CommandError(heldText(held));
   return exitStatus.success;
 }
 
-async function runConfirm(kernel: Kernel, plan: Plan, edges: Edges): Promise<number> {
-  switch (await confirm(kernel, plan.firewall.name)) {
+function heldText({ name, owner }: HeldTable): string {
+  return (
+    `Cannot remove the firewall table inet ${name}: ${holderText(owner)} holds it: end that ` +
+    "process, which takes everything back"
+  );
+}
+
+function chainText({ name }: Setup): string {
+  return (
+    `the iptables chain ${name} was left alone, with its ip rules and routes: the script that ` +
+    "made it takes it back, printed with --undo"
+  );
+}
+
+async function runConfirm(
+  kernel: Kernel,
+  tableName: string | undefined,
+  edges: Edges,
+): Promise<number> {
+  const waiting = pendingSetups(kernel);
+  const [first, second] = tableName === undefined ? waiting : [tableName];
+  if (second !== undefined) {
+    throw new CommandError(
+      `Several set-ups wait for confirmation, ${waiting.join(" and ")}: name one by --table-name`,
+    );
+  }
+  switch (first === undefined ? "nothing" : await confirm(kernel, first)) {
     case "confirmed":
       await edges.stdout.write("confirmed\n");
       return exitStatus.success;

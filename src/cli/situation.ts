@@ -5,9 +5,10 @@ import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
 import { readSysctl } from "../diagnose/proc.ts";
 import { startWarnings } from "../diagnose/start-checks.ts";
 import type { MaskedMark } from "../net/mark.ts";
-import type { Intent } from "../routing/intent.ts";
+import type { Intent, IntentRequest } from "../routing/intent.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
 import { cgroupId } from "../rules/cgroups.ts";
+import { type Choosing, chooseIdentity, markBits } from "../rules/choose.ts";
 import { interfaceIndex, type Kernel } from "../rules/kernel.ts";
 import { hasRoutes, type Live, type Question, readLive } from "../rules/live.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
@@ -66,4 +67,34 @@ function cautionsOf(kernel: Kernel, intent: Intent, { rules }: Live): string[] {
     hasRoutes: (family, table) => hasRoutes(kernel, family === 4 ? AF_INET : AF_INET6, table),
     sysctl: readSysctl,
   });
+}
+
+/** A request that leaves nothing about the set-up's identity open. */
+export interface Identified {
+  readonly request: IntentRequest;
+  /** Bits of marks that other set-ups give packets: no socket of ours may have them. */
+  readonly takenBits: number;
+}
+
+/**
+ * Fills in the name, mark, table and priority that a request leaves open, as `chooseIdentity` does;
+ * `intent` is what the request comes to with the defaults. @throws NetlinkError, SyscallError
+ */
+export function identify(
+  kernel: Kernel,
+  request: IntentRequest,
+  intent: Intent,
+  kind: Choosing["kind"],
+): Identified {
+  const { table, tag, tableName: name } = intent;
+  const live = readLive(kernel, { tables: [table], tag, name });
+  const isFreeTable = (number: number) =>
+    ![AF_INET, AF_INET6].some((family) => hasRoutes(kernel, family, number, tag));
+  const chosen = chooseIdentity({ intent, request, live, kind, isFreeTable });
+  const { tableName, ...routing } = chosen;
+  return {
+    // NAT needs neither a mark nor a route.
+    request: { ...request, tableName, ...(intent.redirect ? {} : routing) },
+    takenBits: markBits(live, tableName),
+  };
 }

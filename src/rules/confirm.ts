@@ -18,7 +18,7 @@ import {
   newTable,
 } from "../../ffi/netlink/nftables/table.ts";
 import type { Kernel } from "./kernel.ts";
-import { confirmedSuffix, pendingSuffix } from "./names.ts";
+import { confirmedSuffix, pendingSuffix, setupOf } from "./names.ts";
 
 /** What came of it. `lost`: the set-up is gone, or went while it was confirmed. */
 export type Confirmation = "confirmed" | "nothing" | "lost";
@@ -46,6 +46,11 @@ export async function confirm(kernel: Kernel, name: string): Promise<Confirmatio
   // Whoever waited is gone, or does not answer.
   kernel.netfilter.batch([deleteTable(confirmation)]);
   return "lost";
+}
+
+/** The set-ups that wait for a confirmation, by the names of their firewall tables. */
+export function pendingSetups(kernel: Kernel): readonly string[] {
+  return [...tableNames(kernel)].filter((name) => name.endsWith(pendingSuffix)).map(setupOf);
 }
 
 function tableNames(kernel: Kernel): ReadonlySet<string> {

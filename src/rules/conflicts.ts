@@ -18,6 +18,7 @@ import { isPlanned, isSameFirewall } from "./differences.ts";
 import { foreignMarks } from "./foreign-marks.ts";
 import type { Live } from "./live.ts";
 import type { Parts, TableContents } from "./parts.ts";
+import type { Setup } from "./setups.ts";
 
 /** Why the Plan should not be applied: one line each. */
 export type Conflict = string;
@@ -50,23 +51,40 @@ export function findConflicts(
 ): Conflict[] {
   const isForeign = (rule: Rule) =>
     (tag === undefined || rule.protocol !== tag) && !isPlanned(parts, { kind: "rule", rule });
-  const foreign = live.rules.filter(isForeign);
+  const others = { ...live, rules: live.rules.filter(isForeign) };
   return [
     ...firewallConflicts(parts.firewall, live),
-    ...priorityConflicts(parts, foreign),
-    ...markConflicts(parts, foreign),
-    ...setupConflicts(parts, live),
-    ...toolConflicts(parts, live),
-    ...firewallMarkConflicts(parts, live),
-    ...(guard === undefined ? [] : guardConflicts(guard, parts, foreign, live)),
+    ...priorityConflicts(parts, others.rules),
+    ...planMarks(parts).flatMap(([mark, families]) => markConflicts(mark, families, others)),
+    ...(guard === undefined ? [] : guardConflicts(guard, parts, others)),
     ...routeConflicts(parts, live, tag),
   ];
 }
 
-/** The table that a running process holds, which nobody else can change: no --force helps. */
-export function heldTable(live: Live): Table | undefined {
-  return live.tables.find(({ owner }) => owner !== undefined);
+/**
+ * Who else uses bits of a mark that packets of these families are to get. `others` has the ip rules
+ * that are neither the Plan's nor another set-up's.
+ */
+export function markConflicts(
+  mark: MaskedMark,
+  families: readonly Family[],
+  others: Pick<Live, "rules" | "others" | "interfaces" | "chains" | "markWrites">,
+): Conflict[] {
+  return [
+    ...ruleConflicts(mark, others.rules),
+    ...setupConflicts(mark, families, others),
+    ...toolConflicts(mark, others),
+    ...foreignMarks(mark, families, others.markWrites),
+  ].map((who) => `the mark ${formatMark(mark)} shares bits with ${who}: choose others with --mark`);
 }
+
+/** The table that a running process holds, which nobody else can change: no --force helps. */
+export function heldTable({ tables }: Pick<Live, "tables">): HeldTable | undefined {
+  return tables.find((table): table is HeldTable => table.owner !== undefined);
+}
+
+/** A table and the netlink port of the process that has it to itself. */
+export type HeldTable = Table & { readonly owner: number };
 
 /**
  * Whether a table is this program's: it bears our name and our comments, does what the Plan says,
@@ -95,15 +113,8 @@ function priorityConflicts(parts: Parts, foreign: readonly Rule[]): Conflict[] {
   );
 }
 
-function markConflicts(parts: Parts, foreign: readonly Rule[]): Conflict[] {
-  const found = planMarks(parts).flatMap((mark) =>
-    foreign.filter((other) => sharesMark(mark, other)).map((other) => [mark, other] as const),
-  );
-  return found.map(
-    ([mark, other]) =>
-      `the mark ${formatMark(mark)} shares bits with "${describeRule(other)}": ` +
-      "choose others with --mark",
-  );
+function ruleConflicts(mark: MaskedMark, rules: readonly Rule[]): string[] {
+  return rules.filter((rule) => sharesMark(mark, rule)).map((rule) => `"${describeRule(rule)}"`);
 }
 
 /**
@@ -118,61 +129,60 @@ function sharesMark({ value, mask }: MaskedMark, rule: Rule): boolean {
   return (other & mask) >>> 0 === value || other === value;
 }
 
-function firewallMarkConflicts(parts: Parts, { markWrites }: Live): Conflict[] {
-  return planMarks(parts).flatMap((mark) =>
-    foreignMarks(mark, planFamilies(parts), markWrites).map(
-      (who) => `the mark ${formatMark(mark)} shares bits with ${who}: choose others with --mark`,
-    ),
-  );
-}
-
 /** Who else sends packets of that mark elsewhere, or gives it to packets of other programs. */
 function guardConflicts(
   guard: MaskedMark,
   parts: Parts,
-  foreign: readonly Rule[],
-  { markWrites }: Live,
+  { rules, markWrites }: Pick<Live, "rules" | "markWrites">,
 ): Conflict[] {
-  const rules = foreign.filter((rule) => sharesMark(guard, rule)).map(describeRule);
-  const others = foreignMarks(guard, planFamilies(parts), markWrites);
-  return [...rules.map((rule) => `"${rule}"`), ...others].map(
+  const families = [...new Set(planRules(parts).map(familyOf))];
+  return [...ruleConflicts(guard, rules), ...foreignMarks(guard, families, markWrites)].map(
     (who) =>
       `the mark ${formatMark(guard)} of our own packets shares bits with ${who}: choose others ` +
       "with --guard-mark",
   );
 }
 
-function planFamilies(parts: Parts): readonly Family[] {
-  return [...new Set(planRules(parts).map(({ family }) => (family === AF_INET6 ? 6 : 4)))];
+function familyOf({ family }: Rule): Family {
+  return family === AF_INET6 ? 6 : 4;
 }
 
-function setupConflicts(parts: Parts, { others }: Live): Conflict[] {
-  return planMarks(parts).flatMap((mark) =>
-    others
-      .filter(({ marks }) => marks.some((other) => (other.mask & mark.mask) !== 0))
-      .map(
-        ({ table }) =>
-          `the mark ${formatMark(mark)} shares bits with another set-up of tproxy, the firewall ` +
-          `table inet ${table.name}: choose others with --mark`,
-      ),
-  );
+/**
+ * A set-up that captures marks packets with the same bits, or tells its proxy's own by them. What
+ * lets its connections end wants no more than that they are delivered here, as we do.
+ */
+function setupConflicts(
+  { mask }: MaskedMark,
+  families: readonly Family[],
+  { others }: Pick<Live, "others">,
+): string[] {
+  return others
+    .filter(({ draining }) => !draining)
+    .filter(({ marks, bitsRead }) => {
+      const own = marks.filter(({ mark }) => (mark.mask & mask) !== 0);
+      const guardBits = bitsRead & ~marks.reduce((bits, { mark }) => bits | mark.mask, 0);
+      return own.some(({ family }) => families.includes(family)) || (guardBits & mask) !== 0;
+    })
+    .map((setup) => `another set-up of tproxy, ${setupText(setup)}`);
 }
 
-function toolConflicts(parts: Parts, live: Live): Conflict[] {
+/** Where a set-up is to be found. */
+function setupText({ name, tables }: Pick<Setup, "name" | "tables">): string {
+  return tables.length === 0 ? `the iptables chain ${name}` : `the firewall table inet ${name}`;
+}
+
+function toolConflicts(
+  mark: MaskedMark,
+  { interfaces, chains }: Pick<Live, "interfaces" | "chains">,
+): string[] {
   const present = knownTools.filter(
     (tool) =>
-      live.interfaces.some((name) => tool.interfaces.test(name)) ||
-      live.chains.some(({ name }) => tool.chains.test(name)),
+      interfaces.some((name) => tool.interfaces.test(name)) ||
+      chains.some(({ name }) => tool.chains.test(name)),
   );
-  return planMarks(parts).flatMap((mark) =>
-    present
-      .filter((tool) => (tool.mask & mark.mask) !== 0)
-      .map(
-        (tool) =>
-          `the mark ${formatMark(mark)} shares bits with those of ${tool.name} ` +
-          `(0x${tool.mask.toString(16)}), which is on this host: choose others with --mark`,
-      ),
-  );
+  return present
+    .filter((tool) => (tool.mask & mark.mask) !== 0)
+    .map((tool) => `those of ${tool.name} (0x${tool.mask.toString(16)}), which is on this host`);
 }
 
 function routeConflicts(parts: Parts, { routes }: Live, tag: number | undefined): Conflict[] {
@@ -191,13 +201,16 @@ function planRules(parts: Parts): Rule[] {
   return parts.routing.flatMap((part) => (part.kind === "rule" ? [part.rule] : []));
 }
 
-/** The marks of the Plan's rules, each once. */
-function planMarks(parts: Parts): MaskedMark[] {
-  const marks = new Map<string, MaskedMark>();
-  for (const { mark, mask = fullMask } of planRules(parts)) {
+/** The marks of the Plan's rules, each once, with the families whose packets get it. */
+function planMarks(parts: Parts): [mark: MaskedMark, families: Family[]][] {
+  const marks = new Map<string, [MaskedMark, Family[]]>();
+  for (const rule of planRules(parts)) {
+    const { mark, mask = fullMask } = rule;
     if (mark === undefined) continue;
     const masked = { value: mark as MaskedMark["value"], mask };
-    marks.set(formatMark(masked), masked);
+    const entry = marks.get(formatMark(masked)) ?? [masked, []];
+    entry[1].push(familyOf(rule));
+    marks.set(formatMark(masked), entry);
   }
   return [...marks.values()];
 }

@@ -1,15 +1,14 @@
 /** The live system against a Plan: what is missing, and what is there too much. Pure. */
 
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import type { Route } from "../../ffi/netlink/route.ts";
 import type { Rule } from "../../ffi/netlink/rule.ts";
 import { fullMask } from "../net/mark.ts";
 import { firewallRuleText, isSameRoute, isSameRule, tableLines } from "./canonical.ts";
 import { describeFirewallRule, describeRoute, describeRule } from "./describe.ts";
 import type { Live } from "./live.ts";
-import { findMarking } from "./marking.ts";
 import { closedSuffix } from "./names.ts";
 import type { Parts, RoutingPart, TableContents } from "./parts.ts";
+import { type LivePart, neededBy, type Setup, setupFrom } from "./setups.ts";
 
 /** One respect in which the system is not what the Plan says. */
 export interface Difference {
@@ -39,9 +38,9 @@ export function compare(parts: Parts, live: Live, tag: number | undefined): Diff
     ...missingRouting(parts, live).map(
       (part): Difference => ({ kind: "missing", part: part.kind, what: describePart(part) }),
     ),
-    ...staleRouting(parts, live, tag).map(
-      (part): Difference => ({ kind: "extra", part: part.kind, what: describePart(part) }),
-    ),
+    ...staleRouting(parts, live, tag)
+      .filter(isNear(parts, live, tag))
+      .map((part): Difference => ({ kind: "extra", part: part.kind, what: describePart(part) })),
     ...firewallDifferences(parts.firewall, live.firewall),
     ...leftover,
   ];
@@ -58,61 +57,83 @@ function isThere(part: RoutingPart, { rules, routes }: Live): boolean {
     : routes.some((route) => isSameRoute(part.route, route));
 }
 
-/** A live rule or route. */
-export type LivePart =
-  | { readonly kind: "rule"; readonly rule: Rule }
-  | { readonly kind: "route"; readonly route: Route };
-
 /**
- * Rules and routes that bear our tag and are not of this Plan, but of the set-up that it takes the
- * place of: they have to do with its tables or marks, or with the marks of the firewall table that
- * is there. Rules first, in the order to remove them.
+ * Rules and routes that bear our tag and are neither of this Plan nor of another set-up: they are
+ * of the one that it takes the place of, or left over from a process that was killed. Rules first,
+ * in the order to remove them.
  */
 export function staleRouting(parts: Parts, live: Live, tag: number | undefined): LivePart[] {
-  const marks = new Set<string | undefined>([
-    ...parts.routing.map(markOf),
-    ...firewallMarks(live.firewall),
-  ]);
-  marks.delete(undefined);
-  const unplanned = taggedRouting(live, tag).filter((part) => !isPlanned(parts, part));
-  const marked = unplanned.filter((part) => part.kind === "rule" && marks.has(markOf(part)));
-  const tables = new Set([...parts.routing, ...marked].map(tableOf));
-  return unplanned.filter((part) => marked.includes(part) || tables.has(tableOf(part)));
+  const isNeeded = neededBy(live.others, taggedRules(live, tag));
+  return taggedRouting(live, tag).filter((part) => !isPlanned(parts, part) && !isNeeded(part));
 }
 
-const tableOf = (part: LivePart) => (part.kind === "rule" ? part.rule.table : part.route.table);
-
-function markOf(part: LivePart): string | undefined {
-  if (part.kind === "route" || part.rule.mark === undefined) return undefined;
-  return `${part.rule.mark}/${part.rule.mask ?? fullMask}`;
+/**
+ * Whether a rule or route has to do with the set-up: its firewall rules lead to it, or it has a
+ * mark or a table of the Plan. What a killed process has left elsewhere does not make it wrong.
+ */
+function isNear(parts: Parts, live: Live, tag: number | undefined): (part: LivePart) => boolean {
+  const own = ownSetup(live);
+  const isOwn = neededBy(own === undefined ? [] : [own], taggedRules(live, tag));
+  const planned = parts.routing.map(placeOf);
+  return (part) => {
+    const { table, mark } = placeOf(part);
+    const hasOurs = planned.some(
+      (each) => each.table === table || (mark !== undefined && each.mark === mark),
+    );
+    return hasOurs || isOwn(part);
+  };
 }
 
-function firewallMarks(firewall: TableContents | undefined): string[] {
-  const rules = firewall?.chains.flatMap((chain) => chain.rules) ?? [];
-  return rules.flatMap(({ expressions }) => {
-    const mark = findMarking(expressions)?.mark;
-    return mark === undefined ? [] : [`${mark.value}/${mark.mask}`];
-  });
+function placeOf(part: LivePart): { readonly table: number; readonly mark?: string } {
+  if (part.kind === "route") return { table: part.route.table };
+  const { table, mark, mask = fullMask } = part.rule;
+  return mark === undefined ? { table } : { table, mark: `${mark}/${mask}` };
 }
 
 /** All rules and routes that bear our tag, rules first. */
 export function taggedRouting(live: Live, tag: number | undefined): LivePart[] {
   if (tag === undefined) return [];
+  return routingOf(live).filter((part) => hasTag(part, tag));
+}
+
+/** The ip rules that bear our tag. */
+export function taggedRules({ rules }: Pick<Live, "rules">, tag: number | undefined): Rule[] {
+  return rules.filter(({ protocol }) => tag !== undefined && protocol === tag);
+}
+
+function routingOf({ rules, routes }: Live): LivePart[] {
   return [
-    ...live.rules.filter(({ protocol }) => protocol === tag).map(asRule),
-    ...live.routes.filter(({ protocol }) => protocol === tag).map(asRoute),
+    ...rules.map((rule): LivePart => ({ kind: "rule", rule })),
+    ...routes.map((route): LivePart => ({ kind: "route", route })),
   ];
 }
 
-/** The live rules and routes that are exactly the Plan's, rules first. */
-export function plannedRouting(parts: Parts, live: Live): LivePart[] {
-  return [...live.rules.map(asRule), ...live.routes.map(asRoute)].filter((part) =>
-    isPlanned(parts, part),
-  );
+/**
+ * The live rules and routes that go with a set-up, rules first: those that are exactly the Plan's
+ * and, with the tag, those that its firewall rules lead to, but for what another set-up needs.
+ */
+export function ownRouting(parts: Parts, live: Live, tag: number | undefined): LivePart[] {
+  const own = ownSetup(live);
+  const rules = taggedRules(live, tag);
+  const isOwn = neededBy(own === undefined ? [] : [own], rules);
+  const isNeeded = neededBy(live.others, rules);
+  return routingOf(live).filter((part) => {
+    const isOurs =
+      isPlanned(parts, part) || (tag !== undefined && hasTag(part, tag) && isOwn(part));
+    return isOurs && !isNeeded(part);
+  });
 }
 
-const asRule = (rule: Rule): LivePart => ({ kind: "rule", rule });
-const asRoute = (route: Route): LivePart => ({ kind: "route", route });
+function hasTag(part: LivePart, tag: number): boolean {
+  return (part.kind === "rule" ? part.rule : part.route).protocol === tag;
+}
+
+/** The set-up of the name that was asked for, as its firewall rules show it. */
+export function ownSetup({ firewall, tables }: Live): Setup | undefined {
+  if (firewall === undefined) return undefined;
+  const rules = firewall.chains.flatMap((chain) => chain.rules);
+  return setupFrom(firewall.table.name, tables, rules);
+}
 
 /** Whether the Plan has this live rule or route. */
 export function isPlanned(parts: Parts, live: LivePart): boolean {

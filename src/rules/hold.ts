@@ -28,10 +28,11 @@ import {
 import { firewallBatch } from "./apply.ts";
 import { closedMessages } from "./closed.ts";
 import { findConflicts } from "./conflicts.ts";
-import { describePart, isSameFirewall, missingRouting, plannedRouting } from "./differences.ts";
+import { describePart, isSameFirewall, missingRouting, ownRouting } from "./differences.ts";
 import { type HoldAction, type HoldSignal, type HoldState, nextHold, startHold } from "./keeper.ts";
 import type { Kernel } from "./kernel.ts";
 import { type Live, type Question, readLive } from "./live.ts";
+import { exclusively } from "./lock.ts";
 import { closedSuffix, confirmedSuffix } from "./names.ts";
 import type { Parts, RoutingPart } from "./parts.ts";
 import { deleteTables, removeRouting } from "./remove.ts";
@@ -95,11 +96,18 @@ export class Hold {
     this.#guarded(() => this.#next({ kind: "signal", name }));
   }
 
-  /** Holds these in the place of the others, from one transaction on. @throws SyscallError */
+  /**
+   * Holds these in the place of the others, from one transaction on; their table may have another
+   * name. @throws SyscallError
+   */
   change(parts: Parts): void {
-    this.#holding = { ...this.#holding, parts };
-    const { kernel, owned, closed } = this.#holding;
-    kernel.netfilter.batch(firewallBatch(parts, this.#read(), { owned, closed }));
+    const { kernel, owned, closed, question } = this.#holding;
+    const { name } = parts.firewall.table;
+    kernel.netfilter.batch([
+      ...deleteTables(this.#read(), question.name),
+      ...firewallBatch(parts, { tables: [] }, { owned, closed }),
+    ]);
+    this.#holding = { ...this.#holding, parts, question: { ...question, name } };
   }
 
   #guarded(work: () => void): void {
@@ -145,11 +153,11 @@ export class Hold {
         this.#settle(false);
         return this.#end("keep");
       case "release":
-        this.#release();
+        exclusively(this.#holding.kernel, () => this.#release(), true);
         return this.#end("release");
       case "expire":
       case "abandon":
-        return this.#takeBack(action);
+        return exclusively(this.#holding.kernel, () => this.#takeBack(action), true);
     }
   }
 
@@ -236,9 +244,10 @@ export class Hold {
     const tables = live.tables.filter(
       ({ name }) => !closed || name !== question.name + closedSuffix,
     );
+    const routing = ownRouting(parts, live, question.tag);
     const deletions = deleteTables({ tables }, question.name);
     if (deletions.length > 0) kernel.netfilter.batch(deletions);
-    removeRouting(kernel, plannedRouting(parts, live));
+    removeRouting(kernel, routing);
   }
 
   /**
@@ -264,7 +273,7 @@ export class Hold {
       }
       return this.#do("keep");
     }
-    removeRouting(kernel, plannedRouting(parts, live));
+    removeRouting(kernel, ownRouting(parts, live, question.tag));
     this.#end(end);
   }
 }

@@ -11,11 +11,7 @@ import {
 } from "../../ffi/netlink/constants.ts";
 import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
 import { type Chain, decodeChain, dumpChains } from "../../ffi/netlink/nftables/chain.ts";
-import {
-  decodeFirewallRule,
-  dumpFirewallRules,
-  type FirewallRule,
-} from "../../ffi/netlink/nftables/rule.ts";
+import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import {
   decodeElements,
   decodeSet,
@@ -26,7 +22,6 @@ import { decodeTable, dumpTables, type Table } from "../../ffi/netlink/nftables/
 import { decodeRoute, dumpRoutes, type Route } from "../../ffi/netlink/route.ts";
 import { decodeRule, dumpRules, type Rule } from "../../ffi/netlink/rule.ts";
 import { WireError } from "../../ffi/netlink/wire.ts";
-import type { MaskedMark } from "../net/mark.ts";
 import {
   compatExtensions,
   isOurRule,
@@ -36,9 +31,10 @@ import {
   xtComment,
 } from "./foreign-marks.ts";
 import type { Kernel } from "./kernel.ts";
-import { findMarking } from "./marking.ts";
 import { isOurName } from "./names.ts";
 import type { TableContents } from "./parts.ts";
+import { firewallRules, readSetups } from "./read-setups.ts";
+import type { Setup } from "./setups.ts";
 
 /** The live system, as far as it matters. */
 export interface Live {
@@ -50,20 +46,16 @@ export interface Live {
   readonly firewall: TableContents | undefined;
   /** It and those beside it, of family inet. */
   readonly tables: readonly Table[];
+  /** The names of all tables of family inet. */
+  readonly tableNames: readonly string[];
   /** Every chain of every table: who else is here. */
   readonly chains: readonly Chain[];
   /** The names of the interfaces. */
   readonly interfaces: readonly string[];
-  /** Set-ups of this program under other names. */
-  readonly others: readonly OtherSetup[];
+  /** Set-ups of this program under other names, those made by its scripts included. */
+  readonly others: readonly Setup[];
   /** What the firewall rules of others do to marks; none while our own table is held. */
   readonly markWrites: readonly MarkWrite[];
-}
-
-/** Another set-up of this program, told by the comments of its rules. */
-export interface OtherSetup {
-  readonly table: Table;
-  readonly marks: readonly MaskedMark[];
 }
 
 /** What to read. */
@@ -104,9 +96,12 @@ export function readLive(kernel: Kernel, question: Question, isOwn = false): Liv
     firewall: own === undefined || isOwn ? undefined : readTable(kernel, own, chains),
     tables,
     chains,
-    others: all
-      .filter((table) => !tables.includes(table))
-      .flatMap((table) => otherSetup(kernel, table, chains)),
+    tableNames: all.map((table) => table.name),
+    others: readSetups(
+      kernel,
+      all.filter((table) => !tables.includes(table)),
+      chains,
+    ),
     markWrites: isOwn ? [] : foreignWrites(kernel, chains.filter(isOthers)),
     interfaces: kernel.route.dump(dumpLinks(), decodeLink).map((link) => link.name),
   };
@@ -141,9 +136,12 @@ function foreignRules(kernel: Kernel, chain: Chain): FirewallRule[] {
   }
 }
 
-/** Whether a routing table has any route; `family` is AF_INET or AF_INET6. */
-export function hasRoutes(kernel: Kernel, family: number, table: number): boolean {
-  return tableRoutes(kernel, family, table).length > 0;
+/**
+ * Whether a routing table has any route, but for those with the protocol number `except`; `family`
+ * is AF_INET or AF_INET6. @throws SyscallError
+ */
+export function hasRoutes(kernel: Kernel, family: number, table: number, except?: number): boolean {
+  return tableRoutes(kernel, family, table).some(({ protocol }) => protocol !== except);
 }
 
 function tableRoutes(kernel: Kernel, family: number, table: number): Route[] {
@@ -168,24 +166,6 @@ function unlessAbsent<T>(read: () => T[]): T[] {
     if (error instanceof SyscallError && absentErrnos.includes(error.errno)) return [];
     throw error;
   }
-}
-
-/** Only a table with a chain named as ours are is looked into: others may have very many rules. */
-function otherSetup(kernel: Kernel, table: Table, chains: readonly Chain[]): OtherSetup[] {
-  const { family, name } = table;
-  const rules = chains
-    .filter((chain) => chain.family === family && chain.table === name)
-    .filter((chain) => chain.base !== undefined && /^(prerouting|output)$/.test(chain.name))
-    .flatMap((chain) => firewallRules(kernel, chain));
-  const ours = rules.filter(({ comment }) => comment?.startsWith(`${name}: `));
-  if (ours.length === 0) return [];
-  const marks = ours.flatMap(({ expressions }) => findMarking(expressions)?.mark ?? []);
-  return [{ table, marks }];
-}
-
-function firewallRules(kernel: Kernel, { family, table, name }: Chain): FirewallRule[] {
-  const reference = { family, table, chain: name };
-  return kernel.netfilter.dump(dumpFirewallRules(reference), decodeFirewallRule);
 }
 
 function readTable(kernel: Kernel, table: Table, chains: readonly Chain[]): TableContents {

@@ -5,22 +5,26 @@
 
 import { ENOENT, SyscallError } from "../../ffi/errno.ts";
 import { NFPROTO_INET } from "../../ffi/netlink/constants.ts";
-import { deleteTable } from "../../ffi/netlink/nftables/table.ts";
+import { deleteTable, type Table } from "../../ffi/netlink/nftables/table.ts";
 import { deleteRoute, type Route } from "../../ffi/netlink/route.ts";
 import { deleteRule } from "../../ffi/netlink/rule.ts";
 import type { Message } from "../../ffi/netlink/wire.ts";
-import { isOurs } from "./conflicts.ts";
-import { describePart, type LivePart, plannedRouting, taggedRouting } from "./differences.ts";
+import { heldTable, isOurs } from "./conflicts.ts";
+import { describePart, ownRouting, ownSetup, taggedRouting, taggedRules } from "./differences.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Live } from "./live.ts";
 import { isOurName } from "./names.ts";
 import type { Parts } from "./parts.ts";
+import { type LivePart, neededBy, type Setup } from "./setups.ts";
 
 /** What is taken back. */
 export interface RemoveOptions {
   /** The protocol number of rules and routes of this program. */
   readonly tag: number | undefined;
-  /** Every set-up, and all that bears the tag; otherwise what is exactly the Plan's. */
+  /**
+   * Every set-up but those that stay, and all that bears the tag and that these do not need;
+   * otherwise one set-up, with what no other needs.
+   */
   readonly everything: boolean;
 }
 
@@ -29,6 +33,8 @@ export interface Removed {
   readonly changes: readonly string[];
   /** A table of our name that is not ours, and was left alone. */
   readonly foreign: boolean;
+  /** Set-ups that this program cannot take back: a running process has them, or iptables. */
+  readonly stays: readonly Setup[];
 }
 
 /** Removes it. @throws NetlinkError EPERM for a table that another process owns, SyscallError */
@@ -40,12 +46,21 @@ export function removeParts(
 ): Removed {
   const { name } = parts.firewall.table;
   const foreign = live.firewall !== undefined && !isOurs(live.firewall, parts.firewall);
+  const own = foreign ? live.tables.filter((table) => table.name !== name) : live.tables;
+  const setup = ownSetup(live);
+  const setups = [...(setup === undefined || foreign ? [] : [setup]), ...live.others];
+  const stays = setups.filter(({ tables }) => tables.length === 0 || isHeld(tables));
   const tables = [
-    ...live.tables.filter((table) => !(foreign && table.name === name)),
-    ...(everything ? live.others.map(({ table }) => table) : []),
+    ...(everything && isHeld(own) ? [] : own),
+    ...(everything ? live.others : [])
+      .filter((each) => !stays.includes(each))
+      .flatMap((each) => each.tables),
   ];
   if (tables.length > 0) kernel.netfilter.batch(tables.map(deleteTable));
-  const routing = everything ? taggedRouting(live, tag) : plannedRouting(parts, live);
+  const isNeeded = neededBy(stays, taggedRules(live, tag));
+  const routing = everything
+    ? taggedRouting(live, tag).filter((part) => !isNeeded(part))
+    : ownRouting(parts, live, tag);
   removeRouting(kernel, routing);
   return {
     changes: [
@@ -53,7 +68,12 @@ export function removeParts(
       ...routing.map((part) => `- ${describePart(part)}`),
     ],
     foreign,
+    stays,
   };
+}
+
+function isHeld(tables: readonly Table[]): boolean {
+  return heldTable({ tables }) !== undefined;
 }
 
 /** Deletes the table of this name and those beside it, as far as they are there. */

@@ -69,16 +69,16 @@ export function setSysctls(wanted: readonly Sysctl[], by: string, folder = state
 }
 
 /**
- * Gives back what is remembered of a set-up, or of all, except for settings that another set-up
+ * Gives back what is remembered of set-ups that are `gone`, except for settings that another one
  * needs and those that somebody has changed since. A line for each. @throws SysctlError
  */
-export function restoreSysctls(by: string | undefined, folder = stateFolder): string[] {
+export function restoreSysctls(gone: (by: string) => boolean, folder = stateFolder): string[] {
   const known = recall(folder);
-  const mine = known.filter((each) => by === undefined || each.by.includes(by));
+  const mine = known.filter((each) => each.by.some(gone));
   if (mine.length === 0) return [];
   const left = known
-    .map((each) => ({ ...each, by: each.by.filter((name) => name !== by) }))
-    .filter((each) => by !== undefined && each.by.length > 0);
+    .map((each) => ({ ...each, by: each.by.filter((name) => !gone(name)) }))
+    .filter((each) => each.by.length > 0);
   const released = mine.filter(({ name }) => !left.some((each) => each.name === name));
   const ours = released.filter(({ name, after }) => readIfThere(name) === after);
   for (const { name, before } of ours) write(name, before);

@@ -28,7 +28,7 @@ const applied = [
   "+ ip -6 route: local default table 100 protocol 116",
   "+ ip rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
   "+ ip -6 rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
-  "+ table inet tproxyd: 2 rules",
+  "+ table inet tproxyd: 4 rules",
 ];
 const holds = "held: the kernel takes the firewall table away with this process";
 const waits = (time: string) => `in force for ${time}: "tproxy routes --confirm" keeps it`;
@@ -39,11 +39,11 @@ describe("a held set-up", () => {
       const found = await lines(`
         dump before
         hold --hold ${capture}
-        routes --check ${capture} | sed 's/port [0-9]*/port P/'
+        routes --check ${capture} | sed "s/process $holder /process P /"
         kill -${signal} "$holder"; wait "$holder" && echo "status $?"
         dump after; same before after "released"; cat held`);
       expect(found).toEqual([
-        "as it should be, held by a running process (netlink port P)",
+        "as it should be, held by process P (tproxy)",
         "status 0",
         "released: same",
         ...applied,
@@ -85,7 +85,7 @@ describe("a held set-up", () => {
       "nothing of ours",
       "removed",
       "removed: same",
-      "+ table inet tproxyd: 2 rules",
+      "+ table inet tproxyd: 4 rules",
       "applied",
       "as it should be",
     ]);
@@ -120,12 +120,54 @@ describe("a held set-up", () => {
       hold --hold ${capture}; dump complete
       for how in --apply '--apply --force' '--apply --hold' --remove; do
         routes $how ${capture} || echo "status $?"
-      done 2>&1 | sed 's/port [0-9]*/port P/'
+      done 2>&1 | sed "s/process $holder /process P /"
       dump again; same complete again "unharmed"`);
-    const holder = "a running process holds";
+    const holder = "process P (tproxy) holds";
     expect(found.filter((line) => line.includes(holder))).toHaveLength(4);
     expect(found.filter((line) => line === "status 1")).toHaveLength(4);
     expect(found.at(-1)).toBe("unharmed: same");
+  });
+
+  testHold("stands beside one that is applied, and each is taken back by itself", async () => {
+    const found = await lines(`
+      beside="--dport 81 --table-name tproxyd-b"
+      dump before
+      routes --apply $beside > /dev/null; dump persistent
+      hold --hold ${capture}
+      routes --check ${capture} > /dev/null && routes --check $beside
+      routes --remove 2> refused || :; sed "s/process $holder /process P /" refused
+      routes --check ${capture} > check
+      routes --apply $beside > /dev/null
+      kill "$holder"; wait "$holder"
+      routes --check $beside
+      hold --hold ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      routes --apply $beside; routes --check $beside
+      routes --remove > all; grep inet all; grep ip all | LC_ALL=C sort; tail -n 1 all
+      dump after; same before after "removed"`);
+    const routing = [
+      "- ip rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
+      "- ip -6 rule 100: fwmark 0x1/0x1 lookup 100 protocol 116",
+      "- ip route: local default table 100 protocol 116",
+      "- ip -6 route: local default table 100 protocol 116",
+    ];
+    const others = routing.map((line) =>
+      line.replaceAll("100", "101").replace("0x1/0x1", "0x4/0x4"),
+    );
+    expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+      "as it should be",
+      "- table inet tproxyd-b",
+      ...routing,
+      "removed",
+      "tproxy: Cannot remove the firewall table inet tproxyd: process P (tproxy) holds it: end " +
+        "that process, which takes everything back",
+      "as it should be",
+      "nothing to change: everything is as it should be",
+      "as it should be",
+      "- table inet tproxyd-b",
+      ...[...routing, ...others].sort(),
+      "removed",
+      "removed: same",
+    ]);
   });
 
   testHold("takes over what was applied before", async () => {
@@ -200,11 +242,11 @@ describe("with --rollback-after", () => {
       dump before
       hold --hold --rollback-after 1h ${capture}
       routes --confirm; eventually grep confirmed held
-      routes --check ${capture} | sed 's/port [0-9]*/port P/'
+      routes --check ${capture} | sed "s/process $holder /process P /"
       kill "$holder"; wait "$holder"; dump after; same before after "released"`);
     expect(found).toEqual([
       "confirmed",
-      "as it should be, held by a running process (netlink port P)",
+      "as it should be, held by process P (tproxy)",
       "released: same",
     ]);
   });

@@ -106,7 +106,7 @@ describe("parts that are gone", () => {
       "+ table inet tproxyd chain prerouting: accept",
       "2 not as it should be (- missing, + too much)",
       "status 1",
-      "~ table inet tproxyd: 2 rules",
+      "~ table inet tproxyd: 4 rules",
       "- ip route: local 192.0.2.0/24 table 100 protocol 116",
       "applied",
       "as it should be",
@@ -179,27 +179,106 @@ EOF
       "left alone: same",
     ]);
   });
+});
 
-  testRules("instance is told from ours, and removed only when nothing is said", async () => {
-    const two = "--dport 81 --table-name tproxyd_two --table 200 --priority 200";
-    const script = `
+describe("set-ups side by side", () => {
+  testRules("are told from each other, whatever they have in common", async () => {
+    const seconds = {
+      "a name, and the rest is chosen": "--table-name tproxyd_two --dport 81",
+      "a mark, with table and priority shared":
+        "--table-name tproxyd-b --dport 81 --mark 0x20/0x20 --table 100 --priority 100",
+      "the other family, with everything shared":
+        "--table-name tproxyd-6 --dport 80 --family 6 --mark 1/1 --table 100 --priority 100",
+      "no routes": "--table-name tproxyd-nat --dport 81 --redirect --to-port 50081",
+    };
+    for (const [what, two] of Object.entries(seconds)) {
+      const one = what.includes("family") ? `${capture} --family 4` : capture;
+      const found = await lines(`
+        one="${one}"; two="${two}"
+        dump before
+        routes --apply $one > /dev/null; dump first
+        routes --apply $two > /dev/null; dump both
+        routes --check $one; routes --check $two
+        routes --remove $two > /dev/null; dump left; same first left "the first"
+        routes --apply $two > /dev/null; dump again; same both again "both again"
+        routes --remove $one > /dev/null; routes --check $two
+        routes --apply $two
+        routes --remove $two > /dev/null; dump after; same before after "removed"
+        routes --apply $one > /dev/null; routes --apply $two > /dev/null
+        routes --remove > /dev/null; dump after; same before after "all removed"`);
+      expect([what, ...found]).toEqual([
+        what,
+        "as it should be",
+        "as it should be",
+        "the first: same",
+        "both again: same",
+        "as it should be",
+        "nothing to change: everything is as it should be",
+        "removed: same",
+        "all removed: same",
+      ]);
+    }
+  });
+
+  testRules("in each other's way are refused, and with --force share what both need", async () => {
+    const two = "--dport 81 --table-name tproxyd-b --mark 1/1 --table 100 --priority 100";
+    const [refusal, ...rest] = await lines(`
       dump before
       routes --apply ${capture} > /dev/null; dump one
       routes --apply ${two} 2>&1 || echo "status $?"
-      routes --apply ${two} --mark 0x2/0x2 > /dev/null
-      routes --check ${capture}; routes --check ${two} --mark 0x2/0x2
-      routes --remove ${two} --mark 0x2/0x2 > /dev/null; dump left; same one left "one"
-      routes --apply ${two} --mark 0x2/0x2 > /dev/null
-      routes --remove > /dev/null; dump after; same before after "both removed"`;
-    const [refusal, ...rest] = await lines(script);
+      dump refused; same one refused "refused"
+      routes --apply --force ${two} > /dev/null 2>&1
+      routes --remove ${capture} > /dev/null; routes --check ${two}
+      routes --remove ${two} > /dev/null; dump after; same before after "removed"`);
     expect(refusal).toContain("another set-up of tproxy, the firewall table inet tproxyd");
-    expect(rest).toEqual([
-      "status 1",
-      "as it should be",
-      "as it should be",
-      "one: same",
-      "both removed: same",
+    expect(rest).toEqual(["status 1", "refused: same", "as it should be", "removed: same"]);
+  });
+
+  testRules("one takes another's place without the routes of a third", async () => {
+    expect(
+      await lines(`
+        routes --apply --table-name tproxyd-c --dport 443 > /dev/null; dump third
+        routes --apply ${capture} > /dev/null
+        routes --apply --dport 82 --mark 0x40/0x40 --table 300 --priority 50 > /dev/null
+        routes --check --table-name tproxyd-c --dport 443
+        routes --remove --dport 82 > /dev/null; dump left; same third left "the third"`),
+    ).toEqual(["as it should be", "the third: same"]);
+  });
+
+  testRules("of the script for iptables keep what they need", async () => {
+    const found = await lines(`
+      routes --print ${capture} --family 4 | sh; dump script
+      routes --apply --dport 81 --family 4 --table-name tproxyd-b | grep -c 'fwmark 0x4/0x4'
+      routes --remove --table-name tproxyd-b > /dev/null
+      dump left; same script left "the script's"
+      routes --remove 2>&1; dump left; same script left "the script's"`);
+    expect(found).toEqual([
+      "1",
+      "the script's: same",
+      "nothing to remove: it is all gone",
+      "tproxy: the iptables chain tproxyd was left alone, with its ip rules and routes: the " +
+        "script that made it takes it back, printed with --undo",
+      "the script's: same",
     ]);
+  });
+
+  testRules("started in the same instant get names and marks of their own", async () => {
+    const names = ["a", "b", "c", "d"].map((name) => `tproxyd-${name}`);
+    const found = await lines(`
+      dump before; jobs=
+      for name in ${names.join(" ")}; do
+        routes --apply --dport 80 --table-name "$name" > "$name" 2>&1 & jobs="$jobs $!"
+      done
+      for job in $jobs; do wait "$job" || echo "status $?"; done
+      ip rule | grep -c fwmark; ip rule | grep fwmark | sort -u | wc -l
+      for name in ${names.join(" ")}; do routes --check --dport 80 --table-name "$name"; done
+      jobs=
+      for name in ${names.join(" ")}; do
+        routes --remove --table-name "$name" > /dev/null & jobs="$jobs $!"
+      done
+      for job in $jobs; do wait "$job"; done
+      dump after; same before after "removed"`);
+    expect(found).toEqual(["4", "4", ...names.map(() => "as it should be"), "removed: same"]);
   });
 });
 

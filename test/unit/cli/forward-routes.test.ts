@@ -94,10 +94,9 @@ test("options of routes without --routes are refused, rather than ignored", () =
 });
 
 describe("while open connections come to their end", () => {
+  const drained = (line: string) => drainPlan(auto(line).intent, "tproxyd_draining_7").firewall;
   const rules = (line: string) =>
-    drainPlan(auto(line).intent)?.firewall.chains.flatMap((chain) =>
-      chain.rules.map(({ purpose }) => purpose),
-    );
+    drained(line).chains.flatMap((chain) => chain.rules.map(({ purpose }) => purpose));
 
   test("only what belongs to them is delivered, whoever's address upstreams see", () => {
     const kept: ReturnType<typeof rules> = ["reply path", "errors"];
@@ -106,9 +105,18 @@ describe("while open connections come to their end", () => {
     expect(rules("10.0.0.1:80")).toEqual(kept);
   });
 
-  test("NAT keeps its chain, and what this host sends its rules", () => {
-    const redirect = drainPlan(auto(":80 --redirect --source self").intent);
-    expect(redirect?.firewall.chains).toMatchObject([{ type: "nat", rules: [] }]);
-    expect(drainPlan(auto(":80 --local").intent)).toBeUndefined();
+  test("the table has another name: the next process can have this one's", () => {
+    expect(drained(":80").name).toBe("tproxyd_draining_7");
+  });
+
+  test("NAT keeps its chains", () => {
+    expect(drained("[::]:80 --redirect --source self --local").chains).toMatchObject([
+      { name: "prerouting", type: "nat", rules: [] },
+      { name: "output", type: "nat", rules: [] },
+    ]);
+  });
+
+  test("what this host sends keeps its rules", () => {
+    expect(rules(":80 --local")).toContain("capture");
   });
 });

@@ -8,6 +8,7 @@ import { makePlan } from "../../../src/routing/plan.ts";
 import { findConflicts, heldTable, isOurs } from "../../../src/rules/conflicts.ts";
 import type { Live } from "../../../src/rules/live.ts";
 import { partsOf } from "../../../src/rules/parts.ts";
+import type { Setup } from "../../../src/rules/setups.ts";
 
 const tag = 116;
 
@@ -22,6 +23,7 @@ const nothing: Live = {
   routes: [],
   firewall: undefined,
   tables: [],
+  tableNames: [],
   chains: [],
   interfaces: ["lo", "eth0"],
   others: [],
@@ -41,6 +43,11 @@ const chain = (name: string) => ({ family: NFPROTO_IPV4, table: "filter", name }
 const mark = (value: number, mask = 0xffffffff) => ({ mark: value, mask });
 const masked = (value: number, mask: number) => ({ mark: { value: value as Mark, mask } });
 const table = { family: NFPROTO_INET, name: "tproxyd" };
+const setup = (members: Partial<Setup>): Setup => ({
+  ...{ name: "second", tables: [{ ...table, name: "second" }], marks: [], bitsRead: 0 },
+  draining: false,
+  ...members,
+});
 
 type Case = [what: string, request: object, live: Partial<Live>, expected: RegExp | undefined];
 
@@ -122,14 +129,44 @@ const cases: Case[] = [
   [
     "another set-up with the same mark",
     {},
-    { others: [{ table: { ...table, name: "second" }, marks: [masked(1, 1).mark] }] },
+    { others: [setup({ marks: [{ family: 4, ...masked(1, 1) }] })] },
     /another set-up of tproxy, the firewall table inet second/,
   ],
   [
     "another set-up with another mark",
     {},
-    { others: [{ table: { ...table, name: "second" }, marks: [masked(2, 2).mark] }] },
+    { others: [setup({ marks: [{ family: 4, ...masked(4, 4) }] })] },
     undefined,
+  ],
+  [
+    "another set-up with the same mark for the other family",
+    {},
+    { others: [setup({ marks: [{ family: 6, ...masked(1, 1) }] })] },
+    undefined,
+  ],
+  [
+    "another set-up whose proxy has our mark's bit",
+    {},
+    { others: [setup({ marks: [{ family: 6, ...masked(4, 4) }], bitsRead: 0x5 })] },
+    /another set-up of tproxy/,
+  ],
+  [
+    "another set-up that reads no mark but its own",
+    masked(4, 4),
+    { others: [setup({ marks: [{ family: 4, ...masked(1, 1) }], bitsRead: 1 })] },
+    undefined,
+  ],
+  [
+    "a process that lets its connections end",
+    {},
+    { others: [setup({ marks: [{ family: 4, ...masked(1, 1) }], draining: true })] },
+    undefined,
+  ],
+  [
+    "a set-up of iptables",
+    {},
+    { others: [setup({ marks: [{ family: 4, ...masked(1, 1) }], tables: [] })] },
+    /another set-up of tproxy, the iptables chain second/,
   ],
 ];
 

@@ -63,7 +63,8 @@ describe("routes", () => {
 });
 
 const nothing = {
-  ...{ rules: [], routes: [], tables: [], chains: [], interfaces: [], others: [], markWrites: [] },
+  ...{ rules: [], routes: [], tables: [], tableNames: [], chains: [], interfaces: [], others: [] },
+  markWrites: [],
   firewall: undefined,
 };
 
