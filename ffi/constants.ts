@@ -48,10 +48,12 @@ export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
 export const IPPROTO_ICMPV6 = 58;
 export const IP_TOS = 1;
+export const IP_TTL = 2;
 export const IP_PKTINFO = 8;
 export const IP_MTU_DISCOVER = 10;
 export const IP_PMTUDISC_DONT = 0;
 export const IP_RECVERR = 11;
+export const IP_RECVTTL = 12;
 export const IP_FREEBIND = 15;
 export const IP_TRANSPARENT = 19;
 export const IP_RECVORIGDSTADDR = 20;
@@ -60,9 +62,12 @@ export const IP_BIND_ADDRESS_NO_PORT = 24;
 export const IP_LOCAL_PORT_RANGE = 51;
 
 // linux/in6.h
+export const IPV6_UNICAST_HOPS = 16;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
 export const IPV6_PKTINFO = 50;
+export const IPV6_RECVHOPLIMIT = 51;
+export const IPV6_HOPLIMIT = 52;
 export const IPV6_RECVORIGDSTADDR = 74;
 export const IPV6_ORIGDSTADDR = 74;
 export const IPV6_TRANSPARENT = 75;
@@ -75,6 +80,7 @@ export const IP6T_SO_ORIGINAL_DST = 80;
 
 // netinet/ip_icmp.h
 export const ICMP_DEST_UNREACH = 3;
+export const ICMP_TIME_EXCEEDED = 11;
 export const ICMP_PROT_UNREACH = 2;
 export const ICMP_PORT_UNREACH = 3;
 export const ICMP_NET_ANO = 9;
@@ -82,6 +88,7 @@ export const ICMP_PKT_FILTERED = 13;
 
 // netinet/icmp6.h
 export const ICMP6_DST_UNREACH = 1;
+export const ICMP6_TIME_EXCEEDED = 3;
 export const ICMP6_DST_UNREACH_ADMIN = 1;
 export const ICMP6_DST_UNREACH_NOPORT = 4;
 

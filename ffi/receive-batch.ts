@@ -9,8 +9,10 @@
 import { findControl } from "./cmsg.ts";
 import {
   IP_ORIGDSTADDR,
+  IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_HOPLIMIT,
   IPV6_ORIGDSTADDR,
   MSG_DONTWAIT,
   SOL_UDP,
@@ -163,6 +165,13 @@ export class ReceiveBatch {
   /** The size of each datagram but the last that GRO has joined in message `index`; 0: none. */
   segment(index: number): number {
     const at = this.find(index, SOL_UDP, UDP_GRO, 4);
+    return at < 0 ? 0 : (this.controls[at] as number);
+  }
+
+  /** The TTL or hop limit with which message `index` has arrived; 0: the kernel did not say. */
+  hopLimit(index: number): number {
+    let at = this.find(index, IPPROTO_IP, IP_TTL, 4);
+    if (at < 0) at = this.find(index, IPPROTO_IPV6, IPV6_HOPLIMIT, 4);
     return at < 0 ? 0 : (this.controls[at] as number);
   }
 

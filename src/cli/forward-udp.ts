@@ -1,7 +1,8 @@
 /** What `forward` does differently for UDP, as the main thread sees it. */
 
+import { readSysctl } from "../diagnose/proc.ts";
 import * as limits from "../engine/limits.ts";
-import type { ClientBounds, PortTimeout, SessionSettings } from "../engine/protocol.ts";
+import type { ClientBounds, IcmpLimits, PortTimeout, SessionSettings } from "../engine/protocol.ts";
 import type { Scheme } from "../net/target.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
@@ -105,6 +106,18 @@ export function sessionSettings(
     socketsMax,
     idleTimeoutMs,
     answeredTimeouts: answered,
+    icmp: icmpLimits(workers),
     transparent: !options.noTransparent,
+  };
+}
+
+/** Those of the kernel, of which each Worker has its part. */
+function icmpLimits(workers: number): IcmpLimits {
+  const { perSecond, burst, perPeerMs } = limits.icmpLimits;
+  return {
+    perSecond: (readSysctl("net.ipv4.icmp_msgs_per_sec") ?? perSecond) / workers,
+    burst: Math.ceil((readSysctl("net.ipv4.icmp_msgs_burst") ?? burst) / workers),
+    perPeerMs: readSysctl("net.ipv4.icmp_ratelimit") ?? perPeerMs,
+    perPeerMsV6: readSysctl("net.ipv6.icmp.ratelimit") ?? perPeerMs,
   };
 }

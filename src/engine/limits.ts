@@ -225,6 +225,9 @@ export const newcomersByFill: readonly (readonly [fill: number, newcomers: numbe
   [0.05, 16],
 ];
 
+/** What the kernel's limits on ICMP errors are where it does not tell them: its defaults. */
+export const icmpLimits = { perSecond: 1_000, burst: 50, perPeerMs: 1_000 } as const;
+
 /** Sockets of their own that sessions to one destination may have: each costs every look-up. */
 export const ownReplySocketsMax = 64;
 

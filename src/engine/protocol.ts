@@ -127,8 +127,18 @@ export interface SessionSettings {
   readonly idleTimeoutMs: number;
   /** By port of the original destination: another time-out once a session has been answered. */
   readonly answeredTimeouts: readonly PortTimeout[];
+  readonly icmp: IcmpLimits;
   /** The listeners have IP_TRANSPARENT. */
   readonly transparent: boolean;
+}
+
+/** How many ICMP errors a Worker may send. */
+export interface IcmpLimits {
+  readonly perSecond: number;
+  readonly burst: number;
+  /** The time between two to one host of IPv4 and of IPv6, once six were sent; 0: no limit. */
+  readonly perPeerMs: number;
+  readonly perPeerMsV6: number;
 }
 
 export interface PortTimeout {

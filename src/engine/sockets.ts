@@ -41,6 +41,7 @@ import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/so
 import * as sys from "../../ffi/sys.ts";
 import type { Fd, Mark, Result } from "../../ffi/types.ts";
 import { backlog, keepAliveProbes } from "./limits.ts";
+import { hearHopLimits } from "./transparent.ts";
 
 /** What a socket shall be before it is bound. */
 export interface SocketOptions {
@@ -181,6 +182,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.protocol === "udp") {
     if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
     set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
+    hearHopLimits(fd, domain);
     // Routers may fragment: the ICMP error instead would go to the source, which may be foreign.
     set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");

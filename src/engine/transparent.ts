@@ -4,10 +4,14 @@ import {
   AF_INET,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DONT,
+  IP_RECVTTL,
   IP_TRANSPARENT,
+  IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_RECVHOPLIMIT,
   IPV6_TRANSPARENT,
+  IPV6_UNICAST_HOPS,
 } from "../../ffi/constants.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Result } from "../../ffi/types.ts";
@@ -25,4 +29,19 @@ export function setTransparent(fd: number, domain: number): Result {
  */
 export function allowFragments(fd: number, domain: number): void {
   if (domain === AF_INET) sys.setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+}
+
+/**
+ * Has each datagram tell the TTL or hop limit with which it has arrived. A socket of IPv6 may get
+ * IPv4 as well. What a sandbox lacks of it costs that: loops of proxies do not end by it.
+ */
+export function hearHopLimits(fd: number, domain: number): void {
+  if (domain !== AF_INET) sys.setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+  sys.setsockopt(fd, IPPROTO_IP, IP_RECVTTL, 1);
+}
+
+/** The TTL or hop limit, 1 to 255, with which a socket of family `domain` sends from now on. */
+export function setHopLimit(fd: number, domain: number, hops: number): void {
+  if (domain === AF_INET) sys.setsockopt(fd, IPPROTO_IP, IP_TTL, hops);
+  else sys.setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops);
 }

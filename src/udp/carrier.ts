@@ -8,6 +8,8 @@ import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import { SendBatch } from "../../ffi/send-batch.ts";
 import type { Address } from "../../ffi/types.ts";
 import { batchDatagrams, datagramTlvBytesMax, strayDatagrams } from "../engine/limits.ts";
+import { familyOf } from "../engine/sockets.ts";
+import { setHopLimit } from "../engine/transparent.ts";
 import type { RawSender } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 
@@ -24,6 +26,8 @@ export class Carrier {
   readonly strays = new ReceiveBatch(new PayloadSlots(strayDatagrams), true);
   /** What became of the last sending. */
   readonly sending = new SendBatch(batchDatagrams);
+  /** Datagrams of the last sending to an upstream that had no hop left. */
+  expired = 0;
   private readonly headsEvery: boolean;
   private readonly header = allocate(HEADER_BYTES);
 
@@ -88,12 +92,27 @@ export class Carrier {
   }
 
   private beginUpstream(session: Session): void {
+    this.expired = 0;
     this.sending.begin(undefined, session.maySegmentOut);
     if (session.header !== undefined) this.header.bytes.set(session.header);
   }
 
   private addMessage(session: Session, batch: ReceiveBatch, index: number): void {
+    const hops = batch.hopLimit(index);
+    if (hops === 1) {
+      this.expired++;
+      return;
+    }
+    if (hops > 1 && hops - 1 !== session.hopLimit) this.lowerHopLimit(session, hops - 1);
     this.add(session, batch.address(index), batch.length(index), batch.segment(index));
+  }
+
+  /** One less than it came with, as a router does: so a loop of proxies ends. */
+  private lowerHopLimit(session: Session, hops: number): void {
+    this.sending.send(session.start.upstreamFd);
+    this.sending.clear();
+    setHopLimit(session.start.upstreamFd, familyOf(session.upstream), hops);
+    session.hopLimit = hops;
   }
 
   private add(session: Session, address: Address, length: number, segment: number): void {

@@ -174,7 +174,8 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
 
   /** What was received of the client has been sent on. */
   private forwarded(session: Session): void {
-    const { sending } = this.carrier;
+    const { sending, expired } = this.carrier;
+    if (expired > 0) this.keeper.expired(session, expired);
     this.keeper.table.asked(session.start.slot, this.loop.now);
     this.context.shared.count(Counter.datagrams, sending.sent);
     this.context.shared.count(Counter.sent, sending.sentBytes);

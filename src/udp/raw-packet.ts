@@ -11,9 +11,11 @@ import {
   ICMP_PKT_FILTERED,
   ICMP_PORT_UNREACH,
   ICMP_PROT_UNREACH,
+  ICMP_TIME_EXCEEDED,
   ICMP6_DST_UNREACH,
   ICMP6_DST_UNREACH_ADMIN,
   ICMP6_DST_UNREACH_NOPORT,
+  ICMP6_TIME_EXCEEDED,
   IPPROTO_UDP,
 } from "../../ffi/constants.ts";
 import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT } from "../../ffi/errno.ts";
@@ -71,10 +73,35 @@ export function encodeUnreachable(
   const isV4 = destination.address.length === 4;
   const code = isV4 ? unreachableCode(errno) : unreachableCodeV6(errno);
   if (code === undefined) return 0;
+  const type = isV4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
+  return encodeError(into, type, code, client, destination);
+}
+
+/**
+ * The same for the ICMP or ICMPv6 error by which a router says that the datagram has used up its
+ * TTL or hop limit (RFC 792, RFC 4443, 3.3). Answers its length.
+ */
+export function encodeTimeExceeded(
+  into: DataView,
+  client: SocketAddress,
+  destination: SocketAddress,
+): number {
+  const type = destination.address.length === 4 ? ICMP_TIME_EXCEEDED : ICMP6_TIME_EXCEEDED;
+  return encodeError(into, type, 0, client, destination);
+}
+
+function encodeError(
+  into: DataView,
+  type: number,
+  code: number,
+  client: SocketAddress,
+  destination: SocketAddress,
+): number {
+  const isV4 = destination.address.length === 4;
   const at = icmphdr.size + (isV4 ? iphdr.size : ip6_hdr.size);
   const size = at + udphdr.size;
   for (let i = 0; i < size; i++) into.setUint8(i, 0);
-  into.setUint8(icmphdr.type, isV4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH);
+  into.setUint8(icmphdr.type, type);
   into.setUint8(icmphdr.code, code);
   if (isV4) quoteV4(into, icmphdr.size, client.address, destination.address);
   else quoteV6(into, icmphdr.size, client.address, destination.address);

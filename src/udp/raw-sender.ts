@@ -32,7 +32,7 @@ import type { Mark, Result } from "../../ffi/types.ts";
 import { datagramBytesMax, listenerBufferBytes } from "../engine/limits.ts";
 import { familyOf } from "../engine/sockets.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
-import { encodeDatagram, encodeUnreachable } from "./raw-packet.ts";
+import { encodeDatagram, encodeTimeExceeded, encodeUnreachable } from "./raw-packet.ts";
 import { allowBacklog } from "./session-sockets.ts";
 
 /** 192.0.0.8, the dummy address of RFC 7600, and 100::1 of the discard prefix of RFC 6666. */
@@ -107,6 +107,16 @@ export class RawSender {
     if (size === 0) return 0;
     const protocol = client.address.length === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
     return this.transmit(protocol, destination, client, size);
+  }
+
+  /**
+   * Tells `client`, as the router with the address `own`, that a datagram of its to `destination`
+   * has used up its hop limit. Answers its size or a negated errno.
+   */
+  sendTimeExceeded(client: SocketAddress, destination: SocketAddress, own: SocketAddress): Result {
+    const size = encodeTimeExceeded(this.packet.view, client, destination);
+    const protocol = client.address.length === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+    return this.transmit(protocol, own, client, size);
   }
 
   /** Closes what was opened. */

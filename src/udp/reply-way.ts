@@ -6,6 +6,7 @@ import { makeEnvelope } from "../../ffi/send-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { busyDatagrams, busyWithinMs, flowBufferBytes, ipv6MtuMin } from "../engine/limits.ts";
 import { familyOf } from "../engine/sockets.ts";
+import { hearHopLimits } from "../engine/transparent.ts";
 import { type Outlet, Outlets } from "./outlets.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
@@ -143,6 +144,7 @@ export class ReplyWay {
   private useOwn(session: Session, fd: Fd): void {
     const { outlet } = session;
     if (outlet !== undefined) outlet.owned++;
+    hearHopLimits(fd, familyOf(session.start.reached));
     session.way = "own";
     session.answerFd = fd;
     session.envelope = undefined;

@@ -36,6 +36,7 @@ import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { isMulticast } from "../net/ip.ts";
 import { type PassedOn, sourceFault } from "../proto/proxy-header.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
+import { IcmpErrors } from "./icmp-errors.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
@@ -62,6 +63,7 @@ export class SessionKeeper {
   readonly isProxied: boolean;
   /** For what no socket of a session can send. */
   readonly raw = new RawSender();
+  private readonly icmp: IcmpErrors;
   /** By the sockets of sessions. */
   readonly ports = new PortUse();
   /** In the order in which they began. */
@@ -90,6 +92,7 @@ export class SessionKeeper {
     this.task = task;
     this.settings = settings;
     this.owner = owner;
+    this.icmp = new IcmpErrors(context, this.raw, settings.icmp);
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
     this.table = new SessionTable(settings, randomWord, keyWords);
@@ -146,7 +149,9 @@ export class SessionKeeper {
     const word = errno === ECONNREFUSED ? "refused" : `${errnoText(errno)} (${errnoName(errno)})`;
     this.context.shared.count(Counter.failedSessions, 1);
     if (side === "upstream") {
-      this.tellClient(session, errno);
+      const { peer, reached } = session.start;
+      // A sender's socket that may carry others as well would hear of all of them.
+      if (!this.isProxied) this.icmp.refused(peer, reached, errno);
       this.evidence.failed(session.start, session.source, word);
       session.isFailed = true;
     }
@@ -165,6 +170,12 @@ export class SessionKeeper {
   /** New sessions go to the upstreams of now; the others stay where they are. */
   onCommand(command: Command): void {
     this.chooser.onCommand(command);
+  }
+
+  /** Datagrams of a session had no hop left: they end here, as they would at a router. */
+  expired({ start: { peer, reached } }: Session, datagrams: number): void {
+    this.drop("a datagram was dropped: its hop limit was used up, as in a loop", datagrams);
+    if (!this.isProxied) this.icmp.expired(peer, reached);
   }
 
   /** Ends every session. */
@@ -208,19 +219,6 @@ export class SessionKeeper {
     if (result >= 0) session.replyFd = fd;
     else this.closeReplySocket(session, fd);
     return result;
-  }
-
-  /**
-   * The ICMP error that the upstream has sent goes on to the client in the name of the destination
-   * that it asked for. Without CAP_NET_RAW it cannot, and that is said. A sender's socket that may
-   * carry others as well would hear of all of them.
-   */
-  private tellClient({ start: { peer, reached } }: Session, errno: number): void {
-    if (this.isProxied) return;
-    const result = this.raw.sendUnreachable(peer, reached, errno);
-    if (result >= 0) return;
-    const error = `${errnoText(-result)} (${errnoName(-result)})`;
-    this.context.warn(`an ICMP error could not be passed on to a client: ${error}`);
   }
 
   private begin(ingress: Ingress, header?: ClientHeader): Session | undefined {
@@ -325,7 +323,7 @@ export class SessionKeeper {
     shared.count(Counter.droppedDatagrams, 1);
     this.loops.refused(reached);
     if (isOwn(this.chooser.rules, peer.address)) {
-      this.raw.sendUnreachable(peer, reached, ECONNREFUSED);
+      this.icmp.refusedHere(peer, reached);
     }
   }
 

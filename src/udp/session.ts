@@ -101,6 +101,8 @@ export class Session implements Recorded {
   /** The pool knows that the upstream has failed, or that it is silent. */
   isFailed = false;
   isSilent = false;
+  /** The hop limit of what goes to the upstream; 0: the kernel's. */
+  hopLimit = 0;
   /** What of the PROXY protocol is to be sent in front of the next datagram to the upstream. */
   header: Uint8Array | undefined;
   /** Datagrams and bytes to the upstream, and to the client. */

@@ -32,6 +32,8 @@ export class UpstreamEvidence {
     const { start, startedAt, isSilent, receivedDatagrams } = session;
     const { now } = this.loop;
     if (start.picked === undefined || isSilent || receivedDatagrams > 0) return;
+    // With no hop left nothing has been sent on.
+    if (session.sentDatagrams === 0) return;
     if (now < Math.min(startedAt + silenceMs, this.table.deadline(start.slot))) return;
     session.isSilent = true;
     if (!this.table.isClientAnswered(start.slot)) return;

@@ -180,7 +180,9 @@ describe.each([
     );
     expect(steadyOnes.map(({ reason }) => reason)).toEqual(["stopped"]);
     const warnings = eventsOf(proxy, "warning").map(({ text }) => text);
-    expect(warnings).toContain("a session was ended to make room for another one");
+    // By how fast it comes, it displaces others of itself, or is not let in.
+    const paid = /was ended to make room for another one|more datagrams come than can be carried/;
+    expect(warnings.filter((text) => paid.test(String(text)))).not.toEqual([]);
   });
 });
 
