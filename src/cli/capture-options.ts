@@ -161,14 +161,15 @@ export const captureFields = {
   ),
   replyPath: yes(
     "--reply-path",
-    prose`Also bring back the replies to connections that the proxy
-    makes with its clients' addresses.`,
+    prose`Also bring back the replies to connections that the proxy makes with its clients'
+    addresses, TCP and connected sockets of UDP. With no option about what to capture, nothing else
+    is done: what a reverse proxy needs whose backends see its clients.`,
   ),
   backend: multiple(
     option("--backend", listValue(backendValue()), {
-      description: prose`Also print, in comments, what a backend with this address has to route so
-        that its replies to clients come back through this host; with
-        ${optionName("--reply-path")}.`,
+      description: prose`A backend that sees the clients' addresses; with
+        ${optionName("--reply-path")}. If it is on this host, its answers are brought back. For one
+        elsewhere it is printed, in comments, what it has to route through this host.`,
     }),
   ),
   mark: optional(

@@ -164,7 +164,7 @@ function pathSections(intent: Intent, options: DoctorOptions, machine: Machine):
   const questions = samplePackets(intent, machine, options.listen?.endpoint.port);
   const own = intent.local ? questions.map((question) => localSection(question, machine)) : [];
   return [
-    ...questions.map((question) => pathSection(question, machine)),
+    ...(intent.captures ? questions : []).map((question) => pathSection(question, machine)),
     ...own,
     ...backendSections(intent, questions, machine),
   ];
@@ -177,12 +177,13 @@ function pathSection(question: PathQuestion, machine: Machine): Section {
 
 /** The connections that the proxy makes to backends with its clients' addresses. */
 function backendSections(
-  { backends }: Intent,
+  { backends, captures }: Intent,
   questions: readonly CapturedPacket[],
   machine: Machine,
 ): Section[] {
-  return questions.flatMap(({ packet: { protocol, source, port } }) =>
-    backends
+  return questions.flatMap(({ packet: { protocol, source, destination, port } }) =>
+    // The reply path alone is for any backend.
+    (captures || backends.length > 0 ? backends : [{ address: destination, port: undefined }])
       .filter(({ address }) => address.family === source.family)
       .map(({ address, port: only = port }): Section => {
         const owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };

@@ -39,6 +39,7 @@ const footer = examplesFooter([
   ["tproxy routes --print --dst @networks.txt --bypass-private", "networks from a file"],
   ["tproxy routes --print --local --guard-uid 33 --to-port 50080", "what this host sends, too"],
   ["tproxy routes --print --dport 80 --backend 192.0.2.7:80", "with what the backend needs"],
+  ["sudo tproxy routes --apply --reply-path", "for nginx with proxy_bind: captures nothing"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 --undo | sudo sh", "take it back"],
   ["sudo tproxy routes --apply --dport 80 --to-port 50080", "the same without a script"],
   ["sudo tproxy routes --apply --hold --dport 80 --to-port 50080", "while this process lives"],
@@ -54,7 +55,9 @@ export const routesCommand = command("routes", fields, {
     With no option about what to capture it is tcp to 8.8.8.8 through lo; as soon as one of
     ${optionName("--dst")}, ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
     ${optionName("--proto")}, ${optionName("--family")}, ${optionName("--bypass")} or
-    ${optionName("--local")} is given, only those count. Options of lists take commas, and may be
+    ${optionName("--local")} is given, only those count. With ${optionName("--reply-path")} or
+    ${optionName("--backend")} and none of these but ${optionName("--proto")} or
+    ${optionName("--family")}, nothing is captured. Options of lists take commas, and may be
     repeated.`,
   footer,
 });

@@ -6,6 +6,7 @@ import { readSysctl } from "../diagnose/proc.ts";
 import { startWarnings } from "../diagnose/start-checks.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import type { Intent, IntentRequest } from "../routing/intent.ts";
+import { planNotes } from "../routing/notes.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
 import { cgroupId } from "../rules/cgroups.ts";
 import { type Choosing, chooseIdentity, markBits } from "../rules/choose.ts";
@@ -22,7 +23,7 @@ export interface Situation {
   readonly question: Question;
   /** The mark by which our own packets are told from those that are captured. */
   readonly guard: MaskedMark | undefined;
-  /** What may keep packets from the rules, a line each: it is read when this is called. */
+  /** What keeps packets from the rules, and what these prevent, a line each: read when called. */
   readonly cautions: () => readonly string[];
   /** Neither waits for a reader: what is to be done is done whoever reads. */
   readonly say: (line: string) => Promise<void>;
@@ -54,7 +55,7 @@ export function survey(
     live,
     question,
     guard: intent.guards.mark,
-    cautions: () => cautionsOf(kernel, intent, live),
+    cautions: () => [...cautionsOf(kernel, intent, live), ...planNotes(plan)],
     say: async (line) => void edges.stdout.write(`${line}\n`),
     warn: async (line) => void edges.stderr.write(`tproxy: ${line}\n`),
   };

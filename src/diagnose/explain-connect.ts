@@ -142,11 +142,12 @@ function hookStep(reply: PathFacts, came: string): Finding | undefined {
 
 /** A listener of this host answers a client by the routes to that client. */
 function localStep({ localReply, source, to, port, isSourceLocal }: ConnectFacts): Finding {
-  const what = `What a socket on ${to}:${port} answers to ${source}`;
+  const at = to.includes(":") ? `[${to}]:${port}` : `${to}:${port}`;
+  const what = `What a socket on ${at} answers to ${source}`;
   if (localReply !== undefined && isLocal(localReply)) {
     return fine("way back", `${what} is delivered here.`);
   }
   const text = `${what} leaves this host in the place of coming back to the connection.`;
   if (isSourceLocal) return failure("way back", text);
-  return failure("way back", text, `tproxy routes --apply --backend ${to}:${port} …`);
+  return failure("way back", text, `tproxy routes --apply --backend ${at} …`);
 }

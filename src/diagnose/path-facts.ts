@@ -1,5 +1,6 @@
 /** The facts of one packet's way through this machine: all that `path-checks.ts` judges by. */
 
+import { IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
 import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH } from "../../ffi/errno.ts";
 import {
   RTN_BLACKHOLE,
@@ -261,9 +262,13 @@ export function deviceName({ links }: Machine, route: RouteLookup): string {
  * so where ip rules ask for sources, its tables are read here.
  */
 export function outputRoute(machine: Machine, packet: Packet, mark: number): RouteLookup {
-  const { source, destination } = packet;
+  const { source, destination, protocol, port, sourcePort } = packet;
   const tables = machine.policy[destination.family];
-  const query = { destination: destination.bytes, mark };
+  const query = {
+    ...{ destination: destination.bytes, mark },
+    ...{ protocol: protocol === "tcp" ? IPPROTO_TCP : IPPROTO_UDP, destinationPort: port },
+    ...(sourcePort === undefined ? {} : { sourcePort }),
+  };
   const isOwn = addressType(tables.routes, source) === RTN_LOCAL;
   if (isOwn || destination.family === 6) {
     return machine.lookUp({ ...query, source: source.bytes });

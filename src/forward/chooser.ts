@@ -1,8 +1,10 @@
 /** What a Worker chooses by, for one protocol: the rules and the upstreams of now. */
 
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import type { Command, ForwardTask } from "../engine/protocol.ts";
-import { addressKey, type Rules } from "./route-choice.ts";
+import { addressKey, isOwn, type Rules } from "./route-choice.ts";
+import { Unanswered } from "./unanswered.ts";
 import { UpstreamPool } from "./upstream-pool.ts";
 import { UpstreamReport } from "./upstream-report.ts";
 
@@ -11,9 +13,11 @@ export class Chooser {
   rules: Rules;
   /** Undefined: what comes goes on to where its client wanted to go. */
   readonly pool: UpstreamPool | undefined;
+  private readonly unanswered: Unanswered;
 
   constructor(context: WorkerContext, task: ForwardTask, protocol: "tcp" | "udp") {
     const { upstreams, balance } = task;
+    this.unanswered = new Unanswered((text) => context.warn(text));
     this.rules = {
       source: task.source,
       fallback: task.sourceFallback,
@@ -23,6 +27,11 @@ export class Chooser {
     if (upstreams.kind === "fixed") {
       this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
     }
+  }
+
+  /** An upstream has not answered what came from another host's address, `source`. */
+  timedOut(upstream: SocketAddress, source: Uint8Array): void {
+    this.unanswered.tell(upstream, source, isOwn(this.rules, upstream.address));
   }
 
   /** Heeds what has changed, for what is new: what is open stays where it is. */

@@ -221,6 +221,12 @@ export class ForwardService
     this.context.warn(refusedLine("splice", errno));
   }
 
+  timedOut({ source, upstream, client }: Forwarding): string {
+    if (source === "client" && upstream !== undefined)
+      this.chooser.timedOut(upstream, client.address);
+    return "connect timeout";
+  }
+
   warn(text: string): void {
     this.context.warn(text);
   }

@@ -18,6 +18,8 @@ export interface ForwardingOwner<Connection> {
   readonly upstreamSockets: UpstreamSockets;
   readonly loops: LoopWatch;
   readonly headers: StreamHeaders;
+  /** Its upstream has not answered in time. Returns the error, and logs its known causes. */
+  timedOut(connection: Connection): string;
   warn(text: string): void;
   reached(connection: Connection): void;
   /** Its client is known: whether there is a place for it among the others. */

@@ -360,7 +360,7 @@ export class Forwarding implements Recorded, Applicant {
     if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
     if (this.state === "queued") return this.close(NO_ROOM, true);
     if (this.waiting) return this.connectAgain();
-    if (this.state === "connecting") return this.connectElsewhere("connect timeout", true);
+    if (this.state === "connecting") return this.connectElsewhere(this.owner.timedOut(this), true);
     const deadline = this.lastActive + this.timeoutMs();
     // An end, not a reset, unless the other side could take it for the end of what is on its way.
     if (deadline <= loop.now) return this.close("idle timeout", this.relay?.holdsBytes === true);

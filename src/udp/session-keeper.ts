@@ -139,8 +139,18 @@ export class SessionKeeper {
     this.owner.ended(session);
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
+    if (reason === "idle") this.noteUnanswered(session);
     const isUsual = reason === "idle" || reason === "stopped";
     this.context.recordEnd(session, !isUsual, this.task.logLevel);
+  }
+
+  /** Servers of other hosts may have nothing to say. One of this host is told apart by its rule. */
+  private noteUnanswered({ receivedDatagrams, start }: Session): void {
+    const { source, upstream, client } = start;
+    if (receivedDatagrams > 0 || source !== "client") return;
+    if (isOwn(this.chooser.rules, upstream.address)) {
+      this.chooser.timedOut(upstream, client.address);
+    }
   }
 
   /** Ends a session whose `side` has said by ICMP that nothing arrives there. */

@@ -25,6 +25,7 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
   const [loopback, own] = family === "4" ? ["127.0.0.1", "10.9.2.1"] : ["[::1]", "[fd00:2::1]"];
   // A name may have addresses of both families, of which one cannot have the client's.
   const targets = family === "4" ? [loopback, own, "localhost"] : [loopback, own];
+  const near = family === "4" ? "10.9.1.1" : "[fd00:1::1]";
   const [from, bareLoopback] = [client, loopback].map((each) => each.replace(/[[\]]/g, ""));
 
   testLocal("at a loopback address, an own one, by a name: it answers, and sees whom", async () => {
@@ -69,10 +70,12 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
   testLocal("routes --backend: applied, checked, explained and removed", async () => {
     const { stdout } = await inLab(`${bare}
       here '${loopback}:8080'
-      forward '[::]:80' --to '${loopback}:8080' --connect-timeout 2s
+      forward '[::]:80' --to '${loopback}:8080' --connect-timeout 500ms
       set -- --dport 80 --in p0 --family ${family} --backend '${loopback}:8080'
       explains() { ${command} explain connect '${loopback}:8080' --from '${from}' | tail -n1; }
       explains || :
+      curling --max-time 1 'http://${near}/' 2> curl.log || :
+      until_true grep -o 'upstream .* is on this host' proxy.log
       routes --apply "$@" > applied.log
       explains
       routes --check "$@"
@@ -87,9 +90,10 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
       sh -e apply.sh
       routes --print "$@" --undo | sh -e
       ip -${family} rule | grep -c 'lookup 100' || :
-      curling 'http://${asked}/' || :
+      curling --max-time 1 'http://${asked}/' || :
     `);
     expect(stdout).toContain("It will not work");
+    expect(stdout).toContain(`upstream ${loopback}:8080 has not answered ${from}: it is on this`);
     expect(stdout).toContain("It will work");
     const rule = `rule 100: from ${bareLoopback} iif lo ipproto tcp sport 8080 lookup 100`;
     expect(stdout).toMatch(RegExp(`^- ip.* ?${rule} protocol 116$`, "m"));

@@ -4,7 +4,7 @@
  */
 
 import { describe, expect } from "bun:test";
-import { families, inLab, nginxConfiguration, testInLab } from "../helpers/forward-lab.ts";
+import { command, families, inLab, nginxConfiguration, testInLab } from "../helpers/forward-lab.ts";
 import { ruleFunctions } from "../helpers/rules.ts";
 import { eventsOf } from "../helpers/udp-lab.ts";
 
@@ -50,7 +50,10 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       nginx -p "$PWD" -c nginx.conf &
       started="$started $!"
       eventually curl -so /dev/null --max-time 1 'http://${own}:8080/none'
+      doctor() { ${command} doctor "$@" | grep -E '(ok|FAILURE) +way back' | cut -c3-10; }
+      doctor --proto tcp --backend '${backend}:8080'
       routes --apply --reply-path > applied.log
+      doctor --proto tcp --backend '${backend}:8080'
       routes --check --reply-path
       nft list ruleset | grep -c 'tproxyd: capture' || :
       for host in '${own}' '${asked}'; do curling "http://$host:8080/"; done
@@ -59,7 +62,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
     `,
       files,
     );
-    expect(stdout).toStartWith("as it should be\n0\nok\nok\nremoved: same\n");
+    expect(stdout).toStartWith("FAILURE \nok      \nas it should be\n0\nok\nok\nremoved: same\n");
     const last = seen(log, "connection").slice(-2);
     expect(last.map(([, to]) => to)).toEqual([`${backend}:8080`, `${asked}:8080`]);
     for (const [from] of last) expect(from).toStartWith(client);

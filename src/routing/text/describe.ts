@@ -1,6 +1,6 @@
 /** What a plan's parts do, in words for the comments of the printed scripts. */
 
-import { type Family, formatAddress } from "../../net/address.ts";
+import { type Family, formatAddress, isLoopback } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
@@ -18,16 +18,18 @@ export function describeRoute({ table, family }: LocalRoute): string {
   );
 }
 
-/** One line about an ip rule. */
-export function describeIpRule({ family, mark, from, table, ...rest }: IpRule): string {
+/** One line about an ip rule, and another one about what it prevents. */
+export function describeIpRule(rule: IpRule): readonly string[] {
+  const { family, mark, from, ipProtocol, sourcePort, table } = rule;
   if (from === undefined) {
     const which = mark === undefined ? "all" : `with mark ${plainMark(mark)}`;
-    return `Route IPv${family} packets ${which} by table ${table}.`;
+    return [`Route IPv${family} packets ${which} by table ${table}.`];
   }
-  const { ipProtocol, sourcePort } = rest;
   const what = sourcePort === undefined ? "" : ` of ${ipProtocol} port ${sourcePort}`;
   const address = formatAddress(from);
-  return `Deliver here what the backend on this host, ${address}, sends to clients${what}.`;
+  const text = `Deliver here what the backend on this host, ${address}, sends to clients${what}.`;
+  if (isLoopback(from)) return [text];
+  return [text, "Other hosts do not reach it past the proxy any more."];
 }
 
 /** Two lines about a firewall rule: what is done, and to which packets. */

@@ -119,7 +119,10 @@ export function ipSections(plan: Plan): readonly Section[] {
   return [
     ...sysctlSections(plan),
     ...plan.routes.map((route) => section(describeRoute(route), routeLine("add", route))),
-    ...plan.ipRules.map((rule) => section(describeIpRule(rule), ruleLine("add", rule))),
+    ...plan.ipRules.map((rule) => ({
+      comment: describeIpRule(rule),
+      commands: [ruleLine("add", rule)],
+    })),
   ];
 }
 
