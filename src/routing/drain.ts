@@ -1,7 +1,7 @@
 /** What stays of a capture while open connections come to their end. Pure. */
 
 import type { Intent } from "./intent.ts";
-import { makePlan, type Plan } from "./plan.ts";
+import { type FirewallChain, type FirewallRule, makePlan, type Plan } from "./plan.ts";
 
 /**
  * The Plan that still delivers what belongs to open connections, in a table of another name, so
@@ -11,14 +11,29 @@ import { makePlan, type Plan } from "./plan.ts";
  *   of a client or of an upstream, are delivered.
  * - With `local` it goes on capturing: what programs of this host send is brought back by nothing
  *   else.
- * - NAT goes on with what it has begun as long as there is a chain of its type.
+ * - NAT goes on with what it has begun for as long as a chain of its type and a rule that needs
+ *   connection tracking are there; without the rule the kernel stops tracking.
  */
 export function drainPlan(intent: Intent, tableName: string): Plan {
   const plan = makePlan({ ...intent, tableName, replyPath: !intent.redirect });
   if (intent.local && !intent.redirect) return plan;
   const chains = plan.firewall.chains.map((chain) => ({
     ...chain,
-    rules: chain.rules.filter(({ purpose }) => purpose === "reply path" || purpose === "errors"),
+    rules: intent.redirect ? trackingRules(intent) : deliveringRules(chain),
   }));
   return { ...plan, firewall: { ...plan.firewall, sets: [], chains } };
+}
+
+function deliveringRules({ rules }: FirewallChain): readonly FirewallRule[] {
+  return rules.filter(({ purpose }) => purpose === "reply path" || purpose === "errors");
+}
+
+/** They do nothing: a rule that reads a connection's direction keeps the tracking alive. */
+function trackingRules({ families }: Intent): readonly FirewallRule[] {
+  return families.map((family) => ({
+    family,
+    purpose: "drain",
+    matches: [{ kind: "reply" }],
+    statements: [{ kind: "return" }],
+  }));
 }

@@ -60,7 +60,7 @@ export type Statement =
   | { readonly kind: "return" };
 
 /** What a rule is for, which its comment says behind the table's name. */
-export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local";
+export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain";
 
 /** A firewall rule for one family. */
 export interface FirewallRule {

@@ -167,6 +167,8 @@ describe.each(families)("the next process, IPv$family", ({ asked, backend }) => 
     "by the mark, with two Workers": "'[::]:80' --workers 2",
     "with names of its own": `'[::]:80' --source self ${named}`,
     "TCP and UDP": "--tcp --udp '[::]:80'",
+    "by NAT": "'[::]:50080' --dport 80 --redirect",
+    "by NAT, this host's own too": "'[::]:50080' --dport 80 --redirect --local",
     "by TPROXY, this host's own too": "'[::]:50080' --dport 80 --local",
   };
   for (const [way, options] of Object.entries(ways))

@@ -109,10 +109,11 @@ describe("while open connections come to their end", () => {
     expect(drained(":80").name).toBe("tproxyd_draining_7");
   });
 
-  test("NAT keeps its chains", () => {
+  test("NAT keeps its chains and a rule that has connections tracked, in each family", () => {
+    const tracking = { purpose: "drain", matches: [{ kind: "reply" }] };
     expect(drained("[::]:80 --redirect --source self --local").chains).toMatchObject([
-      { name: "prerouting", type: "nat", rules: [] },
-      { name: "output", type: "nat", rules: [] },
+      { name: "prerouting", type: "nat", rules: [tracking, tracking] },
+      { name: "output", type: "nat", rules: [tracking, tracking] },
     ]);
   });
 
