@@ -1,18 +1,36 @@
 /**
- * The capabilities of the calling thread (capabilities(7)), read by system call: /proc may be
- * missing. Results are those of `sys.ts`: never an exception for what the kernel answers.
+ * Who this process is and what it may do (credentials(7), capabilities(7)), by system call: /proc
+ * may be missing. Capabilities are each thread's own; those of new threads are their maker's.
+ * Results are those of `sys.ts`: never an exception for what the kernel answers.
  */
 
 import { closeSync, openSync } from "node:fs";
-import { NS_GET_USERNS } from "./constants.ts";
+import {
+  NS_GET_USERNS,
+  PR_CAP_AMBIENT,
+  PR_CAP_AMBIENT_CLEAR_ALL,
+  PR_CAPBSET_DROP,
+  PR_CAPBSET_READ,
+  PR_SET_KEEPCAPS,
+  PR_SET_NO_NEW_PRIVS,
+} from "./constants.ts";
 import { EPERM } from "./errno.ts";
-import { __user_cap_data_struct as data, __user_cap_header_struct as header } from "./layout.ts";
+import {
+  __user_cap_data_struct as data,
+  __user_cap_header_struct as header,
+  systemCallNumbers,
+} from "./layout.ts";
 import { errno, libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
+import type { Result } from "./types.ts";
 
 /** _LINUX_CAPABILITY_VERSION_3: two data structs, 64 capabilities. */
 const VERSION_3 = 0x20080522;
 
+/** The overflow user id, which owns nothing. */
+const NOBODY = 65_534;
+
+const { SYS_setresuid } = systemCallNumbers(process.arch);
 const head = allocate(header.size);
 const sets = allocate(2 * data.size);
 
@@ -21,6 +39,77 @@ export interface CapabilitySets {
   readonly effective: bigint;
   readonly permitted: bigint;
   readonly inheritable: bigint;
+}
+
+/**
+ * Takes from the calling thread's bounding set what is not `kept`: no program that it starts can
+ * have it again. To be called first: it takes CAP_SETPCAP, and without that it does nothing.
+ */
+export function limitCapabilities(kept: bigint): void {
+  for (let bit = 0; libc.prctl(PR_CAPBSET_READ, bit, 0, 0, 0) >= 0; bit++) {
+    if (((kept >> BigInt(bit)) & 1n) === 0n) libc.prctl(PR_CAPBSET_DROP, bit, 0, 0, 0);
+  }
+}
+
+/**
+ * Leaves the calling thread, and threads that it makes from here on, the `kept` capabilities of
+ * those that it has: effective and permitted, none for programs that it would start. -errno if the
+ * kernel refuses.
+ */
+export function keepCapabilities(kept: bigint): Result {
+  const before = readCapabilities();
+  if (typeof before === "number") return before;
+  const left = before.permitted & kept;
+  libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  const written = writeCapabilities(left);
+  if (written < 0) return written;
+  return libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno() : 0;
+}
+
+/** `capset(2)` of the calling thread: effective and permitted, nothing inheritable. */
+function writeCapabilities(bits: bigint): Result {
+  for (const half of [0, 1]) {
+    const word = Number((bits >> BigInt(32 * half)) & 0xffff_ffffn);
+    sets.view.setUint32(half * data.size + data.effective, word, true);
+    sets.view.setUint32(half * data.size + data.permitted, word, true);
+    sets.view.setUint32(half * data.size + data.inheritable, 0, true);
+  }
+  return libc.capset(head.address, sets.address) < 0 ? -errno() : 0;
+}
+
+/**
+ * Takes all capabilities from the threads of root that exist beside the calling one: the runtime's,
+ * which compile and collect. A thread can change its own alone, so all become nobody's (libc asks
+ * each of them), and the calling one comes back by itself. Does nothing where that is not possible,
+ * as in a user namespace without a nobody; -errno if there is no way back.
+ */
+export function disarmOtherThreads(): Result {
+  if (process.geteuid?.() !== 0 || process.getuid?.() !== 0) return 0;
+  if (libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) return 0;
+  if (libc.setresuid(NOBODY, NOBODY, NOBODY) < 0) return 0;
+  const raised = raiseCapabilities();
+  if (raised < 0) return raised;
+  return libc.syscall(SYS_setresuid, 0, 0, 0, 0, 0) < 0 ? -errno() : 0;
+}
+
+/** Makes effective what is permitted: a change of the user has taken it. */
+function raiseCapabilities(): Result {
+  const { permitted } = readCapabilities() as CapabilitySets;
+  return writeCapabilities(permitted);
+}
+
+/**
+ * Makes all threads another user's (libc asks each of them), without a capability but for the
+ * calling thread, which keeps those that it is permitted: see `keepCapabilities`. -errno if the
+ * kernel refuses; then some may have changed already, and the process should end.
+ */
+export function becomeUser(uid: number, gid: number, groups: readonly number[]): Result {
+  const list = allocate(4 * Math.max(1, groups.length));
+  for (const [index, group] of groups.entries()) list.view.setUint32(4 * index, group, true);
+  if (libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) return -errno();
+  if (libc.setgroups(groups.length, list.address) < 0) return -errno();
+  if (libc.setresgid(gid, gid, gid) < 0) return -errno();
+  return libc.setresuid(uid, uid, uid) < 0 ? -errno() : 0;
 }
 
 /** `capget(2)` of the calling thread, or a negated errno. */

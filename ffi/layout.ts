@@ -15,6 +15,7 @@ export interface EpollEventLayout {
 interface SystemCallNumbers {
   readonly SYS_recvmmsg: number;
   readonly SYS_sendmmsg: number;
+  readonly SYS_setresuid: number;
 }
 
 /**
@@ -29,8 +30,8 @@ export function epollEventLayout(arch: string): EpollEventLayout {
 
 /** The numbers of the system calls that are made by `syscall(2)`, for an architecture. */
 export function systemCallNumbers(arch: string): SystemCallNumbers {
-  if (arch === "x64") return { SYS_recvmmsg: 299, SYS_sendmmsg: 307 };
-  if (arch === "arm64") return { SYS_recvmmsg: 243, SYS_sendmmsg: 269 };
+  if (arch === "x64") return { SYS_recvmmsg: 299, SYS_sendmmsg: 307, SYS_setresuid: 117 };
+  if (arch === "arm64") return { SYS_recvmmsg: 243, SYS_sendmmsg: 269, SYS_setresuid: 147 };
   throw new Error(`unsupported architecture "${arch}": tproxy runs on x64 and arm64`);
 }
 

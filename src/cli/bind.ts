@@ -25,6 +25,7 @@ import { logFields } from "./log-options.ts";
 import { type OpenSocket, openSocket, type Purpose, refusal, served } from "./open-socket.ts";
 import { checkPrivileges, portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
+import { nothing } from "./reduce-privileges.ts";
 import { failure, serve } from "./serve.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "./transcript.ts";
 import {
@@ -173,6 +174,7 @@ async function hold(
   };
   const { stoppedBy } = await serve(edges, [task], log, {
     timeoutMs: options.timeout ?? 0,
+    remaining: nothing,
   });
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
@@ -215,7 +217,7 @@ async function talk(conversation: Conversation): Promise<number> {
     }
   };
   const log = { print, lossless: true, end: () => {} };
-  const { outcomes, stoppedBy } = await serve(edges, [task], log);
+  const { outcomes, stoppedBy } = await serve(edges, [task], log, { remaining: nothing });
   if (stoppedBy !== undefined && stoppedBy !== "timeout") return cutOffStatus(stoppedBy);
   const error = failure(outcomes);
   if (error === undefined) return exitStatus.success;

@@ -11,8 +11,9 @@ import { formatBytes } from "../net/address.ts";
 import type { IntentRequest } from "../routing/intent.ts";
 import { CommandError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
+import { forwardNeeds } from "./needs.ts";
 import type { WantedSocket } from "./open-socket.ts";
-import { checkPrivileges, forwardNeeds } from "./privileges.ts";
+import { checkPrivileges } from "./privileges.ts";
 import { checkThreads } from "./workers.ts";
 
 /**

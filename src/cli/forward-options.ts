@@ -13,6 +13,7 @@ import { examplesFooter } from "./examples.ts";
 import { logFields } from "./log-options.ts";
 import { networkSourceValue } from "./network-lists.ts";
 import { prose } from "./prose.ts";
+import { userOption } from "./user-option.ts";
 import {
   durationValue,
   listValue,
@@ -151,6 +152,7 @@ const fields = object({
     limits.drainTimeoutMs,
   ),
   workers: workersOption,
+  user: userOption,
   noTransparent: withDefault(
     flag("--no-transparent", {
       description: prose`Accept at own addresses only, without IP_TRANSPARENT.`,

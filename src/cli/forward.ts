@@ -32,8 +32,10 @@ import { HeldRoutes } from "./held-routes.ts";
 import { Log } from "./log.ts";
 import { readNetworks } from "./network-lists.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
+import { forwardRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
 import type { Identified } from "./situation.ts";
+import { wantedUser } from "./user-option.ts";
 import { checkParts, partOf } from "./workers.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
@@ -55,6 +57,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const request = captureRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
   if (options.routes === "print") return printRoutes(options, request, protocols, edges);
+  const user = wantedUser(options.user);
   const doubts = checkForward(options, wanted, request);
   const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
   const descriptors = raiseDescriptorLimit();
@@ -88,6 +91,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   try {
     const tasks = makeTasks(settings, sets, carries(wanted, "udp"));
     const { stoppedBy } = await serve(edges, tasks, log, {
+      remaining: { needs: forwardRunning(options, protocols), user },
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
       hasTable: true,
@@ -202,6 +206,11 @@ function refuse(options: ForwardOptions, wanted: readonly WantedSocket[]): void 
   checkParts("--max-connections", options.maxConnections, options.workers);
   if (options.quiet && options.logLevel !== undefined) {
     throw new UsageError("--quiet is the same as --log-level warning: give one of them");
+  }
+  if (options.user !== undefined && options.sysctl && options.routes === "auto") {
+    throw new UsageError(
+      "--sysctl with --user: only root can give the settings back: set them by routes --apply",
+    );
   }
   if (options.keepalive && !isKeepAlive(options.keepalive)) {
     const given = formatDuration(options.keepalive);

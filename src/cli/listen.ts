@@ -19,10 +19,13 @@ import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { Log } from "./log.ts";
 import { logFields } from "./log-options.ts";
+import { socketNeeds } from "./needs.ts";
 import { openForWorkers, served, type WantedSocket } from "./open-socket.ts";
-import { checkPrivileges, socketNeeds } from "./privileges.ts";
+import { checkPrivileges } from "./privileges.ts";
 import { prose } from "./prose.ts";
+import { listenRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
+import { userOption, wantedUser } from "./user-option.ts";
 import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
 
 import { checkParts, checkThreads, partOf, workersOption } from "./workers.ts";
@@ -79,6 +82,7 @@ const fields = object({
   ),
   ...connectionFields,
   workers: workersOption,
+  user: userOption,
   noTransparent: withDefault(
     flag("--no-transparent", {
       description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,
@@ -119,6 +123,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
   checkThreads(options.workers);
+  const user = wantedUser(options.user);
   checkParts("--max-connections", options.maxConnections, options.workers);
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
@@ -150,7 +155,15 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
       report: !options.quiet,
     }),
   );
-  const { stoppedBy } = await serve(edges, tasks, log);
+  const { stoppedBy } = await serve(edges, tasks, log, {
+    remaining: {
+      needs: listenRunning(
+        wanted.map((each) => each.protocol),
+        !options.noTransparent,
+      ),
+      user,
+    },
+  });
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 

@@ -1,11 +1,13 @@
 /** `routes --apply` with `--hold` or `--rollback-after`: the process that stays. */
 
+import { ruleNeeds } from "../diagnose/privileges.ts";
 import { formatDuration } from "../net/duration.ts";
 import type { Applied } from "../rules/apply.ts";
 import { Hold, type HoldEnd } from "../rules/hold.ts";
 import { closedSuffix } from "../rules/names.ts";
 import { restoreSysctls } from "../rules/sysctls.ts";
 import { type Edges, exitStatus } from "./edges.ts";
+import { reducePrivileges } from "./reduce-privileges.ts";
 import type { RuleOptions } from "./rule-options.ts";
 import type { Situation } from "./situation.ts";
 
@@ -32,6 +34,7 @@ export async function holdOn(
   });
   // Neither a full disk under the output nor its reader decides how long it is held.
   edges.mayLoseOutput({ closed: () => false, failing: () => {} });
+  reducePrivileges({ needs: ruleNeeds("hold routes"), user: undefined });
   const ended = hold.run();
   edges.onStop((reason) => hold.signal(reason));
   edges.onHangup(() => hold.signal("SIGHUP"));

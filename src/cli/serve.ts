@@ -8,6 +8,7 @@ import type { Counters } from "../engine/shared.ts";
 import type { Edges, StopReason } from "./edges.ts";
 import { CommandError } from "./failure.ts";
 import type { Log } from "./log.ts";
+import { type Remaining, reducePrivileges } from "./reduce-privileges.ts";
 
 /** How a run came to its end. */
 export interface Served {
@@ -31,6 +32,8 @@ export interface ServeLimits {
   readonly replaces?: boolean;
   /** Whether SIGUSR1 prints what is open, and not the counters alone. */
   readonly hasTable?: boolean;
+  /** What this process goes on with; absent: with all that it has. */
+  readonly remaining?: Remaining;
 }
 
 /**
@@ -62,6 +65,8 @@ export async function serve(
   const lines = tasks.slice(0, 1).flatMap(refusedLines);
   if (lines.length > 0) void log.print(lines.map((text) => ({ kind: "warning", text })));
   edges.onExit(() => crew.abandon());
+  // All is open by now, and Workers get what the main thread has.
+  if (limits.remaining !== undefined) reducePrivileges(limits.remaining);
   try {
     for (const task of tasks) crew.start(edges.workerEntry, task);
   } catch (error) {

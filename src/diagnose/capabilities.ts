@@ -4,7 +4,10 @@ import {
   CAP_NET_ADMIN,
   CAP_NET_BIND_SERVICE,
   CAP_NET_RAW,
+  CAP_SETGID,
+  CAP_SETUID,
   CAP_SYS_ADMIN,
+  CAP_SYS_RESOURCE,
 } from "../../ffi/constants.ts";
 import { ownsNetwork, readCapabilities } from "../../ffi/credentials.ts";
 import { type Capability, type Held, names } from "./privileges.ts";
@@ -15,7 +18,15 @@ const numbers: Readonly<Record<Capability, number>> = {
   CAP_NET_ADMIN,
   CAP_NET_RAW,
   CAP_SYS_ADMIN,
+  CAP_SYS_RESOURCE,
+  CAP_SETUID,
+  CAP_SETGID,
 };
+
+/** As the bits of the kernel's sets. */
+export function capabilityBits(wanted: Iterable<Capability>): bigint {
+  return [...wanted].reduce((bits, name) => bits | (1n << BigInt(numbers[name])), 0n);
+}
 
 /** The capabilities in force, of those that matter here. */
 export function effectiveCapabilities(): Set<Capability> {

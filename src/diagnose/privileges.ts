@@ -15,6 +15,9 @@ export const names = [
   "CAP_NET_RAW",
   "CAP_NET_BIND_SERVICE",
   "CAP_SYS_ADMIN",
+  "CAP_SYS_RESOURCE",
+  "CAP_SETUID",
+  "CAP_SETGID",
 ] as const;
 export type Capability = (typeof names)[number];
 
@@ -121,6 +124,69 @@ export function clientPortNeeds(portStart: number | undefined): Need[] {
 export function ruleNeeds(action: string): Need[] {
   return [{ anyOf: ["CAP_NET_ADMIN"], action, subject: "ip rules and nf_tables" }];
 }
+
+/** What another user's name takes. */
+export function userNeeds(name: string): Need[] {
+  const action = `become user ${name}`;
+  return [
+    { anyOf: ["CAP_SETUID"], action, subject: "changes of the user" },
+    { anyOf: ["CAP_SETGID"], action, subject: "changes of the group" },
+  ];
+}
+
+/** What a proxy does once it runs, as far as it takes a capability. */
+export interface Running {
+  /** It carries TCP, UDP. */
+  readonly tcp: boolean;
+  readonly udp: boolean;
+  /** Its listeners are transparent: UDP answers leave from whatever address was asked. */
+  readonly transparent: boolean;
+  /** Upstreams see an address that is not ours. */
+  readonly spoofs: boolean;
+  readonly keepsPorts: boolean;
+  readonly marks: boolean;
+  /** It puts back rules, and takes them away at its end. */
+  readonly rules: boolean;
+  /** Pipes of 1 MiB that a user may have by fs.pipe-user-pages-soft are fewer than wanted. */
+  readonly manyPipes: boolean;
+  /** net.core.rmem_max is less than the queues of busy UDP sessions. */
+  readonly largeQueues: boolean;
+  /** SO_MARK takes CAP_NET_ADMIN, as before Linux 5.17. */
+  readonly oldMarks: boolean;
+}
+
+/** The needs of a proxy that has been started. */
+export function runningNeeds(running: Running): Need[] {
+  const { udp, transparent, spoofs, keepsPorts, marks, rules } = running;
+  const when = (condition: boolean, anyOf: readonly Capability[], subject: string): Need[] =>
+    condition ? [{ anyOf, action: "run", subject }] : [];
+  return [
+    ...when(rules, ["CAP_NET_ADMIN"], "ip rules and nf_tables"),
+    ...when(marks && running.oldMarks, ["CAP_NET_ADMIN"], "SO_MARK"),
+    ...when(marks && !running.oldMarks, TRANSPARENT, "SO_MARK"),
+    ...when(spoofs || (udp && transparent), TRANSPARENT, "IP_TRANSPARENT"),
+    ...when(udp && transparent, LOW_PORT, "UDP answers from ports below 1024"),
+    ...when(keepsPorts, LOW_PORT, "clients' ports below 1024"),
+    ...when(udp, ["CAP_NET_RAW"], "raw packets: answers, and ICMP errors to clients"),
+    ...when(udp && running.largeQueues, ["CAP_NET_ADMIN"], "queues beyond net.core.rmem_max"),
+    ...when(running.tcp && running.manyPipes, ["CAP_SYS_RESOURCE"], "pipes that splice needs"),
+  ];
+}
+
+/** The fewest of the capabilities held that meet `needs`, as far as these can be met. */
+export function fewest(needs: readonly Need[], held: ReadonlySet<string>): Set<Capability> {
+  const possible = needs.map(({ anyOf }) => anyOf.filter((name) => held.has(name)));
+  const kept = new Set(possible.filter(({ length }) => length === 1).flat());
+  for (const choice of possible) {
+    if (choice.length > 1 && !choice.some((name) => kept.has(name))) {
+      kept.add(choice.toSorted((a, b) => power.indexOf(a) - power.indexOf(b))[0] as Capability);
+    }
+  }
+  return kept;
+}
+
+/** From the one that can do least harm. */
+const power: readonly Capability[] = ["CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_NET_ADMIN"];
 
 /** Those that are not met. */
 export function unmet(needs: readonly Need[], held: Held): Need[] {

@@ -26,7 +26,7 @@ const HEADERS = [
   "linux/if_addr.h linux/veth.h linux/netfilter.h linux/netfilter_ipv4.h",
   "linux/netfilter_ipv6/ip6_tables.h",
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",
-  "linux/inet_diag.h linux/capability.h linux/nsfs.h",
+  "linux/inet_diag.h linux/capability.h linux/prctl.h linux/nsfs.h",
 ].flatMap((line) => line.split(" "));
 
 /** Constants that the headers of a supported distribution may lack, with the reason. */

@@ -1,0 +1,65 @@
+/** The capabilities that listeners and `forward` need at their start. */
+
+import {
+  answerNeeds,
+  bindNeeds,
+  clientPortNeeds,
+  type Need,
+  ruleNeeds,
+} from "../diagnose/privileges.ts";
+import type { PortRange } from "../net/port.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { IntentRequest } from "../routing/intent.ts";
+import { bindAddress } from "./endpoints.ts";
+import type { ForwardOptions } from "./forward-options.ts";
+import type { WantedSocket } from "./open-socket.ts";
+import { portStart } from "./privileges.ts";
+
+/** The needs of sockets that receive, and of the answers of UDP ones by rules of others. */
+export function socketNeeds(wanted: readonly WantedSocket[], transparent: boolean): Need[] {
+  const own = transparent ? answers(wanted, undefined, portStart()) : [];
+  return [...listenNeeds(wanted, transparent), ...own];
+}
+
+/** The needs of `forward`, but for those of its connections to upstreams. */
+export function forwardNeeds(
+  options: ForwardOptions,
+  wanted: readonly WantedSocket[],
+  request: IntentRequest,
+): Need[] {
+  const start = portStart();
+  const { redirect, noTransparent, source, routes } = options;
+  const transparent = !(noTransparent || redirect);
+  const captured = routes === "auto" ? (request.ports ?? portsOf(wanted)) : undefined;
+  const keepsPort = source.kind === "client" && source.keepPort;
+  return [
+    ...listenNeeds(wanted, transparent),
+    ...(transparent ? answers(wanted, captured, start) : []),
+    ...(keepsPort ? clientPortNeeds(start) : []),
+    ...(routes === "auto" ? ruleNeeds("apply routes") : []),
+  ];
+}
+
+/** Of those that receive UDP. */
+function answers(
+  wanted: readonly WantedSocket[],
+  captured: readonly PortRange[] | undefined,
+  start: number | undefined,
+): Need[] {
+  const udp = wanted.filter(({ protocol }) => protocol === "udp");
+  const listeners = udp.map(({ endpoint }) => endpoint.port);
+  return udp.length === 0 ? [] : answerNeeds({ listeners, captured }, start);
+}
+
+function listenNeeds(wanted: readonly WantedSocket[], transparent: boolean): Need[] {
+  const start = portStart();
+  return wanted.flatMap(({ protocol, endpoint }) => {
+    const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
+    return bindNeeds({ name, port: endpoint.port, transparent }, start);
+  });
+}
+
+/** The listeners' own ports: what `--routes auto` captures unless more is said. */
+function portsOf(wanted: readonly WantedSocket[]): PortRange[] {
+  return wanted.map(({ endpoint: { port } }) => ({ from: port, to: port }) as PortRange);
+}

@@ -1,0 +1,84 @@
+/**
+ * What a command that serves gives up once all is open: the user, capabilities, and that programs
+ * could win any. In place, so that what it has opened stays: libc's setresuid reaches every thread,
+ * and Workers are made afterwards by the main thread, which keeps what is needed.
+ */
+
+import { release } from "node:os";
+import {
+  becomeUser,
+  disarmOtherThreads,
+  keepCapabilities,
+  limitCapabilities,
+} from "../../ffi/credentials.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
+import type { User } from "../control/passwd.ts";
+import { capabilityBits, effectiveCapabilities } from "../diagnose/capabilities.ts";
+import { fewest, type Need, type Running, runningNeeds } from "../diagnose/privileges.ts";
+import { readSysctl } from "../diagnose/proc.ts";
+import { flowBufferBytes, pipeBytes, pipesMax } from "../engine/limits.ts";
+import type { Scheme } from "../net/target.ts";
+import { CommandError } from "./failure.ts";
+import type { ForwardOptions } from "./forward-options.ts";
+
+/** What is left of a process's privileges. */
+export interface Remaining {
+  readonly needs: readonly Need[];
+  /** Undefined: the user that has started it. */
+  readonly user: User | undefined;
+}
+
+/** Of a command whose only socket is open. */
+export const nothing: Remaining = { needs: [], user: undefined };
+
+/** What `forward` needs once it runs. */
+export function forwardRunning(options: ForwardOptions, protocols: readonly Scheme[]): Need[] {
+  const { source, redirect, noTransparent, routes, local, socketMark, guardMark } = options;
+  return needsOf({
+    tcp: protocols.includes("tcp"),
+    udp: protocols.includes("udp"),
+    transparent: !(noTransparent || redirect),
+    spoofs: source.kind !== "self",
+    keepsPorts: source.kind === "client" && source.keepPort,
+    marks: socketMark !== undefined || guardMark !== undefined || (local && routes !== "none"),
+    rules: routes === "auto",
+  });
+}
+
+/** What `listen` needs. */
+export function listenRunning(protocols: readonly Scheme[], transparent: boolean): Need[] {
+  const [tcp, udp] = [false, protocols.includes("udp")];
+  return needsOf({ tcp, udp, transparent, ...plain });
+}
+
+const plain = { spoofs: false, keepsPorts: false, marks: false, rules: false } as const;
+
+function needsOf(running: Omit<Running, "manyPipes" | "largeQueues" | "oldMarks">): Need[] {
+  const pages = readSysctl("fs.pipe-user-pages-soft") ?? 0;
+  const queue = readSysctl("net.core.rmem_max") ?? 0;
+  const [major = 0, minor = 0] = release().split(".").map(Number);
+  return runningNeeds({
+    ...running,
+    manyPipes: pages > 0 && pages * 4096 < pipesMax * pipeBytes,
+    largeQueues: queue < flowBufferBytes,
+    oldMarks: major < 5 || (major === 5 && minor < 17),
+  });
+}
+
+/**
+ * Gives up all else, for good. Before Workers are made.
+ * @throws CommandError if the kernel refuses
+ */
+export function reducePrivileges({ needs, user }: Remaining): void {
+  const kept = capabilityBits(fewest(needs, effectiveCapabilities()));
+  limitCapabilities(kept);
+  const changes = user !== undefined && user.uid !== process.getuid?.();
+  const result = changes ? becomeUser(user.uid, user.gid, user.groups) : disarmOtherThreads();
+  if (result < 0) refuse(changes ? `become user ${user.name}` : "give up privileges", result);
+  const left = keepCapabilities(kept);
+  if (left < 0) refuse("give up privileges", left);
+}
+
+function refuse(what: string, result: number): never {
+  throw new CommandError(`Cannot ${what}: ${errnoText(-result)} (${errnoName(-result)})`);
+}
