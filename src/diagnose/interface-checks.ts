@@ -3,9 +3,6 @@
 import { type Finding, failure, warning } from "./finding.ts";
 import type { PathFacts } from "./path-facts.ts";
 
-/** Kinds of interfaces that take their ports' packets as their own. */
-const masters = new Set(["bond", "bridge", "openvswitch", "team"]);
-
 /** Whether packets can come in by it under its own name; nothing to say if so. */
 export function checkInterface(facts: PathFacts): Finding | undefined {
   const { packet, link, master, names } = facts;
@@ -15,7 +12,7 @@ export function checkInterface(facts: PathFacts): Finding | undefined {
     const text = `There is no interface ${iif} here: nothing comes in by it. There are ${known}.`;
     return warning("interface", text, "ip link show");
   }
-  if (master !== undefined && masters.has(master.kind ?? "")) {
+  if (master !== undefined) {
     const text =
       `${iif} is a port of the ${master.kind} ${master.name}: what arrives there comes in by ` +
       `${master.name}, so rules for ${iif} do not match it.`;

@@ -8,8 +8,8 @@ import { RTN_LOCAL } from "../../ffi/netlink/constants.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import { formatMark } from "../net/mark.ts";
 import { freshState } from "./evaluator/state.ts";
-import { type Finding, failure, fine, undecided, unknown } from "./finding.ts";
-import { doubtText, subject } from "./firewall-words.ts";
+import { type Finding, failure, fine, undecided, unknown, warning } from "./finding.ts";
+import { doubtText, ruleText, subject } from "./firewall-words.ts";
 import type { Machine, RouteLookup } from "./machine.ts";
 import type { Packet } from "./packet.ts";
 import { type Capture, deviceName, type PathQuestion, surroundingsOf } from "./path-facts.ts";
@@ -118,6 +118,13 @@ function outputFinding({ capture, passage, out, packet, chains }: LocalFacts): F
   ];
   if (doubts.length > 0) {
     return undecided("output", doubtText(doubts, "Whether it is captured on the way out"));
+  }
+  const rewrite = out?.rewritten.at(-1);
+  if (rewrite !== undefined) {
+    const text =
+      `On the way out it gets mark ${wants}, but rule ${ruleText(rewrite)} rewrites its ` +
+      `${rewrite.side} (NAT): the listener is told another one.`;
+    return warning("output", text, letThrough(rewrite, packet, chains));
   }
   return fine("output", `On the way out it gets mark ${wants} and is routed again.`);
 }

@@ -18,6 +18,7 @@ import { freshState, type PacketState } from "./evaluator/state.ts";
 import type { TproxyTarget, Trace } from "./firewall.ts";
 import { findSocket, isWildcard, type Wanted } from "./lookup.ts";
 import type { Machine, RouteLookup } from "./machine.ts";
+import { masterOf } from "./master.ts";
 import { ephemeralPort, type Packet } from "./packet.ts";
 import { addressType, type Decision, decide, type PolicyTables } from "./policy.ts";
 import { type SourceSettings, sourceSettings } from "./source-settings.ts";
@@ -166,7 +167,7 @@ export function gatherPath(machine: Machine, question: PathQuestion): PathFacts 
     loUp: machine.links.some(({ loopback, up }) => loopback && up),
     bridgeCall: link?.kind === "bridge" ? bridgeCalls(machine, family) : false,
     link,
-    master: machine.links.find(({ index }) => index === link?.master),
+    master: masterOf(link, machine.links),
     wanted,
     sockets,
     names: new Map(machine.links.map((each) => [each.index, each.name])),

@@ -13,6 +13,7 @@ import { isPrefix, patternMatches } from "../net/interface.ts";
 import { fullMask } from "../net/mark.ts";
 import type { Intent } from "../routing/intent.ts";
 import { describeRule } from "../rules/describe.ts";
+import { masterOf } from "./master.ts";
 
 /** What is looked at. */
 export interface StartFacts {
@@ -34,9 +35,6 @@ export function startWarnings(intent: Intent, facts: StartFacts): string[] {
   ];
 }
 
-/** Kinds of interfaces that take their ports' packets as their own. */
-const masterKinds = new Set(["bond", "bridge", "openvswitch", "team"]);
-
 function interfaceWarnings({ interfaces }: Intent, { links }: StartFacts): string[] {
   return interfaces.flatMap((pattern) => {
     const found = links.filter(({ name }) => patternMatches(pattern, name));
@@ -51,12 +49,12 @@ function interfaceWarnings({ interfaces }: Intent, { links }: StartFacts): strin
   });
 }
 
-function portWarning({ name, master }: Link, links: readonly Link[]): string[] {
-  const owner = links.find(({ index }) => index === master);
-  if (owner === undefined || !masterKinds.has(owner.kind ?? "")) return [];
+function portWarning(port: Link, links: readonly Link[]): string[] {
+  const owner = masterOf(port, links);
+  if (owner === undefined) return [];
   return [
-    `--in ${name}: it is a port of the ${owner.kind} ${owner.name}, and what comes in by it is ` +
-      `taken for ${owner.name}'s: give --in ${owner.name}`,
+    `--in ${port.name}: it is a port of the ${owner.kind} ${owner.name}, and what comes in by it ` +
+      `is taken for ${owner.name}'s: give --in ${owner.name}`,
   ];
 }
 

@@ -94,6 +94,24 @@ const cases: readonly Case[] = [
     repair: "ip rule del priority 50",
   },
   {
+    name: "NAT of what this host sends, in front of local capture",
+    broken: `ip route add default via 10.8.0.2; capture ${localIntent}; serve :50080
+      iptables -t nat -A OUTPUT -p tcp --dport 80 -j DNAT --to 10.8.0.2:8080`,
+    ask: `doctor ${localIntent}`,
+    cause: /WARNING +output +.*rule ip nat OUTPUT handle \d+ rewrites its destination \(NAT\)/,
+    repair: "iptables -w -t nat -I OUTPUT -p tcp --dport 80 -j ACCEPT",
+    works: true,
+  },
+  {
+    name: "INPUT closed to what local capture brings back by lo",
+    broken: `ip route add default via 10.8.0.2; capture ${localIntent}; serve :50080
+      nft 'table inet f { chain in { type filter hook input priority 0; policy drop; }; }'`,
+    ask: `doctor ${localIntent}`,
+    cause: /FAILURE +input +The policy of chain inet f in drops it.*\n.*nft insert rule inet f in/,
+    repair: `nft insert rule inet f in iifname lo tcp dport 80 accept
+      nft insert rule inet f in iifname u0 tcp dport 80 accept`,
+  },
+  {
     name: "a port of a bridge",
     broken: `ip link add br0 type bridge; ip link set p0 master br0; ip address flush dev p0
       ip address add 10.9.0.1/24 dev br0; ip link set br0 up

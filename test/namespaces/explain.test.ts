@@ -96,6 +96,14 @@ const accepts: readonly Case[] = [
     repair: "nft add rule inet own in ct state established accept",
   },
   {
+    name: "accept: INPUT rejects",
+    broken: `capture --dport 80 --in p0 --family 4; serve :80
+      nft 'table inet own { chain in { type filter hook input priority 0; iifname p0 reject; }; }'`,
+    ask: "explain accept 8.8.8.8:80 --in p0 --from 10.9.0.2",
+    cause: /FAILURE +input +Rule inet own in handle 2 drops it on its way to the socket/,
+    repair: "nft insert rule inet own in iifname p0 tcp dport 80 accept",
+  },
+  {
     name: "connect: no route",
     broken: "",
     ask: "explain connect 8.8.8.8:80",
@@ -109,6 +117,18 @@ describe("explain names the step", () => {
 });
 
 const unprivileged = "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all";
+
+testTraffic("a rule that cannot be told makes explain promise nothing", async () => {
+  const { stdout } = await inNamespace(`${topology}
+    capture --dport 80 --in p0 --family 4; serve :80
+    nft 'table inet own { chain in { type filter hook input priority 0;
+      numgen random mod 1000000 0 drop; }; }'
+    status tproxy explain accept 8.8.8.8:80 --in p0 --from 10.9.0.2`);
+  expect(stdout).toMatch(
+    /\nIt cannot be told whether it will work\. Whether it is let in depends on rule inet own in /,
+  );
+  expect(stdout).toEndWith("status 1\n");
+});
 
 describe("without privileges", () => {
   testWith(["ip", "nft", "setpriv"], { "network namespaces": canUnshare })(
@@ -143,8 +163,8 @@ describe("--json", () => {
       tproxy explain bind 8.8.8.8:80 --json
     `);
     const [doctor, bind] = stdout.split("---\n").map((text) => JSON.parse(text));
-    expect(doctor).toMatchObject({ ok: false, sections: [{ title: "System" }, {}] });
-    expect(doctor.sections[1].findings).toContainEqual(
+    expect(doctor).toMatchObject({ ok: false, sections: [{ title: "System" }, {}, {}] });
+    expect(doctor.sections[2].findings).toContainEqual(
       expect.objectContaining({ check: "firewall", severity: "failure" }),
     );
     expect(bind).toMatchObject({ what: "bind", works: true });
