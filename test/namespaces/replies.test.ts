@@ -43,6 +43,13 @@ const files = {
   "datagrams.py": readFileSync(new URL("datagrams.py", import.meta.url), "utf8"),
 };
 
+/** A server at port 5060, and a client that asks it from any port. */
+const phones = (asked: string) => `
+in_background backend python3 datagrams.py echo 5060
+from() { echo hello | within client socat -t0.3 - "udp:${asked}:5060,sourceport=$1"; }
+answers() { [ "$(from "$1")" = hello ]; }
+`;
+
 const bare = (address: string) => address.replace(/[[\]]/g, "");
 
 describe.each(families)("IPv$family", ({ asked, backend, client }) => {
@@ -50,10 +57,8 @@ describe.each(families)("IPv$family", ({ asked, backend, client }) => {
     const { stdout, proxy } = await inLab(
       `${ruleFunctions}
       in_background backend python3 datagrams.py echo 7777
-      in_background backend python3 datagrams.py echo 5060
+      ${phones(asked)}
       asks() { within client python3 datagrams.py ask '${bare(asked)}' "$@" 2; }
-      from() { echo hello | within client socat -t0.3 - "udp:${asked}:5060,sourceport=$1"; }
-      answers() { [ "$(from "$1")" = hello ]; }
       for options in '--in p0 --dport 1-65535' '--dport 1-65535'; do
         forward '[::]:5300' --udp --to '${backend}:7777' --routes auto $options
         eventually asks 7777 1 1
@@ -74,6 +79,26 @@ describe.each(families)("IPv$family", ({ asked, backend, client }) => {
     // Of a one-armed capture, too, a reply belongs to its session and begins none.
     const sessions = eventsOf(proxy, "forwarded").map((each) => each.client);
     expect(sessions).toEqual([`${client}:5060`, `${client}:5061`]);
+  });
+
+  testInLab("by iptables, which tells replies to captured ports by conntrack", async () => {
+    const { stdout } = await inLab(
+      `${ruleFunctions}${phones(asked)}
+      set -- --dialect iptables --in p0 --proto udp --dport 5060,7000-8000 --to-port 5300 \\
+        --reply-path
+      routes --print "$@" > apply.sh
+      routes --print "$@" --undo > undo.sh
+      dump before
+      sh -e apply.sh
+      forward '[::]:5300' --udp --to '${backend}:5060' --source client:port
+      for port in 5060 5061; do eventually answers "$port"; echo "answered at $port"; done
+      stop
+      sh -e undo.sh
+      dump after; same before after undone
+    `,
+      files,
+    );
+    expect(stdout).toMatch(/answered at 5060\nanswered at 5061\nundone: same\n/);
   });
 
   testInLab(
