@@ -105,7 +105,7 @@ export function linkStatic(inputs: Inputs): Uint8Array {
       ...bindLibrary(scope, image),
       withoutNeeded(app, /^libstdc\+\+\./),
       replaceHeader(app, onlySegment(app, PT_TLS), tls.segment),
-      ...headerEdits(base.stub, stubOffset + STUB.programHeaders, segments.length),
+      ...headerEdits(base.stub + STUB.entry, stubOffset + STUB.programHeaders, segments.length),
       { offset: libcOffset, bytes: mappedLibc.bytes },
       { offset: libraryOffset, bytes: image },
       { offset: stubOffset, bytes: stub },

@@ -1,8 +1,8 @@
 /**
  * The machine code that runs before everything else. The kernel starts it with the stack of a new
- * process; it takes variables out of the environment, changes four entries of the auxiliary vector,
- * and jumps to ld-musl with the stack pointer as it was. A test compares the texts with a
- * disassembler's.
+ * process; it has SIGUSR1 ignored, takes variables out of the environment, changes four entries of
+ * the auxiliary vector, and jumps to ld-musl with the stack pointer as it was. A test compares the
+ * texts with a disassembler's.
  */
 
 import type { ArchitectureName } from "./architecture.ts";
@@ -19,6 +19,9 @@ export const STUB = {
   loaderEntry: 0xb8,
   auxiliaryTable: 0xc0,
   variableNames: 0x110,
+  /** Where the kernel begins; behind it the kernel's struct sigaction for SIG_IGN. */
+  entry: 0x160,
+  ignoringAction: 0x1a0,
   programHeaders: 0x200,
   tlsImage: 0x800,
 } as const;
@@ -87,6 +90,14 @@ const x64: readonly Instruction[] = [
   // _Unwind_RaiseException: _URC_END_OF_STACK, "nobody catches this"
   [0xa8, "b8 05 00 00 00", "mov eax,0x5"],
   [0xad, "c3", "ret"],
+  // the entry: rt_sigaction(SIGUSR1, SIG_IGN); the program's own handler comes much later
+  [0x160, "b8 0d 00 00 00", "mov eax,0xd"],
+  [0x165, "bf 0a 00 00 00", "mov edi,0xa"],
+  [0x16a, "48 8d 35 2f 00 00 00", "lea rsi,[rip+0x2f]"],
+  [0x171, "31 d2", "xor edx,edx"],
+  [0x173, "41 ba 08 00 00 00", "mov r10d,0x8"],
+  [0x179, "0f 05", "syscall"],
+  [0x17b, "e9 80 fe ff ff", "jmp 0x0"],
 ];
 
 const arm64: readonly Instruction[] = [
@@ -140,6 +151,14 @@ const arm64: readonly Instruction[] = [
   // a TLS descriptor is {this, offset}: the offset from the thread pointer
   [0xb0, "00 04 40 f9", "ldr x0, [x0, #8]"],
   [0xb4, "c0 03 5f d6", "ret"],
+  // the entry: rt_sigaction(SIGUSR1, SIG_IGN); the program's own handler comes much later
+  [0x160, "40 01 80 d2", "mov x0, #0xa"],
+  [0x164, "e1 01 00 10", "adr x1, 0x1a0"],
+  [0x168, "02 00 80 d2", "mov x2, #0x0"],
+  [0x16c, "03 01 80 d2", "mov x3, #0x8"],
+  [0x170, "c8 10 80 d2", "mov x8, #0x86"],
+  [0x174, "01 00 00 d4", "svc #0x0"],
+  [0x178, "a2 ff ff 17", "b 0x0"],
 ];
 
 /** The code for each architecture, in ascending order. */

@@ -14,6 +14,9 @@ import { STUB, stubCode } from "./stub-code.ts";
  */
 const blankedVariables = ["BUN_", "NODE_", "JSC_", "MIMALLOC_", "ICU_", "UV_", "LD_"];
 
+/** sigaction(2). */
+const SIG_IGN = 1;
+
 // AT_* of getauxval(3).
 const AT_NULL = 0;
 const AT_PHDR = 3;
@@ -79,7 +82,8 @@ export function stubPage(architecture: Architecture, data: StubData): Uint8Array
   );
   put("auxiliary vector's values", STUB.auxiliaryTable, auxiliary, STUB.variableNames);
   const names = foldedNames(blankedVariables);
-  put("variables' names", STUB.variableNames, names, STUB.programHeaders);
+  put("variables' names", STUB.variableNames, names, STUB.entry);
+  put("words of SIG_IGN", STUB.ignoringAction, words(SIG_IGN, 0, 0, 0), STUB.programHeaders);
   const headers = new Uint8Array(data.segments.length * PHDR_BYTES);
   for (const [index, segment] of data.segments.entries()) {
     headers.set(programHeader(segment), index * PHDR_BYTES);

@@ -5,6 +5,9 @@ import { writeSync } from "node:fs";
 import { faultText } from "./faults.ts";
 import { versionText } from "./version.ts";
 
+// A request for counters that comes too early has nothing to show, and ends nothing.
+process.on("SIGUSR1", () => {});
+
 const args = process.argv.slice(2);
 
 /** In front of everything else, the loading of it included: the runtime would print its source. */

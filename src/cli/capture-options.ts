@@ -13,7 +13,6 @@ import { type Address, type Family, formatAddress, parseAddress } from "../net/a
 import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
 import { ok, quote, refuse } from "../net/result.ts";
 import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
-import { UsageError } from "./failure.ts";
 import { realNames } from "./interface-names.ts";
 import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
 import { prose } from "./prose.ts";
@@ -207,7 +206,7 @@ export type CaptureOptions = {
 };
 
 /**
- * The options as an intent's fields; what was not given stays out. Reads the files of lists, and
+ * The options as an intent's fields; what was not given stays out. Files of lists have been read;
  * looks up alternative names of interfaces, which `say` tells.
  * @throws UsageError
  */
@@ -216,9 +215,6 @@ export function toRequest(
   say: (line: string) => void = () => {},
 ): IntentRequest {
   const { dst, src, bypass } = options;
-  if ([dst, src, bypass].flat(2).filter(isStdin).length > 1) {
-    throw new UsageError('standard input can be read once: give "@-" to one option only');
-  }
   const family: readonly Family[] | undefined =
     options.family === undefined ? undefined : familyNames[options.family];
   const request = {
@@ -254,10 +250,6 @@ export function toRequest(
 /** A backend, and whether it is on this host. */
 export function placed(backend: BackendRequest): BackendRequest {
   return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
-}
-
-function isStdin(source: NetworkSource): boolean {
-  return "file" in source && source.file === "-";
 }
 
 function networks(lists: readonly (readonly NetworkSource[])[]) {

@@ -1,6 +1,5 @@
 /** `tproxy listen`: accepts what is meant for any address and shows both ends' real ones. */
 
-import { readFileSync, statSync } from "node:fs";
 import { object } from "@optique/core/constructs";
 import { commandLine } from "@optique/core/message";
 import { multiple, optional, withDefault } from "@optique/core/modifiers";
@@ -17,6 +16,7 @@ import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { InputError, readInput } from "./input-file.ts";
 import { Log } from "./log.ts";
 import { logFields } from "./log-options.ts";
 import { socketNeeds } from "./needs.ts";
@@ -117,7 +117,7 @@ export type ListenOptions = InferValue<typeof fields>;
 
 /** Runs `listen` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runListen(options: ListenOptions, edges: Edges): Promise<number> {
-  const answer = answerOf(options);
+  const answer = await answerOf(options);
   const wanted = wantedSockets(options);
   if (options.max > 0 && options.workers > 1) {
     throw new UsageError("--max counts in one worker: give it without --workers");
@@ -177,7 +177,7 @@ function wantedSockets(options: ListenOptions): WantedSocket[] {
   );
 }
 
-function answerOf(options: ListenOptions): Answer {
+async function answerOf(options: ListenOptions): Promise<Answer> {
   const { reply, replyFile, echo, discard } = options;
   const given = [
     reply !== undefined && "--reply",
@@ -188,23 +188,15 @@ function answerOf(options: ListenOptions): Answer {
   if (given.length > 1) throw new UsageError(`${given.join(" and ")}: give one of them`);
   if (echo) return { kind: "echo" };
   if (discard) return { kind: "discard" };
-  if (replyFile !== undefined) return { kind: "reply", bytes: readReply(replyFile) };
+  if (replyFile !== undefined) return { kind: "reply", bytes: await readReply(replyFile) };
   return { kind: "reply", bytes: new TextEncoder().encode(`${reply ?? "hello world"}\n`) };
 }
 
-function readReply(path: string): Uint8Array {
+async function readReply(path: string): Promise<Uint8Array> {
   try {
-    const { size } = statSync(path);
-    if (size > limits.replyBytesMax) {
-      throw new UsageError(
-        `--reply-file ${quote(path)} has ${size} bytes: ` +
-          `give one of at most ${limits.replyBytesMax}`,
-      );
-    }
-    return new Uint8Array(readFileSync(path));
+    return await readInput(path, limits.replyBytesMax);
   } catch (error) {
-    if (error instanceof UsageError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new UsageError(`--reply-file ${quote(path)} cannot be read: ${reason}`);
+    if (!(error instanceof InputError)) throw error;
+    throw new UsageError(`--reply-file ${quote(path)} cannot be read: ${error.message}`);
   }
 }

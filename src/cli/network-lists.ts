@@ -1,13 +1,13 @@
 /** Lists of networks from the command line, from files and from standard input. */
 
-import { readFileSync } from "node:fs";
 import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { ok, quote } from "../net/result.ts";
 import { UsageError } from "./failure.ts";
+import type { InputFile } from "./input-file.ts";
 import { makeValue, type Value } from "./values.ts";
 
 /** A network, or a file with a list of them. */
-export type NetworkSource = Cidr | { readonly file: string };
+export type NetworkSource = Cidr | InputFile;
 
 /** `192.0.2.0/24`, or `@FILE` for what is in a file, `@-` for standard input. */
 export function networkSourceValue(): Value<NetworkSource> {
@@ -20,17 +20,17 @@ export function networkSourceValue(): Value<NetworkSource> {
 }
 
 /**
- * The networks of some sources. A file has networks between blanks, line breaks or commas; what
- * follows a `#` on its line is a comment. Standard input can be read once.
- * @throws UsageError for what cannot be read and for what is no network
+ * The networks of some sources, whose files have been read. A file has networks between blanks,
+ * line breaks or commas; what follows a `#` on its line is a comment.
+ * @throws UsageError for what is no network
  */
 export function readNetworks(sources: readonly NetworkSource[]): Cidr[] {
-  return sources.flatMap((source) => ("file" in source ? readFile(source.file) : [source]));
+  return sources.flatMap((source) => ("file" in source ? listOf(source) : [source]));
 }
 
-function readFile(file: string): Cidr[] {
-  const lines = textOf(file).split("\n");
-  const networks = lines.flatMap((line, i) =>
+function listOf({ file, text }: InputFile): Cidr[] {
+  if (text === undefined) throw new Error(`${file} has not been read`);
+  const networks = text.split("\n").flatMap((line, i) =>
     wordsOf(line).map((word) => {
       const parsed = parseCidr(word);
       if (parsed.ok) return parsed.value;
@@ -45,13 +45,4 @@ function readFile(file: string): Cidr[] {
 function wordsOf(line: string): readonly string[] {
   const [text = ""] = line.split("#", 1);
   return text.split(/[\s,]+/).filter((word) => word !== "");
-}
-
-function textOf(file: string): string {
-  try {
-    return readFileSync(file === "-" ? 0 : file, "utf8");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new UsageError(`Cannot read ${quote(`@${file}`)}: ${code}; give a readable file`);
-  }
 }

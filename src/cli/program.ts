@@ -8,6 +8,7 @@ import { type CommandParser, commands } from "./commands.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
+import { loadFiles } from "./input-file.ts";
 import { printLine } from "./printable.ts";
 import type { Output } from "./routes.ts";
 
@@ -36,7 +37,9 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
       return exitStatus.usage;
     }
     const command = await load();
-    return await command.run(parse(command.parser, args, output, edges.stdout), edges, output);
+    const options = parse(command.parser, args, output, edges.stdout);
+    await loadFiles(options);
+    return await command.run(options, edges, output);
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
     if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;

@@ -69,6 +69,9 @@ export const logBytesMax = 4 * 1024 * 1024;
 /** Descriptors kept free for the process itself when connections are planned. */
 export const reservedDescriptors = 64;
 
+/** A list of networks (`@FILE`) larger than this is refused. */
+export const networkListBytesMax = 16 * 1024 * 1024;
+
 /** A `--reply-file` larger than this is refused. */
 export const replyBytesMax = 64 * 1024 * 1024;
 

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
 import { UsageError } from "../../src/cli/failure.ts";
@@ -7,6 +8,7 @@ import { routesCommand, runRoutes } from "../../src/cli/routes.ts";
 export function routes(...args: string[]): { status: number; stdout: string; stderr: string } {
   const parsed = parse(routesCommand, ["routes", ...args]);
   if (!parsed.success) return { status: 2, stdout: "", stderr: formatMessage(parsed.error) };
+  load(parsed.value);
   const written = { stdout: "", stderr: "" };
   const write = (stream: keyof typeof written) => (text: string) => {
     written[stream] += text;
@@ -25,4 +27,11 @@ export function printed(...args: string[]): string {
   const { status, stdout, stderr } = routes("--print", ...args);
   if (status !== 0) throw new Error(stderr);
   return stdout;
+}
+
+/** Reads the files of lists at once, as a command does before it begins. */
+function load(value: unknown): void {
+  if (typeof value !== "object" || value === null) return;
+  if ("file" in value) Object.assign(value, { text: readFileSync(String(value.file), "utf8") });
+  else for (const each of Object.values(value)) load(each);
 }

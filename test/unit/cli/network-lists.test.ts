@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { loadFiles } from "../../../src/cli/input-file.ts";
 import { readNetworks } from "../../../src/cli/network-lists.ts";
 import { formatCidr } from "../../../src/net/cidr.ts";
 import { routes } from "../../helpers/routes.ts";
@@ -20,7 +21,7 @@ function withFile<T>(text: string, use: (file: string) => T): T {
 describe("a file of networks", () => {
   test("has them between blanks, line breaks and commas, with comments", () => {
     const text = "# a list\n10.0.0.0/8, 192.0.2.1\t2001:db8::/32 # here\r\n\n  8.8.8.8";
-    expect(withFile(text, (file) => readNetworks([{ file }]).map(formatCidr))).toEqual([
+    expect(readNetworks([{ file: "list", text }]).map(formatCidr)).toEqual([
       "10.0.0.0/8",
       "192.0.2.1",
       "2001:db8::/32",
@@ -41,9 +42,15 @@ describe("a file of networks", () => {
     expect(result.stderr).toContain("has no network in it");
   });
 
-  test("that is not there is refused in one line", () => {
-    const result = routes("--print", "--bypass", "@/nonexistent/list");
-    expect(result.stderr).toBe('Cannot read "@/nonexistent/list": ENOENT; give a readable file');
+  test("that is not there, or has no end, is refused in one line", async () => {
+    const load = (file: string) => loadFiles({ bypass: [[{ file }]] });
+    await expect(load("/nonexistent/list")).rejects.toThrow(
+      'Cannot read "@/nonexistent/list": ENOENT; give a readable file',
+    );
+    await expect(load("/dev/zero")).rejects.toThrow(
+      'Cannot read "@/dev/zero": more than 16777216 bytes; give a readable file',
+    );
+    await expect(load("/")).rejects.toThrow('Cannot read "@/": EISDIR; give a readable file');
   });
 
   test("amounts to what the option would, with others beside it", () => {
@@ -53,7 +60,9 @@ describe("a file of networks", () => {
   });
 });
 
-test("standard input is read by one option only", () => {
-  const { stderr } = routes("--print", "--dst", "@-", "--bypass", "@-");
-  expect(stderr).toBe('standard input can be read once: give "@-" to one option only');
+test("standard input is read by one option only", async () => {
+  const options = { dst: [[{ file: "-" }]], bypass: [[{ file: "-" }]] };
+  await expect(loadFiles(options)).rejects.toThrow(
+    'standard input can be read once: give "@-" to one option only',
+  );
 });
