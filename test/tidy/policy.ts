@@ -54,13 +54,14 @@ const IMPURE_FFI = [
 ];
 
 /** The part of build/ that reads, downloads or writes files; the rest is from bytes to bytes. */
-const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts"];
+const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts", "build/package/"];
 
 const PURE = ["build/", "ffi/", "src/net/", "src/routing/", "src/proto/"];
 
 /** Whether a module must be free of descriptors, clocks and the process. */
 export function isPure(path: string): boolean {
-  const impure = IMPURE_FFI.includes(path) || IMPURE_BUILD.includes(path);
+  const impure =
+    IMPURE_FFI.includes(path) || IMPURE_BUILD.some((prefix) => path.startsWith(prefix));
   return PURE.some((prefix) => path.startsWith(prefix)) && !impure;
 }
 

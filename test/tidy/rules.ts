@@ -17,7 +17,7 @@ const FILE_LINES = 400;
 const TEST_FILE_LINES = 600;
 
 /** Where programs start: nothing imports these, and everything else is reached from them. */
-const ENTRY_POINTS = ["src/main.ts", "src/worker.ts", "build.ts"];
+const ENTRY_POINTS = ["src/main.ts", "src/worker.ts", "build.ts", "build/package/main.ts"];
 
 /** `path:line: what is wrong`, for a person to read. */
 export type Problem = string;

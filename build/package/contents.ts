@@ -1,0 +1,61 @@
+/** What every package holds besides the executable: the same files, at the places of its system. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import type { PackedFile } from "./archive.ts";
+import { makeCopyright, makeSbom } from "./components.ts";
+import { makeManPages } from "./man.ts";
+
+const root = join(import.meta.dir, "../..");
+
+/** A text of the repository. */
+const textOf = (path: string): string => readFileSync(join(root, path), "utf8");
+
+/** A text of `files/`. */
+export const fileText = (name: string): string => textOf(`build/package/files/${name}`);
+
+export interface Executable {
+  readonly bytes: Uint8Array;
+  readonly sha256: string;
+  /** As this project names it. */
+  readonly architecture: "x64" | "arm64";
+}
+
+/** The completion script for a shell, as the sources print it. */
+function completion(shell: string): Uint8Array {
+  const command = [process.execPath, join(root, "src/main.ts"), "completion", shell];
+  const { success, stdout, stderr } = Bun.spawnSync(command);
+  if (!success) throw new Error(`no completion for ${shell}: ${stderr.toString().trim()}`);
+  return stdout;
+}
+
+/** The files of a package. Where zsh looks for completions differs between distributions. */
+export async function makeContents(
+  executable: Executable,
+  zshFolder: "vendor-completions" | "site-functions",
+): Promise<PackedFile[]> {
+  const file = (path: string, content: string | Uint8Array): PackedFile => ({
+    path,
+    bytes: typeof content === "string" ? Buffer.from(content) : content,
+    mode: 0o644,
+  });
+  const doc = (name: string, content: string | Uint8Array) =>
+    file(`usr/share/doc/tproxy/${name}`, content);
+  const pages = await makeManPages();
+  return [
+    { path: "usr/bin/tproxy", bytes: executable.bytes, mode: 0o755 },
+    ...pages.map(({ name, text }) =>
+      file(`usr/share/man/man1/${name}.gz`, gzipSync(text, { level: 9 })),
+    ),
+    file("usr/share/bash-completion/completions/tproxy", completion("bash")),
+    file("usr/share/fish/vendor_completions.d/tproxy.fish", completion("fish")),
+    file(`usr/share/zsh/${zshFolder}/_tproxy`, completion("zsh")),
+    file("usr/lib/systemd/system/tproxy-forward.service", fileText("tproxy-forward.service")),
+    { ...file("etc/tproxy/forward.conf", fileText("forward.conf")), isConfiguration: true },
+    doc("copyright", makeCopyright(textOf("LICENSE"))),
+    doc("README.md", textOf("README.md")),
+    doc("changelog.gz", gzipSync(textOf("CHANGELOG.md"), { level: 9 })),
+    doc("tproxy.cdx.json", makeSbom(executable.sha256, executable.architecture)),
+  ];
+}

@@ -1,0 +1,94 @@
+/** Man pages, made of the argument parsers that also print the help. */
+
+import type { DocEntry, DocPage } from "@optique/core/doc";
+import { formatMessage, type Message } from "@optique/core/message";
+import { getDocPage } from "@optique/core/parser";
+import { formatUsage, formatUsageTerm } from "@optique/core/usage";
+import packageJson from "../../package.json" with { type: "json" };
+import { commands } from "../../src/cli/commands.ts";
+
+export interface ManPage {
+  /** `tproxy-listen.1` */
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Text as roff reads it: no line begins a request, and dashes and backslashes stay themselves. */
+function escaped(text: string): string {
+  return text
+    .replaceAll("\\", "\\e")
+    .replaceAll("-", "\\-")
+    .replace(/^([.'])/gm, "\\&$1");
+}
+
+/** A message on one line, as it reads without a terminal. */
+function plain(message: Message | undefined): string {
+  if (message === undefined) return "";
+  return escaped(formatMessage(message, { quotes: true }).replaceAll("`", '"'));
+}
+
+function entry({ term, description }: DocEntry): string {
+  return `.TP\n.B ${escaped(formatUsageTerm(term))}\n${plain(description)}`;
+}
+
+const title = (name: string) =>
+  `.TH ${escaped(name.toUpperCase())} 1 "" "tproxy ${packageJson.version}" "User Commands"`;
+
+function commandPage(command: string, page: DocPage): string {
+  const name = `tproxy-${command}`;
+  const usage = escaped(formatUsage("tproxy", page.usage ?? [])).replace("tproxy ", "");
+  const brief = plain(page.brief).replace(/\.$/, "");
+  const [, ...lines] = plain(page.footer).split("\n");
+  const examples = lines.map((line) => line.replace(/^"(.*?)" +/, ".TP\n.B $1\n"));
+  return [
+    title(name),
+    `.SH NAME\n${escaped(name)} \\- ${brief.charAt(0).toLowerCase()}${brief.slice(1)}`,
+    `.SH SYNOPSIS\n.B tproxy ${usage}`,
+    `.SH DESCRIPTION\n${plain(page.description)}`,
+    `.SH OPTIONS\n${page.sections.flatMap(({ entries }) => entries.map(entry)).join("\n")}`,
+    ...(examples.length === 0 ? [] : [`.SH EXAMPLES\n${examples.join("\n")}`]),
+    ".SH SEE ALSO\n.BR tproxy (1)",
+    "",
+  ].join("\n");
+}
+
+function overview(pages: ReadonlyMap<string, DocPage>): string {
+  const commands = [...pages].map(
+    ([command, { brief }]) => `.TP\n.BR tproxy\\-${command} (1)\n${plain(brief)}`,
+  );
+  const statuses = [
+    ["0", "It is done, or it was ended by SIGINT or SIGTERM."],
+    ["1", "It failed; the reason is on standard error."],
+    ["2", "The arguments cannot be carried out; nothing was changed."],
+  ].map(([status, meaning]) => `.TP\n.B ${status}\n${meaning}`);
+  return [
+    title("tproxy"),
+    ".SH NAME\ntproxy \\- the Linux transparent\\-proxy tool in one file",
+    ".SH SYNOPSIS\n.B tproxy\n.I COMMAND\n.RI [ OPTION .\\|.\\|.]",
+    `.SH COMMANDS\n${commands.join("\n")}`,
+    ".TP\n.B tproxy completion bash|zsh|fish\nPrint a completion script.",
+    ".TP\n.B tproxy \\-\\-version\nPrint the release, the commit and what it was built for.",
+    `.SH EXIT STATUS\n${statuses.join("\n")}`,
+    ".SH ENVIRONMENT\nThe static executable ignores variables such as\n.BR BUN_OPTIONS ,",
+    ".B NODE_OPTIONS\nand\n.BR LD_PRELOAD .\n.TP\n.B NO_COLOR\nNo colours.",
+    "",
+  ].join("\n");
+}
+
+/** One page for each command, and one that lists them. */
+export async function makeManPages(): Promise<ManPage[]> {
+  const pages = new Map<string, DocPage>();
+  for (const [command, load] of commands) {
+    const { parser } = await load();
+    const page = getDocPage(parser, [command]);
+    if (page === undefined) throw new Error(`the parser of ${command} has no documentation`);
+    pages.set(command, page);
+  }
+  return [
+    { name: "tproxy.1", text: overview(pages) },
+    ...[...pages].map(([command, page]) => ({
+      name: `tproxy-${command}.1`,
+      text: commandPage(command, page),
+    })),
+  ];
+}

@@ -1,0 +1,228 @@
+/** The packages: made of the built executable, and used as their systems use them. */
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, readdirSync } from "node:fs";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { makeDeb } from "../build/package/deb.ts";
+import { makeManPages } from "../build/package/man.ts";
+import packageJson from "../package.json" with { type: "json" };
+import { commands } from "../src/cli/commands.ts";
+import { canUnshare } from "./helpers/netns.ts";
+import { asStatic, executable, isRoot, isStatic } from "./helpers/static-file.ts";
+import { testWith } from "./helpers/tools.ts";
+
+const root = join(import.meta.dir, "..");
+const packages = join(root, "dist/packages");
+const architecture = process.arch as "x64" | "arm64";
+const [debian, rpm] = architecture === "x64" ? ["amd64", "x86_64"] : ["arm64", "aarch64"];
+const release = packageJson.version;
+const deb = join(packages, `tproxy_${release}_${debian}.deb`);
+let folder = "";
+
+function run(command: readonly string[], cwd = root) {
+  const { exitCode, stdout, stderr } = Bun.spawnSync([...command], { cwd, stderr: "pipe" });
+  return { status: exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
+}
+
+const make = (...args: string[]) => run([process.execPath, "build/package/main.ts", ...args]);
+
+/** What a command prints; it must end well. */
+function output(...command: string[]): string {
+  const { status, stdout, stderr } = run(command);
+  if (status !== 0) throw new Error(`${command.join(" ")}: ${stderr}${stdout}`);
+  return stdout;
+}
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tproxy-package-"));
+  if (!isStatic) return;
+  await rm(packages, { recursive: true, force: true });
+  expect(make(`${architecture}=${executable}`)).toMatchObject({ status: 0, stderr: "" });
+}, 180_000);
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe("bad input is one line:", () => {
+  test.each([
+    [["x86=dist/tproxy"], '"x86=dist/tproxy" is not x64=FILE or arm64=FILE'],
+    [["x64=README.md"], "README.md is not a static executable for x64"],
+    [
+      ["x64=/nonexistent/tproxy"],
+      '/nonexistent/tproxy cannot be read: make it with "bun run build --all"',
+    ],
+    [["--release", "new"], '"new" is not a release like 1.2.3'],
+  ])("%p", (args, problem) => {
+    const refused = { status: 1, stdout: "", stderr: `package: ${problem}\n` };
+    expect(make(...args)).toEqual(refused);
+  });
+});
+
+describe("man pages", () => {
+  test("there is one for each command, with every option of its help", async () => {
+    const pages = new Map((await makeManPages()).map(({ name, text }) => [name, text]));
+    expect([...pages.keys()]).toEqual([
+      "tproxy.1",
+      ...[...commands.keys()].map((name) => `tproxy-${name}.1`),
+    ]);
+    const options = output(executable, "listen", "--help").match(/^ +--[a-z-]+/gm) ?? [];
+    expect(options.length).toBeGreaterThan(5);
+    for (const option of options) {
+      expect(pages.get("tproxy-listen.1")).toContain(option.trim().replaceAll("-", "\\-"));
+    }
+  });
+
+  testWith(["groff"])("groff finds nothing wrong with them", async () => {
+    for (const { name, text } of await makeManPages()) {
+      await Bun.write(join(folder, name), text);
+      const groff = ["groff", "-man", "-ww", "-z", "-Tutf8", join(folder, name)];
+      expect(run(groff)).toEqual({ status: 0, stdout: "", stderr: "" });
+    }
+  });
+});
+
+describe.skipIf(!isStatic)("of the built executable", () => {
+  testWith(["sha256sum"])("SHA256SUMS is right, and nothing else is left", () => {
+    const checked = run(["sha256sum", "--strict", "-c", "SHA256SUMS"], packages);
+    expect(checked).toMatchObject({ status: 0, stderr: "" });
+    expect(checked.stdout.trim().split("\n").length).toBe(readdirSync(packages).length - 1);
+  });
+
+  test("the SBOM names what is inside, with the executable's hash", async () => {
+    const name = `tproxy-${release}-linux-${architecture}.cdx.json`;
+    const sbom = await Bun.file(join(packages, name)).json();
+    expect(sbom).toMatchObject({ bomFormat: "CycloneDX", specVersion: "1.5" });
+    const hash = new Bun.CryptoHasher("sha256").update(await Bun.file(executable).bytes());
+    expect(sbom.metadata.component.hashes[0].content).toBe(hash.digest("hex"));
+    const names = sbom.components.map((each: { name: string }) => each.name);
+    for (const part of ["Bun", "musl", "libstdc++", ...Object.keys(packageJson.dependencies)]) {
+      expect(names).toContain(part);
+    }
+    expect(new Set(names).size).toBe(names.length);
+  });
+
+  testWith(["tar"])("the tarball has the executable and its documents", async () => {
+    const name = `tproxy-${release}-linux-${architecture}`;
+    output("tar", "xzf", join(packages, `${name}.tar.gz`), "-C", folder);
+    const version = output(join(folder, name, "bin/tproxy"), "--version");
+    expect(version).toBe(output(executable, "--version"));
+    const page = await Bun.file(join(folder, name, "share/man/man1/tproxy.1.gz")).bytes();
+    expect(gunzipSync(page).toString()).toStartWith(".TH TPROXY 1");
+  });
+
+  testWith(["rpm", "rpmbuild"])("rpm reads the .rpm, and takes it in", async () => {
+    const file = join(packages, `tproxy-${release}-1.${rpm}.rpm`);
+    expect(output("rpm", "-K", file)).toContain("digests OK");
+    expect(output("rpm", "-qp", "--requires", file)).not.toMatch(/^(?!rpmlib|config|\/bin\/sh)./m);
+    const database = join(folder, "rpm");
+    await mkdir(database);
+    const to = ["--dbpath", join(database, "db"), "--root", database, "--noscripts", "--nodeps"];
+    output("rpm", ...to, "-i", file);
+    expect(output("rpm", ...to, "-V", "tproxy")).toBe("");
+    expect(existsSync(join(database, "etc/tproxy/forward.conf"))).toBe(true);
+    output("rpm", ...to, "-e", "tproxy");
+    expect(existsSync(join(database, "usr/bin/tproxy"))).toBe(false);
+  });
+
+  const image = () => `oci:${join(folder, "oci")}:${release}`;
+
+  testWith(["tar", "skopeo", "umoci", "runc"], { root: isRoot })(
+    "the image holds the one file, and a container runtime runs it",
+    async () => {
+      await mkdir(join(folder, "oci"));
+      const archive = join(packages, `tproxy-${release}.oci.tar`);
+      output("tar", "xf", archive, "-C", join(folder, "oci"));
+      const inspected = JSON.parse(output("skopeo", "inspect", image()));
+      expect(inspected).toMatchObject({ Architecture: debian, Os: "linux" });
+      // A copy verifies every hash.
+      output("skopeo", "copy", `oci-archive:${archive}`, `dir:${join(folder, "copy")}`);
+      const bundle = join(folder, "bundle");
+      output("umoci", "unpack", "--image", image().replace("oci:", ""), bundle);
+      expect(readdirSync(join(bundle, "rootfs"))).toEqual(["tproxy"]);
+      const config = Bun.file(join(bundle, "config.json"));
+      const settings = await config.json();
+      expect(settings.process.args).toEqual(["/tproxy"]);
+      settings.process.terminal = false;
+      settings.process.args.push("--version");
+      await Bun.write(config, JSON.stringify(settings));
+      const id = `tproxy-test-${process.pid}`;
+      const state = join(folder, "runc");
+      expect(output("runc", "--root", state, "run", "--bundle", bundle, id)).toBe(
+        output(executable, "--version"),
+      );
+    },
+    120_000,
+  );
+
+  testWith(["dpkg-deb"])("the .deb needs no other package", () => {
+    expect(output("dpkg-deb", "--field", deb, "Depends", "Pre-Depends")).toBe("");
+    expect(output("dpkg-deb", "--field", deb, "Architecture").trim()).toBe(debian as string);
+  });
+});
+
+/** The Debian archive of this machine, or undefined. */
+function archive(): string | undefined {
+  const format = ["--no-release-info", "--format", "$(REPO_URI)", "Identifier: Packages"];
+  const { status, stdout } = run(["sh", "-c", 'apt-get indextargets "$@"', "sh", ...format]);
+  return status === 0 ? stdout.split("\n").find(Boolean) : undefined;
+}
+
+/** What lies in the chroot, but for what dpkg writes down. */
+const listing = (chroot: string) =>
+  output(
+    "find",
+    chroot,
+    "-path",
+    "*/var/lib/dpkg",
+    "-prune",
+    "-o",
+    "-path",
+    "*/var/log",
+    "-prune",
+    "-o",
+    "-print",
+  )
+    .split("\n")
+    .toSorted();
+
+testWith(["debootstrap", "unshare"], { ...asStatic, root: isRoot, namespaces: canUnshare })(
+  "the .deb is installed, upgraded, removed and purged in a Debian of its own",
+  async () => {
+    const chroot = join(folder, "debian");
+    // Unpacked only: that takes no second stage, and nothing is mounted.
+    const first = ["debootstrap", "--foreign", "--variant=minbase", "bookworm", chroot];
+    output(...first, archive() ?? "");
+    await Bun.write(join(chroot, "var/lib/dpkg/status"), "");
+    const before = listing(chroot);
+    const inside = (...command: string[]) => output("chroot", chroot, ...command);
+    const dpkg = (...args: string[]) => inside("dpkg", "--force-confold", ...args);
+    await Bun.write(join(chroot, "new.deb"), Bun.file(deb));
+    dpkg("-i", "/new.deb");
+    expect(inside("tproxy", "--version")).toBe(output(executable, "--version"));
+    expect(inside("dpkg", "--verify", "tproxy")).toBe("");
+
+    const configuration = join(chroot, "etc/tproxy/forward.conf");
+    await Bun.write(configuration, "FORWARD_OPTIONS=mine\n");
+    const bytes = Buffer.from("#!/bin/sh\necho newer\n");
+    const conf = { path: "etc/tproxy/forward.conf", mode: 0o644, isConfiguration: true };
+    const files = [
+      { path: "usr/bin/tproxy", mode: 0o755, bytes },
+      { ...conf, bytes: Buffer.from("FORWARD_OPTIONS=theirs\n") },
+    ];
+    await Bun.write(join(chroot, "new.deb"), makeDeb(files, "99.0", architecture, 0).bytes);
+    dpkg("-i", "/new.deb");
+    expect(inside("tproxy", "--version")).toBe("newer\n");
+    expect(await Bun.file(configuration).text()).toBe("FORWARD_OPTIONS=mine\n");
+    expect(existsSync(join(chroot, "usr/share/man/man1/tproxy.1.gz"))).toBe(false);
+
+    dpkg("--remove", "tproxy");
+    expect(existsSync(join(chroot, "usr/bin/tproxy"))).toBe(false);
+    expect(existsSync(configuration)).toBe(true);
+    dpkg("--purge", "tproxy");
+    await rm(join(chroot, "new.deb"));
+    const left = listing(chroot).filter((path) => !before.includes(path));
+    expect(left).toEqual([]);
+  },
+  300_000,
+);
