@@ -6,6 +6,7 @@
 
 // asm-generic/socket.h, bits/socket.h
 export const AF_UNSPEC = 0;
+export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
@@ -29,6 +30,7 @@ export const SO_RCVBUFFORCE = 33;
 export const SO_MARK = 36;
 export const SO_DOMAIN = 39;
 export const SO_MEMINFO = 55;
+export const SO_NETNS_COOKIE = 71;
 export const MSG_PEEK = 0x2;
 export const MSG_CTRUNC = 0x8;
 export const MSG_TRUNC = 0x20;

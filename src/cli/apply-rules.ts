@@ -7,7 +7,7 @@ import type { Sysctl } from "../routing/plan.ts";
 import { findConflicts, heldTable } from "../rules/conflicts.ts";
 import { holderText } from "../rules/holder.ts";
 import { Busy } from "../rules/lock.ts";
-import { SysctlError } from "../rules/sysctls.ts";
+import { SysctlError } from "../rules/setting-memory.ts";
 import { CommandError } from "./failure.ts";
 import type { Situation } from "./situation.ts";
 

@@ -1,11 +1,9 @@
 /** The rules of a command that serves: in force as long as it runs, and taken back by its end. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import { readSysctl } from "../diagnose/proc.ts";
 import { formatMark } from "../net/mark.ts";
 import { drainPlan } from "../routing/drain.ts";
 import type { Intent, IntentRequest } from "../routing/intent.ts";
-import type { Sysctl } from "../routing/plan.ts";
 import { applyParts } from "../rules/apply.ts";
 import { cgroupId } from "../rules/cgroups.ts";
 import { Hold } from "../rules/hold.ts";
@@ -13,10 +11,10 @@ import { interfaceIndex, openKernel } from "../rules/kernel.ts";
 import { exclusively } from "../rules/lock.ts";
 import { drainingName } from "../rules/names.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
-import { restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import type { Edges } from "./edges.ts";
 import { CommandError } from "./failure.ts";
+import { Settings } from "./settings.ts";
 import { type Identified, identify, type Situation, survey } from "./situation.ts";
 
 /** What is held for listeners, from a request whose set-up has its name and marks. */
@@ -27,6 +25,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   /** What was changed, a line each. */
   readonly changes: readonly string[];
   private readonly situation: Situation;
+  private readonly settings: Settings;
   private readonly hold: Hold;
   private readonly draining: Parts;
   private readonly say: (line: string) => void;
@@ -35,6 +34,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   private constructor(
     capture: Capture,
     situation: Situation,
+    settings: Settings,
     changes: readonly string[],
     hold: Hold,
     draining: Parts,
@@ -42,6 +42,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   ) {
     this.capture = capture;
     this.situation = situation;
+    this.settings = settings;
     this.changes = changes;
     this.hold = hold;
     this.draining = draining;
@@ -85,16 +86,18 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     identity: readonly string[],
     say: (line: string) => void,
   ): HeldRoutes<Capture> {
-    const { kernel, plan, parts, live, question } = situation;
+    const { kernel, parts, live, question } = situation;
     const drained = drainPlan(capture.intent, drainingName(question.name, kernel.netfilter.portId));
     const draining = partsOf(drained, (name) => interfaceIndex(kernel, name), cgroupId);
-    const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
+    const settings = new Settings(situation);
+    const sysctls = settings.set();
     try {
       const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
       const { owned } = applied;
       if (!owned) say("this kernel has no tables with an owner: killed, its rules would stay");
       const hold = new Hold({
         ...{ kernel, parts, question, owned, say },
+        keepSettings: () => settings.keep(),
         closed: false,
         deadlineMs: undefined,
         staysHeld: true,
@@ -102,12 +105,11 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
       });
       void hold.run().catch((error) => say(`routes are no longer watched: ${error.message}`));
       for (const each of situation.cautions()) say(each);
-      const wrong = plan.setsSysctls ? [] : wrongSysctls(plan.sysctls).filter(isNeeded);
-      for (const each of wrong) say(sysctlHint(each).trim());
+      for (const each of settings.missed()) say(sysctlHint(each).trim());
       const changes = [...identity, ...sysctls, ...applied.changes];
-      return new HeldRoutes(capture, situation, changes, hold, draining, say);
+      return new HeldRoutes(capture, situation, settings, changes, hold, draining, say);
     } catch (error) {
-      if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
+      settings.giveBack();
       throw error;
     }
   }
@@ -120,6 +122,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     if (this.over) return;
     try {
       this.hold.change(this.draining);
+      this.settings.rename(this.draining.firewall.table.name);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       this.say(`the capture is not given up before the end: ${error.message}`);
@@ -131,16 +134,9 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     if (this.over) return;
     this.over = true;
     this.hold.signal("SIGTERM");
-    const { kernel, plan, question } = this.situation;
-    if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
-    kernel.close();
+    this.settings.giveBack();
+    this.situation.kernel.close();
   }
-}
-
-/** Whether accept_local=1 is needed: the kernel looks up sources with the mark (src_valid_mark). */
-function isNeeded({ name }: Sysctl): boolean {
-  const own = name.replace(/accept_local$/, "src_valid_mark");
-  return readSysctl("net.ipv4.conf.all.src_valid_mark") === 1 || readSysctl(own) === 1;
 }
 
 /** What was chosen, where it is not the default or what was asked for. */

@@ -5,10 +5,10 @@ import { formatDuration } from "../net/duration.ts";
 import type { Applied } from "../rules/apply.ts";
 import { Hold, type HoldEnd } from "../rules/hold.ts";
 import { closedSuffix } from "../rules/names.ts";
-import { restoreSysctls } from "../rules/sysctls.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { reducePrivileges } from "./reduce-privileges.ts";
 import type { RuleOptions } from "./rule-options.ts";
+import type { Settings } from "./settings.ts";
 import type { Situation } from "./situation.ts";
 
 /**
@@ -17,17 +17,19 @@ import type { Situation } from "./situation.ts";
  */
 export async function holdOn(
   situation: Situation,
+  settings: Settings,
   options: RuleOptions,
   applied: Applied,
   edges: Edges,
   warnings: readonly string[],
 ): Promise<number> {
-  const { kernel, parts, question, plan, say, warn } = situation;
+  const { kernel, parts, question, say, warn } = situation;
   const { hold: staysHeld, rollbackAfter } = options;
   const closed = options.onExit === "closed";
   const now = () => performance.now();
   const hold = new Hold({
     ...{ kernel, parts, question, closed, staysHeld, now },
+    keepSettings: () => settings.keep(),
     owned: applied.owned,
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
     say: (line) => void say(line),
@@ -47,8 +49,7 @@ export async function holdOn(
       : `in force for ${formatDuration(rollbackAfter)}: "tproxy routes --confirm" keeps it`,
   );
   const end = await ended;
-  const givesBack = plan.setsSysctls && end !== "keep";
-  const restored = givesBack ? restoreSysctls((by) => by === question.name) : [];
+  const restored = end === "keep" ? [] : settings.giveBack();
   for (const line of restored) await say(line);
   await say(endText(end, closed, `${question.name}${closedSuffix}`));
   return end === "expire" || end === "abandon" ? exitStatus.failure : exitStatus.success;

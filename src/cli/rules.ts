@@ -13,7 +13,7 @@ import { type Kernel, openKernel } from "../rules/kernel.ts";
 import { exclusively } from "../rules/lock.ts";
 import { removeParts } from "../rules/remove.ts";
 import type { Setup } from "../rules/setups.ts";
-import { restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
+import { restoreSysctls } from "../rules/sysctls.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
@@ -23,6 +23,7 @@ import { checkPrivileges } from "./privileges.ts";
 import type { RoutesOptions } from "./routes.ts";
 import { checkModifiers } from "./rule-options.ts";
 import { holdOn } from "./rules-hold.ts";
+import { Settings } from "./settings.ts";
 import { identify, type Situation, survey } from "./situation.ts";
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
@@ -91,10 +92,10 @@ async function runApply(
   edges: Edges,
 ): Promise<number> {
   const done = exclusively(kernel, () => change(situationOf(kernel, request, edges), options));
-  const { situation, warnings, applied, stays } = done;
+  const { situation, settings, warnings, applied, stays } = done;
   // Before anything is awaited: a signal from here on has to find the hold.
   if (applied !== undefined && stays) {
-    return holdOn(situation, options, applied, edges, warnings);
+    return holdOn(situation, settings, options, applied, edges, warnings);
   }
   for (const line of warnings) await situation.warn(line);
   for (const line of applied?.changes ?? []) await situation.say(line);
@@ -106,6 +107,7 @@ async function runApply(
 
 interface Changed {
   readonly situation: Situation;
+  readonly settings: Settings;
   readonly warnings: readonly string[];
   /** Undefined when all was as it should be. */
   readonly applied: Applied | undefined;
@@ -128,15 +130,16 @@ function change(situation: Situation, options: RoutesOptions): Changed {
   const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
   const stays = isTrial || options.hold;
   if (isTrial) refuseReplacing(situation);
-  const wrong = wrongSysctls(plan.sysctls);
+  const settings = new Settings(situation);
+  const wrong = settings.wrong();
   if (isInForce && !options.hold && (wrong.length === 0 || !plan.setsSysctls)) {
-    return { situation, warnings, applied: undefined, stays };
+    return { situation, settings, warnings, applied: undefined, stays };
   }
-  const sysctls = plan.setsSysctls ? setSysctls(plan.sysctls, question.name) : [];
-  const applied = applyOrRestore(situation, options);
+  const sysctls = settings.set();
+  const applied = applyOrRestore(situation, options, settings);
   const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
   const changes = [...sysctls, ...applied.changes, ...hints];
-  return { situation, warnings, applied: { ...applied, changes }, stays };
+  return { situation, settings, warnings, applied: { ...applied, changes }, stays };
 }
 
 /** What stood there before could not be given back: so it is not replaced for a trial. */
@@ -148,8 +151,8 @@ function refuseReplacing({ live }: Situation): void {
   );
 }
 
-function applyOrRestore(situation: Situation, options: RoutesOptions): Applied {
-  const { kernel, plan, parts, live, question } = situation;
+function applyOrRestore(situation: Situation, options: RoutesOptions, settings: Settings): Applied {
+  const { kernel, parts, live, question } = situation;
   const { hold, onExit, rollbackAfter } = options;
   try {
     return applyParts(kernel, parts, live, {
@@ -159,7 +162,7 @@ function applyOrRestore(situation: Situation, options: RoutesOptions): Applied {
       pending: rollbackAfter !== undefined,
     });
   } catch (error) {
-    if (plan.setsSysctls) restoreSysctls((by) => by === question.name);
+    settings.giveBack();
     if (!(error instanceof UnmarkedCapture)) throw error;
     throw new CommandError(
       "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +
@@ -170,7 +173,7 @@ function applyOrRestore(situation: Situation, options: RoutesOptions): Applied {
 
 async function runCheck(situation: Situation, json: boolean, edges: Edges): Promise<number> {
   const { parts, live, plan, question } = situation;
-  const sysctls = plan.setsSysctls ? wrongSysctls(plan.sysctls) : [];
+  const sysctls = plan.setsSysctls ? new Settings(situation).wrong() : [];
   const differences = [
     ...compare(parts, live, question.tag),
     ...sysctls.map(({ name, value }) => ({
@@ -209,7 +212,8 @@ async function runRemove(kernel: Kernel, request: IntentRequest, edges: Edges): 
     if (held !== undefined && !everything) throw new CommandError(heldText(held));
     const removed = removeParts(kernel, parts, live, { tag: question.tag, everything });
     const left = new Set(removed.stays.map(({ name }) => name));
-    const sysctls = restoreSysctls((by) => (everything ? !left.has(by) : by === question.name));
+    const isGone = (by: string) => (everything ? !left.has(by) : by === question.name);
+    const sysctls = restoreSysctls(kernel, isGone);
     return { situation, removed, sysctls };
   });
   const { live, question, say, warn } = situation;

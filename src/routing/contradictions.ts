@@ -2,7 +2,6 @@
 
 import { type Address, type Family, formatAddress, isLoopback } from "../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../net/cidr.ts";
-import { isPrefix } from "../net/interface.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { aggregate } from "./networks.ts";
@@ -15,6 +14,7 @@ interface Completed {
   readonly destinations: readonly Cidr[];
   readonly bypass: readonly Cidr[];
   readonly interfaces: readonly string[];
+  readonly replyPath: boolean;
   readonly mark: MaskedMark;
   readonly captures: boolean;
 }
@@ -221,8 +221,8 @@ function bracketed(address: Address): string {
 
 function checkSysctl(request: IntentRequest, completed: Completed): string | undefined {
   if (!request.sysctl) return undefined;
-  const { families, interfaces } = completed;
-  if (families.includes(4) && interfaces.some((name) => name !== "lo" && !isPrefix(name)))
-    return undefined;
-  return "--sysctl sets nothing here: settings are made for the interfaces of --in, for IPv4";
+  const { families, interfaces, replyPath } = completed;
+  const isLoAlone = interfaces.length > 0 && interfaces.every((name) => name === "lo");
+  if (families.includes(4) && (replyPath || !isLoAlone)) return undefined;
+  return "--sysctl sets nothing here: settings are made for IPv4, and for other interfaces than lo";
 }

@@ -336,15 +336,23 @@ function returnedRules(intent: Intent, family: Family): readonly FirewallRule[] 
  * fib_validate_source() (net/ipv4/fib_frontend.c) looks up the way back to the client, with the
  * packet's mark where src_valid_mark is set: our table then answers that the client is this host.
  */
-function sysctlsOf({ seed, redirect, families, interfaces }: Intent): readonly Sysctl[] {
+function sysctlsOf(intent: Intent): readonly Sysctl[] {
+  const { seed, redirect, families, interfaces, captures, replyPath, backends, sysctl } = intent;
   if (seed || redirect || !families.includes(4)) return [];
-  return interfaces
-    .filter((name) => name !== "lo" && !isPrefix(name))
-    .map((name) => ({
-      name: `net/ipv4/conf/${name}/accept_local`,
-      value: "1",
-      reason:
-        "Needed where net.ipv4.conf.*.src_valid_mark is 1, as Tailscale sets it: without it the " +
-        "kernel drops what is captured and says nothing.",
-    }));
+  const isAny = captures && (interfaces.length === 0 || interfaces.some(isPrefix));
+  // By which interface replies come is known of a backend that is named, and only to the system.
+  const isOpen = replyPath && !backends.some(({ address }) => address.family === 4);
+  if (sysctl && (isAny || isOpen)) return [acceptLocal("all")];
+  return interfaces.filter((name) => name !== "lo" && !isPrefix(name)).map(acceptLocal);
+}
+
+/** The setting by which an interface takes what our table says comes from this host. */
+export function acceptLocal(name: string): Sysctl {
+  return {
+    name: `net/ipv4/conf/${name}/accept_local`,
+    value: "1",
+    reason:
+      "Needed where net.ipv4.conf.*.src_valid_mark is 1, as Tailscale sets it: without it the " +
+      "kernel drops what is captured and says nothing.",
+  };
 }

@@ -17,6 +17,7 @@ import {
   RTNLGRP_IPV4_RULE,
   RTNLGRP_IPV6_ROUTE,
   RTNLGRP_IPV6_RULE,
+  RTNLGRP_LINK,
 } from "../../ffi/netlink/constants.ts";
 import { NetlinkMonitor } from "../../ffi/netlink/monitor.ts";
 import {
@@ -53,6 +54,8 @@ export interface Holding {
   /** It stays held after confirmation. */
   readonly staysHeld: boolean;
   readonly now: () => number;
+  /** Sets again kernel settings that are lost; a line for each. */
+  readonly keepSettings: () => readonly string[];
   /** Says a line. */
   readonly say: (line: string) => void;
 }
@@ -74,7 +77,14 @@ export class Hold {
     this.#holding = holding;
     this.#state = startHold(holding.staysHeld, holding.deadlineMs);
     this.#conflicts = new Set(this.#findConflicts(this.#read()));
-    const groups = [RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
+    // An interface that is made anew has lost its settings.
+    const groups = [
+      RTNLGRP_LINK,
+      RTNLGRP_IPV4_RULE,
+      RTNLGRP_IPV6_RULE,
+      RTNLGRP_IPV4_ROUTE,
+      RTNLGRP_IPV6_ROUTE,
+    ];
     const monitors = [NetlinkMonitor.open(NETLINK_ROUTE, groups)];
     // A table that has an owner cannot be changed by others; the one that drops has none.
     if (!holding.owned || holding.closed)
@@ -194,7 +204,7 @@ export class Hold {
 
   /** Puts back what is missing, and tells of what has come; whether anything was missing. */
   #repair(): boolean {
-    const { kernel, parts, owned, closed, say } = this.#holding;
+    const { kernel, parts, owned, closed, say, keepSettings } = this.#holding;
     const closedName = parts.firewall.table.name + closedSuffix;
     const live = readLive(kernel, this.#holding.question, owned);
     const missing = missingRouting(parts, live);
@@ -210,10 +220,12 @@ export class Hold {
       kernel.netfilter.batch(closedMessages(parts));
       say(`put back what another program removed: table inet ${closedName}`);
     }
+    const settings = keepSettings();
+    for (const each of settings) say(`set again: ${each}`);
     const conflicts = this.#findConflicts(live);
     for (const each of conflicts) if (!this.#conflicts.has(each)) say(`drift: ${each}`);
     this.#conflicts = new Set(conflicts);
-    return missing.length > 0 || changed || unclosed;
+    return missing.length > 0 || changed || unclosed || settings.length > 0;
   }
 
   #putBack(part: RoutingPart): void {

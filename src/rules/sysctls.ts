@@ -1,90 +1,113 @@
-/**
- * Kernel settings that a Plan needs: set, remembered, and given back.
- *
- * What they were is remembered in a file of /run, which a reboot empties as it resets them. It is
- * named after the network namespace. The folder must be its user's own and writable for nobody
- * else, so that no link can be planted in it; the file is made under another name and moved.
- */
+/** Kernel settings that a Plan needs: set, remembered, and given back. */
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readlinkSync,
-  renameSync,
-  unlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { join } from "node:path";
-import * as v from "valibot";
+import { readFileSync, writeFileSync } from "node:fs";
 import type { Sysctl } from "../routing/plan.ts";
-
-/** A setting that was changed. */
-interface Remembered {
-  readonly name: string;
-  readonly before: string;
-  readonly after: string;
-  /** The set-ups that need it, by the names of their firewall tables. */
-  readonly by: readonly string[];
-}
-
-const Memory = v.array(
-  v.object({ name: v.string(), before: v.string(), after: v.string(), by: v.array(v.string()) }),
-);
-
-/** The folder of what is remembered: of the system's administrator. */
-const stateFolder = "/run/tproxy";
-
-/** A setting cannot be read or written, or what is remembered is not to be trusted. */
-export class SysctlError extends Error {}
+import { interfaceIndex, type Kernel } from "./kernel.ts";
+import {
+  type Remembered,
+  reason,
+  recall,
+  remember,
+  SysctlError,
+  stateFolder,
+} from "./setting-memory.ts";
 
 /** The settings that are not as they should be; those of interfaces that are not there, too. */
 export function wrongSysctls(wanted: readonly Sysctl[]): readonly Sysctl[] {
-  return wanted.filter(({ name, value }) => readIfThere(name) !== value);
+  return wanted.filter(({ name, value }) => read(name) !== value);
 }
 
 /**
- * Sets them for a set-up; what they were is remembered first. A line for each.
+ * Sets them for a set-up, those of interfaces that are there; a line for each. What they were is
+ * remembered first, and if one cannot be set, all is as before. The first value that was found is
+ * the one to give back, however often it is set since, unless the interface is another one now.
  * @throws SysctlError
  */
-export function setSysctls(wanted: readonly Sysctl[], by: string, folder = stateFolder): string[] {
+export function setSysctls(
+  kernel: Kernel,
+  wanted: readonly Sysctl[],
+  by: string,
+  folder = stateFolder,
+): string[] {
   const known = recall(folder);
-  const changes = wrongSysctls(wanted).map(({ name, value }) => {
-    return { name, before: read(name), after: value, by: [by] };
+  const indexOf = indexReader(kernel);
+  const settings = wanted.flatMap(({ name, value }) => {
+    const [before, index] = [read(name), indexOf(name)];
+    if (before === undefined || index === undefined) return [];
+    const old = known.find((each) => each.name === name && each.index === index && each.written);
+    // Right as it is, and not by us.
+    if (old === undefined && before === value) return [];
+    const entry = old ?? { name, before, after: value, index, written: false, by: [] };
+    return [{ now: before, entry: { ...entry, by: [...new Set([...entry.by, by])] } }];
   });
-  // The first value that was found is the one to give back, however often it is set since.
-  const fresh = changes.filter(({ name }) => !known.some((each) => each.name === name));
-  const shared = known.map((each) => {
-    const isShared = wanted.some(({ name }) => name === each.name) && !each.by.includes(by);
-    return isShared ? { ...each, by: [...each.by, by] } : each;
-  });
-  if (fresh.length > 0 || shared.some((each, i) => each !== known[i]))
-    remember([...shared, ...fresh], folder);
-  for (const { name, after } of changes) write(name, after);
-  return changes.map(({ name, before, after }) => `~ sysctl ${name}: ${before} -> ${after}`);
+  const changes = settings.filter(({ now, entry }) => now !== entry.after);
+  const others = known.filter(({ name }) => !settings.some(({ entry }) => entry.name === name));
+  const entries = settings.map(({ entry }) => entry);
+  const isNew = entries.some(
+    (entry) => !known.some((each) => each.index === entry.index && each.by.includes(by)),
+  );
+  if (changes.length > 0 || isNew) remember([...others, ...entries], folder);
+  writeAll(changes, () => remember(known, folder));
+  if (entries.some(({ written }) => !written)) {
+    remember([...others, ...entries.map((each) => ({ ...each, written: true }))], folder);
+  }
+  return changes.map(({ now, entry }) => `~ sysctl ${entry.name}: ${now} -> ${entry.after}`);
+}
+
+interface Change {
+  readonly now: string;
+  readonly entry: Remembered;
+}
+
+/** Writes all of them, or none: what is written is taken back, and `undo` called. */
+function writeAll(changes: readonly Change[], undo: () => void): void {
+  const written: Change[] = [];
+  try {
+    for (const change of changes) {
+      write(change.entry.name, change.entry.after);
+      written.push(change);
+    }
+  } catch (error) {
+    for (const { now, entry } of written) write(entry.name, now);
+    undo();
+    throw error;
+  }
 }
 
 /**
  * Gives back what is remembered of set-ups that are `gone`, except for settings that another one
  * needs and those that somebody has changed since. A line for each. @throws SysctlError
  */
-export function restoreSysctls(gone: (by: string) => boolean, folder = stateFolder): string[] {
+export function restoreSysctls(
+  kernel: Kernel,
+  gone: (by: string) => boolean,
+  folder = stateFolder,
+): string[] {
   const known = recall(folder);
-  const mine = known.filter((each) => each.by.some(gone));
-  if (mine.length === 0) return [];
-  const left = known
-    .map((each) => ({ ...each, by: each.by.filter((name) => !gone(name)) }))
-    .filter((each) => each.by.length > 0);
-  const released = mine.filter(({ name }) => !left.some((each) => each.name === name));
-  const ours = released.filter(({ name, after }) => readIfThere(name) === after);
+  if (!known.some((each) => each.by.some(gone))) return [];
+  const indexOf = indexReader(kernel);
+  const left = known.map((each) => ({ ...each, by: each.by.filter((name) => !gone(name)) }));
+  const ours = left.filter(
+    ({ name, after, index, written, by }) =>
+      by.length === 0 && written && read(name) === after && indexOf(name) === index,
+  );
   for (const { name, before } of ours) write(name, before);
-  if (left.length === 0) unlinkSync(memoryPath(folder));
-  else remember(left, folder);
+  remember(
+    left.filter(({ by }) => by.length > 0),
+    folder,
+  );
   return ours.map(({ name, before, after }) => `~ sysctl ${name}: ${after} -> ${before}`);
+}
+
+/** From now on another name stands for a set-up. @throws SysctlError */
+export function renameInSysctls(from: string, to: string, folder = stateFolder): void {
+  const known = recall(folder);
+  if (!known.some(({ by }) => by.includes(from))) return;
+  const renamed = known.map((each) => ({
+    ...each,
+    by: each.by.map((name) => (name === from ? to : name)),
+  }));
+  remember(renamed, folder);
 }
 
 /** The parts of a name are separated by `/`: interfaces have `.` in theirs. */
@@ -92,20 +115,13 @@ function sysctlPath(name: string): string {
   return `/proc/sys/${name}`;
 }
 
-function read(name: string): string {
+/** Undefined where the interface is not there. @throws SysctlError for what cannot be read */
+function read(name: string): string | undefined {
   try {
     return readFileSync(sysctlPath(name), "latin1").trim();
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new SysctlError(`${name} cannot be read: ${reason(error)}`);
-  }
-}
-
-function readIfThere(name: string): string | undefined {
-  try {
-    return read(name);
-  } catch {
-    // The interface is gone, and its settings with it.
-    return undefined;
   }
 }
 
@@ -117,51 +133,15 @@ function write(name: string, value: string): void {
   }
 }
 
-function memoryPath(folder: string): string {
-  const namespace = readlinkSync("/proc/thread-self/ns/net").replace(/[^0-9]/g, "");
-  return join(folder, `sysctls-${namespace}.json`);
-}
-
-function recall(folder: string): readonly Remembered[] {
-  let fd: number;
-  try {
-    fd = openSync(memoryPath(folder), constants.O_RDONLY | constants.O_NOFOLLOW);
-  } catch (error) {
-    // Root's folder, and this user is not root, or so only in a namespace: nothing of its own.
-    const { code = "" } = error as NodeJS.ErrnoException;
-    if (["ENOENT", "EACCES"].includes(code)) return [];
-    throw new SysctlError(`${memoryPath(folder)} cannot be read: ${reason(error)}`);
-  }
-  try {
-    checkOwner(folder, fstatSync(fd));
-    return v.parse(Memory, JSON.parse(readFileSync(fd, "utf8")));
-  } catch (error) {
-    throw new SysctlError(`${memoryPath(folder)} is not what tproxy wrote: ${reason(error)}`);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function remember(settings: readonly Remembered[], folder: string): void {
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    checkOwner(folder, lstatSync(folder));
-    const path = memoryPath(folder);
-    const aside = `${path}.${process.pid}`;
-    writeFileSync(aside, JSON.stringify(settings), { mode: 0o600, flag: "wx" });
-    renameSync(aside, path);
-  } catch (error) {
-    throw new SysctlError(`${folder} cannot be written: ${reason(error)}`);
-  }
-}
-
-/** @throws Error unless it is this user's and nobody else can write it. */
-function checkOwner(path: string, { uid, mode }: { uid: number; mode: number }): void {
-  if (uid !== process.geteuid?.() || (mode & 0o022) !== 0 || (mode & 0o170000) === 0o120000) {
-    throw new Error(`"${path}" belongs to others or others can write it`);
-  }
-}
-
-function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** Tells the index of the interface that a setting is of; 0 for one of all interfaces. */
+function indexReader(kernel: Kernel): (name: string) => number | undefined {
+  return (name) => {
+    const [, owner = "all"] = /\/conf\/([^/]+)\//.exec(name) ?? [];
+    if (owner === "all" || owner === "default") return 0;
+    try {
+      return interfaceIndex(kernel, owner);
+    } catch {
+      return undefined;
+    }
+  };
 }

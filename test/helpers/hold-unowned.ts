@@ -22,6 +22,7 @@ applyParts(kernel, parts, readLive(kernel, question), { tag: 116 });
 const hold = new Hold({
   ...{ kernel, parts, question, owned: false, closed: false, staysHeld: true },
   deadlineMs: undefined,
+  keepSettings: () => [],
   now: () => performance.now(),
   say: (line) => void process.stdout.write(`${line}\n`),
 });

@@ -212,6 +212,20 @@ describe.each(families)("the next process, IPv$family", ({ asked, backend }) => 
     });
 });
 
+testRestart("the next one's kernel settings stay when the last one has ended", async () => {
+  const { stdout } = await inLab(`${lab}
+    settings() { cat /proc/sys/net/ipv4/conf/p[01]/accept_local; }
+    at_backend listen --echo --quiet --json '[::]:8080'
+    serve old :80 --to 10.9.2.2:8080 --routes auto --in p0 --sysctl
+    open a 8.8.8.8:80
+    stop old; eventually draining
+    serve new :80 --to 10.9.2.2:8080 --routes auto --in p0 --sysctl
+    closes a; over old; settings
+    stop new; over new; settings
+  `);
+  expect(stdout).toContain("old: ended with 0\n1\n1\nnew: ended with 0\n0\n0\n");
+});
+
 testRestart("killed while it drains: its rules are gone, and the next one's stay", async () => {
   const { stdout } = await inLab(`${lab}
     at_backend listen --echo --quiet --json '[::]:8080'

@@ -144,6 +144,26 @@ testRoutes(
   },
 );
 
+testRoutes("under src_valid_mark packets and replies come in with --sysctl alone", async () => {
+  const { stdout } = await inLab(`${bare}
+    at_backend listen --json '[::]:8080'
+    echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    grep -o 'not set without --sysctl: [a-z0-9_/]*' proxy.log
+    kill "$proxy"; wait "$proxy"
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --sysctl
+    curling http://8.8.8.8/
+    kill "$proxy"; wait "$proxy"
+    cat /proc/sys/net/ipv4/conf/p[01]/accept_local
+    dump after; same before after rules
+  `);
+  expect(stdout).toStartWith(
+    "not set without --sysctl: net/ipv4/conf/p0/accept_local\n" +
+      "not set without --sysctl: net/ipv4/conf/p1/accept_local\n" +
+      "hello world\n0\n0\nrules: same\n",
+  );
+});
+
 testRoutes("kernel settings are given back, also those of a run that was killed", async () => {
   const { stdout } = await inLab(`${bare}
     setting() { cat /proc/sys/net/ipv4/conf/p0/accept_local; }

@@ -414,6 +414,98 @@ EOF
   ]);
 });
 
+/** A script with a /run of its own and the interfaces eth7 and eth8, ends of one cable. */
+async function withSettings(script: string): Promise<string[]> {
+  const functions = ruleFunctions.replaceAll("'", "'\\''");
+  return lines(`
+    cat > inner.sh <<'INNER'
+mount -t tmpfs none /run
+started=
+ip link set lo up
+ip link add eth7 type veth peer name eth8
+value() { cat "/proc/sys/net/ipv4/conf/\${1-eth7}/accept_local"; }
+give() { echo "$1" > "/proc/sys/net/ipv4/conf/\${2-eth7}/accept_local"; }
+O="--in eth7 --dport 80 --family 4"
+${script}
+INNER
+    echo '${functions}' > functions
+    cat functions inner.sh > all.sh
+    unshare -m sh all.sh`);
+}
+
+testSysctls("one that cannot be set is not remembered, and others are as before", async () => {
+  const found = await withSettings(`
+    path=/proc/sys/net/ipv4/conf/eth8/accept_local
+    mount --bind $path $path; mount -o remount,ro,bind $path
+    routes --apply --sysctl --in eth7,eth8 --dport 80 --family 4 2>&1 || echo "status $?"
+    value; ls /run/tproxy; capturing
+    give 1
+    routes --apply $O > /dev/null; routes --remove > /dev/null
+    value`);
+  expect(found.shift()).toContain("net/ipv4/conf/eth8/accept_local cannot be set to 1: EROFS");
+  expect(found).toEqual(["status 1", "0", "nothing of ours", "1"]);
+});
+
+testSysctls("what was a namespace's that is gone is not taken for the next one's", async () => {
+  const found = await withSettings(`
+    cat > first.sh <<'PART'
+ip link add eth7 type veth peer name eth8
+routes --apply --sysctl $O | grep sysctl
+PART
+    cat > next.sh <<'PART'
+ip link add eth7 type veth peer name eth8
+give 1
+routes --apply $O > /dev/null; routes --remove | grep sysctl
+value
+PART
+    for part in first next; do
+      { cat functions; grep -E '^(value|give|O)[(=]' inner.sh; cat $part.sh; } > whole.sh
+      unshare -n sh whole.sh
+    done`);
+  expect(found[0]).toContain("0 -> 1");
+  expect(found.slice(1)).toEqual(["1"]);
+});
+
+testSysctls("an interface that is made anew gets its setting again, and its own back", async () => {
+  const found = await withSettings(`
+    anew() { ip link del eth7; ip link add eth7 type veth peer name eth8; }
+    is() { [ "$(value)" = "$1" ]; }
+    hold --hold --sysctl $O; value
+    anew; eventually is 1; value
+    kill "$holder"; wait "$holder"; value
+    grep '^set again' held; grep '^~' held
+    hold --hold --sysctl $O
+    kill -KILL "$holder"; wait "$holder" || :
+    anew; give 1
+    routes --remove | grep sysctl; value`);
+  const change = "~ sysctl net/ipv4/conf/eth7/accept_local:";
+  expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+    ...["1", "1", "0"],
+    `set again: ${change} 0 -> 1`,
+    `${change} 0 -> 1`,
+    `${change} 1 -> 0`,
+    "1",
+  ]);
+});
+
+testSysctls("settings are made where packets and replies come in", async () => {
+  const found = await withSettings(`
+    ip address add 10.9.8.1/24 dev eth8; ip link set eth7 up; ip link set eth8 up
+    settings() { routes --apply --sysctl --family 4 --table-name tproxyd-s "$@" | grep sysctl; }
+    settings --in eth7 --dport 80 --backend 10.9.8.2; routes --remove > /dev/null
+    settings --in eth7 --dport 80 --reply-path; routes --remove > /dev/null
+    settings --dport 80; routes --check --sysctl --dport 80 --family 4 --table-name tproxyd-s
+    routes --remove > /dev/null; settings --in 'eth*' --dport 80; routes --remove > /dev/null
+    value eth7; value eth8; value all
+    settings --in lo --dport 80 2>&1 || echo "status $?"`);
+  const name = (owner: string) => `~ sysctl net/ipv4/conf/${owner}/accept_local: 0 -> 1`;
+  expect(found.slice(0, 9)).toEqual([
+    ...[name("eth7"), name("eth8")],
+    ...[name("all"), name("all"), "as it should be", name("all")],
+    ...["0", "0", "0"],
+  ]);
+});
+
 testSysctls("what root remembers does not stop an ordinary user's --remove", async () => {
   const script = `
     cat > inner.sh <<'EOF'

@@ -1,0 +1,89 @@
+/** The kernel settings of a set-up: which it needs here, set, kept, and given back. */
+
+import { SyscallError } from "../../ffi/errno.ts";
+import { decodeLink, getLink } from "../../ffi/netlink/link.ts";
+import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
+import { readSysctl } from "../diagnose/proc.ts";
+import { acceptLocal, type Sysctl } from "../routing/plan.ts";
+import type { Kernel } from "../rules/kernel.ts";
+import { renameInSysctls, restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
+import type { Situation } from "./situation.ts";
+
+export class Settings {
+  /** What the Plan names, and what the replies of its backends need, by whichever way they come. */
+  readonly wanted: readonly Sysctl[];
+  readonly #kernel: Kernel;
+  readonly #sets: boolean;
+  #name: string;
+  readonly #isGone: (by: string) => boolean;
+
+  constructor({ kernel, plan, live, question }: Situation) {
+    this.#kernel = kernel;
+    this.#sets = plan.setsSysctls;
+    this.#name = question.name;
+    const replies = plan.backends
+      .filter(({ address }) => address.family === 4)
+      .flatMap(({ address }) => interfaceTo(kernel, address.bytes) ?? [])
+      .filter((name) => name !== "lo")
+      .map(acceptLocal)
+      .filter((each) => plan.setsSysctls || isNeeded(each));
+    const all = [...plan.sysctls, ...replies];
+    this.wanted = [...new Map(all.map((each) => [each.name, each])).values()];
+    const names = new Set(live.others.map(({ name }) => name));
+    if (plan.setsSysctls || live.firewall !== undefined) names.add(question.name);
+    this.#isGone = (by) => !names.has(by);
+  }
+
+  /** Those that are not as they should be. @throws SysctlError */
+  wrong(): readonly Sysctl[] {
+    return wrongSysctls(this.wanted);
+  }
+
+  /** Those of them without which the kernel drops what is captured as it is set now. */
+  missed(): readonly Sysctl[] {
+    return this.#sets ? [] : this.wrong().filter(isNeeded);
+  }
+
+  /**
+   * Gives back what set-ups have left that are gone, and sets what is wanted where the Plan says
+   * so; a line for each.
+   * @throws SysctlError
+   */
+  set(): string[] {
+    return [...restoreSysctls(this.#kernel, this.#isGone), ...this.keep()];
+  }
+
+  /** Sets what is not set, as of an interface that was made anew. @throws SysctlError */
+  keep(): string[] {
+    return this.#sets ? setSysctls(this.#kernel, this.wanted, this.#name) : [];
+  }
+
+  /** From now on they are remembered for this name. @throws SysctlError */
+  rename(name: string): void {
+    if (this.#sets) renameInSysctls(this.#name, name);
+    this.#name = name;
+  }
+
+  /** Gives back what was set for this set-up; a line for each. @throws SysctlError */
+  giveBack(): string[] {
+    return this.#sets ? restoreSysctls(this.#kernel, (by) => by === this.#name) : [];
+  }
+}
+
+/** Whether accept_local=1 is needed: the kernel looks up sources with the mark (src_valid_mark). */
+function isNeeded({ name }: Sysctl): boolean {
+  const own = name.replace(/accept_local$/, "src_valid_mark");
+  return readSysctl("net.ipv4.conf.all.src_valid_mark") === 1 || readSysctl(own) === 1;
+}
+
+/** The interface by which packets to an IPv4 address leave; undefined without a route. */
+function interfaceTo(kernel: Kernel, destination: Uint8Array): string | undefined {
+  try {
+    const { oif } = kernel.route.get(getRoute({ destination }), decodeRoute);
+    if (oif === undefined) return undefined;
+    return kernel.route.get(getLink({ index: oif }), decodeLink).name;
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
+}
