@@ -67,7 +67,7 @@ const startPolicy = "/usr/sbin/policy-rc.d";
 
 const root = join(import.meta.dir, "..");
 // Debian keeps administration programs in sbin, which is not on every PATH.
-const path = `${process.env.PATH ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+const path = `/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:${process.env.PATH ?? ""}`;
 
 const say = (line: string) => process.stdout.write(`setup: ${line}\n`);
 

@@ -1,7 +1,7 @@
 /** How many connections and sessions there may be, and how many of them one client may have. */
 
 import { optional, withDefault } from "@optique/core/modifiers";
-import { option } from "@optique/core/primitives";
+import { flag, option } from "@optique/core/primitives";
 import { ClientCounts } from "../engine/client-counts.ts";
 import { queueMax, queueMin, queueShare } from "../engine/limits.ts";
 import type { ClientBounds } from "../engine/protocol.ts";
@@ -32,6 +32,13 @@ export const connectionFields = {
       description: prose`New ones of one client in a second; more are refused.`,
     }),
     0,
+  ),
+  strictLimits: withDefault(
+    flag("--strict-limits", {
+      description: prose`Refuse to start where the limit on descriptors is too low for
+        ${"--max-connections"} or ${"--max-sessions"}, instead of lowering it.`,
+    }),
+    false,
   ),
 };
 

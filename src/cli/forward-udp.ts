@@ -7,7 +7,8 @@ import type { Scheme } from "../net/target.ts";
 import { UsageError } from "./failure.ts";
 import type { ForwardOptions } from "./forward-options.ts";
 import type { WantedSocket } from "./open-socket.ts";
-import { checkParts, partOf } from "./workers.ts";
+import { sessionPlacesOf } from "./strict-limits.ts";
+import { checkParts } from "./workers.ts";
 
 const DNS_PORT = 53;
 
@@ -89,9 +90,7 @@ export function sessionSettings(
   descriptors: number,
   clients: ClientBounds,
 ): SessionSettings {
-  const { maxSessions, workers, udpTimeout } = options;
-  const socketsMax = Math.max(2, Math.floor(descriptors / workers));
-  const wanted = partOf(maxSessions, workers, clients.worker);
+  const { workers, udpTimeout } = options;
   const general = udpTimeout.findLast(({ port }) => port === undefined);
   const idleTimeoutMs = general?.ms ?? limits.sessionIdleTimeoutMs;
   const dnsTimeoutMs = Math.min(limits.dnsIdleTimeoutMs, idleTimeoutMs);
@@ -100,10 +99,8 @@ export function sessionSettings(
     if (port !== undefined) answered.push({ port, timeoutMs: ms });
   }
   return {
-    // One has two sockets at most; whichever runs out first ends another one.
-    sessionsMax: Math.max(1, Math.min(wanted ?? socketsMax, socketsMax - 1)),
+    ...sessionPlacesOf(options, descriptors, clients.worker),
     clients,
-    socketsMax,
     idleTimeoutMs,
     answeredTimeouts: answered,
     icmp: icmpLimits(workers),

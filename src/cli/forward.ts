@@ -18,7 +18,7 @@ import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { makePlan } from "../routing/plan.ts";
 import { renderNft } from "../routing/text/nft.ts";
 import { placed } from "./capture-options.ts";
-import { clientBounds, connectionPlaces } from "./client-options.ts";
+import { clientBounds } from "./client-options.ts";
 import { checkForward } from "./connecting.ts";
 import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
@@ -35,8 +35,9 @@ import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./op
 import { forwardRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
 import type { Identified } from "./situation.ts";
+import { checkLimits, placesOf } from "./strict-limits.ts";
 import { wantedUser } from "./user-option.ts";
-import { checkParts, partOf } from "./workers.ts";
+import { checkParts } from "./workers.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
 function markHint(mark = 0): string {
@@ -58,9 +59,11 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
   if (options.routes === "print") return printRoutes(options, request, protocols, edges);
   const user = wantedUser(options.user);
+  // With two protocols each gets one half: neither can take the other's.
+  const share = Math.floor(raiseDescriptorLimit() / protocols.length);
   const doubts = checkForward(options, wanted, request);
+  doubts.push(...checkLimits(options, protocols, share));
   const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
-  const descriptors = raiseDescriptorLimit();
   const sets = openListeners(options, wanted);
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
@@ -84,8 +87,6 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   for (const each of doubts) say(each);
   const mark = routes?.capture.mark ?? options.socketMark;
   upstreams.mark = mark;
-  // With two protocols each gets one half: neither can take the other's.
-  const share = Math.floor(descriptors / protocols.length);
   const ownFlows = flowMemory();
   const settings = { options, upstreams, senders, mark, own, ownFlows, descriptors: share };
   try {
@@ -282,13 +283,6 @@ function task(
   clients: ClientBounds,
 ): Omit<ForwardTask, "sessions"> {
   const { options, upstreams, senders, mark, own, ownFlows, descriptors } = settings;
-  // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
-  const pipesMax = Math.max(
-    4,
-    Math.min(limits.pipesMax, Math.floor(descriptors / 8 / options.workers)),
-  );
-  const share = Math.floor(descriptors / options.workers) - 2 * pipesMax;
-  const ownPart = partOf(options.maxConnections, options.workers, clients.worker);
   return {
     kind: "forward",
     sockets: sockets.map(served),
@@ -304,9 +298,8 @@ function task(
     mark,
     ownAddresses: own.addresses,
     ownFlows,
-    ...connectionPlaces(share, ownPart),
+    ...placesOf(options, descriptors, clients.worker),
     clients,
-    pipesMax,
     headerTimeoutMs: options.headerTimeout ?? limits.headerTimeoutMs,
     connectTimeoutMs: options.connectTimeout ?? limits.connectTimeoutMs,
     idleTimeoutMs: options.idleTimeout ?? limits.forwardIdleTimeoutMs,

@@ -25,6 +25,7 @@ import { checkPrivileges } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { listenRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
+import { checkPlaces } from "./strict-limits.ts";
 import { userOption, wantedUser } from "./user-option.ts";
 import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
 
@@ -127,6 +128,13 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   checkParts("--max-connections", options.maxConnections, options.workers);
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
+  const { workers, maxConnections, maxConnectionsPerClient, connectionRatePerClient } = options;
+  // One descriptor for a connection, where those that are forwarded have two.
+  const placesOf = (worker: number) =>
+    connectionPlaces((2 * descriptors) / workers, partOf(maxConnections, workers, worker));
+  const bound = { option: "--max-connections", wanted: maxConnections };
+  const of = (worker: number) => placesOf(worker).connectionsMax;
+  lacks.push(...checkPlaces(options.strictLimits, workers, [{ ...bound, of }]));
   const sets = openForWorkers(options.workers, wanted, {
     hasSessions: false,
     transparent: !options.noTransparent,
@@ -140,7 +148,6 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     log.note(`[+] Bound to ${protocol}://${address}`, fields);
   }
   for (const text of lacks) log.warn(text);
-  const { workers, maxConnections, maxConnectionsPerClient, connectionRatePerClient } = options;
   const clients = clientBounds(maxConnectionsPerClient, connectionRatePerClient, workers);
   const tasks = sets.map(
     (sockets, worker): RespondTask => ({
@@ -149,8 +156,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
       answer,
       max: options.max,
       idleTimeoutMs: options.timeout,
-      // One descriptor for a connection, where those that are forwarded have two.
-      ...connectionPlaces((2 * descriptors) / workers, partOf(maxConnections, workers, worker)),
+      ...placesOf(worker),
       clients: clients[worker] as ClientBounds,
       report: !options.quiet,
     }),

@@ -1,13 +1,15 @@
 /** Tests that need a program of the machine: skipped, with its name in the title, without it. */
 
 import { test } from "bun:test";
+import { findProgram } from "../../src/control/programs.ts";
 
-// Debian keeps administration programs in sbin, which is not on every PATH.
-const PATH = `${process.env.PATH ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+// Debian keeps administration programs in sbin, which is not on every PATH. What is run as root is
+// the system's before anybody else's.
+const PATH = `/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:${process.env.PATH ?? ""}`;
 
 /** The path of a program, or undefined. */
 export function which(program: string): string | undefined {
-  return Bun.which(program, { PATH }) ?? undefined;
+  return findProgram(program, PATH);
 }
 
 /**

@@ -1,5 +1,6 @@
 /** What every act is given. */
 
+import { findProgram } from "../../control/programs.ts";
 import type { Step } from "../../routing/steps.ts";
 import type { Report } from "./report.ts";
 import type { Setting } from "./server.ts";
@@ -15,7 +16,7 @@ export interface Means {
 
 /** The machine as it is. */
 export const ownMeans: Means = {
-  findProgram: (name) => Bun.which(name) ?? undefined,
+  findProgram,
   perform: (host, step) => host.control.perform(step),
 };
 

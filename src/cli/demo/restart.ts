@@ -8,6 +8,7 @@
  */
 
 import { readFileSync } from "node:fs";
+import { findProgram } from "../../control/programs.ts";
 import type { Edges, StopReason } from "../edges.ts";
 import { CommandError } from "../failure.ts";
 
@@ -36,14 +37,14 @@ export function endWithParent(edges: Edges): void {
  * @throws CommandError where that is not possible, with the ways out
  */
 export async function restartAsRoot(edges: Edges): Promise<number> {
-  const unshare = Bun.which("unshare");
-  if (unshare === null) {
+  const [unshare, nothing] = [findProgram("unshare"), findProgram("true")];
+  if (unshare === undefined) {
     throw new CommandError(
       "the demo needs network namespaces of its own: run it as root, or install unshare " +
         '(Debian\'s package "util-linux") and run it again',
     );
   }
-  const trial = Bun.spawnSync([unshare, "-Urn", "true"], { stdin: "ignore" });
+  const trial = Bun.spawnSync([unshare, "-Urn", nothing ?? "true"], { stdin: "ignore" });
   if (!trial.success) throw new CommandError(refusal(trial.stderr.toString()));
   const child = Bun.spawn([unshare, "-Urn", "--", ...ownCommand()], {
     stdin: "pipe",
