@@ -165,6 +165,7 @@ async function hold(
     kind: "respond",
     sockets: [served(socket)],
     answer: { kind: "discard" },
+    answers: { amplifies: true, perSecond: 0 },
     max: 0,
     idleTimeoutMs: limits.idleTimeoutMs,
     connectionsMax: limits.heldConnectionsMax,

@@ -68,6 +68,20 @@ const fields = object({
     flag("--discard", { description: prose`Read everything and answer nothing.` }),
     false,
   ),
+  amplify: withDefault(
+    flag("--amplify", {
+      description: prose`Answer a datagram with more bytes than it had. Who forges a source address
+        can have them sent to others.`,
+    }),
+    false,
+  ),
+  answerRate: withDefault(
+    option("--answer-rate", numberValue("N", 0, 0xffffffff), {
+      description: prose`Answer a client (an address, of IPv6 a /64) at most N datagrams a second;
+        5000 by default, ${"0"}: any number.`,
+    }),
+    limits.answersPerSecond,
+  ),
   max: withDefault(
     option("--max", numberValue("N", 1, 0xffffffff), {
       description: prose`End after N connections and datagrams.`,
@@ -120,6 +134,7 @@ export type ListenOptions = InferValue<typeof fields>;
 export async function runListen(options: ListenOptions, edges: Edges): Promise<number> {
   const answer = await answerOf(options);
   const wanted = wantedSockets(options);
+  if (options.amplify && !hasUdp(wanted)) throw new UsageError("--amplify needs --udp");
   if (options.max > 0 && options.workers > 1) {
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
@@ -147,6 +162,10 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     const fields = { event: "bound", protocol, address, transparent: !options.noTransparent };
     log.note(`[+] Bound to ${protocol}://${address}`, fields);
   }
+  if (hasUdp(wanted) && answer.kind !== "discard") {
+    const { text, fields } = answersLine(options, answer);
+    log.note(text, fields);
+  }
   for (const text of lacks) log.warn(text);
   const clients = clientBounds(maxConnectionsPerClient, connectionRatePerClient, workers);
   const tasks = sets.map(
@@ -154,6 +173,10 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
       kind: "respond",
       sockets: sockets.map(served),
       answer,
+      answers: {
+        amplifies: options.amplify,
+        perSecond: options.answerRate === 0 ? 0 : Math.max(1, options.answerRate / options.workers),
+      },
       max: options.max,
       idleTimeoutMs: options.timeout,
       ...placesOf(worker),
@@ -171,6 +194,22 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     },
   });
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+}
+
+function hasUdp(wanted: readonly WantedSocket[]): boolean {
+  return wanted.some(({ protocol }) => protocol === "udp");
+}
+
+/** What is answered of datagrams, and what is not. */
+function answersLine({ amplify, answerRate }: ListenOptions, answer: Answer) {
+  const size = answer.kind === "reply" ? answer.bytes.length : 0;
+  const isFree = amplify || size <= limits.answerBytesFree;
+  const which = isFree ? "Datagrams" : `Datagrams of ${size} bytes or more (--amplify: all)`;
+  const rate = answerRate === 0 ? "" : `, at most ${answerRate} a second of one client`;
+  return {
+    text: `    ${which} are answered${rate}`,
+    fields: { event: "answers", amplify, answer_bytes: size, answer_rate: answerRate },
+  };
 }
 
 /** Each address with its own scheme, or with each protocol asked for. */

@@ -228,6 +228,15 @@ export const newcomersByFill: readonly (readonly [fill: number, newcomers: numbe
   [0.05, 16],
 ];
 
+/**
+ * An answer to a datagram may have so many bytes whatever that had: the smallest frame of Ethernet
+ * carries them (46 less 20 of IPv4 and 8 of UDP).
+ */
+export const answerBytesFree = 18;
+
+/** Answers of `listen --udp` to one client in a second, if nothing else is asked for. */
+export const answersPerSecond = 5_000;
+
 /** What the kernel's limits on ICMP errors are where it does not tell them: its defaults. */
 export const icmpLimits = { perSecond: 1_000, burst: 50, perPeerMs: 1_000 } as const;
 

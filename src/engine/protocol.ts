@@ -40,11 +40,20 @@ export interface ClientBounds {
   readonly worker: number;
 }
 
+/** What bounds the answers to datagrams. */
+export interface AnswerBounds {
+  /** An answer may have more bytes than its question. */
+  readonly amplifies: boolean;
+  /** To one client (an address, of IPv6 a /64); 0: no bound. */
+  readonly perSecond: number;
+}
+
 /** Accepts and answers: `listen`, and `bind` without `--to`. */
 export interface RespondTask {
   readonly kind: "respond";
   readonly sockets: readonly ServedSocket[];
   readonly answer: Answer;
+  readonly answers: AnswerBounds;
   /** Connections and datagrams after which the Worker ends by itself; 0 for no end. */
   readonly max: number;
   readonly idleTimeoutMs: number;

@@ -14,6 +14,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
 import { familyOf } from "../engine/sockets.ts";
+import { setHopLimit } from "../engine/transparent.ts";
 import { RawSender, rawRefusal, rawWarning } from "./raw-sender.ts";
 import { failedCall, openReplySocket } from "./session-sockets.ts";
 
@@ -25,6 +26,8 @@ interface Route {
   readonly fd: number | undefined;
   readonly envelope: Envelope | undefined;
   readonly isOwn: boolean;
+  /** The hop limit that was set last; 0: the kernel's. */
+  hopLimit: number;
 }
 
 export class Answers {
@@ -43,29 +46,39 @@ export class Answers {
     this.end();
     if (reached.port === socket.port) {
       const envelope = makeEnvelope(socket.domain, peer, reached.address);
-      this.route = { reached, peer, fd: socket.fd, envelope, isOwn: false };
+      // What was set for others is still there.
+      this.route = { reached, peer, fd: socket.fd, envelope, isOwn: false, hopLimit: -1 };
       return;
     }
     const fd = openReplySocket(reached, true);
     if (fd >= 0) {
       const envelope = makeEnvelope(familyOf(reached), peer);
-      this.route = { reached, peer, fd, envelope, isOwn: true };
+      this.route = { reached, peer, fd, envelope, isOwn: true, hopLimit: 0 };
       return;
     }
     const warning = rawWarning(-fd, reached.port);
     if (warning === undefined) return void this.fail(failedCall, -fd);
     this.context.warn(warning);
-    this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false };
+    this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false, hopLimit: 0 };
   }
 
-  /** Sends the `length` bytes at `offset` of `payload`: whether they have left. */
-  send(payload: NativeBuffer, offset: number, length: number): boolean {
-    if (this.route === undefined) return false;
-    const { reached, peer, fd, envelope } = this.route;
+  /**
+   * Sends the `length` bytes at `offset` of `payload`: whether they have left. `hops` is the hop
+   * limit of the question, 0 if it is not known: the answer has one less, so that those end who
+   * answer each other.
+   */
+  send(payload: NativeBuffer, offset: number, length: number, hops: number): boolean {
+    const { route } = this;
+    if (route === undefined) return false;
+    const { reached, peer, fd, envelope } = route;
     if (fd === undefined) {
       const result = this.raw.send(reached, peer, payload, offset, length);
       if (result < 0) this.context.warn(rawRefusal(-result));
       return result >= 0;
+    }
+    if (hops > 1 && hops - 1 !== route.hopLimit) {
+      route.hopLimit = hops - 1;
+      setHopLimit(fd, familyOf(peer), route.hopLimit);
     }
     const { sending } = this;
     sending.begin(envelope, false);

@@ -5,14 +5,22 @@ import { EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
+import { PREFIX_WORDS } from "../engine/client-prefix.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
 import { batchDatagrams, batchesPerTurn, listenerBufferBytes } from "../engine/limits.ts";
 import type { Handler } from "../engine/loop.ts";
 import type { RespondTask, ServedSocket } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
 import { Counter } from "../engine/shared.ts";
-import { clientOfKey, KEY_WORDS, originalOfKey, readKey } from "../forward/flow-key.ts";
+import {
+  clientOfKey,
+  KEY_WORDS,
+  originalOfKey,
+  prefixOfKey,
+  readKey,
+} from "../forward/flow-key.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { AnswerPolicy } from "./answer-policy.ts";
 import { Answers } from "./answers.ts";
 import { prepareForMuch } from "./session-sockets.ts";
 
@@ -27,6 +35,8 @@ export class UdpService implements Service {
   private readonly key = new Uint32Array(KEY_WORDS);
   /** The key of the datagram before, in the same batch, and its ends as text. */
   private readonly flow = new Uint32Array(KEY_WORDS);
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
+  private readonly policy: AnswerPolicy;
   private client = "";
   private local = "";
   private sockets: UdpSocket[];
@@ -42,6 +52,8 @@ export class UdpService implements Service {
     this.quota = quota;
     this.answers = new Answers(context);
     this.arrivals = new ReceiveBatch(new PayloadSlots(batchDatagrams), true);
+    const replied = task.answer.kind === "reply" ? task.answer.bytes : undefined;
+    this.policy = new AnswerPolicy(task.answers, replied);
     if (task.answer.kind === "reply") this.reply = nativeCopy(task.answer.bytes);
     this.sockets = sockets.map((socket) => new UdpSocket(this, context, socket));
   }
@@ -100,6 +112,7 @@ export class UdpService implements Service {
   private beginFlow(socket: ServedSocket): void {
     const { key, task } = this;
     this.flow.set(key);
+    prefixOfKey(key, this.prefix);
     const peer = clientOfKey(key);
     const reached = originalOfKey(key);
     if (task.report) {
@@ -111,14 +124,23 @@ export class UdpService implements Service {
 
   /** Bytes sent back, 0 if there was no answer to give or it could not be sent. */
   private answer(index: number, length: number): number {
-    const { answers, arrivals, context, reply, task } = this;
+    const { answers, arrivals, context, policy, prefix, reply, task } = this;
     if (task.answer.kind === "discard") return 0;
     const { slots } = arrivals;
+    const from = slots.offset(index);
     const size = task.answer.kind === "reply" ? task.answer.bytes.length : length;
+    const hops = arrivals.hopLimit(index);
+    const question = slots.buffer.bytes.subarray(from, from + length);
+    const refusal = policy.refusal(question, size, hops, prefix, context.loop.now);
+    if (refusal !== "") {
+      context.shared.count(Counter.droppedDatagrams, 1);
+      context.warn(`a datagram was not answered: ${refusal}`);
+      return 0;
+    }
     const isSent =
       reply === undefined
-        ? answers.send(slots.buffer, slots.offset(index), size)
-        : answers.send(reply, 0, size);
+        ? answers.send(slots.buffer, from, size, hops)
+        : answers.send(reply, 0, size, hops);
     context.shared.count(isSent ? Counter.sent : Counter.failed, isSent ? size : 1);
     return isSent ? size : 0;
   }

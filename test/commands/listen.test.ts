@@ -313,7 +313,7 @@ describe("its end", () => {
     const { port } = await listen("127.0.0.1:0");
     const { status, stderr, stdout } = await run(["listen", ...plain, `127.0.0.1:${port}`]);
     expect(stderr).toMatch(
-      /^tproxy: Cannot bind tcp:\/\/127\.0\.0\.1:\d+: EADDRINUSE: .* "ss -tlnp/,
+      /^tproxy: Cannot bind tcp:\/\/127\.0\.0\.1:\d+: EADDRINUSE: port \d+ is held here by tproxy/,
     );
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
     expect(stdout).toBe("");

@@ -260,7 +260,7 @@ describe("UDP at --max-sessions", () => {
         within client ip address add 10.9.1.3/24 dev c0 preferred_lft 0
         within client ip address add fd00:8::2/64 dev c0 nodad preferred_lft 0
         ip route add fd00:8::/64 via fd00:1::2
-        at_backend listen --udp --echo --quiet --json '[::]:9000'
+        at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
         capture
         forward '[::]:50053' --udp --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' \
           --max-sessions 60 ${options}

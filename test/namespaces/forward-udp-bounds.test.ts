@@ -155,7 +155,7 @@ describe.each([
   testInLab("a flood from spoofed sources: sessions go on, descriptors are bounded", async () => {
     const { stdout, proxy } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       within client ip route add local 10.9.1.128/25 dev lo
       within client ip route add local fd00:1::80/121 dev lo
       capture
@@ -191,7 +191,7 @@ testInLab(
   async () => {
     const { stdout } = await inLab(
       `
-    at_backend listen --udp --echo --quiet --json '[::]:9000'
+    at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
     within client ip route add local 10.77.0.0/16 dev lo
     within client ip route add local fd00:77::/64 dev lo
     ip route add 10.77.0.0/16 via 10.9.1.2
@@ -233,7 +233,7 @@ describe("others on the proxy's host", () => {
       `
       background socat -u udp6-recv:53 open:/dev/null
       until ss -uln 2>/dev/null | grep -q ':53 '; do :; done
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       capture 53
       forward '[::]:50053' --udp ${upstreams}
       # More than the MTU, and the most there can be.
@@ -273,7 +273,7 @@ describe("others on the proxy's host", () => {
   testInLab("two workers share the traffic, a session stays with one", async () => {
     const { stdout, proxy } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       capture
       forward :50053 --udp --to 10.9.2.2:9000 --workers 2
       within client python3 many.py 200 wait 8.8.8.8
@@ -307,7 +307,7 @@ describe("its end", () => {
   testInLab("a link that goes down and comes up again", async () => {
     const { stdout } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       capture
       forward '[::]:50053' --udp ${upstreams}
       echo 1 > /proc/sys/net/ipv6/conf/p1/keep_addr_on_down

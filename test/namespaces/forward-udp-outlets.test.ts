@@ -36,7 +36,7 @@ for (const { name, port } of [
     async () => {
       const { stdout } = await inLab(
         `
-        at_backend listen --udp '[::]:9000' --echo --json
+        at_backend listen --udp '[::]:9000' --echo --json --answer-rate 0
         forward '[::]:50053' --udp --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' --workers 2 --quiet
         capture 53,50053
         for address in 8.8.8.8 2001:db8::8; do

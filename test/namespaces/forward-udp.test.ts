@@ -25,7 +25,7 @@ describe.each(families)("IPv$family", ({ asked, client, backend, largest }) => {
   testInLab("every size both ways in order, the empty and the largest one too", async () => {
     const { stdout, proxy } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       capture
       forward '[::]:50053' --udp --to '${inUrl(backend)}:9000'
       within client python3 datagrams.py exchange '${asked}' 7 60 0,1,1200,${largest},1472,3000
@@ -47,7 +47,7 @@ describe.each(families)("IPv$family", ({ asked, client, backend, largest }) => {
   testInLab("the listener's own port: first by the listener, then by a socket", async () => {
     const { stdout, proxy } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       capture 50053
       forward '[::]:50053' --udp --to '${inUrl(backend)}:9000'
       before=$(sockets)
@@ -163,7 +163,7 @@ except ConnectionRefusedError:
   testInLab("a link-local client, which only its own link knows", async () => {
     const { stdout, proxy } = await inLab(
       `
-      at_backend listen --udp --echo --quiet --json '[::]:9000'
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
       own=$(ip -6 -o address show dev p0 scope link | awk '{ sub("/.*", "", $4); print $4 }')
       forward '[::]:50053' --udp --to 10.9.2.2:9000 --source self
       for window in 1 16; do

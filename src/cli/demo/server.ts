@@ -69,6 +69,7 @@ export class Server {
       kind: "respond",
       sockets: [{ fd: this.fd, protocol, domain, address, port }],
       answer,
+      answers: { amplifies: true, perSecond: 0 },
       max: 0,
       idleTimeoutMs: limits.idleTimeoutMs,
       connectionsMax: limits.heldConnectionsMax,
