@@ -195,6 +195,8 @@ describe.each(["client", "self"])("--source %s", (source) => {
     echo before >&3
     until_true grep -q before out
     kill "$proxy"
+    drained() { ! nft list ruleset | grep -q 'tproxyd: capture'; }
+    until_true drained
     past() { echo new | within client socat -t5 -T5 - tcp:8.8.8.8:80,connect-timeout=1; }
     until_true past 2> /dev/null
     echo after >&3
