@@ -95,6 +95,12 @@ const TableName = v.pipe(
       `${quote(String(input))} is not accepted: give a name that begins with "tproxyd" and has ` +
       `at most 20 letters, digits, "_" or "-", "tproxyd-lan"`,
   ),
+  v.check(
+    (name) => !/_(?:closed|pending|confirmed|lock|draining_\d+)$/.test(name),
+    ({ input }) =>
+      `${quote(String(input))} is a name of tproxy's own, for a table beside a set-up's: give ` +
+      'another, "tproxyd-lan"',
+  ),
 );
 
 /** A control group as nft and iptables take it: from the root of the hierarchy, with no `..`. */

@@ -34,6 +34,7 @@ const NEWER: Readonly<Record<string, string>> = {
   IP_LOCAL_PORT_RANGE: "since Linux 6.3",
   NFT_BITWISE_MASK_XOR: "named NFT_BITWISE_BOOL before Linux 6.13",
   NFT_TABLE_F_PERSIST: "since Linux 6.9",
+  SO_NETNS_COOKIE: "since Linux 5.14",
 };
 
 /** Constants that no header has, with their source. */

@@ -123,12 +123,20 @@ const cases: Readonly<Record<string, [what: string, request: object, message: st
     ["elsewhere", { backends: [backend("192.0.2.7")] }, "accepted"],
   ],
   settings: [
-    ["of no interface", { ports, sysctl: true }, "--sysctl sets nothing here"],
+    ["of every interface", { ports, sysctl: true }, "accepted"],
+    [
+      "of lo, and of where replies come",
+      { interfaces: ["lo"], replyPath: true, sysctl: true },
+      "accepted",
+    ],
     ["of lo", { interfaces: ["lo"], sysctl: true }, "--sysctl sets nothing here"],
     ["of IPv6", { families: [6], interfaces: ["eth0"], sysctl: true }, "--sysctl sets nothing"],
     ["of an interface", { interfaces: ["eth0"], sysctl: true }, "accepted"],
   ],
   names: [
+    ["of what drops afterwards", { tableName: "tproxyd-a_closed" }, "is a name of tproxy's own"],
+    ["of one that drains", { tableName: "tproxyd_draining_7" }, "is a name of tproxy's own"],
+    ["of the lock", { tableName: "tproxyd_lock" }, "is a name of tproxy's own"],
     ["of a keyword", { tableName: "tproxy" }, '"tproxy" is not accepted: give a name that begins'],
     ["of a shell", { tableName: "tproxyd;id" }, "is not accepted: give a name that begins"],
     ["too long", { tableName: "tproxyd-of-the-department" }, "at most 20 letters"],
