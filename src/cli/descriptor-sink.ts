@@ -9,7 +9,7 @@
 
 import { write } from "node:fs";
 import { isatty } from "node:tty";
-import { printColored, printLines } from "./printable.ts";
+import { printColored, printLines } from "../net/printable.ts";
 import type { LogSink } from "./sink.ts";
 
 const encoder = new TextEncoder();

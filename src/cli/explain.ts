@@ -18,10 +18,10 @@ import { addressType } from "../diagnose/policy.ts";
 import { renderExplanation } from "../diagnose/report.ts";
 import { likelyInterface, neighbour } from "../diagnose/sample.ts";
 import { type Address, formatAddress, parseAddress } from "../net/address.ts";
+import { printJson } from "../net/printable.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
-import { printJson } from "./printable.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
 import {

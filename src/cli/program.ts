@@ -3,13 +3,13 @@
 import { or } from "@optique/core/constructs";
 import { runParser } from "@optique/core/facade";
 import { formatMessage, type Message, message, text } from "@optique/core/message";
+import { printLine } from "../net/printable.ts";
 import { versionText } from "../version.ts";
 import { type CommandParser, commands } from "./commands.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { loadFiles } from "./input-file.ts";
-import { printLine } from "./printable.ts";
 import type { Output } from "./routes.ts";
 
 const names = text([...commands.keys()].join(", "));
@@ -43,7 +43,7 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
     if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;
-    void edges.stderr.write(`tproxy: ${error.message}\n`);
+    void edges.stderr.write(`tproxy: ${printLine(error.message)}\n`);
     return error.status;
   } finally {
     await edges.flush();

@@ -2,6 +2,7 @@
 
 import { ruleNeeds } from "../diagnose/privileges.ts";
 import { parseCidr } from "../net/cidr.ts";
+import { printJson } from "../net/printable.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
 import { type Applied, applyParts } from "../rules/apply.ts";
 import { UnmarkedCapture } from "../rules/closed.ts";
@@ -18,7 +19,6 @@ import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.
 import { toRequest } from "./capture-options.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { CommandError, UsageError } from "./failure.ts";
-import { printJson } from "./printable.ts";
 import { checkPrivileges } from "./privileges.ts";
 import type { RoutesOptions } from "./routes.ts";
 import { checkModifiers } from "./rule-options.ts";

@@ -5,6 +5,7 @@ import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
 import { readSysctl } from "../diagnose/proc.ts";
 import { startWarnings } from "../diagnose/start-checks.ts";
 import type { MaskedMark } from "../net/mark.ts";
+import { printLine } from "../net/printable.ts";
 import type { Intent, IntentRequest } from "../routing/intent.ts";
 import { planNotes } from "../routing/notes.ts";
 import { makePlan, type Plan } from "../routing/plan.ts";
@@ -56,8 +57,8 @@ export function survey(
     question,
     guard: intent.guards.mark,
     cautions: () => [...cautionsOf(kernel, intent, live), ...planNotes(plan)],
-    say: async (line) => void edges.stdout.write(`${line}\n`),
-    warn: async (line) => void edges.stderr.write(`tproxy: ${line}\n`),
+    say: async (line) => void edges.stdout.write(`${printLine(line)}\n`),
+    warn: async (line) => void edges.stderr.write(`tproxy: ${printLine(line)}\n`),
   };
 }
 

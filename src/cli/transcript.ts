@@ -5,13 +5,13 @@
 
 import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { WorkerEvent } from "../engine/protocol.ts";
+import { printable, printJson, printLine } from "../net/printable.ts";
 import {
   connectionFields,
   connectionLine,
   countersFields,
   countersLine,
 } from "./connection-lines.ts";
-import { printable, printJson, printLine } from "./printable.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
 export interface Transcript {

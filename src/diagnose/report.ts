@@ -1,5 +1,6 @@
 /** Findings as text for people. Pure. */
 
+import { printLine } from "../net/printable.ts";
 import type { Explanation } from "./explanation.ts";
 import type { Finding, Severity } from "./finding.ts";
 
@@ -40,15 +41,16 @@ export function renderExplanation(
   { steps, conclusion: last }: Explanation,
   style: { readonly colors: boolean },
 ): string {
-  return `${steps.map((step) => line(step, style.colors)).join("\n")}\n\n${last}\n`;
+  return `${steps.map((step) => line(step, style.colors)).join("\n")}\n\n${printLine(last)}\n`;
 }
 
 function line({ check, severity, text, repair }: Finding, colored: boolean): string {
   const word = words[severity].padEnd(wordWidth);
   const shown = colored ? `\x1b[${colors[severity]}m${word}\x1b[0m` : word;
-  const first = `  ${shown}${check.padEnd(checkWidth)}${text}`;
+  // Names of the kernel's and of others are in it: they neither end the line nor drive a terminal.
+  const first = `  ${shown}${check.padEnd(checkWidth)}${printLine(text)}`;
   if (repair === undefined) return first;
-  return `${first}\n${" ".repeat(2 + wordWidth + checkWidth)}repair: ${repair}`;
+  return `${first}\n${" ".repeat(2 + wordWidth + checkWidth)}repair: ${printLine(repair)}`;
 }
 
 /** One sentence about all of it. */

@@ -1,3 +1,5 @@
+import { printJson } from "./printable.ts";
+
 /** What every parser of `src/net/` and `src/routing/` answers: parsers never throw. */
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
@@ -21,10 +23,5 @@ const quotedLengthMax = 60;
  * come out as escapes).
  */
 export function quote(text: string): string {
-  const short = text.length > quotedLengthMax ? `${text.slice(0, quotedLengthMax)}…` : text;
-  const escaped = JSON.stringify(short).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
-    const code = character.codePointAt(0) as number;
-    return `\\u${code.toString(16).padStart(4, "0")}`;
-  });
-  return escaped;
+  return printJson(text.length > quotedLengthMax ? `${text.slice(0, quotedLengthMax)}…` : text);
 }

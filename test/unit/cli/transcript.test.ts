@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { printable } from "../../../src/cli/printable.ts";
 import { JsonTranscript, TextTranscript } from "../../../src/cli/transcript.ts";
 import type { WorkerEvent } from "../../../src/engine/protocol.ts";
+import { printable } from "../../../src/net/printable.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 const client = "127.0.0.1:39435";

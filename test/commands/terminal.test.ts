@@ -1,0 +1,64 @@
+/** What others have sent or named reaches no terminal as control characters. */
+
+import { afterEach, expect, test } from "bun:test";
+import { createSocket } from "node:dgram";
+import { cleanUp, cleanups } from "../helpers/forward.ts";
+import { eventually, run, start } from "../helpers/tproxy.ts";
+
+afterEach(cleanUp);
+
+const unsafe = /[\p{C}\p{Zl}\p{Zp}]/u;
+const evil = "\x1b]0;x\x07\x9b2J\x7f\u202e\u2028end";
+
+test.each(["", "--json"])("listen shows what it is sent: %p", async (json) => {
+  const words = ["listen", "--udp", "--no-transparent", "127.0.0.1:0", json].filter(Boolean);
+  const running = start(words);
+  cleanups.push(() => running.kill("SIGKILL"));
+  const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+  const socket = createSocket("udp4");
+  cleanups.push(() => socket.close());
+  socket.send(evil, Number(port), "127.0.0.1");
+  await running.until(/end/);
+  running.kill("SIGTERM");
+  const { stdout } = await running.finished();
+  expect(stdout.replaceAll("\n", "")).not.toMatch(unsafe);
+  if (json !== "") {
+    const events = stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(events.find(({ event }) => event === "datagram").text).toBe(evil);
+  }
+});
+
+test("a process may call itself anything: who holds a port is told in one line", async () => {
+  const script = `
+import socket, time
+open("/proc/self/comm", "wb").write(b"a\\n\\x1b[31mb\\xc2\\x9b")
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen()
+print(server.getsockname()[1], flush=True)
+time.sleep(60)`;
+  const holder = start([], { command: ["python3", "-c", script] });
+  cleanups.push(() => holder.kill("SIGKILL"));
+  const [, port] = await holder.until(/(\d+)\n/);
+  await eventually("it listens", () => Number(port) > 0);
+  const { status, stderr } = await run(["listen", "--no-transparent", `127.0.0.1:${port}`]);
+  expect(status).toBe(1);
+  expect(stderr.trimEnd()).not.toMatch(unsafe);
+  expect(stderr).toMatch(/^tproxy: Cannot bind /);
+});
+
+test.each([
+  [["routes", "--print", "--in", "a\x1b[2J"]],
+  [["forward", ":80", "--to", "\u202ename:80"]],
+  [["listen", "\x9b:80"]],
+  [["listen", ":80", "--reply-file", "/no\n\x1b[31m"]],
+  [["\x1b[2J"]],
+  [["routes", "--print", "--dst", "@/no\u2028pe"]],
+])("an argument is quoted: %j", async (args) => {
+  const { status, stderr } = await run(args);
+  expect(status).toBe(2);
+  expect(stderr.trimEnd()).not.toMatch(unsafe);
+});
