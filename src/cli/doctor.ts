@@ -10,7 +10,7 @@ import { gatherConnect } from "../diagnose/connect-facts.ts";
 import { connectSteps } from "../diagnose/explain-connect.ts";
 import { unknown } from "../diagnose/finding.ts";
 import { checkListener } from "../diagnose/listener-checks.ts";
-import { gatherLocal, judgeLocal } from "../diagnose/local-checks.ts";
+import { gatherLocal, judgeLocal, type LocalQuestion } from "../diagnose/local-checks.ts";
 import { endpointText } from "../diagnose/lookup.ts";
 import type { Machine } from "../diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
@@ -162,7 +162,10 @@ function pathSections(intent: Intent, options: DoctorOptions, machine: Machine):
     return [{ title: "Packets by --redirect", findings: [finding] }];
   }
   const questions = samplePackets(intent, machine, options.listen?.endpoint.port);
-  const own = intent.local ? questions.map((question) => localSection(question, machine)) : [];
+  const owner = unguarded(intent.guards);
+  const own = intent.local
+    ? questions.map((question) => localSection({ ...question, owner }, machine))
+    : [];
   return [
     ...(intent.captures ? questions : []).map((question) => pathSection(question, machine)),
     ...own,
@@ -198,8 +201,19 @@ function backendSections(
   );
 }
 
+/** A user and a group whose programs no guard excepts. */
+function unguarded({ uids, gids }: Intent["guards"]): { uid: number; gid: number } {
+  const firstUser = 1000;
+  const free = (taken: readonly number[]) => {
+    let id = firstUser;
+    while (taken.includes(id)) id++;
+    return id;
+  };
+  return { uid: free(uids), gid: free(gids) };
+}
+
 /** A packet that a program of this host sends, whatever else is captured. */
-function localSection(question: CapturedPacket, machine: Machine): Section {
+function localSection(question: LocalQuestion, machine: Machine): Section {
   const { facts, rest } = gatherLocal(machine, question);
   const way = rest === undefined ? [] : judgePath(gatherPath(machine, rest), wayChecks);
   const { protocol, destination, port } = question.packet;

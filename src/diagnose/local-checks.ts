@@ -42,8 +42,8 @@ export interface LocalFacts {
 /** A question about a packet that a program of this host sends. */
 export type LocalQuestion = PathQuestion & {
   readonly capture: Capture;
-  /** The program's; absent: that of an ordinary user. */
-  readonly owner?: { readonly uid: number; readonly gid: number };
+  /** The program's. */
+  readonly owner: { readonly uid: number; readonly gid: number };
 };
 
 /** Gathers them, and the question for the rest of the way, if there is one. */
@@ -51,7 +51,7 @@ export function gatherLocal(
   machine: Machine,
   question: LocalQuestion,
 ): { facts: LocalFacts; rest: PathQuestion | undefined } {
-  const { capture, packet, owner = { uid: 1000, gid: 1000 } } = question;
+  const { capture, packet, owner } = question;
   const { destination } = packet;
   const { routes } = machine.policy[destination.family];
   const first = machine.lookUp({ destination: destination.bytes });

@@ -16,11 +16,16 @@ const prelude = `${topology}
 ip -6 route add default via fd00:8::2 dev u0 onlink
 ip route add default via 10.8.0.2
 within client ip -6 route add default via fd00:9::1
-serve '[::]:50080' --echo
+serve '[::]:50080' --tcp --udp --echo
 # What a client gets of a connection: the listener's word, if it works.
 reach() {
-  case $1 in 6) to='TCP6:[2001:db8::50]:80' ;; *) to=TCP4:203.0.113.80:80 ;; esac
-  echo hello | within client timeout 5 socat -t 1 - "$to,connect-timeout=1" 2> /dev/null || :
+  case $1 in
+    tcp4) to=TCP4:203.0.113.80:80,connect-timeout=1 ;;
+    tcp6) to='TCP6:[2001:db8::50]:80,connect-timeout=1' ;;
+    udp4) to=UDP4:203.0.113.80:80 ;;
+    udp6) to='UDP6:[2001:db8::50]:80' ;;
+  esac
+  echo hello | within client timeout 5 socat -t 1 - "$to" 2> /dev/null || :
 }
 repair_of() { awk '/FAILURE/ { found = 1 } found && sub(/^ *repair: /, "") { print; exit }'; }
 reset_all() {
@@ -54,9 +59,11 @@ interface Seen {
 
 function scriptOf(each: RulesetCase, at: number) {
   const { rules, isOlder = false, cause, repair, family = 4, capture = "" } = each;
-  const intent = `--dport 80 --in p0 --family ${family} --to-port 50080 ${capture}`;
+  const protocol = each.isUdp === true ? "udp" : "tcp";
+  const packets = `--dport 80 --in p0 --family ${family} --proto ${protocol}`;
+  const intent = `${packets} --to-port 50080 ${capture}`;
   const question = (when: string) =>
-    `ask "${at} ${when}" ${intent}; echo "== got $(reach ${family})"`;
+    `ask "${at} ${when}" ${intent}; echo "== got $(reach ${protocol}${family})"`;
   return `
     reset_all
     ${isOlder ? `${rules}; capture ${intent}` : `capture ${intent}; ${rules}`}

@@ -112,6 +112,15 @@ const cases: readonly Case[] = [
       nft insert rule inet f in iifname u0 tcp dport 80 accept`,
   },
   {
+    name: "local capture that excepts another user than it should",
+    broken: `ip route add default via 10.8.0.2; serve :50080
+      capture --dport 80 --family 4 --local --guard-uid 1001 --to-port 50080`,
+    ask: "doctor --dport 80 --family 4 --local --guard-uid 1000 --to-port 50080",
+    cause: /FAILURE +output +No rule of the output hook sets mark 0x1\/0x1 on it/,
+    repair: `release --dport 80 --family 4 --local --guard-uid 1001 --to-port 50080
+      capture --dport 80 --family 4 --local --guard-uid 1000 --to-port 50080`,
+  },
+  {
     name: "a port of a bridge",
     broken: `ip link add br0 type bridge; ip link set p0 master br0; ip address flush dev p0
       ip address add 10.9.0.1/24 dev br0; ip link set br0 up

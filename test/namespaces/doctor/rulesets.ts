@@ -15,6 +15,8 @@ export interface RulesetCase {
   /** What is done about it; absent: the command that doctor prints is run. */
   readonly repair?: string;
   readonly family?: 4 | 6;
+  /** Datagrams in the place of connections, to port 80 as well. */
+  readonly isUdp?: true;
   /** More of the arguments of the capture. */
   readonly capture?: string;
 }
@@ -204,6 +206,12 @@ export const working: readonly RulesetCase[] = [
     rules: "iptables -t mangle -A PREROUTING -m rpfilter --validmark --invert -j DROP",
   },
   {
+    name: "datagrams: firewalld with the port allowed, and a limit",
+    rules: `${firewalld("udp dport 80 accept")}
+      iptables -A INPUT -p udp --dport 80 -m state --state NEW -m limit --limit 9/s -j ACCEPT`,
+    isUdp: true,
+  },
+  {
     name: "matches of iptables that say nothing of this packet",
     rules: `iptables -A INPUT -p tcp --tcp-flags ALL NONE -j DROP
       iptables -A INPUT -p tcp ! --syn -m conntrack --ctstate NEW -j DROP
@@ -301,6 +309,20 @@ export const broken: readonly RulesetCase[] = [
     name: "a closed OUTPUT",
     rules: chain("output", "0", "drop", "ct state new accept"),
     cause: /FAILURE +answer +The policy of chain inet filter output drops the SYN-ACK/,
+  },
+  {
+    name: "datagrams: a port that is allowed for TCP alone",
+    rules: chain("input", "0", "drop", established, "tcp dport 80 accept", "udp sport 53 accept"),
+    isUdp: true,
+    cause: /FAILURE +input +The policy of chain inet filter input drops it/,
+  },
+  {
+    name: "datagrams: answers that do not leave, IPv6",
+    rules: `ip6tables -P OUTPUT DROP; ip6tables -A OUTPUT -p ipv6-icmp -j ACCEPT
+      ip6tables -A OUTPUT -p tcp -j ACCEPT`,
+    isUdp: true,
+    family: 6,
+    cause: /FAILURE +answer +The policy of chain ip6 filter OUTPUT drops an answer/,
   },
   {
     name: "a drop in POSTROUTING",
