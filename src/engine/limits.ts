@@ -102,6 +102,24 @@ export const spliceBytesMax = 1024 * 1024;
 /** Bytes that all relays of a Worker together move in one turn of the loop, about 5 ms. */
 export const relayBytesPerTurn = 16 * 1024 * 1024;
 
+/**
+ * From this part of the memory on that TCP may have without regulation (tcp_mem), new sockets have
+ * small receive buffers; the kernel is asked so often at the most.
+ */
+export const tcpMemoryShare = 0.5;
+export const tcpMemoryIntervalMs = 1_000;
+
+/**
+ * Of one client so many connections to upstreams have large ones, which together take this part of
+ * that memory at the most.
+ */
+export const wideConnectionsMin = 4;
+export const wideConnectionsMax = 64;
+export const wideShare = 0.125;
+
+/** The size of small ones, which the kernel doubles for its own overhead. */
+export const smallReceiveBytes = 128 * 1024;
+
 /** Pipes that one Worker may have, two descriptors each; beyond them bytes are copied. */
 export const pipesMax = 1024;
 

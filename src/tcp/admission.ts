@@ -21,6 +21,9 @@ export const ENDED_FOR_OTHERS = "ended to make room: its client had the most con
 const CLIENT_IS_FULL = "refused: its client has as many connections as it may have";
 const CLIENT_IS_FAST = "refused: its client opens connections faster than it may";
 
+/** It has waited for a place as long as connecting may take. */
+export const NO_ROOM = "refused: as many connections are open as may be";
+
 /** A connection, as far as this is concerned. */
 export interface Applicant {
   /** Its number among those that are open, -1 before it has one; written here. */
@@ -141,6 +144,11 @@ export class Admission<T extends Applicant> {
     this.waiting.delete(next);
     this.place(next);
     this.owner.proceed(next);
+  }
+
+  /** How many places the client of a connection has that has one itself. */
+  countWith({ number }: T): number {
+    return this.placed.countWith(number);
   }
 
   /** Whether all places are taken. */

@@ -22,6 +22,7 @@ import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts"
 import { refusedLine } from "../engine/refused-lines.ts";
 import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
+import { boundReceiving, TcpMemory, wideConnections } from "../engine/tcp-memory.ts";
 import { Timer } from "../engine/timers.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { KEY_WORDS, readKey } from "../forward/flow-key.ts";
@@ -40,6 +41,10 @@ import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 import { StreamHeaders } from "./stream-headers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
+
+const MEMORY_IS_SHORT =
+  "the host's memory for TCP is half used (net.ipv4.tcp_mem): new connections get small receive " +
+  "buffers, so that slow readers hold less of it";
 
 export class ForwardService
   implements
@@ -66,6 +71,8 @@ export class ForwardService
   private readonly connections = new Set<Forwarding>();
   private readonly waiting = new Set<Forwarding>();
   private listeners: Listener[];
+  private readonly memory: TcpMemory;
+  private readonly wideMax = wideConnections();
   private readonly admission: Admission<Forwarding>;
   private readonly maximumText: string;
   private accepts = 0;
@@ -84,6 +91,7 @@ export class ForwardService
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.kernel = new SystemKernel(task.pipesMax, this, context.loop);
     this.upstreamSockets = new UpstreamSockets(task, this);
+    this.memory = new TcpMemory(() => context.warn(MEMORY_IS_SHORT));
     this.chooser = new Chooser(context, task, "tcp");
     this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
@@ -141,6 +149,7 @@ export class ForwardService
     const { shared } = this.context;
     shared.count(Counter.accepted, 1);
     shared.count(Counter.active, 1);
+    if (this.memory.isShort(this.loop.now)) boundReceiving(fd);
     const connection = new Forwarding(this, fd, ++this.accepts, client, original, rounds);
     this.connections.add(connection);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
@@ -215,6 +224,11 @@ export class ForwardService
   pipeRefused(): void {
     this.context.shared.count(Counter.pipesRefused, 1);
     this.context.warn("no more pipes can be had: what is slow is copied meanwhile");
+  }
+
+  boundMemory(connection: Forwarding, fd: Fd): void {
+    const isOneOfMany = this.admission.countWith(connection) > this.wideMax;
+    if (isOneOfMany || this.memory.isShort(this.loop.now)) boundReceiving(fd);
   }
 
   spliceRefused(errno: number): void {

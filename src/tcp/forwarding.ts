@@ -28,14 +28,11 @@ import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
 import type { PassedOn } from "../proto/proxy-header.ts";
-import type { Applicant } from "./admission.ts";
+import { type Applicant, NO_ROOM } from "./admission.ts";
 import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
 import { isOwnFault, resetWord } from "./upstream-socket.ts";
-
-/** It has waited for a place as long as connecting may take. */
-const NO_ROOM = "refused: as many connections are open as may be";
 
 const EDGES = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
@@ -229,6 +226,7 @@ export class Forwarding implements Recorded, Applicant {
     const fd = this.owner.upstreamSockets.open(choice);
     if (fd < 0) return this.openFailed(-fd);
     this.upstreamFd = fd as Fd;
+    this.owner.boundMemory(this, this.upstreamFd);
     this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.rounds + 1);
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
