@@ -189,13 +189,14 @@ export const captureFields = {
   ),
   tableName: optional(
     option("--table-name", string({ metavar: "NAME" }), {
-      description: prose`The name of the firewall table, which begins with ${"tproxyd"}; another one
-        for each instance. They need tables, priorities and marks of their own as well.`,
+      description: prose`The name of the firewall table, which begins with ${"tproxyd"}: another one
+        for each set-up. Its mark, table and priority are chosen beside those of other set-ups
+        unless they are given.`,
     }),
   ),
   sysctl: yes(
     "--sysctl",
-    prose`Set the kernel settings that the capture may need, and keep what
+    prose`Set the kernel settings that packets and replies may need to come in, and keep what
     they were. Otherwise they are only named.`,
   ),
 } as const;
