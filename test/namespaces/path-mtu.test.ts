@@ -7,7 +7,7 @@ import { describe, expect } from "bun:test";
 import { command, families, inLab, testInLab } from "../helpers/forward-lab.ts";
 import { ruleFunctions } from "../helpers/rules.ts";
 
-const testPath = testInLab(["curl", "haproxy"]);
+const testPath = testInLab(["curl", "haproxy", "socat"]);
 
 /** A client `far` beyond the client's host, whose link to it is narrower than far itself thinks. */
 const beyond = `
@@ -51,7 +51,7 @@ frontend all
   http-request return status 200 content-type text/plain file large
 `;
 
-describe.each(families)("IPv$family", ({ asked, backend }) => {
+describe.each(families)("IPv$family", ({ family, asked, backend }) => {
   testPath("a client behind a narrower path gets all of a large answer", async () => {
     const { stdout } = await inLab(
       `${beyond}
@@ -81,5 +81,18 @@ describe.each(families)("IPv$family", ({ asked, backend }) => {
       { "haproxy.cfg": haproxy },
     );
     expect(stdout).toStartWith("HAProxy: 60000\nlisten: 60000\nforward: 60000\n");
+  });
+
+  testPath("an upstream behind a narrower path gets all that its client sends", async () => {
+    const far = family === "4" ? "10.9.4.2" : "[fd00:4::2]";
+    const { stdout } = await inLab(`${beyond}
+      nsenter -t "$far" -n ${command} listen --json --discard '[::]:8080' > far.log &
+      started="$started $!"
+      eventually grep -q bound far.log
+      forward '[::]:80' --to '${far}:8080' --routes auto --in p1
+      background nsenter -t "$backend" -n socat -u FILE:large 'tcp:${asked}:80'
+      until_true grep -o '"received":60000' far.log
+    `);
+    expect(stdout).toStartWith('"received":60000\n');
   });
 });
