@@ -29,9 +29,12 @@ export class Chooser {
     }
   }
 
-  /** An upstream has not answered what came from another host's address, `source`. */
-  timedOut(upstream: SocketAddress, source: Uint8Array): void {
-    this.unanswered.tell(upstream, source, isOwn(this.rules, upstream.address));
+  /** An upstream has not answered what was not sent from an address that the kernel chose. */
+  timedOut(upstream: SocketAddress, client: Uint8Array): void {
+    const { source } = this.rules;
+    const from = source.kind === "address" ? source.address : client;
+    if (isOwn(this.rules, from)) return;
+    this.unanswered.tell(upstream, from, isOwn(this.rules, upstream.address));
   }
 
   /** Heeds what has changed, for what is new: what is open stays where it is. */

@@ -236,7 +236,7 @@ export class ForwardService
   }
 
   timedOut({ source, upstream, client }: Forwarding): string {
-    if (source === "client" && upstream !== undefined)
+    if (source !== "self" && upstream !== undefined)
       this.chooser.timedOut(upstream, client.address);
     return "connect timeout";
   }

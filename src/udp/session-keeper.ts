@@ -144,10 +144,10 @@ export class SessionKeeper {
     this.context.recordEnd(session, !isUsual, this.task.logLevel);
   }
 
-  /** Servers of other hosts may have nothing to say. One of this host is told apart by its rule. */
+  /** A server elsewhere may have nothing to say; of one on this host the usual cause is known. */
   private noteUnanswered({ receivedDatagrams, start }: Session): void {
     const { source, upstream, client } = start;
-    if (receivedDatagrams > 0 || source !== "client") return;
+    if (receivedDatagrams > 0 || source === "self") return;
     if (isOwn(this.chooser.rules, upstream.address)) {
       this.chooser.timedOut(upstream, client.address);
     }

@@ -23,9 +23,9 @@ here() {
 
 describe.each(families)("IPv$family", ({ family, asked, client }) => {
   const [loopback, own] = family === "4" ? ["127.0.0.1", "10.9.2.1"] : ["[::1]", "[fd00:2::1]"];
+  const near = family === "4" ? "10.9.1.1" : "[fd00:1::1]";
   // A name may have addresses of both families, of which one cannot have the client's.
   const targets = family === "4" ? [loopback, own, "localhost"] : [loopback, own];
-  const near = family === "4" ? "10.9.1.1" : "[fd00:1::1]";
   const [from, bareLoopback] = [client, loopback].map((each) => each.replace(/[[\]]/g, ""));
 
   testLocal("at a loopback address, an own one, by a name: it answers, and sees whom", async () => {
@@ -54,6 +54,10 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
       }
       for to in '${loopback}' '${own}'; do
         here --udp "$to:5353" --reply answer
+        forward '[::]:53' --udp --to "$to:5353" --udp-timeout 1s
+        echo question | within client socat -t0.1 - "udp:${near}:53"
+        until_true grep -q 'has not answered .* it is on this host' proxy.log
+        kill "$proxy"; wait "$proxy"
         forward '[::]:53' --udp --to "$to:5353" --routes auto --in p0
         eventually asks
         cat answered
