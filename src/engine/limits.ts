@@ -202,6 +202,10 @@ export const clientRestsMax = 1_024;
 /** A UDP session that has had no answer for so long is a sign that its upstream is silent. */
 export const silenceMs = 3_000;
 
+/** After so many sessions without one answer an upstream of UDP is named; upstreams so watched. */
+export const silentSessionsMax = 3;
+export const silentUpstreamsMax = 256;
+
 /** Descriptors that a Worker's ledger has room for: more than `connectionsMax` lets there be. */
 export const descriptorsMax = 1 << 20;
 

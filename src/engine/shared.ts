@@ -41,6 +41,8 @@ export const Counter = {
   /** For a bound of their client, or for want of room; and ended for others. */
   refusedConnections: 21,
   evictedConnections: 22,
+  /** Sessions that have ended without an answer. */
+  unansweredSessions: 23,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

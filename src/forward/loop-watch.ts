@@ -7,10 +7,12 @@ import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
 import { encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Fd } from "../../ffi/types.ts";
+import type { Fd, Mark } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import { loopRoundsMax } from "../engine/limits.ts";
+import type { ForwardTask } from "../engine/protocol.ts";
 import { Counter } from "../engine/shared.ts";
+import { formatMark } from "../net/mark.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Chooser } from "./chooser.ts";
 import { KEY_WORDS, readKey } from "./flow-key.ts";
@@ -20,9 +22,20 @@ import { isOwn } from "./route-choice.ts";
 /** Why one is refused, as the log says it. */
 export const LOOP = "loop: our own connection came back";
 
-const repair =
-  "give --socket-mark MARK and let your rules pass what has it first (tproxy routes --guard-mark " +
-  "MARK), or have --routes auto make them";
+/** What would end a loop, of sockets with this mark. */
+function repairOf(mark: Mark | undefined): string {
+  if (mark === undefined) {
+    return (
+      "give --socket-mark MARK and let your rules pass what has it first (tproxy routes " +
+      "--guard-mark MARK), or have --routes auto make them"
+    );
+  }
+  const name = formatMark({ value: mark, mask: 0xffffffff });
+  return (
+    `our sockets have mark ${name}, and a rule takes what they send all the same: let that rule ` +
+    `pass mark ${name} ("tproxy doctor" and "tproxy explain" look for it)`
+  );
+}
 
 export class LoopWatch {
   readonly flows: OwnFlows;
@@ -35,17 +48,20 @@ export class LoopWatch {
   private readonly localWords = this.local.words();
   private readonly remoteWords = this.remote.words();
 
-  /** `memory` is that of all Workers' flows. */
+  private readonly mark: Mark | undefined;
+
+  /** `ownFlows` is the memory of all Workers' flows. */
   constructor(
     context: WorkerContext,
-    memory: SharedArrayBuffer,
+    { ownFlows, mark }: Pick<ForwardTask, "ownFlows" | "mark">,
     chooser: Chooser,
     protocol: "tcp" | "udp",
   ) {
+    this.mark = mark;
     this.context = context;
     this.chooser = chooser;
     this.protocol = protocol;
-    this.flows = new OwnFlows(memory, protocol);
+    this.flows = new OwnFlows(ownFlows, protocol);
     // What a Worker that died has left. The others' are lost with it: a loop goes one round more.
     this.flows.clear();
   }
@@ -77,6 +93,7 @@ export class LoopWatch {
     const { context, protocol } = this;
     context.shared.count(Counter.loops, 1);
     const where = `${protocol}://${formatSocketAddress(original)}`;
+    const repair = repairOf(this.mark);
     const text = `a loop: what we send to ${where} is captured and comes back: ${repair}`;
     context.warn(text, { kind: `loop ${protocol}` });
   }

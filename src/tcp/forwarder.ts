@@ -93,7 +93,7 @@ export class ForwardService
     this.upstreamSockets = new UpstreamSockets(task, this);
     this.memory = new TcpMemory(() => context.warn(MEMORY_IS_SHORT));
     this.chooser = new Chooser(context, task, "tcp");
-    this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "tcp");
+    this.loops = new LoopWatch(context, task, this.chooser, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
     this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));
   }

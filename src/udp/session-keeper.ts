@@ -18,7 +18,7 @@ import {
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
-import { busyDatagrams, loopRoundsMax } from "../engine/limits.ts";
+import { busyDatagrams, loopRoundsMax, silenceMs } from "../engine/limits.ts";
 import {
   type Command,
   type EndedBy,
@@ -101,8 +101,8 @@ export class SessionKeeper {
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
-    this.evidence = new UpstreamEvidence(this.chooser.pool, this.table, context.loop);
-    this.loops = new LoopWatch(context, task.ownFlows, this.chooser, "udp");
+    this.evidence = new UpstreamEvidence(this.chooser.pool, this.table, context);
+    this.loops = new LoopWatch(context, task, this.chooser, "udp");
   }
 
   /** The session with this number in the table. */
@@ -139,6 +139,7 @@ export class SessionKeeper {
     this.owner.ended(session);
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
+    if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
     if (reason === "idle") this.noteUnanswered(session);
     const isUsual = reason === "idle" || reason === "stopped";
     this.context.recordEnd(session, !isUsual, this.task.logLevel);
@@ -311,7 +312,7 @@ export class SessionKeeper {
     if (start.keptPort !== 0) this.ports.opened(start.keptPort);
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
-    const silentAt = this.evidence.silentAt(start.picked);
+    const silentAt = loop.now + silenceMs;
     loop.timers.arm(session.timer, Math.min(silentAt, this.table.deadline(start.slot)));
     const { upstreamFd, upstream, rounds } = start;
     session.ticket = this.loops.entered(upstreamFd, upstream, rounds + 1);

@@ -1,27 +1,24 @@
 /** What a Worker's sessions let its pool of upstreams know. */
 
-import { silenceMs } from "../engine/limits.ts";
-import type { EventLoop } from "../engine/loop.ts";
-import type { Upstream, UpstreamPool } from "../forward/upstream-pool.ts";
+import type { WorkerContext } from "../engine/context.ts";
+import { silenceMs, silentSessionsMax } from "../engine/limits.ts";
+import type { UpstreamPool } from "../forward/upstream-pool.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Session, SessionStart } from "./session.ts";
 import { hearSoftErrors } from "./session-sockets.ts";
 import type { SessionTable } from "./session-table.ts";
+import { Unanswered } from "./unanswered.ts";
 
 export class UpstreamEvidence {
   private readonly pool: UpstreamPool | undefined;
   private readonly table: SessionTable;
-  private readonly loop: EventLoop;
+  private readonly context: WorkerContext;
+  private readonly unanswered = new Unanswered();
 
-  /** Without a pool all is lost on it. */
-  constructor(pool: UpstreamPool | undefined, table: SessionTable, loop: EventLoop) {
+  constructor(pool: UpstreamPool | undefined, table: SessionTable, context: WorkerContext) {
     this.pool = pool;
     this.table = table;
-    this.loop = loop;
-  }
-
-  /** When `noteSilence` is to be called for a session that begins now. */
-  silentAt(picked: Upstream | undefined): number {
-    return picked === undefined ? Number.POSITIVE_INFINITY : this.loop.now + silenceMs;
+    this.context = context;
   }
 
   /**
@@ -30,21 +27,32 @@ export class UpstreamEvidence {
    */
   noteSilence(session: Session): void {
     const { start, startedAt, isSilent, receivedDatagrams } = session;
-    const { now } = this.loop;
-    if (start.picked === undefined || isSilent || receivedDatagrams > 0) return;
+    const { now } = this.context.loop;
     // With no hop left nothing has been sent on.
-    if (session.sentDatagrams === 0) return;
+    if (isSilent || receivedDatagrams > 0 || session.sentDatagrams === 0) return;
     if (now < Math.min(startedAt + silenceMs, this.table.deadline(start.slot))) return;
     session.isSilent = true;
-    if (!this.table.isClientAnswered(start.slot)) return;
+    this.nameSilent(formatSocketAddress(start.upstream));
+    if (start.picked === undefined || !this.table.isClientAnswered(start.slot)) return;
     this.pool?.silent(start.picked, start.id, now, start.client.address, startedAt);
+  }
+
+  private nameSilent(upstream: string): void {
+    if (!this.unanswered.silent(upstream)) return;
+    this.context.warn(
+      `udp://${upstream} has answered none of ${silentSessionsMax} sessions within ` +
+        `${silenceMs / 1000} s: what answers from another port than it was asked at, as TFTP ` +
+        "does, cannot be carried",
+      { kind: "silent upstreams" },
+    );
   }
 
   /** A session's first answer. */
   answered({ picked, client, upstream, upstreamFd }: SessionStart): void {
+    if (!this.unanswered.isEmpty) this.unanswered.answered(formatSocketAddress(upstream));
     if (picked === undefined) return;
     hearSoftErrors(upstreamFd, upstream, false);
-    this.pool?.connected(picked, client.address, this.loop.now);
+    this.pool?.connected(picked, client.address, this.context.loop.now);
   }
 
   /** What is sent in a client's name fails for that client, and what is sent in ours for all. */
@@ -55,6 +63,6 @@ export class UpstreamEvidence {
   ): void {
     if (picked === undefined) return;
     const witness = source === "client" ? client.address : undefined;
-    this.pool?.failed(picked, id, this.loop.now, reason, witness);
+    this.pool?.failed(picked, id, this.context.loop.now, reason, witness);
   }
 }
