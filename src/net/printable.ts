@@ -30,10 +30,8 @@ export function printLines(text: string): string {
 }
 
 /** The styles of our own output and of the help pages: none that hides text. */
-const OWN_COLORS = new RegExp(
-  String.raw`\u001b\[(?:[0-4]|2[2-4]|3[0-79]|9[0-7])m|${UNSAFE.source}`,
-  "gu",
-);
+const STYLE = "(?:[0-4]|2[2-4]|3[0-79]|9[0-7])";
+const OWN_COLORS = new RegExp(String.raw`\u001b\[${STYLE}(?:;${STYLE})*m|${UNSAFE.source}`, "gu");
 
 /** The same as `printLines`, with the colours of our own output left in. */
 export function printColored(text: string): string {

@@ -3,7 +3,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { createSocket } from "node:dgram";
 import { cleanUp, cleanups } from "../helpers/forward.ts";
-import { eventually, run, start } from "../helpers/tproxy.ts";
+import { eventually, run, start, tproxy } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
 
@@ -61,4 +61,20 @@ test.each([
   const { status, stderr } = await run(args);
   expect(status).toBe(2);
   expect(stderr.trimEnd()).not.toMatch(unsafe);
+});
+
+test("the help on a terminal has its colours", async () => {
+  const script = "import pty, sys; pty.spawn(sys.argv[1:])";
+  for (const command of ["listen", "doctor", "routes"]) {
+    const args = ["python3", "-c", script, ...tproxy, command, "--help"];
+    const { NO_COLOR, ...env } = process.env;
+    const child = Bun.spawn(args, {
+      stdin: "ignore",
+      stdout: "pipe",
+      env: { ...env, TERM: "xterm" },
+    });
+    const text = await new Response(child.stdout).text();
+    expect(text).toContain("\x1b[");
+    expect(text).not.toContain("\\x1b");
+  }
 });

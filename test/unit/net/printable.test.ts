@@ -24,7 +24,9 @@ describe("text from elsewhere", () => {
 
   test("keeps our own colours, and no style that hides text", () => {
     expect(printColored("\x1b[32mok\x1b[0m")).toBe("\x1b[32mok\x1b[0m");
+    expect(printColored("\x1b[1;2mUsage\x1b[0m")).toBe("\x1b[1;2mUsage\x1b[0m");
     expect(printColored("\x1b[8mno\x1b[H")).toBe("\\x1b[8mno\\x1b[H");
+    expect(printColored("\x1b[1;8mno")).toBe("\\x1b[1;8mno");
     expect(printLines("\x1b[32mok")).toBe("\\x1b[32mok");
   });
 
