@@ -180,7 +180,8 @@ class Walk {
 
   /** All that a rule may do to a packet. */
   private rule(rule: FirewallRule, from: PacketState): RuleEnd[] {
-    const touch = { ...touchOf(rule, this.first.isLegacy), base: this.context.base.name };
+    // Named only where it does something: most rules of a large ruleset do not match.
+    const touch = () => ({ ...touchOf(rule, this.first.isLegacy), base: this.context.base.name });
     const run = new RuleRun(this.context, rule);
     const ends: RuleEnd[] = [];
     let state = from;
@@ -188,16 +189,16 @@ class Walk {
       const outcome = run.run(expression, state);
       if (outcome.kind === "match" || outcome.kind === "limit") {
         if (outcome.kind === "limit" && decides(rule)) {
-          state = { ...state, limited: [...state.limited, touch] };
+          state = { ...state, limited: [...state.limited, touch()] };
         }
         if (outcome.answer === "no") return [...ends, { kind: "next", state }];
         if (outcome.answer === "yes") continue;
         const reason = (outcome.kind === "match" && outcome.reason) || "a limit";
-        ends.push({ kind: "next", state: withDoubt(state, touch, reason, "no match") });
-        state = withDoubt(state, touch, reason, "match");
+        ends.push({ kind: "next", state: withDoubt(state, touch(), reason, "no match") });
+        state = withDoubt(state, touch(), reason, "match");
         continue;
       }
-      const done = this.carryOut(outcome, touch, state);
+      const done = this.carryOut(outcome, touch(), state);
       const [only] = done;
       if (done.length === 1 && only?.kind === "next" && only.goesOn) {
         state = only.state;

@@ -8,7 +8,7 @@ import {
 import type { Chain } from "../../ffi/netlink/nftables/chain.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import type { KeyRange, NamedSet, SetElement } from "../../ffi/netlink/nftables/set.ts";
-import { type Bits, every, type Ternary, within } from "./evaluator/bits.ts";
+import { type Bits, every, isKnown, type Ternary, within } from "./evaluator/bits.ts";
 
 /** A chain with its rules. */
 export interface RuledChain extends Chain {
@@ -113,6 +113,12 @@ export interface Found {
   readonly entries: readonly Pick<SetElement, "data" | "verdict">[];
 }
 
+/** The common case of a large set, in passing: a first field that is known and lies elsewhere. */
+function isKnownOutside({ fields: [range] }: SetEntry, [part]: readonly Bits[]): boolean {
+  if (range === undefined || part === undefined || !isKnown(part)) return false;
+  return Buffer.compare(part.value, range.first) < 0 || Buffer.compare(part.value, range.last) > 0;
+}
+
 /** Looks a key up. A catch-all element counts as found, as for the kernel. */
 export function findInSet({ entries, fields, catchall }: SetContents, key: Bits): Found {
   const maybes: SetEntry[] = [];
@@ -121,6 +127,7 @@ export function findInSet({ entries, fields, catchall }: SetContents, key: Bits)
     known: key.known.subarray(at, at + length),
   }));
   for (const entry of entries) {
+    if (isKnownOutside(entry, parts)) continue;
     const answer = every(
       entry.fields.map(({ first, last }, i) => within(parts[i] as Bits, first, last)),
     );
