@@ -83,10 +83,12 @@ export function compatExtensions(
   const [NAME, REVISION, INFO] = [1, 2, 3];
   return expressions.flatMap((each) => {
     if (each.kind !== "other" || each.name !== kind) return [];
-    const attributes = attributesOf(each.data);
-    const name = attributes?.string(NAME) ?? "";
-    const revision = attributes?.be32(REVISION) ?? 0;
-    return [{ name, revision, info: attributes?.bytes(INFO) ?? new Uint8Array() }];
+    const found = read(each.data, (attributes) => ({
+      name: attributes.string(NAME) ?? "",
+      revision: attributes.be32(REVISION) ?? 0,
+      info: attributes.bytes(INFO) ?? new Uint8Array(),
+    }));
+    return found === undefined ? [] : [found];
   });
 }
 
@@ -158,11 +160,12 @@ function other(name: string, data: Uint8Array, registers: Map<number, Bits>) {
     const [target] = compatExtensions([{ kind: "other", name, data }], "target");
     return target && targetWrite(target);
   }
-  const attributes = name === "ct" ? attributesOf(data) : undefined;
-  const source = attributes?.be32(NFTA_CT_SREG);
+  const [source, key] =
+    name === "ct"
+      ? (read(data, (from) => [from.be32(NFTA_CT_SREG), from.be32(NFTA_CT_KEY)] as const) ?? [])
+      : [];
   if (source !== undefined) {
-    if (attributes?.be32(NFTA_CT_KEY) !== NFT_CT_MARK) return undefined;
-    return write("connection", registers.get(source));
+    return key === NFT_CT_MARK ? write("connection", registers.get(source)) : undefined;
   }
   // What it loads, and where, is not known here.
   if (name !== "match") registers.clear();
@@ -241,9 +244,10 @@ function familiesOf(family: number): readonly Family[] {
   return family === AF_INET6 ? [6] : [4, 6];
 }
 
-function attributesOf(data: Uint8Array): Attributes | undefined {
+/** Undefined for what is malformed: it is not ours to judge. */
+function read<T>(data: Uint8Array, get: (attributes: Attributes) => T): T | undefined {
   try {
-    return new Attributes(data);
+    return get(new Attributes(data));
   } catch (error) {
     if (error instanceof WireError) return undefined;
     throw error;

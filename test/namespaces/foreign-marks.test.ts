@@ -143,15 +143,18 @@ testWith([...tools, "iptables-legacy", "ip6tables-legacy"], {
 })("iptables-legacy, as the kernel shows it", check(true), 90_000);
 
 testWith(tools, means)(
-  "forward --routes auto refuses them as well, its own mark's too",
+  "forward --routes auto refuses them for marks that are given, and chooses others",
   async () => {
     const forward = `${command} forward :50080 --to original --routes auto --in lo --dport 80`;
     const { stdout } = await inNamespace(
       `${nft(prerouting, "meta mark set 0x1")}
-    ${forward} 2>&1 || echo "status $?"
+    ${forward} --mark 0x1/0x1 2>&1 || echo "status $?"
+    ${forward} > forward.log 2>&1 & proxy=$!; started="$started $proxy"
+    until grep -q Bound forward.log; do kill -0 "$proxy"; sleep 0.02; done
+    grep chosen forward.log; kill "$proxy"; wait "$proxy"
     nft flush ruleset
     ${nft(output, "meta mark set meta mark or 0x2")}
-    ${forward} --local 2>&1 || echo "status $?"
+    ${forward} --local --mark 0x1/0x1 --guard-mark 0x2/0x2 2>&1 || echo "status $?"
     ip rule | grep -c fwmark || :; nft list tables
     ${command} doctor --dport 80 --family 4 --local --guard-mark 0x2/0x2 | grep marks || :
     ${command} doctor --dport 80 --family 4 --local --guard-mark 0x4/0x4 | grep marks || :`,
@@ -163,6 +166,7 @@ testWith(tools, means)(
     expect(stdout).toMatch(
       new RegExp(`${refused} 0x2/0x2 of our own packets .*${place.source}.*\nstatus 1\n`),
     );
+    expect(stdout).toMatch(/chosen, for others have the usual ones: .* mark 0x(?!1\/)/);
     const [, doctor = ""] = stdout.split("0\ntable inet qos\n");
     expect(doctor).toMatch(
       /^ +WARNING +marks +The mark 0x2\/0x2 shares bits with .*\n +ok +marks .*\n$/,

@@ -112,3 +112,23 @@ testPrivileges(
   },
   60_000,
 );
+
+testWith(["ip", "nft", "setpriv", "prlimit"], {
+  "network namespaces": canUnshare,
+  root: process.getuid?.() === 0,
+})(
+  "too few threads for the Workers: nothing is changed",
+  async () => {
+    const caps = "-all,+net_admin,+net_raw";
+    const { stdout } = await runAmongHosts(
+      `setpriv --reuid 54396 --regid 54396 --clear-groups --inh-caps ${caps} \
+      --ambient-caps ${caps} \
+      prlimit --nproc=40 ${command} forward :50080 --to original --routes auto --in p0 --dport 80 \
+      --workers 64 2>&1 || echo "status $?"
+    ip rule | grep -c fwmark || :; nft list tables`,
+      { files: {}, timeoutMs: 50_000 },
+    );
+    expect(stdout).toMatch(/^tproxy: Cannot start 64 workers: [^\n]*\nstatus 1\n0\n$/m);
+  },
+  60_000,
+);

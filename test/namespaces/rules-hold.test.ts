@@ -304,24 +304,32 @@ describe(`killed at random moments (TPROXY_SEED=${seed})`, () => {
     dump before`;
   const tproxyCommand = ruleFunctions.match(/^routes\(\) \{ (.*) routes "\$@"; \}$/m)?.[1];
 
-  testHold("while applying", async () => {
-    const found = await lines(`${killed}
+  testHold(
+    "while applying",
+    async () => {
+      const found = await lines(`${killed}
       for delay in ${asArguments(delays(seed, 25, 90))}; do
         killed "$delay" ${tproxyCommand} routes --apply ${capture}
         judge "applying $delay"; clear "applying $delay"
       done; echo done`);
-    expect(found).toEqual(["done"]);
-  });
+      expect(found).toEqual(["done"]);
+    },
+    90_000,
+  );
 
-  testHold("while removing", async () => {
-    const found = await lines(`${killed}
+  testHold(
+    "while removing",
+    async () => {
+      const found = await lines(`${killed}
       for delay in ${asArguments(delays(seed + 1, 25, 90))}; do
         routes --apply ${capture} > /dev/null
         killed "$delay" ${tproxyCommand} routes --remove
         judge "removing $delay"; clear "removing $delay"
       done; echo done`);
-    expect(found).toEqual(["done"]);
-  });
+      expect(found).toEqual(["done"]);
+    },
+    90_000,
+  );
 
   for (const how of ["open", "closed"]) {
     testHold(`while holding, ${how}`, async () => {
