@@ -5,6 +5,7 @@ import { commandLine, optionName } from "@optique/core/message";
 import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag, option } from "@optique/core/primitives";
+import { adoptSetup } from "../diagnose/adopt.ts";
 import { usableCapabilities } from "../diagnose/capabilities.ts";
 import { gatherConnect } from "../diagnose/connect-facts.ts";
 import { connectSteps } from "../diagnose/explain-connect.ts";
@@ -23,7 +24,7 @@ import { judgeSystem } from "../diagnose/system-checks.ts";
 import { gatherSystem } from "../diagnose/system-facts.ts";
 import { formatAddress } from "../net/address.ts";
 import { printJson } from "../net/printable.ts";
-import { type Intent, parseIntent } from "../routing/intent.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
 import { captureFields, toRequest } from "./capture-options.ts";
 import { markFindings } from "./doctor-marks.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
@@ -78,7 +79,8 @@ export type DoctorOptions = InferValue<typeof fields>;
 /** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
 export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
   checkProbe(options);
-  const intent = intentOf(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
+  const request = toRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
+  const asked = intentOf(request);
   const stop = new AbortController();
   let stoppedBy: StopReason | undefined;
   edges.onStop((reason) => {
@@ -86,6 +88,7 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
     stop.abort();
   });
   const machine = machineOrError();
+  const intent = asked && adoptSetup(asked, request, machine);
   const sections = [
     { title: "System", findings: judgeSystem(gatherSystem(machine, needsOf(options, intent))) },
     ...(intent === undefined ? listenerSections(options, machine) : []),
@@ -121,8 +124,7 @@ function checkProbe({ probe, udp }: DoctorOptions): void {
 }
 
 /** The intent that was given; undefined if none of its options were. */
-function intentOf(options: DoctorOptions, say: (line: string) => void): Intent | undefined {
-  const request = toRequest(options, say);
+function intentOf(request: IntentRequest): Intent | undefined {
   if (Object.values(request).every((value) => value === undefined)) return undefined;
   const intent = parseIntent(request);
   if (!intent.ok) throw new UsageError(intent.error);

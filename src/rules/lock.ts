@@ -18,8 +18,7 @@ import {
 import type { Kernel } from "./kernel.ts";
 import { lockName } from "./names.ts";
 
-const pollMs = 5;
-const patienceMs = 5000;
+const usualPatience = { pollMs: 5, patienceMs: 5000 };
 
 const lock = { family: NFPROTO_INET, name: lockName };
 
@@ -40,8 +39,13 @@ export class Busy extends Error {
  * not stay because another process hangs.
  * @throws Busy, NetlinkError EPERM without CAP_NET_ADMIN
  */
-export function exclusively<T>(kernel: Kernel, work: () => T, always = false): T {
-  const isLocked = take(kernel, always);
+export function exclusively<T>(
+  kernel: Kernel,
+  work: () => T,
+  always = false,
+  patience = usualPatience,
+): T {
+  const isLocked = take(kernel, always, patience);
   try {
     return work();
   } finally {
@@ -50,7 +54,11 @@ export function exclusively<T>(kernel: Kernel, work: () => T, always = false): T
 }
 
 /** Whether there is a lock now; Linux knows no owners before 5.12. */
-function take(kernel: Kernel, always: boolean): boolean {
+function take(
+  kernel: Kernel,
+  always: boolean,
+  { pollMs, patienceMs }: typeof usualPatience,
+): boolean {
   for (let waitedMs = 0; ; waitedMs += pollMs) {
     try {
       kernel.netfilter.batch([newTable({ ...lock, flags: NFT_TABLE_F_OWNER })]);

@@ -59,6 +59,10 @@ describe("side by side, with no further option", () => {
       grep -h chosen two.log three.log
       routes --check --dport 80 --reply-path --family 4 |
         sed "s/process $(cat one.pid) /process P /"
+      for port in 80 81; do
+        ${command} doctor --dport "$port" --in p0 --family 4 > doctor.log &&
+          grep -o 'mark 0x[0-9a-f/x]* on it' doctor.log
+      done
       for port in 80 81 82; do curling "http://8.8.8.8:$port/"; done
       curling 'http://[2001:db8::9]:81/'
       stop three; over three
@@ -87,6 +91,7 @@ describe("side by side, with no further option", () => {
     ]);
     expect(lines.filter((line) => line !== "" && !line.startsWith("{"))).toEqual([
       "as it should be, held by process P (tproxy)",
+      ...["mark 0x1/0x1 on it", "mark 0x4/0x4 on it"],
       ...Array(4).fill("hello world"),
       "three: ended with 0",
       "two: ended with 0",

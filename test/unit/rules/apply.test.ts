@@ -17,7 +17,6 @@ import { removeParts } from "../../../src/rules/remove.ts";
 import { FakeKernel, Killed } from "../../helpers/fake-kernel.ts";
 
 const tag = 116;
-const name = "tproxyd";
 
 const network = (text: string) => {
   const parsed = parseCidr(text);
@@ -48,15 +47,22 @@ const requests = fc.record({
   priority: fc.integer({ min: 50, max: 53 }),
 });
 
-const cases: fc.Arbitrary<Case> = requests.map(({ networks, v6, bit, toPort, ports, ...rest }) =>
-  caseOf({
-    ...rest,
-    ports: ports.map((port) => ({ from: port as Port, to: port as Port })),
-    ...(networks.length > 0 && !v6 ? { destinations: networks.map(network) } : {}),
-    ...(toPort === null ? {} : { toPort }),
-    mark: { value: 1 << bit, mask: 1 << bit },
-  }),
-);
+const cases = casesOf({});
+/** A set-up of another name, whose marks are its own; tables and priorities may be shared. */
+const others = casesOf({ tableName: "tproxyd-b" }, 8);
+
+function casesOf(more: object, firstBit = 0): fc.Arbitrary<Case> {
+  return requests.map(({ networks, v6, bit, toPort, ports, ...rest }) =>
+    caseOf({
+      ...more,
+      ...rest,
+      ports: ports.map((port) => ({ from: port as Port, to: port as Port })),
+      ...(networks.length > 0 && !v6 ? { destinations: networks.map(network) } : {}),
+      ...(toPort === null ? {} : { toPort }),
+      mark: { value: 1 << (firstBit + bit), mask: 1 << (firstBit + bit) },
+    }),
+  );
+}
 
 /** Somebody else's rules and routes, which are there before, meanwhile and after. */
 const foreign = fc.record({
@@ -71,8 +77,8 @@ function withForeign({ rules, routes }: { rules: number[]; routes: number[] }): 
   return kernel;
 }
 
-const live = (kernel: FakeKernel, { table }: Case) =>
-  readLive(kernel, { tables: [table], tag, name });
+const live = (kernel: FakeKernel, { table, parts }: Case) =>
+  readLive(kernel, { tables: [table], tag, name: parts.firewall.table.name });
 
 function apply(kernel: FakeKernel, wanted: Case, options: object = {}) {
   return applyParts(kernel, wanted.parts, live(kernel, wanted), { tag, ...options });
@@ -138,6 +144,26 @@ describe("whatever is there before:", () => {
       }),
     );
   });
+});
+
+test("one set-up beside another: each is complete until it is removed, and neither is left", () => {
+  fc.assert(
+    fc.property(foreign, cases, others, cases, fc.boolean(), (around, one, two, next, isFirst) => {
+      const kernel = withForeign(around);
+      const before = kernel.dump();
+      apply(kernel, one);
+      apply(kernel, two);
+      for (const each of [one, two]) expect(differences(kernel, each)).toEqual([]);
+      apply(kernel, next);
+      for (const each of [next, two]) expect(differences(kernel, each)).toEqual([]);
+      const [gone, left] = isFirst ? [next, two] : [two, next];
+      remove(kernel, gone);
+      expect(differences(kernel, left)).toEqual([]);
+      remove(kernel, left);
+      expect(kernel.dump()).toBe(before);
+    }),
+    { numRuns: 20 },
+  );
 });
 
 test("a request that fails is as if nothing had been asked for", () => {
