@@ -4,9 +4,9 @@
  *
  * They are static: one file that needs nothing on the machine. Where what they are linked from
  * (`build/pins.ts`) cannot be had, `dist/tproxy` is the plain, dynamic executable instead, and one
- * line says so; `--static` fails there. `--dynamic` makes the plain ones, which look names up by
- * way of the machine's own C library. The same inputs give the same bytes. Nearly all of the 111 MB
- * of each is Bun.
+ * line says so; `--static` fails there. `--dynamic` makes the plain ones, whose libraries a
+ * debugger and a profiler see. The same inputs give the same bytes. Nearly all of the 111 MB of
+ * each is Bun.
  */
 
 import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";

@@ -111,7 +111,7 @@ testWith(["unshare", "mount"], inNamespaces)("alone in a root folder, with /proc
 });
 
 testWith(["unshare", "mount"], inNamespaces)(
-  "forward, TCP and UDP with two Workers, alone in a root folder",
+  "forward, TCP and UDP with two Workers, alone in a root folder: localhost needs no file",
   async () => {
     await using folder = await folderWithCopy();
     const options = alone(folder.path, true);
@@ -121,7 +121,13 @@ testWith(["unshare", "mount"], inNamespaces)(
       ["tcp", backend.port],
       ["udp", udpPort],
     ] as const) {
-      const args = [`${protocol}://127.0.0.1:0`, "--to", `127.0.0.1:${to}`, "--workers", "2"];
+      const args = [
+        `${protocol}://127.0.0.1:0`,
+        "--to",
+        `${protocol === "tcp" ? "localhost" : "127.0.0.1"}:${to}`,
+        "--workers",
+        "2",
+      ];
       const proxy = start(["forward", ...plain, "--source", "self", ...args], options);
       const [, port] = await proxy.until(/Bound to \w+:\/\/127\.0\.0\.1:(\d+)\n/);
       for (const text of ["one", "two", "three"]) {

@@ -167,6 +167,22 @@ testNames("search domains, a dead server, more than a datagram holds", async () 
   expect(stdout).toBe("all of them\n");
 });
 
+testNames("a server that refuses, and one address, of IPv6", async () => {
+  // Without an upstream of its own dnsmasq answers REFUSED for what it does not know.
+  const stdout = await onStage(`
+    resolves fd00:9::3
+    dns
+    background dnsmasq --keep-in-foreground --no-resolv --no-hosts --listen-address=127.0.0.8 \\
+      --bind-interfaces --user=root --pid-file
+    refuses() { dig @127.0.0.8 back.test | grep -q 'status: REFUSED'; }
+    eventually refuses
+    printf 'nameserver 127.0.0.8\\nnameserver 127.0.0.1\\n' > resolv.conf
+    forward --to back.test:8080
+    ask; ask
+  `);
+  expect(stdout).toBe("c\nc\n");
+});
+
 testNames("a capture of what this host sends leaves look-ups alone", async () => {
   // What is captured goes to a resolver that knows back.test otherwise: it would lose itself.
   const stdout = await onStage(`
