@@ -7,7 +7,7 @@ import type { PolicyTables } from "../policy.ts";
 import type { Ruleset } from "../ruleset.ts";
 import type { TproxyTarget } from "./state.ts";
 
-/** Answers whether a transparent socket takes what TPROXY would hand over. */
+/** Returns whether a transparent socket takes what TPROXY would hand over. */
 export type TproxyLookup = (target: TproxyTarget) => boolean;
 
 /** What of a socket rules can ask. */
