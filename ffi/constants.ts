@@ -101,6 +101,8 @@ export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
 export const TCP_QUICKACK = 12;
 export const TCP_USER_TIMEOUT = 18;
+export const TCP_SAVE_SYN = 27;
+export const TCP_SAVED_SYN = 28;
 
 // netinet/udp.h
 export const SOL_UDP = 17;

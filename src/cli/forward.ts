@@ -130,6 +130,7 @@ async function printRoutes(
 function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
   return openForWorkers(options.workers, wanted, {
     hasSessions: true,
+    savesSyn: true,
     transparent: !(options.noTransparent || options.redirect),
     noDelay: true,
     keepAliveMs: options.keepalive || undefined,

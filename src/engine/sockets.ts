@@ -32,6 +32,7 @@ import {
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
   TCP_NODELAY,
+  TCP_SAVE_SYN,
   TCP_USER_TIMEOUT,
 } from "../../ffi/constants.ts";
 import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
@@ -60,6 +61,8 @@ export interface SocketOptions {
   readonly portAtConnect?: boolean;
   /** TCP_NODELAY, which what a listener accepts inherits, as it does all of TCP's below. */
   readonly noDelay?: boolean;
+  /** TCP_SAVE_SYN: accepted connections can tell the hop limit that they came with. */
+  readonly savesSyn?: boolean;
   /** SO_KEEPALIVE: probe a peer that is silent for so long. */
   readonly keepAliveMs?: number | undefined;
   /** TCP_USER_TIMEOUT: give up what is not acknowledged for so long. */
@@ -191,6 +194,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.portAtConnect === true) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (options.protocol === "tcp") {
     if (options.noDelay === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (options.savesSyn === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1);
     const { keepAliveMs, userTimeoutMs } = options;
     need(setKeepAlive(fd, keepAliveMs, userTimeoutMs), "setsockopt", "keep-alive");
   }

@@ -22,6 +22,17 @@ import { isOwn } from "./route-choice.ts";
 /** Why one is refused, as the log says it. */
 export const LOOP = "loop: our own connection came back";
 
+/** The same of one that has gone round by way of other proxies. */
+export const NO_HOPS = "loop: its hop limit is used up";
+
+/** Where something has been before it came here. */
+export interface Trail {
+  /** How often it has been here. */
+  readonly rounds: number;
+  /** How many hops it has left; 0: that is not known. */
+  readonly hops: number;
+}
+
 /** What would end a loop, of sockets with this mark. */
 function repairOf(mark: Mark | undefined): string {
   if (mark === undefined) {

@@ -7,10 +7,12 @@ import {
   IP6T_SO_ORIGINAL_DST,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPPROTO_TCP,
   SO_ORIGINAL_DST,
+  TCP_SAVED_SYN,
 } from "../../ffi/constants.ts";
 import { errnoName, errnoText } from "../../ffi/errno.ts";
-import { sockaddr_storage } from "../../ffi/layout.ts";
+import { ip6_hdr, iphdr, sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
@@ -26,7 +28,7 @@ import { boundReceiving, TcpMemory, wideConnections } from "../engine/tcp-memory
 import { Timer } from "../engine/timers.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { KEY_WORDS, readKey } from "../forward/flow-key.ts";
-import { LOOP, LoopWatch } from "../forward/loop-watch.ts";
+import { LOOP, LoopWatch, NO_HOPS } from "../forward/loop-watch.ts";
 import { OWN_END } from "../forward/own-flows.ts";
 import {
   Admission,
@@ -64,6 +66,8 @@ export class ForwardService
   readonly peerName = allocate(sockaddr_storage.size);
   readonly headers = new StreamHeaders();
   private readonly onFinished: () => void;
+  /** The headers of a SYN. */
+  private readonly syn = allocate(128);
   private readonly localName = allocate(sockaddr_storage.size);
   private readonly peerWords = this.peerName.words();
   private readonly localWords = this.localName.words();
@@ -115,6 +119,16 @@ export class ForwardService
     else this.begin(fd, client, original, this.roundsOf(fd, client));
   }
 
+  /** The hop limit that a connection's SYN came with; 0: the kernel does not say. */
+  private hopsOf(fd: Fd): number {
+    const { address, bytes, size } = this.syn;
+    bytes[0] = 0;
+    sys.getsockoptBytes(fd, IPPROTO_TCP, TCP_SAVED_SYN, address, size);
+    const version = (bytes[0] as number) >> 4;
+    if (version === 4) return bytes[iphdr.ttl] as number;
+    return version === 6 ? (bytes[ip6_hdr.ip6_hops] as number) : 0;
+  }
+
   /** The address that the client asked for: NAT knows it, or the socket itself has it. */
   private originalOf(fd: Fd, client: SocketAddress): SocketAddress | undefined {
     const { address, size, view } = this.localName;
@@ -150,12 +164,19 @@ export class ForwardService
     shared.count(Counter.accepted, 1);
     shared.count(Counter.active, 1);
     if (this.memory.isShort(this.loop.now)) boundReceiving(fd);
-    const connection = new Forwarding(this, fd, ++this.accepts, client, original, rounds);
+    const hops = this.hopsOf(fd);
+    const trail = { rounds, hops };
+    const connection = new Forwarding(this, fd, ++this.accepts, client, original, trail);
     this.connections.add(connection);
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
     if (rounds >= loopRoundsMax) {
       this.loops.refused(decodeSockaddr(this.localName.view, 0) ?? original);
       return connection.abort(LOOP);
+    }
+    if (hops === 1) {
+      shared.count(Counter.loops, 1);
+      this.context.warn("a connection was refused: its hop limit was used up, as in a loop");
+      return connection.abort(NO_HOPS);
     }
     if (this.admission.arrive(connection, client)) return connection.start();
     this.noteFull();

@@ -24,6 +24,7 @@ import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EndedBy } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
 import { Timer } from "../engine/timers.ts";
+import type { Trail } from "../forward/loop-watch.ts";
 import { choose, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED, type Upstream } from "../forward/upstream-pool.ts";
 import { cidrContains } from "../net/cidr.ts";
@@ -57,8 +58,7 @@ export class Forwarding implements Recorded, Applicant {
   private readonly owner: ForwardingOwner<Forwarding>;
   private readonly clientFd: Fd;
   private upstreamFd: Fd | undefined;
-  /** How often what it carries has been here. */
-  private readonly rounds: number;
+  private readonly trail: Trail;
   /** By which its flow to the upstream is known, should it come back; 0: it is not. */
   private ticket = 0;
   private relay: Relay | undefined;
@@ -87,10 +87,10 @@ export class Forwarding implements Recorded, Applicant {
     id: number,
     client: SocketAddress,
     original: SocketAddress,
-    rounds: number,
+    trail: Trail,
   ) {
     this.owner = owner;
-    this.rounds = rounds;
+    this.trail = trail;
     this.clientFd = fd;
     this.id = id;
     this.client = client;
@@ -223,11 +223,11 @@ export class Forwarding implements Recorded, Applicant {
     }
     this.upstream = choice.upstream;
     this.source = sourceName(choice, rules);
-    const fd = this.owner.upstreamSockets.open(choice);
+    const fd = this.owner.upstreamSockets.open(choice, this.trail.hops);
     if (fd < 0) return this.openFailed(-fd);
     this.upstreamFd = fd as Fd;
     this.owner.boundMemory(this, this.upstreamFd);
-    this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.rounds + 1);
+    this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.trail.rounds + 1);
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);

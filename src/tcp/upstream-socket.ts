@@ -30,7 +30,7 @@ import * as sys from "../../ffi/sys.ts";
 import type { Mark, Result } from "../../ffi/types.ts";
 import { PortWindows } from "../engine/port-windows.ts";
 import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../engine/sockets.ts";
-import { setTransparent } from "../engine/transparent.ts";
+import { setHopLimit, setTransparent } from "../engine/transparent.ts";
 import type { Choice } from "../forward/route-choice.ts";
 
 /** What all of them have in common. */
@@ -64,26 +64,27 @@ export class UpstreamSockets {
    * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. Where a
    * client's port is to be kept, it may be in use towards that upstream, for the client can have it
    * towards several destinations, or by a listener here, or it is below 1024 and we lack the
-   * capability for that: then another one is taken.
+   * capability for that: then another one is taken. It sends with one less than `hops`, if known.
    */
-  open(choice: Choice): Result {
-    const result = this.make(choice);
+  open(choice: Choice, hops = 0): Result {
+    const result = this.make(choice, hops);
     const { source } = choice;
     const isInUse = result === -EADDRINUSE || result === -EADDRNOTAVAIL;
     const isRefused = result === -EACCES && this.failedCall === "bind";
     if (!(isInUse || isRefused) || source === undefined || source.port === 0) return result;
     const why = isRefused ? "needs CAP_NET_BIND_SERVICE" : "is in use";
     this.owner.warn(`the client's port ${why} here: connecting from another one`);
-    return this.make({ ...choice, source: { ...source, port: 0 } });
+    return this.make({ ...choice, source: { ...source, port: 0 } }, hops);
   }
 
-  private make({ source, upstream }: Choice): Result {
+  private make({ source, upstream }: Choice, hops: number): Result {
     const domain = familyOf(upstream);
     this.failedCall = "socket";
     const fd = sys.socket(domain, TYPE, 0);
     if (fd < 0) return fd;
     this.failedCall = "setsockopt";
     let result = this.configure(fd);
+    if (hops > 1) setHopLimit(fd, domain, hops - 1);
     if (result >= 0 && source !== undefined) result = this.bind(fd, domain, source);
     if (result >= 0) {
       this.failedCall = "connect";

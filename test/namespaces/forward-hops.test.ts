@@ -1,4 +1,4 @@
-/** Hop limits of what `forward --udp` carries, and the loops of proxies that end by them. */
+/** Hop limits of what `forward` carries, and the loops of proxies that end by them. */
 
 import { describe, expect } from "bun:test";
 import { command } from "../helpers/three-hosts.ts";
@@ -90,4 +90,26 @@ describe.each([
       expect(counters.sessions).toBeWithin(30, 34);
     },
   );
+
+  testInLab("the same of TCP: a connection", async () => {
+    const { stdout } = await inLab(
+      `
+      in_background backend ${command} forward '[::]:7000' --source self --json \\
+        --to '${back}:50080' > other.log
+      until grep -q bound other.log; do :; done
+      forward '[::]:50080' --source self --to '${to}:7000'
+      within client python3 -c 'import socket
+s = socket.create_connection(("${own}", 50080), 10); s.send(b"x"); print("got", s.recv(1))' ||
+        echo ended
+      until grep -q "hop limit" proxy.log other.log; do kill -0 "$proxy"; done
+      kill -USR1 "$proxy"; logged counters 1
+      stop
+      grep counters proxy.log | sed 's/^/here /' | tail -1
+      `,
+      files,
+    );
+    expect(stdout).toMatch(/^(ended|got b'')$/m);
+    const counters = JSON.parse(/^here (.*)$/m.exec(stdout)?.[1] ?? "{}") as { accepted: number };
+    expect(counters.accepted).toBeWithin(30, 34);
+  });
 });
