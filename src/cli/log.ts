@@ -122,8 +122,11 @@ export class Log {
     return this.transcript.render({ kind: "lost", lines });
   }
 
+  /** On standard error; a disk that is full now and then is told of once an interval. */
   private complain(text: string): void {
+    if (!this.rateLimited.admit(`standard output: ${text}`, performance.now())) return;
     void this.stderr.write(`tproxy: standard output: ${text}\n`);
+    this.awaitSummaries();
   }
 }
 
