@@ -291,7 +291,10 @@ describe.skipIf(!all)(`both architectures${why}`, () => {
       `arm64 by qemu with pages of ${pageBytes / 1024} KiB`,
       async () => {
         const [qemu, ...command] = arm64 as [string, string];
-        const version = await run([qemu, "-p", String(pageBytes), ...command, "--version"]);
+        // With these Bun would say its own version, or miss the file.
+        const env = { ...barely, BUN_BE_BUN: "1", BUN_OPTIONS: "--preload /nonexistent.js" };
+        const words = [qemu, "-p", String(pageBytes), ...command, "--version"];
+        const version = await run(words, root, env);
         expect(version).toMatchObject({ status: 0, stderr: "" });
         expect(version.stdout).toMatch(/linux-arm64-static\)$/m);
       },
