@@ -11,6 +11,7 @@ import { interfaceIndex, openKernel } from "../rules/kernel.ts";
 import { exclusively } from "../rules/lock.ts";
 import { drainingName } from "../rules/names.ts";
 import { type Parts, partsOf } from "../rules/parts.ts";
+import { SysctlError } from "../rules/setting-memory.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import type { Edges } from "./edges.ts";
 import { CommandError } from "./failure.ts";
@@ -97,7 +98,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
       if (!owned) say("this kernel has no tables with an owner: killed, its rules would stay");
       const hold = new Hold({
         ...{ kernel, parts, question, owned, say },
-        keepSettings: () => settings.keep(),
+        keepSettings: () => settings.watch(),
         closed: false,
         deadlineMs: undefined,
         staysHeld: true,
@@ -109,7 +110,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
       const changes = [...identity, ...sysctls, ...applied.changes];
       return new HeldRoutes(capture, situation, settings, changes, hold, draining, say);
     } catch (error) {
-      settings.giveBack();
+      settings.undo();
       throw error;
     }
   }
@@ -121,10 +122,13 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   drain(): void {
     if (this.over) return;
     try {
-      this.hold.change(this.draining);
-      this.settings.rename(this.draining.firewall.table.name);
+      const change = () => {
+        this.hold.change(this.draining);
+        this.settings.rename(this.draining.firewall.table.name);
+      };
+      exclusively(this.situation.kernel, change, true);
     } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
+      if (!(error instanceof SyscallError || error instanceof SysctlError)) throw error;
       this.say(`the capture is not given up before the end: ${error.message}`);
     }
   }
@@ -134,7 +138,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     if (this.over) return;
     this.over = true;
     this.hold.signal("SIGTERM");
-    this.settings.giveBack();
+    this.settings.release();
     this.situation.kernel.close();
   }
 }

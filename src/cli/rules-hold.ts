@@ -29,7 +29,7 @@ export async function holdOn(
   const now = () => performance.now();
   const hold = new Hold({
     ...{ kernel, parts, question, closed, staysHeld, now },
-    keepSettings: () => settings.keep(),
+    keepSettings: () => settings.watch(),
     owned: applied.owned,
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
     say: (line) => void say(line),
@@ -49,7 +49,7 @@ export async function holdOn(
       : `in force for ${formatDuration(rollbackAfter)}: "tproxy routes --confirm" keeps it`,
   );
   const end = await ended;
-  const restored = end === "keep" ? [] : settings.giveBack();
+  const restored = end === "keep" ? [] : settings.release();
   for (const line of restored) await say(line);
   await say(endText(end, closed, `${question.name}${closedSuffix}`));
   return end === "expire" || end === "abandon" ? exitStatus.failure : exitStatus.success;

@@ -162,7 +162,7 @@ function applyOrRestore(situation: Situation, options: RoutesOptions, settings: 
       pending: rollbackAfter !== undefined,
     });
   } catch (error) {
-    settings.giveBack();
+    settings.undo();
     if (!(error instanceof UnmarkedCapture)) throw error;
     throw new CommandError(
       "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +

@@ -6,6 +6,7 @@ import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
 import { readSysctl } from "../diagnose/proc.ts";
 import { acceptLocal, type Sysctl } from "../routing/plan.ts";
 import type { Kernel } from "../rules/kernel.ts";
+import { exclusively } from "../rules/lock.ts";
 import { renameInSysctls, restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
 import type { Situation } from "./situation.ts";
 
@@ -46,26 +47,43 @@ export class Settings {
 
   /**
    * Gives back what set-ups have left that are gone, and sets what is wanted where the Plan says
-   * so; a line for each.
+   * so; a line for each. The lock has to be held.
    * @throws SysctlError
    */
   set(): string[] {
     return [...restoreSysctls(this.#kernel, this.#isGone), ...this.keep()];
   }
 
-  /** Sets what is not set, as of an interface that was made anew. @throws SysctlError */
-  keep(): string[] {
-    return this.#sets ? setSysctls(this.#kernel, this.wanted, this.#name) : [];
+  /**
+   * Sets again what is no longer set, as of an interface that was made anew; a line for each.
+   * @throws SysctlError
+   */
+  watch(): string[] {
+    if (!this.#sets || this.wrong().length === 0) return [];
+    return exclusively(this.#kernel, () => this.keep(), true);
   }
 
-  /** From now on they are remembered for this name. @throws SysctlError */
+  /** From now on they are remembered for this name. The lock has to be held. @throws SysctlError */
   rename(name: string): void {
     if (this.#sets) renameInSysctls(this.#name, name);
     this.#name = name;
   }
 
+  /** Gives back what was set for this set-up, while the lock is held. @throws SysctlError */
+  undo(): void {
+    this.giveBack();
+  }
+
   /** Gives back what was set for this set-up; a line for each. @throws SysctlError */
-  giveBack(): string[] {
+  release(): string[] {
+    return this.#sets ? exclusively(this.#kernel, () => this.giveBack(), true) : [];
+  }
+
+  private keep(): string[] {
+    return this.#sets ? setSysctls(this.#kernel, this.wanted, this.#name) : [];
+  }
+
+  private giveBack(): string[] {
     return this.#sets ? restoreSysctls(this.#kernel, (by) => by === this.#name) : [];
   }
 }
