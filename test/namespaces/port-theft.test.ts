@@ -7,7 +7,10 @@ import { command } from "../helpers/three-hosts.ts";
 import { testWith } from "../helpers/tools.ts";
 import { inLab } from "../helpers/udp-lab.ts";
 
-/** As another user: tries to bind what it is told again and again; SIGTERM ends it. */
+/**
+ * `thief.py STREAM|DGRAM ADDRESS:PORT...`, as another user: tries to bind these again and again,
+ * and to listen there; SIGTERM ends it, or ten ports that it has got.
+ */
 const thief = `
 import itertools, os, signal, socket, sys
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
@@ -16,14 +19,16 @@ def report(*_):
   print("thief", tries, "tries, got", " ".join(got) or "nothing", flush=True)
   os._exit(0)
 signal.signal(signal.SIGTERM, report)
-wanted = [name.rsplit(":", 1) for name in sys.argv[1:]]
+kind = getattr(socket, "SOCK_" + sys.argv[1])
+wanted = [name.rsplit(":", 1) for name in sys.argv[2:]]
 while True:
   for (address, port), reuseport, reuseaddr in itertools.product(wanted, (0, 1), (0, 1)):
-    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     if reuseport: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if reuseaddr: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       s.bind((address, int(port)))
+      if kind == socket.SOCK_STREAM: s.listen()
       got.append(f"{address}:{port}/{reuseport}{reuseaddr}")
       if len(got) > 9: report()
     except OSError:
@@ -53,8 +58,8 @@ testAsRoot(
       background ${command} bind 10.9.1.1:5357 > bind.log
       until grep -q 5356 listen.log && grep -q Bound bind.log; do :; done
       # A port that is free: it ends when it has got that ten times.
-      python3 thief.py 0.0.0.0:5358
-      python3 thief.py 0.0.0.0:5353 10.9.1.1:5353 '[::]:5353' :::5353 fd00:1::1:5353 \\
+      python3 thief.py DGRAM 0.0.0.0:5358
+      python3 thief.py DGRAM 0.0.0.0:5353 10.9.1.1:5353 '[::]:5353' :::5353 fd00:1::1:5353 \\
         0.0.0.0:5354 10.9.1.1:5354 0.0.0.0:5355 10.9.1.1:5355 0.0.0.0:5356 :::5356 \\
         0.0.0.0:5357 10.9.1.1:5357 2> thief.err &
       thief=$!
@@ -70,10 +75,45 @@ testAsRoot(
       `,
       files,
     );
-    const [control, result] = [...stdout.matchAll(/^thief (\d+) tries, got (.*)$/gm)];
-    expect(control?.[2]).toStartWith("0.0.0.0:5358");
-    expect(Number(result?.[1])).toBeGreaterThan(1_000);
-    expect(result?.[2]).toBe("nothing");
+    expectNothingStolen(stdout);
   },
   60_000,
 );
+
+testAsRoot(
+  "nor one of TCP, while connections come and go",
+  async () => {
+    const { stdout } = await inLab(
+      `
+      at_backend listen --quiet --json '[::]:9000'
+      forward '[::]:5353' :5354 --workers 2 --source self --to 10.9.2.2:9000 --quiet
+      background ${command} listen :5355 '[::]:5356' --workers 2 > listen.log
+      background ${command} bind --tcp 10.9.1.1:5357 > bind.log
+      until grep -q 5356 listen.log && grep -q Bound bind.log; do :; done
+      python3 thief.py STREAM 0.0.0.0:5358
+      python3 thief.py STREAM 0.0.0.0:5353 10.9.1.1:5353 '[::]:5353' :::5353 fd00:1::1:5353 \\
+        0.0.0.0:5354 10.9.1.1:5354 0.0.0.0:5355 10.9.1.1:5355 0.0.0.0:5356 :::5356 \\
+        0.0.0.0:5357 10.9.1.1:5357 &
+      thief=$!
+      for port in 5353 5354 5355; do
+        for round in $(seq 5); do
+          echo hi | within client ${command} bind --tcp 10.9.1.2:0 --to 10.9.1.1:$port
+        done
+      done
+      kill $thief; wait $thief
+      `,
+      files,
+    );
+    expect(stdout.match(/hello world/g)?.length).toBe(15);
+    expectNothingStolen(stdout);
+  },
+  60_000,
+);
+
+/** A free port was got at once, which shows that the thief works; of ours none. */
+function expectNothingStolen(stdout: string): void {
+  const [control, result] = [...stdout.matchAll(/^thief (\d+) tries, got (.*)$/gm)];
+  expect(control?.[2]).toStartWith("0.0.0.0:5358");
+  expect(Number(result?.[1])).toBeGreaterThan(1_000);
+  expect(result?.[2]).toBe("nothing");
+}
