@@ -22,7 +22,7 @@ function fail(error: unknown): never {
 process.on("uncaughtException", fail);
 process.on("unhandledRejection", fail);
 
-if (args.length === 1 && args[0] === "--version") {
+if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
   // What scripts ask most often does not wait for every command to be loaded: 3 times as fast.
   try {
     writeSync(1, `${versionText()}\n`);

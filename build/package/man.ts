@@ -1,11 +1,12 @@
 /** Man pages, made of the argument parsers that also print the help. */
 
 import type { DocEntry, DocPage } from "@optique/core/doc";
-import { formatMessage, type Message } from "@optique/core/message";
+import type { Message } from "@optique/core/message";
 import { getDocPage } from "@optique/core/parser";
 import { formatUsage, formatUsageTerm } from "@optique/core/usage";
 import packageJson from "../../package.json" with { type: "json" };
 import { commands } from "../../src/cli/commands.ts";
+import { type HelpSection, helpText, sectionsOf } from "../../src/cli/help.ts";
 
 export interface ManPage {
   /** `tproxy-listen.1` */
@@ -23,12 +24,26 @@ function escaped(text: string): string {
 
 /** A message on one line, as it reads without a terminal. */
 function plain(message: Message | undefined): string {
-  if (message === undefined) return "";
-  return escaped(formatMessage(message, { quotes: true }).replaceAll("`", '"'));
+  return escaped(helpText(message));
 }
 
 function entry({ term, description }: DocEntry): string {
   return `.TP\n.B ${escaped(formatUsageTerm(term))}\n${plain(description)}`;
+}
+
+function section({ title, entries }: HelpSection): string {
+  const heading = title === undefined ? [] : [`.SS ${escaped(title)}`];
+  return [...heading, ...entries.map(entry)].join("\n");
+}
+
+/** The examples of a help page: lines of what each does and of its command, by turns. */
+function examplesOf(footer: Message | undefined): string[] {
+  const [, ...lines] = helpText(footer).split("\n");
+  return lines.flatMap((line, i) => {
+    const what = line.trim().replace(/^# /, "");
+    const command = lines[i + 1]?.trim() ?? "";
+    return i % 2 === 0 ? [`.TP\n.B ${escaped(command)}\n${escaped(what)}`] : [];
+  });
 }
 
 const title = (name: string) =>
@@ -38,14 +53,13 @@ function commandPage(command: string, page: DocPage): string {
   const name = `tproxy-${command}`;
   const usage = escaped(formatUsage("tproxy", page.usage ?? [])).replace("tproxy ", "");
   const brief = plain(page.brief).replace(/\.$/, "");
-  const [, ...lines] = plain(page.footer).split("\n");
-  const examples = lines.map((line) => line.replace(/^"(.*?)" +/, ".TP\n.B $1\n"));
+  const examples = examplesOf(page.footer);
   return [
     title(name),
     `.SH NAME\n${escaped(name)} \\- ${brief.charAt(0).toLowerCase()}${brief.slice(1)}`,
     `.SH SYNOPSIS\n.B tproxy ${usage}`,
     `.SH DESCRIPTION\n${plain(page.description)}`,
-    `.SH OPTIONS\n${page.sections.flatMap(({ entries }) => entries.map(entry)).join("\n")}`,
+    `.SH OPTIONS\n${sectionsOf(page).map(section).join("\n")}`,
     ...(examples.length === 0 ? [] : [`.SH EXAMPLES\n${examples.join("\n")}`]),
     ".SH SEE ALSO\n.BR tproxy (1)",
     "",
@@ -67,10 +81,13 @@ function overview(pages: ReadonlyMap<string, DocPage>): string {
     ".SH SYNOPSIS\n.B tproxy\n.I COMMAND\n.RI [ OPTION .\\|.\\|.]",
     `.SH COMMANDS\n${commands.join("\n")}`,
     ".TP\n.B tproxy completion bash|zsh|fish\nPrint a completion script.",
-    ".TP\n.B tproxy \\-\\-version\nPrint the release, the commit and what it was built for.",
+    ".TP\n.B tproxy \\-h, tproxy \\-\\-help\nList the commands.",
+    ".TP\n.B tproxy \\-V, tproxy \\-\\-version",
+    "Print the release, the commit and what it was built for.",
     `.SH EXIT STATUS\n${statuses.join("\n")}`,
     ".SH ENVIRONMENT\nThe static executable ignores variables such as\n.BR BUN_OPTIONS ,",
-    ".B NODE_OPTIONS\nand\n.BR LD_PRELOAD .\n.TP\n.B NO_COLOR\nNo colours.",
+    ".B NODE_OPTIONS\nand\n.BR LD_PRELOAD .\n.TP\n.B NO_COLOR\nNo colours, unless it is empty.",
+    '.TP\n.B TERM\nNo colours if it is "dumb".',
     "",
   ].join("\n");
 }

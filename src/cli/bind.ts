@@ -21,8 +21,9 @@ import { bindAddress, resolveTarget } from "./endpoints.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { Log } from "./log.ts";
-import { logFields } from "./log-options.ts";
+import { logFields, marksText } from "./log-options.ts";
 import { type OpenSocket, openSocket, type Purpose, refusal, served } from "./open-socket.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { checkPrivileges, portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { nothing } from "./reduce-privileges.ts";
@@ -39,47 +40,55 @@ import { checkThreads } from "./workers.ts";
 
 const fields = object({
   command: constant("bind"),
-  address: argument(schemedEndpointValue({ portZero: true }), {
-    description: prose`The address to hold or send from: ${"8.8.8.8:8080"}, ${"[2001:db8::9]:8080"},
-      ${":8080"}, port 0 for a free one.`,
+  ...inGroup("Arguments", {
+    address: argument(schemedEndpointValue({ portZero: true }), {
+      description: prose`The address to hold or send from: ${"8.8.8.8:8080"},
+        ${"[2001:db8::9]:8080"}, ${":8080"}, port 0 for a free one.`,
+    }),
   }),
-  tcp: withDefault(flag("--tcp", { description: prose`A TCP socket.` }), false),
-  udp: withDefault(flag("--udp", { description: prose`A UDP socket: the default.` }), false),
-  to: optional(
-    option("--to", targetValue(), {
-      description: prose`Send from the address to there. UDP: each line of standard input is a
+  ...inGroup("Socket", {
+    tcp: withDefault(flag("--tcp", { description: prose`A TCP socket.` }), false),
+    udp: withDefault(flag("--udp", { description: prose`A UDP socket: the default.` }), false),
+    device: optional(
+      option("--device", interfaceValue(), {
+        description: prose`Use this interface only (SO_BINDTODEVICE).`,
+      }),
+    ),
+    mark: optional(
+      option("--mark", markValue(), {
+        description: prose`Mark what is sent, for ip rules (SO_MARK).`,
+      }),
+    ),
+    freebind: withDefault(flag("--freebind", { description: prose`Also set IP_FREEBIND.` }), false),
+    noTransparent: withDefault(
+      flag("--no-transparent", {
+        description: prose`Do not set IP_TRANSPARENT, to see what the kernel says.`,
+      }),
+      false,
+    ),
+  }),
+  ...inGroup("Sending", {
+    to: optional(
+      option("--to", targetValue(), {
+        description: prose`Send from the address to there. UDP: each line of standard input is a
         datagram, replies are printed. TCP: connects standard input and output.`,
-    }),
-  ),
-  send: optional(
-    option("--send", string({ metavar: "TEXT" }), {
-      description: prose`Send this one datagram instead of standard input.`,
-    }),
-  ),
-  device: optional(
-    option("--device", interfaceValue(), {
-      description: prose`Use this interface only (SO_BINDTODEVICE).`,
-    }),
-  ),
-  mark: optional(
-    option("--mark", markValue(), {
-      description: prose`Mark what is sent, for ip rules (SO_MARK).`,
-    }),
-  ),
-  freebind: withDefault(flag("--freebind", { description: prose`Also set IP_FREEBIND.` }), false),
-  noTransparent: withDefault(
-    flag("--no-transparent", {
-      description: prose`Do not set IP_TRANSPARENT, to see what the kernel says.`,
-    }),
-    false,
-  ),
-  timeout: optional(
-    option("--timeout", durationValue(), {
-      description: prose`UDP: how long to wait for another reply, 1s by default. TCP: how long to
+      }),
+    ),
+    send: optional(
+      option("--send", string({ metavar: "TEXT" }), {
+        description: prose`Send this one datagram instead of standard input.`,
+      }),
+    ),
+    timeout: optional(
+      option("--timeout", durationValue(), {
+        description: prose`UDP: how long to wait for another reply, 1s by default. TCP: how long to
         connect, 10s by default, and to be silent. Without --to: how long to hold.`,
-    }),
-  ),
-  json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+      }),
+    ),
+  }),
+  ...inGroup("Output", {
+    json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  }),
   ...logFields,
 });
 
@@ -92,10 +101,11 @@ const examples: readonly (readonly [string, string])[] = [
 
 /** The command `bind` for the argument parser. */
 export const bindCommand = command("bind", fields, {
+  usageLine: usageLine("[OPTIONS] [ADDR]:PORT [--to HOST:PORT]"),
   brief: prose`Bind to an address that this host does not own, and send from it.`,
   description: prose`Opens a socket with IP_TRANSPARENT, binds it, and says what it holds.
     Replies to a foreign address reach this socket only if they are routed here: see
-    ${commandLine("tproxy routes --print")}.`,
+    ${commandLine("tproxy routes --print")}. ${marksText}`,
   footer: examplesFooter(examples),
 });
 

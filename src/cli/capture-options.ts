@@ -15,6 +15,7 @@ import { ok, quote, refuse } from "../net/result.ts";
 import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { realNames } from "./interface-names.ts";
 import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
+import { inGroup } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import {
   interfacePatternValue,
@@ -69,136 +70,146 @@ function backendValue(): Value<BackendRequest> {
 
 /** The fields for a command's `object({ … })`. */
 export const captureFields = {
-  dst: multiple(
-    option("--dst", listValue(networkSourceValue()), {
-      description: prose`Capture packets to these addresses or networks; ${"@FILE"} stands for those
-        in a file, ${"@-"} for those on standard input. Without it, to every unicast address that is
-        not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
-    }),
-  ),
-  src: multiple(
-    option("--src", listValue(networkSourceValue()), {
-      description: prose`Capture packets from these addresses or networks only.`,
-    }),
-  ),
-  dport: multiple(
-    option("--dport", listValue(portRangeValue()), {
-      description: prose`Capture packets to these ports only, such as ${"80,8000-9000"}.`,
-    }),
-  ),
-  in: multiple(
-    option("--in", listValue(interfacePatternValue()), {
-      description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all
+  ...inGroup("What to capture", {
+    dst: multiple(
+      option("--dst", listValue(networkSourceValue()), {
+        description: prose`Capture packets to these addresses or networks; ${"@FILE"} stands for
+          those in a file, ${"@-"} for those on standard input. Without it, to every unicast
+          address that is not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
+      }),
+    ),
+    src: multiple(
+      option("--src", listValue(networkSourceValue()), {
+        description: prose`Capture packets from these addresses or networks only.`,
+      }),
+    ),
+    dport: multiple(
+      option("--dport", listValue(portRangeValue()), {
+        description: prose`Capture packets to these ports only, such as ${"80,8000-9000"}.`,
+      }),
+    ),
+    in: multiple(
+      option("--in", listValue(interfacePatternValue()), {
+        description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all
         whose names begin so.`,
-    }),
-  ),
-  proto: multiple(
-    option("--proto", listValue(wordValue("tcp|udp", ["tcp", "udp"])), {
-      description: prose`Capture these protocols; tcp by default.`,
-    }),
-  ),
-  family: optional(
-    option("--family", wordValue("4|6|both", ["4", "6", "both"]), {
-      description: prose`Capture these IP versions. By default those of the addresses given, and
+      }),
+    ),
+    proto: multiple(
+      option("--proto", listValue(wordValue("tcp|udp", ["tcp", "udp"])), {
+        description: prose`Capture these protocols; tcp by default.`,
+      }),
+    ),
+    family: optional(
+      option("--family", wordValue("4|6|both", ["4", "6", "both"]), {
+        description: prose`Capture these IP versions. By default those of the addresses given, and
         both if there are none.`,
-    }),
-  ),
-  bypass: multiple(
-    option("--bypass", listValue(networkSourceValue()), {
-      description: prose`Leave packets to these addresses or networks alone, whatever else is
-        captured.`,
-    }),
-  ),
-  bypassPrivate: yes(
-    "--bypass-private",
-    prose`Leave packets to private, shared, loopback,
-    link-local, multicast and reserved networks alone.`,
-  ),
-  local: yes(
-    "--local",
-    prose`Also capture what programs of this host send to other hosts. The
+      }),
+    ),
+    local: yes(
+      "--local",
+      prose`Also capture what programs of this host send to other hosts. The
     proxy's own packets must be told from theirs, by one of the guards.`,
-  ),
-  guardMark: optional(
-    option("--guard-mark", maskedMarkValue(), {
-      description: prose`With ${optionName("--local")}: leave sockets with this mark alone, the
+    ),
+  }),
+  ...inGroup("What to leave alone", {
+    bypass: multiple(
+      option("--bypass", listValue(networkSourceValue()), {
+        description: prose`Leave packets to these addresses or networks alone, whatever else is
+        captured.`,
+      }),
+    ),
+    bypassPrivate: yes(
+      "--bypass-private",
+      prose`Leave packets to private, shared, loopback,
+    link-local, multicast and reserved networks alone.`,
+    ),
+    guardMark: optional(
+      option("--guard-mark", maskedMarkValue(), {
+        description: prose`With ${optionName("--local")}: leave sockets with this mark alone, the
         SO_MARK of the proxy.`,
-    }),
-  ),
-  guardUid: multiple(
-    option("--guard-uid", listValue(numberValue("UID", 0, idMax)), {
-      description: prose`With ${optionName("--local")}: leave the sockets of these users alone.`,
-    }),
-  ),
-  guardGid: multiple(
-    option("--guard-gid", listValue(numberValue("GID", 0, idMax)), {
-      description: prose`With ${optionName("--local")}: leave the sockets of these groups alone.`,
-    }),
-  ),
-  guardCgroup: multiple(
-    option("--guard-cgroup", string({ metavar: "PATH" }), {
-      description: prose`With ${optionName("--local")}: leave the sockets of this control group
+      }),
+    ),
+    guardUid: multiple(
+      option("--guard-uid", listValue(numberValue("UID", 0, idMax)), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these users alone.`,
+      }),
+    ),
+    guardGid: multiple(
+      option("--guard-gid", listValue(numberValue("GID", 0, idMax)), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these groups alone.`,
+      }),
+    ),
+    guardCgroup: multiple(
+      option("--guard-cgroup", string({ metavar: "PATH" }), {
+        description: prose`With ${optionName("--local")}: leave the sockets of this control group
         alone, such as ${"system.slice/tproxy.service"}. It has to be there already.`,
-    }),
-  ),
-  toPort: optional(
-    option("--to-port", portValue(), {
-      description: prose`Hand the packets to a listener on this port, by TPROXY. Without it the
+      }),
+    ),
+  }),
+  ...inGroup("Where captured packets go", {
+    toPort: optional(
+      option("--to-port", portValue(), {
+        description: prose`Hand the packets to a listener on this port, by TPROXY. Without it the
         listener has the port that they are sent to, and they are only marked.`,
-    }),
-  ),
-  toAddress: multiple(
-    option("--to-address", listValue(addressValue()), {
-      description: prose`With ${optionName("--to-port")}: the address that the listener is bound to,
-        such as ${"127.0.0.1"}; one for each family.`,
-    }),
-  ),
-  redirect: yes(
-    "--redirect",
-    prose`Reach the listener on ${optionName("--to-port")} by NAT, for
+      }),
+    ),
+    toAddress: multiple(
+      option("--to-address", listValue(addressValue()), {
+        description: prose`With ${optionName("--to-port")}: the address that the listener is bound
+          to, such as ${"127.0.0.1"}; one for each family.`,
+      }),
+    ),
+    redirect: yes(
+      "--redirect",
+      prose`Reach the listener on ${optionName("--to-port")} by NAT, for
     kernels without TPROXY; tcp only, and SO_ORIGINAL_DST tells the destination.`,
-  ),
-  replyPath: yes(
-    "--reply-path",
-    prose`Also bring back the replies to connections that the proxy makes with its clients'
+    ),
+  }),
+  ...inGroup("Replies of backends", {
+    replyPath: yes(
+      "--reply-path",
+      prose`Also bring back the replies to connections that the proxy makes with its clients'
     addresses, TCP and connected sockets of UDP. With no option about what to capture, nothing else
     is done: what a reverse proxy needs whose backends see its clients.`,
-  ),
-  backend: multiple(
-    option("--backend", listValue(backendValue()), {
-      description: prose`A backend that sees the clients' addresses; with
+    ),
+    backend: multiple(
+      option("--backend", listValue(backendValue()), {
+        description: prose`A backend that sees the clients' addresses; with
         ${optionName("--reply-path")}. If it is on this host, its answers are brought back. For one
         elsewhere it is printed, in comments, what it has to route through this host.`,
-    }),
-  ),
-  mark: optional(
-    option("--mark", maskedMarkValue(), {
-      description: prose`The mark of captured packets; ${"0x1/0x1"} by default. Without a mask
+      }),
+    ),
+  }),
+  ...inGroup("Names in the kernel, and its settings", {
+    mark: optional(
+      option("--mark", maskedMarkValue(), {
+        description: prose`The mark of captured packets; ${"0x1/0x1"} by default. Without a mask
         all 32 bits are replaced.`,
-    }),
-  ),
-  table: optional(
-    option("--table", numberValue("TABLE", 1, 0xffffffff), {
-      description: prose`The routing table for marked packets; 100 by default.`,
-    }),
-  ),
-  priority: optional(
-    option("--priority", numberValue("PRIORITY", 1, 32765), {
-      description: prose`The priority of the ip rule; 100 by default.`,
-    }),
-  ),
-  tableName: optional(
-    option("--table-name", string({ metavar: "NAME" }), {
-      description: prose`The name of the firewall table, which begins with ${"tproxyd"}: another one
-        for each set-up. Its mark, table and priority are chosen beside those of other set-ups
-        unless they are given.`,
-    }),
-  ),
-  sysctl: yes(
-    "--sysctl",
-    prose`Set the kernel settings that packets and replies may need to come in, and keep what
+      }),
+    ),
+    table: optional(
+      option("--table", numberValue("TABLE", 1, 0xffffffff), {
+        description: prose`The routing table for marked packets; 100 by default.`,
+      }),
+    ),
+    priority: optional(
+      option("--priority", numberValue("PRIORITY", 1, 32765), {
+        description: prose`The priority of the ip rule; 100 by default.`,
+      }),
+    ),
+    tableName: optional(
+      option("--table-name", string({ metavar: "NAME" }), {
+        description: prose`The name of the firewall table, which begins with ${"tproxyd"}: another
+          one for each set-up. Its mark, table and priority are chosen beside those of other
+          set-ups unless they are given.`,
+      }),
+    ),
+    sysctl: yes(
+      "--sysctl",
+      prose`Set the kernel settings that packets and replies may need to come in, and keep what
     they were. Otherwise they are only named.`,
-  ),
+    ),
+  }),
 } as const;
 
 /** The options once parsed. */

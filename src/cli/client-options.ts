@@ -6,6 +6,7 @@ import { ClientCounts } from "../engine/client-counts.ts";
 import { queueMax, queueMin, queueShare } from "../engine/limits.ts";
 import type { ClientBounds } from "../engine/protocol.ts";
 import { randomWord } from "../engine/random.ts";
+import { inGroup } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import { numberValue } from "./values.ts";
 
@@ -13,57 +14,61 @@ const count = () => numberValue("N", 1, 1_000_000);
 
 /** Of TCP connections. */
 export const connectionFields = {
-  maxConnections: optional(
-    option("--max-connections", count(), {
-      description: prose`Have no more than so many at once. The next ones wait; those of a client
+  ...inGroup("Limits", {
+    maxConnections: optional(
+      option("--max-connections", count(), {
+        description: prose`Have no more than so many at once. The next ones wait; those of a client
         that has less than others get the place of an idle one of the client with the most. By
         default as many as the limit on descriptors allows.`,
-    }),
-  ),
-  maxConnectionsPerClient: withDefault(
-    option("--max-connections-per-client", count(), {
-      description: prose`Of one client at once, an IPv4 address or the /64 of an IPv6 one; more are
-        refused. Without it clients share what there is.`,
-    }),
-    0,
-  ),
-  connectionRatePerClient: withDefault(
-    option("--connection-rate-per-client", count(), {
-      description: prose`New ones of one client in a second; more are refused.`,
-    }),
-    0,
-  ),
-  strictLimits: withDefault(
-    flag("--strict-limits", {
-      description: prose`Refuse to start where the limit on descriptors is too low for
+      }),
+    ),
+    maxConnectionsPerClient: withDefault(
+      option("--max-connections-per-client", count(), {
+        description: prose`Of one client at once, an IPv4 address or the /64 of an IPv6 one; more
+          are refused. Without it clients share what there is.`,
+      }),
+      0,
+    ),
+    connectionRatePerClient: withDefault(
+      option("--connection-rate-per-client", count(), {
+        description: prose`New ones of one client in a second; more are refused.`,
+      }),
+      0,
+    ),
+    strictLimits: withDefault(
+      flag("--strict-limits", {
+        description: prose`Refuse to start where the limit on descriptors is too low for
         ${"--max-connections"} or ${"--max-sessions"}, instead of lowering it.`,
-    }),
-    false,
-  ),
+      }),
+      false,
+    ),
+  }),
 };
 
 /** Of UDP sessions. */
 export const sessionFields = {
-  maxSessions: optional(
-    option("--max-sessions", count(), {
-      description: prose`UDP sessions at once, a client and a destination each. The next one ends
+  ...inGroup("Limits", {
+    maxSessions: optional(
+      option("--max-sessions", count(), {
+        description: prose`UDP sessions at once, a client and a destination each. The next one ends
         one of the client with the most, or of all that are unanswered. By default as many as the
         limit on descriptors allows.`,
-    }),
-  ),
-  maxSessionsPerClient: withDefault(
-    option("--max-sessions-per-client", count(), {
-      description: prose`UDP sessions of one client at once, an IPv4 address or the /64 of an IPv6
+      }),
+    ),
+    maxSessionsPerClient: withDefault(
+      option("--max-sessions-per-client", count(), {
+        description: prose`UDP sessions of one client at once, an IPv4 address or the /64 of an IPv6
         one; more are refused.`,
-    }),
-    0,
-  ),
-  sessionRatePerClient: withDefault(
-    option("--session-rate-per-client", count(), {
-      description: prose`New UDP sessions of one client in a second; more are refused.`,
-    }),
-    0,
-  ),
+      }),
+      0,
+    ),
+    sessionRatePerClient: withDefault(
+      option("--session-rate-per-client", count(), {
+        description: prose`New UDP sessions of one client in a second; more are refused.`,
+      }),
+      0,
+    ),
+  }),
 };
 
 /** The bounds of one client, for each of `workers` Workers; 0 for none. */

@@ -20,15 +20,19 @@ import { Interrupted } from "./demo/wait.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError } from "./failure.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 
 const fields = object({
   command: constant("demo"),
-  json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  ...inGroup("Options", {
+    json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  }),
 });
 
 /** The command `demo` for the argument parser. */
 export const demoCommand = command("demo", fields, {
+  usageLine: usageLine("[OPTIONS]"),
   brief: prose`Show all of it in namespaces of its own; nothing on this machine is changed.`,
   description: prose`Plays five acts in network namespaces that end with it: an address bound that
     is not ours, the article's curl, a client elsewhere that reaches an address nobody has, the same

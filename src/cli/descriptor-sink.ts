@@ -50,7 +50,7 @@ export class DescriptorSink implements LogSink {
     this.fd = fd;
     this.listener = listener;
     this.isTerminal = isatty(fd);
-    this.colors = this.isTerminal && !process.env.NO_COLOR;
+    this.colors = this.isTerminal && !process.env.NO_COLOR && process.env.TERM !== "dumb";
   }
 
   get columns(): number | undefined {

@@ -30,6 +30,7 @@ import { markFindings } from "./doctor-marks.ts";
 import { cutOffStatus, type Edges, exitStatus, type StopReason } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
@@ -37,24 +38,28 @@ import { schemedEndpointValue } from "./values.ts";
 
 const fields = object({
   command: constant("doctor"),
-  listen: optional(
-    option("--listen", schemedEndpointValue(), {
-      description: prose`The listener that packets are meant for: ${":50080"},
+  ...inGroup("What to check", {
+    listen: optional(
+      option("--listen", schemedEndpointValue(), {
+        description: prose`The listener that packets are meant for: ${":50080"},
         ${"127.0.0.1:50080"}, ${"udp://:50053"}.`,
-    }),
-  ),
-  ...captureFields,
-  probe: optional(
-    option("--probe", schemedEndpointValue({ addressRequired: true }), {
-      description: prose`Prove it: send a real packet to this address from a namespace of its own,
+      }),
+    ),
+    probe: optional(
+      option("--probe", schemedEndpointValue({ addressRequired: true }), {
+        description: prose`Prove it: send a real packet to this address from a namespace of its own,
         and say how far it came. Nothing of it leaves this host, and nothing stays.`,
-    }),
-  ),
-  udp: withDefault(
-    flag("--udp", { description: prose`With --probe: a datagram instead of a SYN.` }),
-    false,
-  ),
-  json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+      }),
+    ),
+    udp: withDefault(
+      flag("--udp", { description: prose`With --probe: a datagram instead of a SYN.` }),
+      false,
+    ),
+  }),
+  ...captureFields,
+  ...inGroup("Output", {
+    json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+  }),
 });
 
 const footer = examplesFooter([
@@ -66,6 +71,7 @@ const footer = examplesFooter([
 
 /** The command `doctor` for the argument parser. */
 export const doctorCommand = command("doctor", fields, {
+  usageLine: usageLine("[OPTIONS]"),
   brief: prose`Say what is wrong, and which command repairs it.`,
   description: prose`Checks this system, and with the options of
     ${commandLine("tproxy routes")} the very path of a packet that they capture: firewall, ip rules,

@@ -22,6 +22,7 @@ import { printJson } from "../net/printable.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
 import {
@@ -34,32 +35,39 @@ import {
 
 const fields = object({
   command: constant("explain"),
-  what: argument(wordValue("bind|accept|connect", ["bind", "accept", "connect"]), {
-    description: prose`What to explain: a ${"bind"} to the address, how a listener here comes to
+  ...inGroup("Arguments", {
+    what: argument(wordValue("bind|accept|connect", ["bind", "accept", "connect"]), {
+      description: prose`What to explain: a ${"bind"} to the address, how a listener here comes to
       ${"accept"} connections to it, or a ${"connect"} to it.`,
-  }),
-  address: argument(schemedEndpointValue({ portZero: true }), {
-    description: prose`The address and port: ${"8.8.8.8:80"}, ${"udp://8.8.8.8:53"}.`,
-  }),
-  udp: withDefault(flag("--udp", { description: prose`UDP instead of TCP.` }), false),
-  in: optional(
-    option("--in", interfaceValue(), {
-      description: prose`accept: the interface that clients come by. By default that of the default
-        route.`,
     }),
-  ),
-  from: optional(
-    option("--from", addressValue(), {
-      description: prose`accept: the client's address. connect: the source to use, which need not
+    address: argument(schemedEndpointValue({ portZero: true }), {
+      description: prose`The address and port: ${"8.8.8.8:80"}, ${"udp://8.8.8.8:53"}.`,
+    }),
+  }),
+  ...inGroup("Options", {
+    udp: withDefault(flag("--udp", { description: prose`UDP instead of TCP.` }), false),
+    in: optional(
+      option("--in", interfaceValue(), {
+        description: prose`accept: the interface that clients come by. By default that of the
+          default route.`,
+      }),
+    ),
+    from: optional(
+      option("--from", addressValue(), {
+        description: prose`accept: the client's address. connect: the source to use, which need not
         be this host's.`,
-    }),
-  ),
-  freebind: withDefault(flag("--freebind", { description: prose`bind: with IP_FREEBIND.` }), false),
-  noTransparent: withDefault(
-    flag("--no-transparent", { description: prose`bind: without IP_TRANSPARENT.` }),
-    false,
-  ),
-  json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+      }),
+    ),
+    freebind: withDefault(
+      flag("--freebind", { description: prose`bind: with IP_FREEBIND.` }),
+      false,
+    ),
+    noTransparent: withDefault(
+      flag("--no-transparent", { description: prose`bind: without IP_TRANSPARENT.` }),
+      false,
+    ),
+    json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+  }),
 });
 
 const footer = examplesFooter([
@@ -70,6 +78,7 @@ const footer = examplesFooter([
 
 /** The command `explain` for the argument parser. */
 export const explainCommand = command("explain", fields, {
+  usageLine: usageLine("[OPTIONS] bind|accept|connect [ADDR]:PORT"),
   brief: prose`Walk the kernel's decisions about an address, with this machine's values.`,
   description: prose`Says what the kernel decides and because of what, and ends in one sentence:
     it will work, or it will not. Nothing is changed and nothing is sent; see

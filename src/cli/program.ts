@@ -1,8 +1,11 @@
 /** The program: its commands, its help, and how a parsed command line is carried out. */
 
 import { or } from "@optique/core/constructs";
+import type { DocPage } from "@optique/core/doc";
 import { runParser } from "@optique/core/facade";
 import { formatMessage, type Message, message, text } from "@optique/core/message";
+import { getDocPage } from "@optique/core/parser";
+import { extractCommandNames, extractOptionNames } from "@optique/core/usage";
 import { printLine } from "../net/printable.ts";
 import { versionText } from "../version.ts";
 import { type CommandParser, commands } from "./commands.ts";
@@ -10,10 +13,12 @@ import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
 import { loadFiles } from "./input-file.ts";
+import { usageLine } from "./option-groups.ts";
 import type { Output } from "./routes.ts";
 
 const names = text([...commands.keys()].join(", "));
 const noCommand = message`A command is missing: give one of ${names}`;
+const usage = usageLine("COMMAND [OPTIONS]");
 
 /** The parser of everything: for help, completion, and what is no command. */
 async function wholeParser(): Promise<CommandParser> {
@@ -22,42 +27,87 @@ async function wholeParser(): Promise<CommandParser> {
   return or(...parsers, { errors: { noMatch: noCommand } });
 }
 
-/** Thrown when the argument parser has shown what was asked for: help, version, completion. */
+/** Thrown when the argument parser has shown what was asked for: version, completion. */
 class Shown extends Error {}
+
+/** Thrown when help was asked for. */
+class HelpWanted extends Error {
+  readonly page: DocPage;
+
+  constructor(page: DocPage) {
+    super();
+    this.page = page;
+  }
+}
+
+/** Thrown for arguments that the parser does not take. */
+class BadArguments extends Error {
+  readonly error: Message;
+  readonly parser: CommandParser;
+
+  constructor(error: Message, parser: CommandParser) {
+    super();
+    this.error = error;
+    this.parser = parser;
+  }
+}
 
 /** Parses `args` and carries them out; the exit status. Everything has been written by then. */
 export async function runProgram(args: readonly string[], edges: Edges): Promise<number> {
   const print = (sink: Sink) => (shown: string) => void sink.write(shown);
   const output: Output = { stdout: print(edges.stdout), stderr: print(edges.stderr) };
   try {
-    const load = commands.get(args[0] ?? "");
-    if (load === undefined) {
-      // Nothing that it accepts is carried out: it begins with a command.
-      parse(await wholeParser(), args, output, edges.stdout);
-      return exitStatus.usage;
-    }
-    const command = await load();
-    const options = parse(command.parser, args, output, edges.stdout);
-    await loadFiles(options);
-    return await command.run(options, edges, output);
+    return await carryOut(args, edges, output);
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
-    if (!(error instanceof UsageError) && !(error instanceof CommandError)) throw error;
-    void edges.stderr.write(`tproxy: ${printLine(error.message)}\n`);
-    return error.status;
+    if (error instanceof HelpWanted) {
+      const { renderHelp } = await import("./help.ts");
+      output.stdout(renderHelp(error.page, edges.stdout));
+      return exitStatus.success;
+    }
+    const told = error instanceof BadArguments ? await usageError(error, args) : error;
+    if (!(told instanceof UsageError) && !(told instanceof CommandError)) throw told;
+    void edges.stderr.write(`tproxy: ${printLine(told.message)}\n`);
+    return told.status;
   } finally {
     await edges.flush();
   }
 }
 
-function parse(
-  parser: CommandParser,
-  args: readonly string[],
-  output: Output,
-  terminal: Sink,
-): unknown {
+async function carryOut(args: readonly string[], edges: Edges, output: Output): Promise<number> {
+  const load = commands.get(args[0] ?? "");
+  if (load === undefined) {
+    const parser = await wholeParser();
+    if (args.length === 0) return showCommands(parser, edges);
+    // Nothing that it accepts is carried out: it begins with a command.
+    parse(parser, args, output);
+    return exitStatus.usage;
+  }
+  const command = await load();
+  const options = parse(command.parser, args, output);
+  await loadFiles(options);
+  return await command.run(options, edges, output);
+}
+
+/** Without any argument: the commands, where nobody takes them for output. */
+async function showCommands(parser: CommandParser, { stderr }: Edges): Promise<number> {
+  const { renderHelp } = await import("./help.ts");
+  const sections = getDocPage(parser)?.sections ?? [];
+  const more = text('"tproxy COMMAND --help" says more of one, and "tproxy demo" shows all of it.');
+  const page = { usage, sections };
+  void stderr.write(renderHelp({ ...page, footer: [more] }, stderr));
+  return exitStatus.usage;
+}
+
+function parse(parser: CommandParser, args: readonly string[], output: Output): unknown {
+  // Help is shown in a form of ours; what else is shown goes out as it is.
+  let shown = "";
   const onShow = (): never => {
+    output.stdout(shown);
     throw new Shown();
+  };
+  const onHelp = (_status: number, page: DocPage): never => {
+    throw new HelpWanted(page);
   };
   return runParser(parser, "tproxy", args, {
     brief: message`The Linux transparent-proxy tool in one file.`,
@@ -66,34 +116,57 @@ function parse(
       ["sudo tproxy listen :80", "see who connects, and which address they asked for"],
       ["tproxy listen --help", "more of one command"],
     ]),
-    usageLine: [{ type: "literal", value: "COMMAND" }, { type: "ellipsis" }],
-    termWidth: "auto",
-    colors: terminal.colors,
-    ...(terminal.columns === undefined ? {} : { maxWidth: terminal.columns }),
-    help: { command: true, option: true, onShow },
-    version: { value: versionText(), option: true, onShow },
+    usageLine: usage,
+    help: { command: true, option: { names: ["-h", "--help"] }, onShow: onHelp },
+    version: { value: versionText(), option: { names: ["-V", "--version"] }, onShow },
     completion: { command: true, onShow },
     aboveError: "none",
-    stdout: (text) => output.stdout(`${text}\n`),
+    stdout: (text) => {
+      shown += `${text}\n`;
+    },
     // Errors are thrown by `onError`, in the form of all others.
     stderr: () => {},
     onError: (_status, error): never => {
-      throw new UsageError(errorText(error, args));
+      throw new BadArguments(error, parser);
     },
   });
 }
 
 /**
- * The argument parser's error in the form of all others: one line, and behind it where to read
- * what would be accepted, unless the line says so itself.
+ * The argument parser's error in the form of all others: one line, and behind it what was meant or
+ * where to read what would be accepted, unless the line says so itself.
  */
-function errorText(error: Message, args: readonly string[]): string {
+async function usageError(bad: BadArguments, args: readonly string[]): Promise<UsageError> {
+  const { detachedValue, hintFor } = await import("./hints.ts");
+  const detached = detachedValue(args);
+  if (detached !== undefined) return new UsageError(detached);
   // What the user wrote is quoted; the option or argument that the line begins with is not.
-  const line = printLine(formatMessage(error, { quotes: true }).replace(/\s+/g, " "))
+  const line = printLine(formatMessage(bad.error, { quotes: true }).replace(/\s+/g, " "))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
     .trim();
-  if (/give |mean |Available/.test(line)) return line;
-  const name = commands.has(args[0] ?? "") ? ` ${args[0]}` : "";
-  return `${line.replace(/\.$/, "")}; "tproxy${name} --help" says what is accepted`;
+  const isUnexpected = line.startsWith("Unexpected ");
+  if (!isUnexpected && /give |mean |Available/.test(line)) return new UsageError(line);
+  const name = commands.has(args[0] ?? "") ? args[0] : undefined;
+  const [, head = line.replace(/\.$/, "")] = /^(.*?)\. Did you mean /.exec(line) ?? [];
+  const hint = hintFor(isUnexpected ? unexpected(bad.error) : undefined, {
+    args,
+    names:
+      name === undefined
+        ? [...commands.keys(), ...extractCommandNames(bad.parser.usage)]
+        : [...extractOptionNames(bad.parser.usage)],
+    listens: name === "listen" || name === "forward" || name === "bind",
+  });
+  if (hint !== undefined) return new UsageError(head + hint);
+  const command = name === undefined ? "" : ` ${name}`;
+  return new UsageError(`${head}; "tproxy${command} --help" says what is accepted`);
+}
+
+/** The argument in the parser's error that it did not expect. */
+function unexpected(error: Message): string | undefined {
+  for (const term of error) {
+    if (term.type === "value") return term.value;
+    if (term.type === "optionName") return term.optionName;
+  }
+  return undefined;
 }

@@ -13,6 +13,7 @@ import { renderNft } from "../routing/text/nft.ts";
 import { captureFields, toRequest } from "./capture-options.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import { checkModifiers, ruleFields } from "./rule-options.ts";
 import { wordValue } from "./values.ts";
@@ -22,14 +23,16 @@ const dialects = { iptables: renderIptables, nft: renderNft, json: renderJson } 
 const fields = object({
   command: constant("routes"),
   ...ruleFields,
+  ...inGroup("How to do it", {
+    dialect: optional(
+      option("--dialect", wordValue("iptables|nft|json", ["iptables", "nft", "json"]), {
+        description: prose`What to print: a shell script with iptables, which is the default, or
+          with nft, or the plan as JSON.`,
+      }),
+    ),
+    undo: withDefault(flag("--undo", { description: prose`Print the exact inverse.` }), false),
+  }),
   ...captureFields,
-  dialect: optional(
-    option("--dialect", wordValue("iptables|nft|json", ["iptables", "nft", "json"]), {
-      description: prose`What to print: a shell script with iptables, which is the default, or with
-        nft, or the plan as JSON.`,
-    }),
-  ),
-  undo: withDefault(flag("--undo", { description: prose`Print the exact inverse.` }), false),
 });
 
 const footer = examplesFooter([
@@ -48,6 +51,7 @@ const footer = examplesFooter([
 
 /** The command `routes` for the argument parser. */
 export const routesCommand = command("routes", fields, {
+  usageLine: usageLine("--print|--apply|--check|--remove|--confirm [OPTIONS]"),
   brief: prose`Print, apply, check or remove the rules and routes of a transparent proxy.`,
   description: prose`Prints a script that brings packets for other hosts to a listener on this
     one, or with ${optionName("--undo")} the script that takes that back; or does the same itself,

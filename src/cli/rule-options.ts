@@ -4,63 +4,68 @@ import { optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { flag, option } from "@optique/core/primitives";
 import { UsageError } from "./failure.ts";
+import { inGroup } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import { durationValue, wordValue } from "./values.ts";
 
 /** The fields for `object({ … })`. */
 export const ruleFields = {
-  print: withDefault(
-    flag("--print", { description: prose`Print the commands; nothing is changed.` }),
-    false,
-  ),
-  apply: withDefault(
-    flag("--apply", {
-      description: prose`Do what the commands would, by netlink: all of it or nothing. What is in
+  ...inGroup("What to do", {
+    print: withDefault(
+      flag("--print", { description: prose`Print the commands; nothing is changed.` }),
+      false,
+    ),
+    apply: withDefault(
+      flag("--apply", {
+        description: prose`Do what the commands would, by netlink: all of it or nothing. What is in
         place already is left as it is.`,
-    }),
-    false,
-  ),
-  check: withDefault(
-    flag("--check", {
-      description: prose`Compare the running system with it; exit status 1 if they differ.`,
-    }),
-    false,
-  ),
-  remove: withDefault(
-    flag("--remove", {
-      description: prose`Take back exactly what was applied, as far as it is still there. With no
+      }),
+      false,
+    ),
+    check: withDefault(
+      flag("--check", {
+        description: prose`Compare the running system with it; exit status 1 if they differ.`,
+      }),
+      false,
+    ),
+    remove: withDefault(
+      flag("--remove", {
+        description: prose`Take back exactly what was applied, as far as it is still there. With no
         option about what to capture, all that tproxy has ever applied here.`,
-    }),
-    false,
-  ),
-  confirm: withDefault(
-    flag("--confirm", { description: prose`Keep what ${"--rollback-after"} would take back.` }),
-    false,
-  ),
-  hold: withDefault(
-    flag("--hold", {
-      description: prose`With ${"--apply"}: stay, put back what others flush, and take everything
+      }),
+      false,
+    ),
+    confirm: withDefault(
+      flag("--confirm", { description: prose`Keep what ${"--rollback-after"} would take back.` }),
+      false,
+    ),
+  }),
+  ...inGroup("How to do it", {
+    hold: withDefault(
+      flag("--hold", {
+        description: prose`With ${"--apply"}: stay, put back what others flush, and take everything
         back at the end. The firewall table goes with the process, however it dies.`,
-    }),
-    false,
-  ),
-  onExit: optional(
-    option("--on-exit", wordValue("open|closed", ["open", "closed"]), {
-      description: prose`With ${"--hold"}: what was captured goes its own way afterwards, which is
+      }),
+      false,
+    ),
+    onExit: optional(
+      option("--on-exit", wordValue("open|closed", ["open", "closed"]), {
+        description: prose`With ${"--hold"}: what was captured goes its own way afterwards, which is
         the default, or with ${"closed"} is dropped until ${"--remove"}.`,
-    }),
-  ),
-  rollbackAfter: optional(
-    option("--rollback-after", durationValue(), {
-      description: prose`With ${"--apply"}: take everything back after this time, unless
+      }),
+    ),
+    rollbackAfter: optional(
+      option("--rollback-after", durationValue(), {
+        description: prose`With ${"--apply"}: take everything back after this time, unless
         ${"tproxy routes --confirm"} is run before. For people who might lock themselves out.`,
-    }),
-  ),
-  force: withDefault(
-    flag("--force", { description: prose`With ${"--apply"}: go on in spite of conflicts.` }),
-    false,
-  ),
-  json: withDefault(flag("--json", { description: prose`With ${"--check"}: as JSON.` }), false),
+      }),
+    ),
+    force: withDefault(
+      flag("--force", { description: prose`With ${"--apply"}: go on in spite of conflicts.` }),
+      false,
+    ),
+    json: withDefault(flag("--json", { description: prose`With ${"--check"}: as JSON.` }), false),
+  }),
 } as const;
 
 /** The options once parsed. */

@@ -8,9 +8,12 @@ export interface Sink {
    */
   write(text: string): Promise<void>;
   readonly isTerminal: boolean;
-  /** Whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org). */
+  /**
+   * Whether to use colours: on a terminal that is not dumb (TERM), unless NO_COLOR is set and not
+   * empty (no-color.org).
+   */
   readonly colors: boolean;
-  /** The terminal's width; undefined when it is none, and lines are not broken. */
+  /** The terminal's width; undefined when it is none. */
   readonly columns: number | undefined;
 }
 

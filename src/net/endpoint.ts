@@ -45,6 +45,10 @@ function refused(text: string, options: EndpointOptions) {
     const example = bare.value.family === 4 ? `${address}:8080` : `[${address}]:8080`;
     return refuse(`${quote(text)} has no port: give ADDRESS:PORT, "${example}"`);
   }
+  const port = parsePort(text, { zero: options.portZero === true });
+  if (port.ok && options.addressRequired !== true) {
+    return refuse(`${quote(text)} is a port alone: give ":${text}" for every IPv4 address`);
+  }
   const any = options.addressRequired === true ? "" : ` or ":8080" for every address`;
   return refuse(
     `${quote(text)} is not ADDRESS:PORT: give "8.8.8.8:8080", "[2001:db8::9]:8080"${any}`,

@@ -18,9 +18,60 @@ describe("help and version", () => {
   test.each(commands)("%s --help has examples, and help %s is the same", async (command) => {
     const { stdout, status } = await run([command, "--help"]);
     expect(stdout).toContain(`Usage: tproxy ${command}`);
-    expect(stdout).toMatch(new RegExp(`Examples:\n.*tproxy ${command}`));
+    expect(stdout).toMatch(new RegExp(`Examples:\n.*\n.*tproxy ${command}`));
     expect(status).toBe(0);
     expect((await run(["help", command])).stdout).toBe(stdout);
+  });
+
+  test.each(commands)("help of %s: groups, 80 columns, and lines to paste", async (command) => {
+    const { stdout } = await run([command, "-h"]);
+    expect(stdout).toBe((await run([command, "--help"])).stdout);
+    const [help = "", examples = ""] = stdout.split("\nExamples:\n");
+    expect(help.split("\n").filter((line) => line.length > 80 || line.endsWith(" "))).toEqual([]);
+    expect(help).toMatch(/\n\n[A-Z][a-z ]+:\n {2}\S/);
+    expect(help).toMatch(new RegExp(`^Usage: tproxy ${command} .*OPTIONS.*$`, "m"));
+    expect(stdout).not.toContain("`");
+    for (const line of examples.trimEnd().split("\n")) {
+      expect(line).toMatch(/^ {2}(# \S.*|(sudo )?tproxy .*)$/);
+    }
+  });
+
+  test("each option is shown once, in one group of each title", async () => {
+    const { stdout } = await run(["forward", "--help"]);
+    const titles = stdout.match(/^[A-Z].*:$/gm) ?? [];
+    expect(titles.length).toBeGreaterThan(8);
+    expect(new Set(titles).size).toBe(titles.length);
+    expect(titles[0]).toBe("Arguments:");
+    const options = stdout.match(/^ {2}(-\w, )?--[a-z-]+/gm) ?? [];
+    expect(new Set(options).size).toBe(options.length - 1);
+  });
+
+  test("what the marks in front of lines mean is in the help", async () => {
+    for (const command of ["listen", "forward", "bind"]) {
+      const { stdout } = await run([command, "--help"]);
+      for (const mark of ["[+]", "[ ]", "[!]"]) expect(stdout).toContain(`"${mark}"`);
+    }
+  });
+
+  test("without arguments: the commands on standard error, status 2", async () => {
+    const { stdout, stderr, status } = await run([]);
+    expect(stdout).toBe("");
+    expect(stderr).toStartWith("Usage: tproxy COMMAND [OPTIONS]\n");
+    for (const command of commands) expect(stderr).toContain(`\n  ${command} `);
+    expect(stderr.split("\n").length).toBeLessThan(25);
+    expect(status).toBe(2);
+  });
+
+  test.each(["-h", "--help", "help"])("%s shows the help on standard output", async (word) => {
+    const { stdout, stderr, status } = await run([word]);
+    expect(stdout).toContain("\nUsage: tproxy COMMAND [OPTIONS]\n");
+    expect([stderr, status]).toEqual(["", 0]);
+  });
+
+  test("-V is --version", async () => {
+    const { stdout, status } = await run(["-V"]);
+    expect(stdout).toBe((await run(["--version"])).stdout);
+    expect(status).toBe(0);
   });
 
   test("--version says version, commit, Bun, libc and architecture in one line", async () => {
@@ -93,12 +144,19 @@ describe("completion", () => {
     expect(await offered("li")).toContain("listen");
     expect(await offered("listen", "--ec")).toContain("--echo");
     expect(await offered("routes", "--dialect", "n")).toContain("nft");
+    expect(await offered("routes", "--proto", "tcp,u")).toContain("tcp,udp");
+    expect(await offered("routes", "--in", "l")).toContain("lo");
+    expect(await offered("forward", "--to", "o")).toContain("original");
+    expect(await offered("forward", "--source", "s")).toContain("self");
+    expect(await offered("forward", "--workers", "a")).toContain("auto");
+    expect(await offered("listen", "--reply-file", "x")).toContain("__FILE__:file::x");
+    expect(await offered("routes", "--dst", "@x")).toContain("__FILE__:file::@x");
+    expect(await offered("explain", "a")).toContain("accept");
   });
 });
 
 describe("nonsense", () => {
   const table: [args: string[], names: RegExp][] = [
-    [[], /A command is missing: give one of bind, listen, forward/],
     [["lisen"], /"lisen".*[Dd]id you mean "listen"/],
     [["listen"], /An address is missing: give \[ADDR\]:PORT/],
     [["listen", ":80", "--absurd"], /"--absurd"; "tproxy listen --help" says what is accepted/],
@@ -113,6 +171,21 @@ describe("nonsense", () => {
     [["listen", ":80", "--echo", "--discard"], /--echo and --discard: give one of them/],
     [["listen", ":80", "--reply-file", "/nope"], /--reply-file "\/nope" cannot be read/],
     [["listen", ":80", "--max", "1", "--workers", "2"], /--max counts in one worker/],
+    [["forward", ":80", "--tw", "1.1.1.1:1"], /"--tw"\. Did you mean [^\n]*"--to"/],
+    [["forward", ":80", "--routes", "nne"], /--to is missing/],
+    [["forward", ":80", "--to", "1.1.1.1:1", "--routes", "nne"], /; did you mean "none"\?/],
+    [["forward", ":80", "--to", "orignal"], /; did you mean "original"\?/],
+    [["routes", "apply"], /"apply"\. Did you mean "--apply"\?/],
+    [["listen", "80"], /"80" is a port alone: give ":80"/],
+    [["forward", "80", "--to", "1.1.1.1:1"], /"80" is a port alone: give ":80"/],
+    [["listen", "--port", "8000"], /"--port": the port belongs to the address: give ":8000"/],
+    [["listen", "--port=8000"], /"--port=8000": the port belongs to the address: give ":8000"/],
+    [["forward", "--lisen", ":80"], /"--lisen": the address is an argument: give \[ADDR\]:PORT/],
+    [["routes", "--print", "--port", "80"], /"--port"/],
+    [
+      ["forward", "--accept-proxy", "10.0.0.0/8", ":80", "--to", "1.1.1.1:1"],
+      /networks behind "=": give "--accept-proxy=10\.0\.0\.0\/8"/,
+    ],
     [["bind"], /\[ADDR\]:PORT/],
     [["bind", "8.8.8.8:80", "--to", "nowhere"], /"nowhere" is not HOST:PORT: give/],
     [["bind", "8.8.8.8:80", "--to", "[::1]:80"], /two addresses of one family/],

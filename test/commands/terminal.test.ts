@@ -78,3 +78,34 @@ test("the help on a terminal has its colours", async () => {
     expect(text).not.toContain("\\x1b");
   }
 });
+
+test.each([
+  [{ TERM: "xterm", NO_COLOR: "" }, true],
+  [{ TERM: "xterm", NO_COLOR: "1" }, false],
+  [{ TERM: "dumb", NO_COLOR: "" }, false],
+])("colours on a terminal with %p: %p", async (variables, hasColors) => {
+  const script = `
+import fcntl, os, pty, struct, sys, termios
+pid, fd = pty.fork()
+if pid == 0:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        data = os.read(fd, 65536)
+    except OSError:
+        break
+    if not data:
+        break
+    os.write(1, data)
+`;
+  const args = ["python3", "-c", script, ...tproxy, "listen", "-h"];
+  const child = Bun.spawn(args, { stdout: "pipe", env: { ...process.env, ...variables } });
+  const text = await new Response(child.stdout).text();
+  expect(text.includes("\x1b[")).toBe(hasColors);
+  // Lines end at the terminal's width; examples stay whole.
+  const [help = ""] = Bun.stripANSI(text).split("Examples:");
+  const widths = help.split(/\r?\n/).map((line) => line.length);
+  expect(Math.max(...widths)).toBeLessThanOrEqual(60);
+  expect(Math.max(...widths)).toBeGreaterThan(50);
+});

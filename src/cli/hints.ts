@@ -1,0 +1,60 @@
+/** What somebody who gave wrong arguments probably meant: loaded when an error is told. Pure. */
+
+import { parseCidr } from "../net/cidr.ts";
+import { parsePort } from "../net/port.ts";
+import { similarTo } from "./similar.ts";
+
+const portHint = 'the port belongs to the address: give ":80"';
+const addressHint = 'the address is an argument: give [ADDR]:PORT, such as ":80"';
+
+/** Options of other programs, for what is an argument of commands that listen. */
+const foreignOptions: ReadonlyMap<string, string> = new Map([
+  ["--port", portHint],
+  ["-p", portHint],
+  ["--listen", addressHint],
+  ["--bind", addressHint],
+  ["--address", addressHint],
+  ["--host", addressHint],
+]);
+
+/** The arguments that were given, and what would be accepted. */
+export interface GivenArguments {
+  readonly args: readonly string[];
+  /** The commands, or the options of the command that was given. */
+  readonly names: readonly string[];
+  /** Whether the command has the address to listen on as an argument. */
+  readonly listens: boolean;
+}
+
+/**
+ * What follows the error of the argument parser: `. Did you mean "--json"?`. Undefined for no idea.
+ * `culprit` is the argument that was not expected, if it is known.
+ */
+export function hintFor(culprit: string | undefined, given: GivenArguments): string | undefined {
+  const { args, names, listens } = given;
+  if (culprit === undefined) return undefined;
+  const [name = ""] = culprit.split("=", 1);
+  const foreign = listens ? [...foreignOptions.keys()] : [];
+  // "apply" is meant to be "--apply".
+  const spellings = name.startsWith("-") ? [name] : [name, `--${name}`];
+  const similar = spellings.flatMap((each) => similarTo(each, [...names, ...foreign]));
+  const hint = similar.length === 1 ? foreignOptions.get(similar[0] as string) : undefined;
+  if (hint !== undefined && !names.includes(similar[0] as string)) {
+    const value = culprit.slice(name.length + 1) || (args[args.indexOf(culprit) + 1] ?? "");
+    return `: ${parsePort(value).ok ? hint.replace(":80", `:${value}`) : hint}`;
+  }
+  const known = [...new Set(similar)].filter((each) => names.includes(each));
+  if (known.length === 0) return undefined;
+  return `. Did you mean ${known.map((each) => `"${each}"`).join(" or ")}?`;
+}
+
+/** An option takes its value behind "=" only, and it was given as a word of its own. */
+export function detachedValue(args: readonly string[]): string | undefined {
+  const at = args.findIndex((arg, i) => {
+    const [first = ""] = (args[i + 1] ?? "").split(",", 1);
+    return arg === "--accept-proxy" && (parseCidr(first).ok || first.startsWith("@"));
+  });
+  if (at < 0) return undefined;
+  const value = args[at + 1];
+  return `--accept-proxy takes networks behind "=": give "--accept-proxy=${value}"`;
+}
