@@ -18,97 +18,110 @@ import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
 import { InputError, readInput } from "./input-file.ts";
 import { Log } from "./log.ts";
-import { logFields } from "./log-options.ts";
+import { logFields, marksText } from "./log-options.ts";
 import { socketNeeds } from "./needs.ts";
 import { openForWorkers, served, type WantedSocket } from "./open-socket.ts";
+import { inGroup, usageLine } from "./option-groups.ts";
 import { checkPrivileges } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { listenRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
 import { checkPlaces } from "./strict-limits.ts";
 import { userOption, wantedUser } from "./user-option.ts";
-import { numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
+import { fileValue, numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
 
 import { checkParts, checkThreads, partOf, workersOption } from "./workers.ts";
 
 const fields = object({
   command: constant("listen"),
-  addresses: multiple(
-    argument(schemedEndpointValue({ portZero: true }), {
-      description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for every
-        IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
-    }),
-    {
-      min: 1,
-      errors: { tooFew: prose`An address is missing: give [ADDR]:PORT, such as ${":80"}` },
-    },
-  ),
-  tcp: withDefault(
-    flag("--tcp", { description: prose`Accept TCP connections: the default.` }),
-    false,
-  ),
-  udp: withDefault(
-    flag("--udp", {
-      description: prose`Receive UDP datagrams and answer from where they were sent to.`,
-    }),
-    false,
-  ),
-  reply: optional(
-    option("--reply", string({ metavar: "TEXT" }), {
-      description: prose`Answer with this line instead of ${"hello world"}.`,
-    }),
-  ),
-  replyFile: optional(
-    option("--reply-file", string({ metavar: "FILE" }), {
-      description: prose`Answer with the bytes of a file.`,
-    }),
-  ),
-  echo: withDefault(flag("--echo", { description: prose`Send everything back.` }), false),
-  discard: withDefault(
-    flag("--discard", { description: prose`Read everything and answer nothing.` }),
-    false,
-  ),
-  amplify: withDefault(
-    flag("--amplify", {
-      description: prose`Answer a datagram with more bytes than it had. Who forges a source address
-        can have them sent to others.`,
-    }),
-    false,
-  ),
-  answerRate: withDefault(
-    option("--answer-rate", numberValue("N", 0, 0xffffffff), {
-      description: prose`Answer a client (an address, of IPv6 a /64) at most N datagrams a second;
+  ...inGroup("Arguments", {
+    addresses: multiple(
+      argument(schemedEndpointValue({ portZero: true }), {
+        description: prose`Where to listen: ${"8.8.8.8:80"}, ${"[2001:db8::9]:80"}, ${":80"} for
+          every IPv4 address, ${"[::]:80"} for both families, port 0 for a free one.`,
+      }),
+      {
+        min: 1,
+        errors: { tooFew: prose`An address is missing: give [ADDR]:PORT, such as ${":80"}` },
+      },
+    ),
+  }),
+  ...inGroup("Listeners", {
+    tcp: withDefault(
+      flag("--tcp", { description: prose`Accept TCP connections: the default.` }),
+      false,
+    ),
+    udp: withDefault(
+      flag("--udp", {
+        description: prose`Receive UDP datagrams and answer from where they were sent to.`,
+      }),
+      false,
+    ),
+    noTransparent: withDefault(
+      flag("--no-transparent", {
+        description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,
+      }),
+      false,
+    ),
+  }),
+  ...inGroup("Answers", {
+    reply: optional(
+      option("--reply", string({ metavar: "TEXT" }), {
+        description: prose`Answer with this line instead of ${"hello world"}.`,
+      }),
+    ),
+    replyFile: optional(
+      option("--reply-file", fileValue(), {
+        description: prose`Answer with the bytes of a file.`,
+      }),
+    ),
+    echo: withDefault(flag("--echo", { description: prose`Send everything back.` }), false),
+    discard: withDefault(
+      flag("--discard", { description: prose`Read everything and answer nothing.` }),
+      false,
+    ),
+    amplify: withDefault(
+      flag("--amplify", {
+        description: prose`Answer a datagram with more bytes than it had. Who forges a source
+          address can have them sent to others.`,
+      }),
+      false,
+    ),
+    answerRate: withDefault(
+      option("--answer-rate", numberValue("N", 0, 0xffffffff), {
+        description: prose`Answer a client (an address, of IPv6 a /64) at most N datagrams a second;
         5000 by default, ${"0"}: any number.`,
-    }),
-    limits.answersPerSecond,
-  ),
-  max: withDefault(
-    option("--max", numberValue("N", 1, 0xffffffff), {
-      description: prose`End after N connections and datagrams.`,
-    }),
-    0,
-  ),
-  timeout: withDefault(
-    option("--timeout", timeoutValue(), {
-      description: prose`Close a connection that is silent for so long; 60s by default, ${"0s"}:
+      }),
+      limits.answersPerSecond,
+    ),
+  }),
+  ...inGroup("Limits", {
+    max: withDefault(
+      option("--max", numberValue("N", 1, 0xffffffff), {
+        description: prose`End after N connections and datagrams.`,
+      }),
+      0,
+    ),
+    timeout: withDefault(
+      option("--timeout", timeoutValue(), {
+        description: prose`Close a connection that is silent for so long; 60s by default, ${"0s"}:
         never.`,
-    }),
-    limits.idleTimeoutMs,
-  ),
+      }),
+      limits.idleTimeoutMs,
+    ),
+  }),
   ...connectionFields,
-  workers: workersOption,
-  user: userOption,
-  noTransparent: withDefault(
-    flag("--no-transparent", {
-      description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,
-    }),
-    false,
-  ),
-  quiet: withDefault(
-    flag("-q", "--quiet", { description: prose`Do not show connections and their data.` }),
-    false,
-  ),
-  json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  ...inGroup("Process", {
+    workers: workersOption,
+    user: userOption,
+  }),
+  ...inGroup("Output", {
+    quiet: withDefault(
+      flag("-q", "--quiet", { description: prose`Do not show connections and their data.` }),
+      false,
+    ),
+    json: withDefault(flag("--json", { description: prose`Print one JSON object a line.` }), false),
+  }),
   ...logFields,
 });
 
@@ -121,10 +134,12 @@ const examples: readonly (readonly [string, string])[] = [
 
 /** The command `listen` for the argument parser. */
 export const listenCommand = command("listen", fields, {
+  usageLine: usageLine("[OPTIONS] [ADDR]:PORT..."),
   brief: prose`Accept connections to any address and see both ends' real addresses.`,
   description: prose`Binds with IP_TRANSPARENT, shows who connects and which address they asked for,
     answers, and closes. What brings packets for other hosts here is printed by
-    ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.`,
+    ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.
+    ${marksText}`,
   footer: examplesFooter(examples),
 });
 

@@ -4,7 +4,7 @@ import { type Cidr, formatCidr, parseCidr } from "../net/cidr.ts";
 import { ok, quote } from "../net/result.ts";
 import { UsageError } from "./failure.ts";
 import type { InputFile } from "./input-file.ts";
-import { makeValue, type Value } from "./values.ts";
+import { makeValue, suggestFiles, type Value } from "./values.ts";
 
 /** A network, or a file with a list of them. */
 export type NetworkSource = Cidr | InputFile;
@@ -16,6 +16,7 @@ export function networkSourceValue(): Value<NetworkSource> {
     placeholder: { file: "-" },
     parse: (input) => (/^@./.test(input) ? ok({ file: input.slice(1) }) : parseCidr(input)),
     format: (source) => ("file" in source ? `@${source.file}` : formatCidr(source)),
+    suggest: suggestFiles("@"),
   });
 }
 

@@ -3,9 +3,11 @@
  * and the command files are all that knows of the argument library.
  */
 
+import { readdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { type Message, message, text } from "@optique/core/message";
 import type { NonEmptyString } from "@optique/core/nonempty";
+import type { Suggestion } from "@optique/core/parser";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { neverMs, workersMax } from "../engine/limits.ts";
@@ -25,9 +27,13 @@ import {
   type SchemedEndpoint,
   type Target,
 } from "../net/target.ts";
+import { similarTo } from "./similar.ts";
 
 /** A value parser, as every option here has it. */
 export type Value<T> = ValueParser<"sync", T>;
+
+/** What is offered to the completion of a shell for a word that begins with `prefix`. */
+type Suggest = (prefix: string) => Iterable<Suggestion>;
 
 interface ValueOf<T> {
   readonly metavar: NonEmptyString;
@@ -35,6 +41,7 @@ interface ValueOf<T> {
   readonly placeholder: T;
   readonly parse: (text: string) => Parsed<T>;
   readonly format: (value: T) => string;
+  readonly suggest?: Suggest;
 }
 
 /** A value parser out of a parser of `src/net/`, which answers errors as text. */
@@ -81,8 +88,14 @@ export function upstreamValue(): Value<Target | "original"> {
   return makeValue<Target | "original">({
     metavar: "HOST:PORT|original",
     placeholder: "original",
-    parse: (input) => (input === "original" ? ok(input) : parseUpstream(input)),
+    parse: (input) => {
+      if (input === "original") return ok(input);
+      const target = parseUpstream(input);
+      const isMeant = !target.ok && similarTo(input, ["original"]).length > 0;
+      return isMeant ? refuse(`${target.error}; did you mean "original"?`) : target;
+    },
     format: (value) => (value === "original" ? value : formatTarget(value)),
+    suggest: suggestWords(["original"]),
   });
 }
 
@@ -112,6 +125,7 @@ export function sourceValue(): Value<SourceChoice> {
         `${quote(input)} is no source: give client, client:port, self or an address, "192.0.2.7"`,
       );
     },
+    suggest: suggestWords(["client", "client:port", "self"]),
     format: (value) => {
       if (value.kind === "address") return formatBytes(value.address);
       return value.kind === "client" && value.keepPort ? "client:port" : value.kind;
@@ -196,6 +210,7 @@ export function workersValue(): Value<number> {
       return result.ok ? result : refuse(`${result.error}, or "auto"`);
     },
     format,
+    suggest: suggestWords(["auto"]),
   });
 }
 
@@ -231,6 +246,7 @@ export function interfaceValue(): Value<string> {
     placeholder: "lo",
     parse: parseInterfaceName,
     format: (name) => name,
+    suggest: suggestInterfaces,
   });
 }
 
@@ -241,6 +257,7 @@ export function interfacePatternValue(): Value<string> {
     placeholder: "lo",
     parse: parseInterfacePattern,
     format: (name) => name,
+    suggest: suggestInterfaces,
   });
 }
 
@@ -271,19 +288,58 @@ export function wordValue<const Word extends string>(
       placeholder: words[0],
       parse: (input) => {
         const found = words.find((candidate) => candidate === input);
-        return found === undefined
-          ? refuse(`${quote(input)} is not accepted: give ${orList(words)}`)
-          : ok(found);
+        if (found !== undefined) return ok(found);
+        const [meant] = similarTo(input, words);
+        const guess = meant === undefined ? "" : `; did you mean "${meant}"?`;
+        return refuse(`${quote(input)} is not accepted: give ${orList(words)}${guess}`);
       },
       format: (chosen) => chosen,
+      suggest: suggestWords(words),
     }),
     choices: words,
-    *suggest(prefix) {
-      for (const candidate of words) {
-        if (candidate.startsWith(prefix)) yield { kind: "literal", text: candidate };
-      }
-    },
   };
+}
+
+/** Offers words to the completion of a shell. */
+function suggestWords(words: Iterable<string>): Suggest {
+  return function* suggest(prefix) {
+    for (const word of words) {
+      if (word.startsWith(prefix)) yield { kind: "literal", text: word };
+    }
+  };
+}
+
+/** Offers the interfaces of this host to the completion of a shell. */
+function* suggestInterfaces(prefix: string): Iterable<Suggestion> {
+  yield* suggestWords(readInterfaceNames())(prefix);
+}
+
+function readInterfaceNames(): string[] {
+  try {
+    const entries = readdirSync("/sys/class/net", { withFileTypes: true });
+    return entries.filter((each) => each.isSymbolicLink()).map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+/** Offers files to the completion of a shell, behind `prefix` where it has to be given. */
+export function suggestFiles(lead = ""): Suggest {
+  return function* suggest(prefix) {
+    if (!prefix.startsWith(lead)) return;
+    yield { kind: "file", type: "file", pattern: prefix, ...(lead === "" ? {} : { prefix: lead }) };
+  };
+}
+
+/** The path of a file. */
+export function fileValue(): Value<string> {
+  return makeValue({
+    metavar: "FILE",
+    placeholder: "",
+    parse: ok<string>,
+    format: (path) => path,
+    suggest: suggestFiles(),
+  });
 }
 
 function orList(words: readonly string[]): string {
@@ -309,5 +365,12 @@ export function listValue<T>(item: Value<T>): Value<readonly T[]> {
       return { success: true, value: values };
     },
     format: (values) => values.map((value) => item.format(value)).join(","),
+    *suggest(prefix) {
+      const start = prefix.lastIndexOf(",") + 1;
+      for (const each of item.suggest?.(prefix.slice(start)) ?? []) {
+        if (each.kind === "literal") yield { ...each, text: prefix.slice(0, start) + each.text };
+        else if (start === 0) yield each;
+      }
+    },
   };
 }
