@@ -109,6 +109,11 @@ describe.skipIf(!isStatic)("of the built executable", () => {
     expect(version).toBe(output(executable, "--version"));
     const page = await Bun.file(join(folder, name, "share/man/man1/tproxy.1.gz")).bytes();
     expect(gunzipSync(page).toString()).toStartWith(".TH TPROXY 1");
+    const documents = join(folder, name, "share/doc/tproxy");
+    const readme = await Bun.file(join(documents, "README.md")).text();
+    const links = [...readme.matchAll(/\]\((docs\/[^)#]+)/g)].map(([, link = ""]) => link);
+    expect(links.length).toBeGreaterThan(0);
+    expect(links.filter((link) => !existsSync(join(documents, link)))).toEqual([]);
   });
 
   testWith(["rpm", "rpmbuild"])("rpm reads the .rpm, and takes it in", async () => {

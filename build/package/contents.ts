@@ -1,6 +1,6 @@
 /** What every package holds besides the executable: the same files, at the places of its system. */
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import type { PackedFile } from "./archive.ts";
@@ -55,6 +55,9 @@ export async function makeContents(
     { ...file("etc/tproxy/forward.conf", fileText("forward.conf")), isConfiguration: true },
     doc("copyright", makeCopyright(textOf("LICENSE"))),
     doc("README.md", textOf("README.md")),
+    ...readdirSync(join(root, "docs"))
+      .sort()
+      .map((name) => doc(`docs/${name}`, textOf(`docs/${name}`))),
     doc("changelog.gz", gzipSync(textOf("CHANGELOG.md"), { level: 9 })),
     doc("tproxy.cdx.json", makeSbom(executable.sha256, executable.architecture)),
   ];
