@@ -24,7 +24,8 @@ const functions = (asked: string) => `
   in_background backend python3 exchange.py server 8080 server.txt
   until within backend ss -Hltn | grep -q :8080; do :; done
   begin() {
-    within client python3 exchange.py client '${asked}' 80 350 100 ${bytes} "$seed" client.txt
+    within client python3 exchange.py client '${asked}' 80 \
+      350 "\${parallel:-100}" ${bytes} "$seed" client.txt
   }
   exchange() {
     begin
@@ -75,11 +76,11 @@ describe("every stream arrives as it was sent, and ends as it ended", () => {
   );
 
   testInLab(["python3", "prlimit"])(
-    "where descriptors are few: 36 connections at once, 12 pipes",
+    "where descriptors are few: 24 connections at once, 12 pipes",
     async () => {
       const found = await exchanged(
         "8.8.8.8",
-        `launcher="prlimit --nofile=160"
+        `launcher="prlimit --nofile=160" parallel=24
         forward --quiet :50080 --to 10.9.2.2:8080
         exchange
         echo "pipes $(descriptors pipe:)"`,
