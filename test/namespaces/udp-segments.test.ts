@@ -64,7 +64,7 @@ describe.each([
 
 describe("what sendmmsg(2) may answer", () => {
   const inject = (name: string) =>
-    `strace -f -qq -o /dev/null -e trace=sendmmsg -e inject=sendmmsg:error=${name}:when=1`;
+    `strace -f -qq -o /dev/null -e trace=sendmmsg -e inject=sendmmsg:error=${name}:when=2`;
 
   testInjected("EIO, where an interface cannot checksum: one by one", async () => {
     const list = [...of(20, 1000), 7];
