@@ -1,8 +1,9 @@
-/** The documents: their links lead somewhere, and the tests that they name exist. */
+/** The documents: their links lead somewhere, and the tests and options that they name exist. */
 
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { run } from "./helpers/tproxy.ts";
 
 const root = join(import.meta.dir, "..");
 const documents = ["*.md", "docs/*.md"].flatMap((glob) => [...new Bun.Glob(glob).scanSync(root)]);
@@ -40,4 +41,21 @@ describe.each(documents)("%s", (path) => {
       }
     }
   });
+});
+
+/** Of the build, and of iptables, firewalld, curl and wrk. */
+const foreignOptions =
+  "--all --dynamic --static --set-xmark --validmark --add-port --http --latency --yes";
+
+test("README.md and docs/ name no option that is in no command's help", async () => {
+  const { stdout } = await run(["--help"]);
+  const commands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = ""]) => name);
+  expect(commands).toContain("forward");
+  const helps = await Promise.all(commands.map((name) => run([name, "--help"])));
+  const known = [stdout, foreignOptions, ...helps.map((help) => help.stdout)].join("\n");
+  const options = new Set(known.match(/--[a-z][a-z-]+/g));
+  const named = documents
+    .filter((path) => path === "README.md" || path.startsWith("docs/"))
+    .flatMap((path) => textOf(path).match(/(?<![\w-])--[a-z][a-z-]+/g) ?? []);
+  expect([...new Set(named)].filter((option) => !options.has(option))).toEqual([]);
 });
