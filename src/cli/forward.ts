@@ -31,6 +31,7 @@ import { UpstreamList } from "./forward-upstreams.ts";
 import { HeldRoutes } from "./held-routes.ts";
 import { Log } from "./log.ts";
 import { readNetworks } from "./network-lists.ts";
+import { captureDoubts } from "./no-capture.ts";
 import { type OpenSocket, openForWorkers, served, type WantedSocket } from "./open-socket.ts";
 import { forwardRunning } from "./reduce-privileges.ts";
 import { serve } from "./serve.ts";
@@ -68,6 +69,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
+  doubts.push(...captureDoubts(options, listeners));
   const { json, logTime: time, logLossless: lossless } = options;
   const log = new Log(edges, {
     ...{ protocol: protocols[0] ?? "tcp", json, time, lossless },

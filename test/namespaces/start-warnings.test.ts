@@ -130,3 +130,41 @@ testWith(["ip", "nft", "nsenter"], means)(
   },
   60_000,
 );
+
+/** What is made first, the arguments, and whether it is said that nothing brings packets. */
+const uncaptured: readonly (readonly [before: string, args: string, said: boolean])[] = [
+  [":", ":80 --to 192.0.2.1:80", true],
+  [":", "[::]:80 --to original --source self", true],
+  [":", ":80 --to 192.0.2.1:80 --udp", true],
+  [":", "127.0.0.1:80 --to 192.0.2.1:80", false],
+  [":", ":80 --to 192.0.2.1:80 --source self", false],
+  [":", ":80 --to 192.0.2.1:80 --accept-proxy", false],
+  [":", ":80 --to 192.0.2.1:80 --no-transparent", false],
+  [":", ":80 --to 192.0.2.1:80 --routes auto", false],
+  ["ip route add local 198.51.100.0/24 dev lo", ":80 --to 192.0.2.1:80", false],
+  ["ip route del local 198.51.100.0/24 dev lo", ":80 --to 192.0.2.1:80", true],
+  ["ip -6 rule add fwmark 1 lookup 100", "[::]:80 --to 192.0.2.1:80", false],
+];
+
+testWith(["ip"], means)(
+  "forward says once that nothing brings packets here, and only where that is so",
+  async () => {
+    const script = uncaptured.map(
+      ([before, args]) => `echo "==="; ${before}
+      : > out.log; ${command} forward --log-time none ${args} > out.log 2>&1 & proxy=$!
+      until grep -q 'Bound to' out.log; do kill -0 "$proxy"; sleep 0.02; done
+      kill "$proxy"; wait "$proxy" || :
+      grep 'brings packets' out.log || :`,
+    );
+    const { stdout, stderr } = await inNamespace(script.join("\n"), { timeoutMs: 50_000 });
+    expect(stderr).toBe("");
+    const told = stdout.split("===\n").slice(1);
+    const line =
+      "[!] no ip rule and no route here brings packets to other hosts' addresses: only what is " +
+      'sent to this host\'s own is forwarded; give --routes auto, or see "tproxy routes --help"\n';
+    expect(told.map((text, i) => [uncaptured[i]?.[1], text])).toEqual(
+      uncaptured.map(([, args, said]) => [args, said ? line : ""]),
+    );
+  },
+  60_000,
+);
