@@ -13,6 +13,7 @@ import { type Address, type Family, formatAddress, parseAddress } from "../net/a
 import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
 import { ok, quote, refuse } from "../net/result.ts";
 import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
+import { groupIdValue, userIdValue } from "./id-values.ts";
 import { realNames } from "./interface-names.ts";
 import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
 import { inGroup } from "./option-groups.ts";
@@ -30,9 +31,6 @@ import {
 } from "./values.ts";
 
 const familyNames = { 4: [4], 6: [6], both: [4, 6] } as const;
-
-/** The largest user or group id; the one above it is nobody's, (uid_t)-1. */
-const idMax = 0xfffffffe;
 
 /** A flag that is off unless it is given. */
 function yes(name: `--${string}`, description: Message) {
@@ -130,13 +128,15 @@ export const captureFields = {
       }),
     ),
     guardUid: multiple(
-      option("--guard-uid", listValue(numberValue("UID", 0, idMax)), {
-        description: prose`With ${optionName("--local")}: leave the sockets of these users alone.`,
+      option("--guard-uid", listValue(userIdValue()), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these users alone,
+          such as ${"www-data"} or ${"33"}.`,
       }),
     ),
     guardGid: multiple(
-      option("--guard-gid", listValue(numberValue("GID", 0, idMax)), {
-        description: prose`With ${optionName("--local")}: leave the sockets of these groups alone.`,
+      option("--guard-gid", listValue(groupIdValue()), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these groups alone,
+          by name or number.`,
       }),
     ),
     guardCgroup: multiple(

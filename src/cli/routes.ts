@@ -40,7 +40,10 @@ const footer = examplesFooter([
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 | sudo sh", "apply it at once"],
   ["tproxy routes --print --dport 80,443 --to-port 50080 --dialect nft", "TPROXY to one port"],
   ["tproxy routes --print --dst @networks.txt --bypass-private", "networks from a file"],
-  ["tproxy routes --print --local --guard-uid 33 --to-port 50080", "what this host sends, too"],
+  [
+    "tproxy routes --print --local --guard-uid www-data --to-port 50080",
+    "what this host sends, too",
+  ],
   ["tproxy routes --print --dport 80 --backend 192.0.2.7:80", "with what the backend needs"],
   ["sudo tproxy routes --apply --reply-path", "for nginx with proxy_bind: captures nothing"],
   ["tproxy routes --print --dst 8.8.8.8 --in eth1 --undo | sudo sh", "take it back"],

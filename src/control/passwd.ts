@@ -23,6 +23,12 @@ export function userIn(passwd: string, group: string, nameOrId: string): User | 
   return { name, uid: Number(uid), gid: Number(gid), groups };
 }
 
+/** The number of the group of a name; undefined if `group` has none. */
+export function groupIdIn(group: string, wanted: string): number | undefined {
+  const row = fieldsOf(group).find(([name, , gid]) => name === wanted && isId(gid));
+  return row === undefined ? undefined : Number(row[2]);
+}
+
 function isId(text: string | undefined): boolean {
   return text !== undefined && /^[0-9]{1,10}$/.test(text) && Number(text) < 0xffff_ffff;
 }

@@ -155,6 +155,15 @@ describe("completion", () => {
   });
 });
 
+test("users and groups have names", async () => {
+  const words = ["routes", "--print", "--local", "--to-port", "50080"];
+  const named = await run([...words, "--guard-uid", "root,7", "--guard-gid", "root"]);
+  const numbered = await run([...words, "--guard-uid", "0,7", "--guard-gid", "0"]);
+  expect(named.status).toBe(0);
+  expect(named.stdout).toContain("--uid-owner 0 ");
+  expect(named.stdout.replace(/^#.*$/gm, "")).toBe(numbered.stdout.replace(/^#.*$/gm, ""));
+});
+
 describe("nonsense", () => {
   const table: [args: string[], names: RegExp][] = [
     [["lisen"], /"lisen".*[Dd]id you mean "listen"/],
@@ -194,6 +203,15 @@ describe("nonsense", () => {
     [["bind", "8.8.8.8:80", "--mark", "0x1ffffffff"], /"0x1ffffffff" is not a .*mark: give/],
     [["bind", "8.8.8.8:80", "--device", "a/b"], /"a\/b"/],
     [["routes"], /--print/],
+    [
+      ["routes", "--print", "--local", "--guard-uid", "no-such-user"],
+      /--guard-uid: "no-such-user" is no user of \/etc\/passwd: give/,
+    ],
+    [
+      ["routes", "--print", "--local", "--guard-gid", "root,nix"],
+      /"nix" is no group of \/etc\/group/,
+    ],
+    [["routes", "--print", "--local", "--guard-uid", "4294967295"], /give a number from 0 to/],
     [["routes", "--print", "--dst", "8.8.8.8/33"], /"8\.8\.8\.8\/33"/],
     [["routes", "--print", "--dst", "$(reboot)"], /"\$\(reboot\)"/],
     [["completion", "tcsh"], /"tcsh"/],

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { userIn } from "../../../src/control/passwd.ts";
+import { groupIdIn, userIn } from "../../../src/control/passwd.ts";
 
 const passwd = `root:x:0:0:root:/:/bin/bash
 broken line
@@ -21,4 +21,10 @@ test("nobody else", () => {
   for (const name of ["", "we", "34", "broken line", "+nis", "huge", "4294967295", "web:x"]) {
     expect(userIn(passwd, group, name)).toBeUndefined();
   }
+});
+
+test("a group by its name", () => {
+  expect(groupIdIn(group, "logs")).toBe(4);
+  expect(groupIdIn(group, "root")).toBe(0);
+  for (const name of ["", "4", "web:x", "daemon"]) expect(groupIdIn(group, name)).toBeUndefined();
 });
