@@ -44,6 +44,17 @@ for limit in limits:
 print("told", *told, sep=", ", flush=True)
 `;
 
+/** Sends so many datagrams on their last hop, from one socket. */
+const flood = `
+import socket, sys
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+v6 = ":" in address
+s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+if v6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+else: s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+for i in range(count): s.sendto(b"x", (address, port))
+`;
+
 const files = { "server.py": server, "ask.py": ask };
 
 describe.each([
@@ -68,6 +79,31 @@ describe.each([
       "a datagram was dropped: its hop limit was used up, as in a loop",
     ]);
   });
+
+  testInLab(
+    "one host is told as often as the kernel would tell it, however much it sends",
+    async () => {
+      const { stdout } = await inLab(
+        `
+      capture 53
+      forward '[::]:50053' --udp --to '${to}:9000'
+      within client python3 flood.py ${asked} 53 300
+      dropped() {
+        kill -USR1 "$proxy"
+        tail -n 1 proxy.log | grep -Eq '"dropped_datagrams":(29|30)[0-9]'
+      }
+      until dropped; do kill -0 "$proxy"; sleep 0.1; done
+      within client cat /proc/net/snmp /proc/net/snmp6 |
+        awk '/^Icmp: [0-9]/ { print "told 4", $6 } /^Icmp6InTimeExcds/ { print "told 6", $2 }'
+      stop
+      `,
+        { "flood.py": flood },
+      );
+      const count = Number(new RegExp(`^told ${family} (\\d+)$`, "m").exec(stdout)?.[1]);
+      // At once as many as the kernel's burst has, then one a second.
+      expect(count).toBeWithin(1, 60);
+    },
+  );
 
   testInLab(
     "two proxies that forward to each other: a datagram goes round until it has no hop",

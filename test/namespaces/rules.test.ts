@@ -5,7 +5,7 @@
 
 import { describe, expect } from "bun:test";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
-import { captures, ruleFunctions } from "../helpers/rules.ts";
+import { captures, program, ruleFunctions } from "../helpers/rules.ts";
 import { testWith } from "../helpers/tools.ts";
 
 const testRules = testWith(["ip", "nft", "iptables", "ip6tables"], {
@@ -17,6 +17,8 @@ async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
   const { stdout, stderr } = await inNamespace(ruleFunctions + script, { timeoutMs });
   return `${stdout}${stderr}`.trim().split("\n");
 }
+
+const everything = "--dport 80 --to-port 50080 --reply-path";
 
 describe("applied as printed, checked, and removed without a trace:", () => {
   for (const [what, words] of Object.entries(captures)) {
@@ -60,6 +62,23 @@ describe("applied as printed, checked, and removed without a trace:", () => {
       ]);
     });
   }
+});
+
+testRules("what only reads changes nothing: --print, --check, explain, doctor", async () => {
+  const found = await lines(`
+    dump empty
+    routes --apply ${everything} > /dev/null; dump before
+    for words in "routes --print" "routes --print --undo --dialect nft" "routes --check" \\
+      "routes --print ${everything}" "routes --check ${everything}" \\
+      "explain accept 8.8.8.8:80" "explain connect 8.8.8.8:80 --from 192.0.2.9" \\
+      "explain bind 8.8.8.8:80" "doctor" "doctor ${everything}" \\
+      "forward :80 --to 192.0.2.1:80 --routes print"; do
+      ${program} $words > said 2>&1 || :
+      [ -s said ] || echo "$words: says nothing"
+      dump after; cmp -s before after || { echo "$words: changed"; diff before after || :; }
+    done
+    cmp -s empty before && echo "nothing was applied"; echo done`);
+  expect(found).toEqual(["done"]);
 });
 
 const capture = "--dport 80 --to-port 50080";
