@@ -10,16 +10,24 @@ import type { Output } from "./routes.ts";
 /** What the argument parser of a command is, whatever it answers. */
 export type CommandParser = Parser<"sync", unknown, unknown>;
 
+/** The whole command line, the command included. */
+type Arguments = readonly string[];
+
 export interface Command {
   readonly parser: CommandParser;
-  /** Carries out what the parser has answered; the exit status. */
-  run(options: unknown, edges: Edges, output: Output): Promise<number> | number;
+  /** Carries out what the parser has made of `args`; the exit status. */
+  run(options: unknown, edges: Edges, output: Output, args: Arguments): Promise<number> | number;
 }
 
 /** Ties a parser to what takes its answers. */
 function command<Options>(
   parser: Parser<"sync", Options, unknown>,
-  run: (options: Options, edges: Edges, output: Output) => Promise<number> | number,
+  run: (
+    options: Options,
+    edges: Edges,
+    output: Output,
+    args: Arguments,
+  ) => Promise<number> | number,
 ): Command {
   return { parser, run: (options, ...rest) => run(options as Options, ...rest) };
 }
@@ -49,11 +57,15 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
   },
   doctor: async () => {
     const { doctorCommand, runDoctor } = await import("./doctor.ts");
-    return command(doctorCommand, runDoctor);
+    return command(doctorCommand, (options, edges, _output, args) =>
+      runDoctor(options, edges, args),
+    );
   },
   explain: async () => {
     const { explainCommand, runExplain } = await import("./explain.ts");
-    return command(explainCommand, runExplain);
+    return command(explainCommand, (options, edges, _output, args) =>
+      runExplain(options, edges, args),
+    );
   },
   demo: async () => {
     const { demoCommand, runDemo } = await import("./demo.ts");

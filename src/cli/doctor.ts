@@ -35,6 +35,7 @@ import { portStart } from "./privileges.ts";
 import { prose } from "./prose.ts";
 import { machineOrError } from "./read-machine.ts";
 import { schemedEndpointValue } from "./values.ts";
+import { withWholeRepairs } from "./whole-repairs.ts";
 
 const fields = object({
   command: constant("doctor"),
@@ -58,7 +59,10 @@ const fields = object({
   }),
   ...captureFields,
   ...inGroup("Output", {
-    json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+    json: withDefault(
+      flag("--json", { description: prose`Print one JSON object, on one line.` }),
+      false,
+    ),
   }),
 });
 
@@ -82,8 +86,15 @@ export const doctorCommand = command("doctor", fields, {
 
 export type DoctorOptions = InferValue<typeof fields>;
 
-/** Runs `doctor`; the exit status. @throws UsageError for options that conflict */
-export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<number> {
+/**
+ * Runs `doctor`; the exit status. `args` are what the options were made of, for repairs.
+ * @throws UsageError for options that conflict
+ */
+export async function runDoctor(
+  options: DoctorOptions,
+  edges: Edges,
+  args: readonly string[],
+): Promise<number> {
   checkProbe(options);
   const request = toRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const asked = intentOf(request);
@@ -95,7 +106,7 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
   });
   const machine = machineOrError();
   const intent = asked && adoptSetup(asked, request, machine);
-  const sections = [
+  const found: Section[] = [
     { title: "System", findings: judgeSystem(gatherSystem(machine, needsOf(options, intent))) },
     ...(intent === undefined ? listenerSections(options, machine) : []),
     ...(intent === undefined ? [] : markSections(intent)),
@@ -103,8 +114,11 @@ export async function runDoctor(options: DoctorOptions, edges: Edges): Promise<n
     ...(await probeSections(options, intent, machine, stop.signal)),
   ];
   if (stoppedBy !== undefined) return cutOffStatus(stoppedBy);
+  const sections = found.map(({ title, findings }) => {
+    return { title, findings: withWholeRepairs(findings, args) };
+  });
   await edges.stdout.write(
-    options.json ? asJson(sections) : renderSections(sections, { colors: edges.stdout.colors }),
+    options.json ? asJson(sections) : renderSections(sections, edges.stdout),
   );
   return hasFailure(sections) ? exitStatus.failure : exitStatus.success;
 }
@@ -268,5 +282,5 @@ function titleOf({ packet }: PathQuestion): string {
 
 function asJson(sections: readonly Section[]): string {
   const ok = !hasFailure(sections);
-  return `${printJson({ ok, conclusion: conclusion(sections), sections }, 2)}\n`;
+  return `${printJson({ ok, conclusion: conclusion(sections), sections })}\n`;
 }

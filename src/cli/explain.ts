@@ -32,6 +32,7 @@ import {
   type Value,
   wordValue,
 } from "./values.ts";
+import { withWholeRepairs } from "./whole-repairs.ts";
 
 const fields = object({
   command: constant("explain"),
@@ -66,7 +67,10 @@ const fields = object({
       flag("--no-transparent", { description: prose`bind: without IP_TRANSPARENT.` }),
       false,
     ),
-    json: withDefault(flag("--json", { description: prose`Print one JSON object.` }), false),
+    json: withDefault(
+      flag("--json", { description: prose`Print one JSON object, on one line.` }),
+      false,
+    ),
   }),
 });
 
@@ -99,17 +103,22 @@ function addressValue(): Value<Address> {
 }
 
 /** Runs `explain`; the exit status is 1 if it will not work. @throws UsageError */
-export async function runExplain(options: ExplainOptions, edges: Edges): Promise<number> {
+export async function runExplain(
+  options: ExplainOptions,
+  edges: Edges,
+  args: readonly string[],
+): Promise<number> {
   checkIgnored(options);
   const machine = machineOrError();
   if (options.in !== undefined && !machine.links.some(({ name }) => name === options.in)) {
     throw new UsageError(`--in: there is no interface "${options.in}" here: see "ip link"`);
   }
-  const explanation = explain(options, machine);
+  const found = explain(options, machine);
+  const explanation = { ...found, steps: withWholeRepairs(found.steps, args) };
   await edges.stdout.write(
     options.json
-      ? `${printJson({ what: options.what, ...explanation }, 2)}\n`
-      : renderExplanation(explanation, { colors: edges.stdout.colors }),
+      ? `${printJson({ what: options.what, ...explanation })}\n`
+      : renderExplanation(explanation, edges.stdout),
   );
   return explanation.works ? exitStatus.success : exitStatus.failure;
 }

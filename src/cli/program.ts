@@ -86,7 +86,7 @@ async function carryOut(args: readonly string[], edges: Edges, output: Output): 
   const command = await load();
   const options = parse(command.parser, args, output);
   await loadFiles(options);
-  return await command.run(options, edges, output);
+  return await command.run(options, edges, output, args);
 }
 
 /** Without any argument: the commands, where nobody takes them for output. */

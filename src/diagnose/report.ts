@@ -24,14 +24,21 @@ const colors: Readonly<Record<Severity, number>> = {
 };
 const wordWidth = 9;
 const checkWidth = 15;
+const textColumn = 2 + wordWidth + checkWidth;
+/** Narrower than this, texts are left to the terminal. */
+const textWidthMin = 20;
+
+/** How findings are shown. */
+export interface ReportStyle {
+  readonly colors: boolean;
+  /** The terminal's width; undefined without a terminal, where a finding is one line. */
+  readonly columns: number | undefined;
+}
 
 /** Sections one after the other, a line a finding and one for what repairs it, and a last line. */
-export function renderSections(
-  sections: readonly Section[],
-  style: { readonly colors: boolean },
-): string {
+export function renderSections(sections: readonly Section[], style: ReportStyle): string {
   const blocks = sections.map(({ title, findings }) =>
-    [title, ...findings.map((each) => line(each, style.colors))].join("\n"),
+    [title, ...findings.map((each) => line(each, style))].join("\n"),
   );
   return `${[...blocks, conclusion(sections)].join("\n\n")}\n`;
 }
@@ -39,18 +46,26 @@ export function renderSections(
 /** The steps of an explanation and its last sentence. */
 export function renderExplanation(
   { steps, conclusion: last }: Explanation,
-  style: { readonly colors: boolean },
+  style: ReportStyle,
 ): string {
-  return `${steps.map((step) => line(step, style.colors)).join("\n")}\n\n${printLine(last)}\n`;
+  return `${steps.map((step) => line(step, style)).join("\n")}\n\n${printLine(last)}\n`;
 }
 
-function line({ check, severity, text, repair }: Finding, colored: boolean): string {
+function line({ check, severity, text, repair }: Finding, style: ReportStyle): string {
   const word = words[severity].padEnd(wordWidth);
-  const shown = colored ? `\x1b[${colors[severity]}m${word}\x1b[0m` : word;
+  const shown = style.colors ? `\x1b[${colors[severity]}m${word}\x1b[0m` : word;
   // Names of the kernel's and of others are in it: they neither end the line nor drive a terminal.
-  const first = `  ${shown}${check.padEnd(checkWidth)}${printLine(text)}`;
+  const first = `  ${shown}${check.padEnd(checkWidth)}${inColumn(printLine(text), style.columns)}`;
   if (repair === undefined) return first;
-  return `${first}\n${" ".repeat(2 + wordWidth + checkWidth)}repair: ${printLine(repair)}`;
+  // A command stays whole: it is there to be pasted.
+  return `${first}\n${" ".repeat(textColumn)}repair: ${printLine(repair)}`;
+}
+
+/** A text whose further lines begin where its first one does. */
+function inColumn(text: string, columns = 0): string {
+  const width = columns - textColumn;
+  if (width < textWidthMin) return text;
+  return Bun.wrapAnsi(text, width).replaceAll("\n", `\n${" ".repeat(textColumn)}`);
 }
 
 /** One sentence about all of it. */

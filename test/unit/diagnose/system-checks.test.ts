@@ -181,10 +181,26 @@ describe("report", () => {
   });
 
   test("a line each, and one for the repair", () => {
-    expect(renderSections([section("failure", "lo")], { colors: false })).toBe(
+    expect(renderSections([section("failure", "lo")], { colors: false, columns: undefined })).toBe(
       "T\n  FAILURE  lo             Text.\n                          repair: do\n\n" +
         "It will not work as it is: lo.\n",
     );
-    expect(renderSections([section("ok")], { colors: true })).toContain("\x1b[32m");
+    expect(renderSections([section("ok")], { colors: true, columns: undefined })).toContain(
+      "\x1b[32m",
+    );
+  });
+
+  test("on a terminal texts keep their column, and commands stay whole", () => {
+    const text = "It has this and that and many other things.";
+    const finding = { check: "lo", severity: "ok", text, repair: `do ${"x".repeat(60)}` } as const;
+    const margin = " ".repeat(26);
+    const shown = renderSections([{ title: "T", findings: [finding] }], {
+      colors: false,
+      columns: 50,
+    });
+    expect(shown).toContain(
+      `  ok       lo             It has this and that and\n${margin}many other things.\n` +
+        `${margin}repair: do ${"x".repeat(60)}\n`,
+    );
   });
 });

@@ -51,7 +51,7 @@ describe("text from elsewhere", () => {
       repair: evil,
     };
     const section = { title: "Path", findings: [finding as never] };
-    const plain = { colors: false };
+    const plain = { colors: false, columns: undefined };
     const text = renderSections([section], plain);
     expect(text.replaceAll("\n", "")).not.toMatch(unsafe);
     expect(text.split("\n").length).toBe(6);
