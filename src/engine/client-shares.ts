@@ -134,7 +134,8 @@ export class ClientShares {
   }
 
   private unlink(member: number, client: number): void {
-    const [before, behind] = [this.previous[member] as number, this.next[member] as number];
+    const before = this.previous[member] as number;
+    const behind = this.next[member] as number;
     if (before === 0) this.oldest[client] = behind;
     else this.next[before - 1] = behind;
     if (behind === 0) this.newest[client] = before;

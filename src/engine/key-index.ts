@@ -59,7 +59,8 @@ export class KeyIndex {
       this.free = this.next[slot] as number;
     } else if (this.fresh < this.capacity) slot = this.fresh++;
     else return -1;
-    this.keys.set(key, slot * this.width);
+    const at = slot * this.width;
+    for (let i = 0; i < this.width; i++) this.keys[at + i] = key[i] as number;
     const bucket = this.bucketOf(key, 0);
     this.next[slot] = this.buckets[bucket] as number;
     this.buckets[bucket] = slot + 1;
