@@ -9,6 +9,7 @@ import { extractCommandNames, extractOptionNames } from "@optique/core/usage";
 import { printLine } from "../net/printable.ts";
 import { versionText } from "../version.ts";
 import { type CommandParser, commands } from "./commands.ts";
+import { completeShells, shells } from "./complete-shells.ts";
 import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { CommandError, UsageError } from "./failure.ts";
@@ -77,6 +78,11 @@ export async function runProgram(args: readonly string[], edges: Edges): Promise
 async function carryOut(args: readonly string[], edges: Edges, output: Output): Promise<number> {
   const load = commands.get(args[0] ?? "");
   if (load === undefined) {
+    const offered = completeShells(args);
+    if (offered !== undefined) {
+      output.stdout(offered);
+      return exitStatus.success;
+    }
     const parser = await wholeParser();
     if (args.length === 0) return showCommands(parser, edges);
     // Nothing that it accepts is carried out: it begins with a command.
@@ -119,7 +125,7 @@ function parse(parser: CommandParser, args: readonly string[], output: Output): 
     usageLine: usage,
     help: { command: true, option: { names: ["-h", "--help"] }, onShow: onHelp },
     version: { value: versionText(), option: { names: ["-V", "--version"] }, onShow },
-    completion: { command: true, onShow },
+    completion: { command: true, shells, onShow },
     aboveError: "none",
     stdout: (text) => {
       shown += `${text}\n`;

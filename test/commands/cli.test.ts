@@ -152,6 +152,8 @@ describe("completion", () => {
     expect(await offered("listen", "--reply-file", "x")).toContain("__FILE__:file::x");
     expect(await offered("routes", "--dst", "@x")).toContain("__FILE__:file::@x");
     expect(await offered("explain", "a")).toContain("accept");
+    expect(await offered("completion", "z")).toBe("zsh\n");
+    expect(await offered("completion", "")).toBe("bash\nfish\nnu\npwsh\nzsh\n");
   });
 });
 
@@ -162,6 +164,15 @@ test("users and groups have names", async () => {
   expect(named.status).toBe(0);
   expect(named.stdout).toContain("--uid-owner 0 ");
   expect(named.stdout.replace(/^#.*$/gm, "")).toBe(numbered.stdout.replace(/^#.*$/gm, ""));
+});
+
+test("zsh gets values and descriptions apart", async () => {
+  const { stdout: script } = await run(["completion", "zsh"]);
+  expect(script).toMatch(/value=\$\{line%%\$'\\t'\*\}/);
+  expect(script).not.toContain("$'\\0'");
+  const { stdout } = await run(["completion", "zsh", "li"]);
+  expect(stdout).toStartWith("listen\tAccept ");
+  expect((await run(["completion", "zsh", "completion", "z"])).stdout).toBe("zsh\t\t\n");
 });
 
 describe("nonsense", () => {
