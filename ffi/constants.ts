@@ -153,6 +153,7 @@ export const RLIMIT_NOFILE = 7;
 export const IFNAMSIZ = 16;
 
 // linux/capability.h
+export const CAP_CHOWN = 0;
 export const CAP_SETGID = 6;
 export const CAP_SETUID = 7;
 export const CAP_SETPCAP = 8;

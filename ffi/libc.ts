@@ -20,6 +20,7 @@ const prototypes = {
   epoll_ctl: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" }, // int epoll_ctl(int, int, int, struct epoll_event *)
   epoll_wait: { args: ["i32", "ptr", "i32", "i32"], returns: "i32" }, // int epoll_wait(int, struct epoll_event *, int, int)
   eventfd: { args: ["u32", "i32"], returns: "i32" }, // int eventfd(unsigned int, int)
+  fchown: { args: ["i32", "u32", "u32"], returns: "i32" }, // int fchown(int, uid_t, gid_t)
   fcntl: { args: ["i32", "i32", "i64_fast"], returns: "i32" }, // int fcntl(int, int, ...)
   getppid: { args: [], returns: "i32" }, // pid_t getppid(void)
   getpeername: { args: ["i32", "ptr", "ptr"], returns: "i32" }, // int getpeername(int, struct sockaddr *, socklen_t *)

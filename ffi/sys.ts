@@ -29,6 +29,8 @@ const names = allocate(512);
 const SCRATCH = scratch.address;
 const SCRATCH_LENGTH = scratchLength.address;
 const NULL = 0;
+/** (uid_t)-1 and (gid_t)-1. */
+const UNCHANGED = 0xffff_ffff;
 const { SYS_recvmmsg, SYS_sendmmsg } = systemCallNumbers(process.arch);
 
 const latch = (result: number): Result => (result < 0 ? -errno() : result);
@@ -268,6 +270,11 @@ export function splice(from: number, to: number, length: number, flags: number):
 /** `fcntl(2)` with an integer argument. */
 export function fcntl(fd: number, command: number, argument: number): Result {
   return latch(libc.fcntl(fd, command, argument));
+}
+
+/** `fchown(2)`: another owner, and the group as before. EPERM without CAP_CHOWN. */
+export function setOwner(fd: number, uid: number): Result {
+  return latch(libc.fchown(fd, uid, UNCHANGED));
 }
 
 /** `setns(2)`: moves the calling thread alone. Its sockets stay where they were made. */

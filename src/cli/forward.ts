@@ -4,6 +4,7 @@ import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { OwnAddresses } from "../control/own-addresses.ts";
+import type { User } from "../control/passwd.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
 import * as limits from "../engine/limits.ts";
 import { type ClientBounds, type ForwardTask, LogLevel } from "../engine/protocol.ts";
@@ -59,13 +60,13 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
   const request = captureRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
   const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
   if (options.routes === "print") return printRoutes(options, request, protocols, edges);
-  const user = wantedUser(options.user);
+  const user = wantedUser(options.user, carries(wanted, "udp"));
   // With two protocols each gets one half: neither can take the other's.
   const share = Math.floor(raiseDescriptorLimit() / protocols.length);
   const doubts = checkForward(options, wanted, request);
   doubts.push(...checkLimits(options, protocols, share));
   const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
-  const sets = openListeners(options, wanted);
+  const sets = openListeners(options, wanted, user);
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
@@ -129,9 +130,14 @@ async function printRoutes(
   return exitStatus.success;
 }
 
-function openListeners(options: ForwardOptions, wanted: readonly WantedSocket[]): OpenSocket[][] {
+function openListeners(
+  options: ForwardOptions,
+  wanted: readonly WantedSocket[],
+  user: User | undefined,
+): OpenSocket[][] {
   return openForWorkers(options.workers, wanted, {
     hasSessions: true,
+    user,
     savesSyn: true,
     transparent: !(options.noTransparent || options.redirect),
     noDelay: true,

@@ -154,7 +154,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     throw new UsageError("--max counts in one worker: give it without --workers");
   }
   checkThreads(options.workers);
-  const user = wantedUser(options.user);
+  const user = wantedUser(options.user, false);
   checkParts("--max-connections", options.maxConnections, options.workers);
   const lacks = checkPrivileges(socketNeeds(wanted, !options.noTransparent));
   const descriptors = raiseDescriptorLimit();
@@ -167,6 +167,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
   lacks.push(...checkPlaces(options.strictLimits, workers, [{ ...bound, of }]));
   const sets = openForWorkers(options.workers, wanted, {
     hasSessions: false,
+    user,
     transparent: !options.noTransparent,
   });
   const protocol = wanted[0]?.protocol ?? "tcp";

@@ -5,6 +5,7 @@ import { EADDRINUSE, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
+import type { User } from "../control/passwd.ts";
 import { gatherFacts } from "../diagnose/facts.ts";
 import { explainRefusal } from "../diagnose/refusal.ts";
 import type { ServedSocket } from "../engine/protocol.ts";
@@ -56,10 +57,15 @@ export function openSocket(
   }
 }
 
-interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePort"> {
+interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePort" | "owner"> {
   /** Answers may need sockets of the same port. */
   readonly hasSessions: boolean;
+  /** Who this process goes on as; undefined: as who it is. */
+  readonly user: User | undefined;
 }
+
+/** A user that no program runs as, among numbers that are given to nobody; one for a process. */
+const nobodyElse = 0xc000_0000 + process.pid;
 
 /** A socket that a user asked to receive on. */
 export interface WantedSocket {
@@ -72,12 +78,15 @@ export interface WantedSocket {
  * first one is bound alone, so that another process that has the address is found out, whatever its
  * options are; then it lets the others join (SO_REUSEPORT). UDP listeners that have sessions
  * (`hasSessions`) let those join, for good: to change that in between would be a moment for others.
+ * The kernel lets join what has the same owner. Sockets of sessions are made by the user that we go
+ * on as; other listeners that share an address are owned by nobody else, where we may give sockets
+ * away, so that no program can join them, not even one of the same user.
  * @throws CommandError that says why the kernel refused one
  */
 export function openForWorkers(
   workers: number,
   wanted: readonly WantedSocket[],
-  { hasSessions, ...options }: SharedSocketOptions,
+  { hasSessions, user, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
   const sets: OpenSocket[][] = [];
   for (let worker = 0; worker < workers; worker++) {
@@ -86,8 +95,11 @@ export function openForWorkers(
       // The port that the kernel chose for the first Worker is everybody's.
       const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
       const reusePort = worker > 0;
-      const socket = openSocket({ ...options, protocol, reusePort }, { ...local, port });
-      if (workers > 1 || (hasSessions && protocol === "udp")) allowSharing(socket.fd);
+      const isJoined = hasSessions && protocol === "udp";
+      const isShared = isJoined || workers > 1;
+      const owner = isJoined ? user?.uid : isShared ? nobodyElse : undefined;
+      const socket = openSocket({ ...options, protocol, reusePort, owner }, { ...local, port });
+      if (isShared) allowSharing(socket.fd);
       return socket;
     });
     sets.push(set);

@@ -20,12 +20,14 @@ export const userOption = optional(
 );
 
 /**
- * The user of `--user`.
+ * The user of `--user`, who may be given sockets that are open (`givesSockets`).
  * @throws UsageError if there is none of that name, CommandError if we may not become it
  */
-export function wantedUser(name: string | undefined): User | undefined {
+export function wantedUser(name: string | undefined, givesSockets: boolean): User | undefined {
   const user = name === undefined ? undefined : known(name);
-  if (user !== undefined && user.uid !== process.getuid?.()) checkPrivileges(userNeeds(user.name));
+  if (user !== undefined && user.uid !== process.getuid?.()) {
+    checkPrivileges(userNeeds(user.name, givesSockets));
+  }
   return user;
 }
 

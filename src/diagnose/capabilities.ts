@@ -1,6 +1,7 @@
 /** Which capabilities this process has, by name. I/O, and no judgement. */
 
 import {
+  CAP_CHOWN,
   CAP_NET_ADMIN,
   CAP_NET_BIND_SERVICE,
   CAP_NET_RAW,
@@ -21,6 +22,7 @@ const numbers: Readonly<Record<Capability, number>> = {
   CAP_SYS_RESOURCE,
   CAP_SETUID,
   CAP_SETGID,
+  CAP_CHOWN,
 };
 
 /** As the bits of the kernel's sets. */

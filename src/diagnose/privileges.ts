@@ -18,6 +18,7 @@ export const names = [
   "CAP_SYS_RESOURCE",
   "CAP_SETUID",
   "CAP_SETGID",
+  "CAP_CHOWN",
 ] as const;
 export type Capability = (typeof names)[number];
 
@@ -125,10 +126,12 @@ export function ruleNeeds(action: string): Need[] {
   return [{ anyOf: ["CAP_NET_ADMIN"], action, subject: "ip rules and nf_tables" }];
 }
 
-/** What another user's name takes. */
-export function userNeeds(name: string): Need[] {
+/** What another user's name takes; `givesSockets`: that user gets sockets that are open. */
+export function userNeeds(name: string, givesSockets: boolean): Need[] {
   const action = `become user ${name}`;
+  const chown: Need = { anyOf: ["CAP_CHOWN"], action, subject: "changes of a socket's owner" };
   return [
+    ...(givesSockets ? [chown] : []),
     { anyOf: ["CAP_SETUID"], action, subject: "changes of the user" },
     { anyOf: ["CAP_SETGID"], action, subject: "changes of the group" },
   ];

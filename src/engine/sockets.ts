@@ -49,6 +49,8 @@ export interface SocketOptions {
   readonly protocol: "tcp" | "udp";
   /** IP_TRANSPARENT: may be bound to, and be reached at, addresses that this host does not own. */
   readonly transparent: boolean;
+  /** The user whose socket it is to the kernel, which lets those of one user share a port. */
+  readonly owner?: number | undefined;
   /** IP_FREEBIND: may be bound to them, not more. */
   readonly freebind?: boolean;
   /** SO_BINDTODEVICE. */
@@ -80,6 +82,8 @@ const name = allocate(sockaddr_storage.size);
 export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
   const domain = familyOf(local);
   const fd = makeSocket(options.protocol, domain);
+  // Without CAP_CHOWN it is ours, as are the others that it shares its port with.
+  if (options.owner !== undefined) sys.setOwner(fd, options.owner);
   try {
     configure(fd, domain, options);
     need(bindTo(fd, local.address, local.port, local.scopeId), "bind");

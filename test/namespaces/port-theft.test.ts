@@ -117,3 +117,64 @@ function expectNothingStolen(stdout: string): void {
   expect(Number(result?.[1])).toBeGreaterThan(1_000);
   expect(result?.[2]).toBe("nothing");
 }
+
+/** joins.py UID {tcp|udp} PORT   as this user: is it let in beside others, in any way? */
+const joins = `
+import itertools, os, socket, sys
+uid, protocol, port = sys.argv[1:]
+os.setgroups([]); os.setresuid(int(uid), int(uid), int(uid))
+kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+for address, reuseaddr in itertools.product(("0.0.0.0", "127.0.0.1", "::", "::1"), (0, 1)):
+  s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+  s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+  s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuseaddr)
+  try:
+    s.bind((address, int(port)))
+    if protocol == "tcp": s.listen()
+    print("let in:", *sys.argv[1:], address, reuseaddr)
+  except OSError as error: print("kept out:", error.strerror)
+  s.close()
+`;
+
+testAsRoot(
+  "--user: busy sessions get sockets of their own at the listener's port, other users do not",
+  async () => {
+    const { stdout } = await inLab(
+      `
+      in_background backend python3 datagrams.py echo 9000 > backend.out
+      until grep -q bound backend.out; do :; done
+      forward --udp '[::]:5353' --source self --user nobody \\
+        --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' --quiet
+      for address in 10.9.1.1 fd00:1::1; do
+        within client python3 datagrams.py exchange "$address" 5353 200 10,100 32
+      done
+      echo "own: $(ss -Hun state established sport = :5353 | wc -l)"
+      python3 joins.py 0 udp 5353; python3 joins.py 1 udp 5353
+      `,
+      { ...files, "joins.py": joins },
+    );
+    expect(stdout).toContain("own: 2\n");
+    expect(stdout.match(/kept out: Address already in use/g)).toHaveLength(16);
+  },
+  60_000,
+);
+
+testAsRoot(
+  "listeners that Workers share: no program joins them, not even one of the same user",
+  async () => {
+    const { stdout } = await inLab(
+      `
+      background ${command} listen '[::]:5365' --workers 2 > tcp.log
+      background ${command} listen --udp '[::]:5366' --workers 2 > udp.log
+      : > proxy.log
+      forward '[::]:5367' --to 10.9.2.2:9000 --workers 2
+      until grep -q Bound tcp.log && grep -q Bound udp.log; do kill -0 "$proxy"; done
+      python3 joins.py 0 tcp 5365; python3 joins.py 0 udp 5366; python3 joins.py 0 tcp 5367
+      `,
+      { ...files, "joins.py": joins },
+    );
+    expect(stdout).not.toContain("let in");
+    expect(stdout.match(/kept out: Address already in use/g)).toHaveLength(24);
+  },
+  60_000,
+);
