@@ -45,6 +45,13 @@ export function sourceFault({ address, port }: SocketAddress): string {
   return port === 0 ? "the source has port 0" : "";
 }
 
+/** Why nobody can be reached at the `destination` that a header names; empty: somebody may be. */
+export function destinationFault({ address, port }: SocketAddress): string {
+  if (isUnspecified(address)) return "the destination is the unspecified address";
+  if (isMulticast(address)) return "the destination is a multicast or broadcast address";
+  return port === 0 ? "the destination has port 0" : "";
+}
+
 /** What the bytes of a connection so far are: part of a header, a whole one, or none. */
 export type ProxyDecoding =
   | { readonly kind: "more" }

@@ -158,7 +158,8 @@ export class Forwarding implements Recorded, Applicant {
   /** Waits for the header to be whole. */
   private readHeader(): void {
     const hasEnded = (this.clientEdges & EPOLLRDHUP) !== 0;
-    const header = this.owner.headers.take(this.clientFd, hasEnded);
+    const { headers, chooser } = this.owner;
+    const header = headers.take(this.clientFd, hasEnded, chooser.pool === undefined);
     if (header === undefined) return;
     if ("fault" in header) return this.close(header.fault, true, header.endedBy);
     const { source, destination } = header;

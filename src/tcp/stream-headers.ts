@@ -8,7 +8,12 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { headerBytesMax } from "../engine/limits.ts";
 import type { EndedBy, ForwardTask } from "../engine/protocol.ts";
-import { type PassedOn, type ProxyHeader, sourceFault } from "../proto/proxy-header.ts";
+import {
+  destinationFault,
+  type PassedOn,
+  type ProxyHeader,
+  sourceFault,
+} from "../proto/proxy-header.ts";
 import { decodeProxyHeader, encodeProxyHeader } from "../proto/proxy-protocol.ts";
 
 /** Why a stream has no header that counts. */
@@ -23,9 +28,9 @@ export class StreamHeaders {
 
   /**
    * Takes the header of a client's stream, and nothing that is behind it; undefined while it is not
-   * whole. `hasEnded`: the client sends no more.
+   * whole. `hasEnded`: the client sends no more; `isDialed`: its destination is connected to.
    */
-  take(fd: Fd, hasEnded: boolean): ProxyHeader | HeaderFault | undefined {
+  take(fd: Fd, hasEnded: boolean, isDialed: boolean): ProxyHeader | HeaderFault | undefined {
     const { address, bytes, size } = this.buffer;
     const count = sys.recv(fd, address, size, MSG_PEEK);
     if (count === -EAGAIN || count === -EINTR) return undefined;
@@ -38,8 +43,9 @@ export class StreamHeaders {
     if (result.header.protocol === "udp") {
       return { fault: "PROXY protocol: the header is that of a datagram", endedBy: "proxy" };
     }
-    const { source } = result.header;
-    const nobody = source === undefined ? "" : sourceFault(source);
+    const { source, destination } = result.header;
+    const nowhere = isDialed && destination !== undefined ? destinationFault(destination) : "";
+    const nobody = (source !== undefined && sourceFault(source)) || nowhere;
     if (nobody !== "") return { fault: `PROXY protocol: ${nobody}`, endedBy: "proxy" };
     sys.recv(fd, address, result.length, MSG_TRUNC);
     return result.header;

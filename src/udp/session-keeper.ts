@@ -34,7 +34,7 @@ import { LoopWatch } from "../forward/loop-watch.ts";
 import { type Choice, choose, isOwn, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
 import { isMulticast } from "../net/ip.ts";
-import { type PassedOn, sourceFault } from "../proto/proxy-header.ts";
+import { destinationFault, type PassedOn, sourceFault } from "../proto/proxy-header.ts";
 import { encodeProxyV2 } from "../proto/proxy-protocol-v2.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { Ingress } from "./ingress.ts";
@@ -245,6 +245,8 @@ export class SessionKeeper {
     const fault = sourceFault(client);
     if (fault !== "") return this.refuse(fault);
     const { pool, rules } = this.chooser;
+    const nowhere = pool === undefined ? destinationFault(original) : "";
+    if (nowhere !== "") return this.refuse(nowhere);
     const rounds = this.roundsOf(peer);
     if (rounds === loopRoundsMax) return this.refuseLoop(peer, reached);
     const id = ++this.begun;

@@ -97,6 +97,28 @@ describe("refused with a reset, and the log says why", () => {
   });
 });
 
+describe("--to original refuses destinations that nobody can be reached at", () => {
+  test.each([
+    ["0.0.0.0", 80, "the destination is the unspecified address"],
+    ["::", 80, "the destination is the unspecified address"],
+    ["224.0.0.1", 80, "the destination is a multicast or broadcast address"],
+    ["255.255.255.255", 80, "the destination is a multicast or broadcast address"],
+    ["ff02::1", 80, "the destination is a multicast or broadcast address"],
+    ["192.0.2.9", 0, "the destination has port 0"],
+  ])("%s port %d", async (address, port, reason) => {
+    const { proxy, port: entry } = await forward("original", "--accept-proxy");
+    const source = at(address.includes(":") ? "2001:db8::1" : "192.0.2.1", 1);
+    const to = at(address, port);
+    for (const bytes of [encodeProxyV1(source, to), encodeProxyV2(source, to, "tcp")]) {
+      const client = connect({ port: entry, host: "127.0.0.1" });
+      const error = new Promise<Error>((resolve) => client.on("error", resolve));
+      client.end(bytes);
+      expect(await error).toMatchObject({ code: "ECONNRESET" });
+    }
+    await proxy.until(new RegExp(`(PROXY protocol: ${reason}.*\\n.*){2}`));
+  });
+});
+
 describe("passed on by --accept-proxy --send-proxy", () => {
   const kept = bytesOf(tlv(1, "h2"), tlv(5, "unique"), tlv(0xe1, "mine"));
   const tlvs = bytesOf(kept, tlv(4, new Uint8Array(300)), tlv(0x30, "netns"));

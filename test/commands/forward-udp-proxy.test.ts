@@ -335,6 +335,35 @@ describe("both", () => {
     );
   });
 
+  test("--to original refuses destinations where nobody is, and says so", async () => {
+    const { proxy, port } = await forward("original", "--udp", "--json", "--accept-proxy");
+    const sender = await udpPeer();
+    const nowhere = [end("0.0.0.0", 53), end("255.255.255.255", 53), end("192.0.2.9", 0)];
+    for (const to of nowhere) {
+      for (const encoded of [
+        encodeProxyV2(end("192.0.2.1", 1), to, "udp"),
+        encodeProxyV1(end("192.0.2.1", 1), to),
+      ]) {
+        sender.send(port, bytesOf(encoded, "x"));
+      }
+    }
+    for (const to of [end("::", 53), end("ff02::1", 53)]) {
+      sender.send(port, bytesOf(encodeProxyV2(end("2001:db8::1", 1), to, "udp"), "x"));
+    }
+    await proxy.until(/the destination has port 0/);
+    proxy.kill("SIGUSR1");
+    await proxy.until(/"counters".*"refused_sessions":8/);
+    const log = await ended({ proxy, port });
+    expect(sessionsOf(log)).toEqual([]);
+    const refused = "a session was refused: the destination";
+    const said = new Set(warningsOf(log).map((text) => text?.replace(/ \(\d+ more\)$/, "")));
+    expect([...said].sort()).toEqual([
+      `${refused} has port 0`,
+      `${refused} is a multicast or broadcast address`,
+      `${refused} is the unspecified address`,
+    ]);
+  });
+
   test("a source that cannot be anybody's is refused, and said", async () => {
     const lab = await accepting("--accept-proxy");
     for (const [address, port] of [

@@ -30,18 +30,19 @@ export interface Forward {
 }
 
 /** A proxy on loopback that needs no privileges. */
-export function forward(port: number, ...args: string[]): Promise<Forward> {
+export function forward(port: number | "original", ...args: string[]): Promise<Forward> {
   return forwardBy({}, port, ...args);
 }
 
 /** The same, started in another way. */
 export async function forwardBy(
   options: StartOptions,
-  port: number,
+  port: number | "original",
   ...args: string[]
 ): Promise<Forward> {
   const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
-  const proxy = start(["forward", ...own, "--to", `127.0.0.1:${port}`, ...args], options);
+  const to = port === "original" ? port : `127.0.0.1:${port}`;
+  const proxy = start(["forward", ...own, "--to", to, ...args], options);
   cleanups.push(async () => {
     proxy.kill("SIGKILL");
     await proxy.finished();
