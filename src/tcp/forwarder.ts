@@ -305,7 +305,7 @@ export class ForwardService
 
   /** Accepts no more, and gives what is open some time to come to its end. */
   stop(): void {
-    for (const listener of this.listeners) listener.close();
+    for (const listener of this.listeners) listener.closeEmptied();
     this.listeners = [];
     this.draining = true;
     if (this.connections.size === 0) return this.finish();

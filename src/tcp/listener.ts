@@ -23,7 +23,7 @@ import type { NativeBuffer } from "../../ffi/memory.ts";
 import { refused } from "../../ffi/refused-calls.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn } from "../engine/limits.ts";
+import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn, backlog } from "../engine/limits.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 
@@ -52,13 +52,7 @@ export class Listener implements Handler {
 
   onReady(): void {
     const end = performance.now() + acceptMsPerTurn;
-    for (let turn = 0; turn < acceptsPerTurn && this.watching; turn++) {
-      const fd = this.accept();
-      if (fd === -EAGAIN) return;
-      // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
-      if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) continue;
-      if (fd < 0) return this.onAcceptError(-fd);
-      this.owner.accepted(fd as Fd);
+    for (let turn = 0; turn < acceptsPerTurn && this.acceptOne(); turn++) {
       if (performance.now() >= end) return;
     }
   }
@@ -79,10 +73,28 @@ export class Listener implements Handler {
     this.owner.loop.add(this.fd, EPOLLIN, this);
   }
 
+  /** Accepts the connections of the queue, then closes: close(2) would reset them. */
+  closeEmptied(): void {
+    for (let count = 0; count < backlog && this.acceptOne(); count++);
+    this.close();
+  }
+
   close(): void {
     this.watching = false;
     this.owner.loop.timers.disarm(this.timer);
     this.owner.loop.close(this.fd);
+  }
+
+  /** False where nothing more is to be accepted now. */
+  private acceptOne(): boolean {
+    if (!this.watching) return false;
+    const fd = this.accept();
+    if (fd === -EAGAIN) return false;
+    // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
+    if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) return true;
+    if (fd < 0) this.onAcceptError(-fd);
+    else this.owner.accepted(fd as Fd);
+    return fd >= 0;
   }
 
   private accept(): number {

@@ -12,20 +12,44 @@ import { sockaddr_storage } from "../../../ffi/layout.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
-import { acceptMsPerTurn } from "../../../src/engine/limits.ts";
+import { acceptMsPerTurn, acceptsPerTurn } from "../../../src/engine/limits.ts";
 import { EventLoop } from "../../../src/engine/loop.ts";
 import { Listener } from "../../../src/tcp/listener.ts";
 import { boundSocket, connectTo } from "../../helpers/sockets.ts";
 
-test("accepting what costs much leaves others their turn", () => {
-  const loop = new EventLoop();
+/** A listening socket with `count` connections that wait in its queue; and their other ends. */
+function queued(count: number): { fd: Fd; clients: number[] } {
   const fd = boundSocket(SOCK_STREAM) as Fd;
   sys.fcntl(fd, F_SETFL, O_NONBLOCK);
-  const clients = Array.from({ length: 12 }, () => {
+  check(sys.listen(fd, count), "listen");
+  const clients = Array.from({ length: count }, () => {
     const client = check(sys.socket(AF_INET, SOCK_STREAM, 0), "socket");
     connectTo(client, fd);
     return client;
   });
+  return { fd, clients };
+}
+
+test("what waits when a listener is closed for a drain is accepted, more than in one turn", () => {
+  const { fd, clients } = queued(acceptsPerTurn + 20);
+  let accepted = 0;
+  const owner = {
+    loop: new EventLoop(),
+    peerName: allocate(sockaddr_storage.size),
+    accepted: (connection: Fd) => {
+      accepted++;
+      sys.close(connection);
+    },
+    acceptFailed: () => {},
+  };
+  new Listener(owner, fd).closeEmptied();
+  expect(accepted).toBe(clients.length);
+  for (const each of clients) sys.close(each);
+});
+
+test("accepting what costs much leaves others their turn", () => {
+  const loop = new EventLoop();
+  const { fd, clients } = queued(12);
   const log: string[] = [];
   const owner = {
     loop,
