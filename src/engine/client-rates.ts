@@ -16,7 +16,7 @@ export class ClientRates {
   private readonly burst: number;
   private readonly keys: Uint32Array;
   private readonly prefixes = new Uint32Array(SETS * WAYS * PREFIX_WORDS);
-  /** By bucket: its tokens at the time of last use; 0: it has never been used. */
+  /** By bucket: its tokens at its last use. An unused one is full, with the prefix ::/64. */
   private readonly tokens = new Float64Array(SETS * WAYS);
   private readonly usedAt = new Float64Array(SETS * WAYS);
 
@@ -24,6 +24,7 @@ export class ClientRates {
   constructor(perSecond: number, random: () => number) {
     this.perSecond = perSecond;
     this.burst = Math.max(1, perSecond);
+    this.tokens.fill(this.burst);
     this.keys = Uint32Array.from({ length: PREFIX_WORDS + 1 }, () => random() | 1);
   }
 

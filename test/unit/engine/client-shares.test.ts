@@ -127,6 +127,14 @@ test("a rate: a burst of one second, then as many as the time that passes allows
   expect(taken(client, 59_000, 50)).toBe(0);
 });
 
+test("a client with the prefix of an unused place, ::/64, has a full burst, too", () => {
+  const rates = new ClientRates(10, () => 9);
+  const client = prefixOf("::1");
+  let taken = 0;
+  while (rates.take(client, 100)) taken++;
+  expect(taken).toBe(10);
+});
+
 test("a rate that is less than one in a second", () => {
   const rates = new ClientRates(0.5, () => 9);
   const client = prefixOf("192.0.2.1");
