@@ -10,7 +10,7 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { ClientLimits } from "../engine/client-limits.ts";
-import { PREFIX_WORDS, writePrefix } from "../engine/client-prefix.ts";
+import { PREFIX_WORDS, PrefixRows, writePrefix } from "../engine/client-prefix.ts";
 import { ClientShares } from "../engine/client-shares.ts";
 import { idlestOf, nearlyFull, sweptAtOnce } from "../engine/limits.ts";
 import { randomWord } from "../engine/random.ts";
@@ -64,10 +64,9 @@ export class Admission<T extends Applicant> {
   private readonly members: (T | undefined)[] = [];
   private readonly state: Uint8Array;
   private readonly isCounted: Uint8Array;
-  private readonly prefixes: Uint32Array;
+  private readonly prefixes: PrefixRows;
   private readonly free: number[] = [];
   private readonly prefix = new Uint32Array(PREFIX_WORDS);
-  private readonly kept = new Uint32Array(PREFIX_WORDS);
   /** Pending ones whose client is known, the one that has waited longest first. */
   private readonly waiting = new Set<T>();
   /** The place that is set free is for a newcomer. */
@@ -87,7 +86,7 @@ export class Admission<T extends Applicant> {
     this.placed = new ClientShares(capacity, random);
     this.state = new Uint8Array(capacity);
     this.isCounted = new Uint8Array(capacity);
-    this.prefixes = new Uint32Array(capacity * PREFIX_WORDS);
+    this.prefixes = new PrefixRows(capacity);
   }
 
   /** A new connection, of `peer` as far as is known: false if it is to be closed. */
@@ -114,7 +113,7 @@ export class Admission<T extends Applicant> {
     if (!this.perClient.mayBegin(prefix, now)) return CLIENT_IS_FAST;
     if (!this.perClient.take(prefix)) return CLIENT_IS_FULL;
     this.isCounted[number] = 1;
-    this.keep(number, prefix);
+    this.prefixes.put(number, prefix);
     if (this.isFull) {
       if (placed.countOf(prefix) + 1 >= placed.heaviestCount) {
         pending.remove(number);
@@ -133,7 +132,7 @@ export class Admission<T extends Applicant> {
     const { number } = member;
     const state = this.state[number];
     if (number < 0 || this.members[number] !== member) return;
-    if (this.isCounted[number] === 1) this.perClient.give(this.prefixOf(number));
+    if (this.isCounted[number] === 1) this.perClient.give(this.prefixes.get(number));
     this.isCounted[number] = 0;
     (state === PLACED ? this.placed : this.pending).remove(number);
     this.members[number] = undefined;
@@ -180,20 +179,8 @@ export class Admission<T extends Applicant> {
   private place(member: T): void {
     const { number } = member;
     this.pending.remove(number);
-    this.placed.add(number, this.prefixOf(number));
+    this.placed.add(number, this.prefixes.get(number));
     this.state[number] = PLACED;
-  }
-
-  private keep(number: number, prefix: Uint32Array): void {
-    const at = number * PREFIX_WORDS;
-    for (let i = 0; i < PREFIX_WORDS; i++) this.prefixes[at + i] = prefix[i] as number;
-  }
-
-  /** The prefix of a member's client, until the next call: to make a view takes 1 µs. */
-  private prefixOf(number: number): Uint32Array {
-    const at = number * PREFIX_WORDS;
-    for (let i = 0; i < PREFIX_WORDS; i++) this.kept[i] = this.prefixes[at + i] as number;
-    return this.kept;
   }
 
   private evict(number: number): void {

@@ -1,7 +1,7 @@
 /** What one client may have of sessions, where a user has bounded that. */
 
 import { ClientLimits } from "../engine/client-limits.ts";
-import { PREFIX_WORDS } from "../engine/client-prefix.ts";
+import { PREFIX_WORDS, PrefixRows } from "../engine/client-prefix.ts";
 import type { SessionSettings } from "../engine/protocol.ts";
 import { prefixOfKey } from "../forward/flow-key.ts";
 
@@ -9,11 +9,11 @@ export class SessionClients {
   private readonly limits: ClientLimits;
   private readonly prefix = new Uint32Array(PREFIX_WORDS);
   /** By session: the prefix of its client. */
-  private readonly prefixes: Uint32Array;
+  private readonly prefixes: PrefixRows;
 
   constructor({ clients, sessionsMax }: SessionSettings) {
     this.limits = new ClientLimits(clients);
-    this.prefixes = new Uint32Array(sessionsMax * PREFIX_WORDS);
+    this.prefixes = new PrefixRows(sessionsMax);
   }
 
   /** Why the client of `key` may not begin a session now (ms); empty: it may, and is counted. */
@@ -26,12 +26,11 @@ export class SessionClients {
   /** The session of `key` has this number. */
   began(key: Uint32Array, slot: number): void {
     prefixOfKey(key, this.prefix);
-    this.prefixes.set(this.prefix, slot * PREFIX_WORDS);
+    this.prefixes.put(slot, this.prefix);
   }
 
   /** The session with this number has ended. */
   ended(slot: number): void {
-    const at = slot * PREFIX_WORDS;
-    this.limits.give(this.prefixes.subarray(at, at + PREFIX_WORDS));
+    this.limits.give(this.prefixes.get(slot));
   }
 }
