@@ -44,21 +44,25 @@ for limit in limits:
 print("told", *told, sep=", ", flush=True)
 `;
 
-/** Sends so many datagrams on their last hop, once an ICMP error has told of the first one. */
+/**
+ * Sends so many datagrams on their last hop, each of a session of its own, once an ICMP error has
+ * told of the first one.
+ */
 const flood = `
 import select, socket, sys
 address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 v6 = ":" in address
-s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(*((socket.IPPROTO_IPV6, 25) if v6 else (socket.IPPROTO_IP, 11)), 1)
-if v6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
-else: s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
-s.connect((address, port))
-s.send(b"x")
-poll = select.poll(); poll.register(s, 0); poll.poll(10000)
-for i in range(count):
-  try: s.send(b"x")
-  except OSError: pass
+def send():
+  s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+  s.setsockopt(*((socket.IPPROTO_IPV6, 25) if v6 else (socket.IPPROTO_IP, 11)), 1)
+  if v6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+  else: s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+  s.connect((address, port))
+  s.send(b"x")
+  return s
+first = send()
+poll = select.poll(); poll.register(first, 0); poll.poll(10000)
+held = [send() for i in range(count)]
 `;
 
 const files = { "server.py": server, "ask.py": ask };
