@@ -163,7 +163,7 @@ export class SessionKeeper {
       const { peer, reached } = session.start;
       // A sender's socket that may carry others as well would hear of all of them.
       if (!this.isProxied) this.icmp.refused(peer, reached, errno);
-      this.evidence.failed(session.start, session.source, word);
+      this.evidence.failed(session.start, session.source, word, errno);
       session.isFailed = true;
     }
     this.end(session, `${word} by ${side}`, side);

@@ -1,5 +1,6 @@
 /** What a Worker's sessions let its pool of upstreams know. */
 
+import { EHOSTUNREACH } from "../../ffi/errno.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import { silenceMs, silentSessionsMax } from "../engine/limits.ts";
 import type { UpstreamPool } from "../forward/upstream-pool.ts";
@@ -55,14 +56,19 @@ export class UpstreamEvidence {
     this.pool?.connected(picked, client.address, this.context.loop.now);
   }
 
-  /** What is sent in a client's name fails for that client, and what is sent in ours for all. */
+  /**
+   * What is sent in a client's name fails for that client, and what is sent in ours for all. But
+   * EHOSTUNREACH is also what an ICMP "time exceeded" becomes: a client chooses its hop limit.
+   */
   failed(
     { picked, id, client }: Pick<SessionStart, "picked" | "id" | "client">,
     source: string,
     reason: string,
+    errno = 0,
   ): void {
     if (picked === undefined) return;
-    const witness = source === "client" ? client.address : undefined;
+    const isItsOwn = source === "client" || errno === EHOSTUNREACH;
+    const witness = isItsOwn ? client.address : undefined;
     this.pool?.failed(picked, id, this.context.loop.now, reason, witness);
   }
 }

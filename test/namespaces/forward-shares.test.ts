@@ -131,9 +131,11 @@ describe("TCP at --max-connections", () => {
     });
   }
 
-  testShares("near the bound the heaviest client's idle ones end sooner, nobody else's", async () => {
-    const { proxy } = await inLab(
-      `${lab}
+  testShares(
+    "near the bound the heaviest client's idle ones end sooner, nobody else's",
+    async () => {
+      const { proxy } = await inLab(
+        `${lab}
       forward :50080 --to 10.9.2.2:8080 --max-connections 40 --idle-timeout 8s
       in_background client python3 takers.py 8.8.8.8 80 1 10.9.1.3
       held() { [ "$(ss -Htn state established sport = :80 | wc -l)" -ge "$1" ]; }
@@ -142,13 +144,16 @@ describe("TCP at --max-connections", () => {
       until_true grep -q '"idle timeout, shortened' proxy.log
       : > enough
     `,
-      files,
-    );
-    const swept = proxy.filter(({ error }) => String(error).startsWith("idle timeout, shortened"));
-    expect(swept.length).toBeGreaterThan(0);
-    for (const { client } of swept) expect(client).toStartWith("10.9.1.2:");
-    expect(proxy.filter(({ error }) => String(error).startsWith("ended to make"))).toEqual([]);
-  });
+        files,
+      );
+      const swept = proxy.filter(({ error }) =>
+        String(error).startsWith("idle timeout, shortened"),
+      );
+      expect(swept.length).toBeGreaterThan(0);
+      for (const { client } of swept) expect(client).toStartWith("10.9.1.2:");
+      expect(proxy.filter(({ error }) => String(error).startsWith("ended to make"))).toEqual([]);
+    },
+  );
 
   testShares("PROXY headers: the clients that they name share, and so do peers", async () => {
     const { stdout, proxy } = await inLab(

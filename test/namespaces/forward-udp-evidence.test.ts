@@ -124,3 +124,44 @@ testInLab("ICMP errors that a client forges harm itself alone", async () => {
   expect(rests).not.toEqual([]);
   for (const text of rests) expect(text).toContain("for 10.9.1.2 alone");
 });
+
+/** Ten sessions whose datagrams have one hop left behind the proxy. */
+const short = `
+import socket, sys
+v6 = ":" in sys.argv[1]
+for i in range(10):
+  s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+  if v6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 2)
+  else: s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
+  s.settimeout(5); s.connect((sys.argv[1], 53)); s.send(b"x")
+  try: s.recv(100)
+  except OSError: pass
+`;
+
+testInLab("hop limits that one client lets run out rest no upstream for others", async () => {
+  const { proxy } = await inLab(
+    `
+    within backend sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+    within backend ip link add far type veth peer name beyond
+    within backend ip link set beyond up
+    within backend ip address add 10.9.3.1/24 dev far
+    within backend ip address add fd00:3::1/64 dev far nodad
+    within backend ip link set far up
+    ip route add 10.9.3.0/24 via 10.9.2.2
+    ip route add fd00:3::/64 via fd00:2::2
+    capture 53
+    forward '[::]:50053' --udp --source self --to 10.9.3.8:9000 --to 10.9.3.9:9000 --quiet
+    within client python3 short.py 8.8.8.8
+    stop
+    forward '[::]:50053' --udp --source self --to '[fd00:3::8]:9000' --to '[fd00:3::9]:9000' \\
+      --quiet
+    within client python3 short.py 2001:db8::8
+    stop
+    `,
+    { "short.py": short },
+  );
+  const said = eventsOf(proxy, "warning").map(({ text }) => String(text));
+  const rests = said.filter((text) => text.includes("rests for"));
+  expect(rests).not.toEqual([]);
+  for (const text of rests) expect(text).toMatch(/for (10\.9\.1\.2|fd00:1::\S*) alone/);
+});
