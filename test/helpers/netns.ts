@@ -37,7 +37,7 @@ trap 'exit 143' TERM INT
 PATH="/usr/bin:/bin:/usr/sbin:/sbin:$PATH"
 background() { "$@" & started="$started $!"; }
 namespace() {
-  background unshare -n sleep 600
+  background unshare -n sleep 7200
   eval "$1=$!"
   until [ "$(readlink "/proc/$!/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do :; done
   within "$1" ip link set lo up
