@@ -21,6 +21,19 @@ const writeBytesMax = 64 * 1024;
 const fullRetryMs = 20;
 const failedRetryMs = 250;
 
+/** How long text waits for what came before it on the other descriptor. */
+const otherMaxMs = 100;
+
+/** The place of a text among those of both descriptors. */
+let texts = 0;
+
+/** A text that is to be written. */
+interface Queued {
+  readonly bytes: Uint8Array;
+  readonly place: number;
+  readonly done: () => void;
+}
+
 /** What happens to a sink. */
 export interface SinkListener {
   /** Nobody reads any more (EPIPE), or it is of no use otherwise: nothing more is written. */
@@ -36,12 +49,19 @@ export class DescriptorSink implements LogSink {
   keepsTrying = false;
   private readonly fd: number;
   private readonly listener: SinkListener;
-  private readonly queue: { readonly bytes: Uint8Array; readonly done: () => void }[] = [];
+  /** Often the same file: its text and ours keep their order, unless it is blocked. */
+  other: DescriptorSink | undefined;
+  private readonly queue: Queued[] = [];
   private offset = 0;
   private queued = 0;
   private isOpen = true;
   private isWriting = false;
   private isRelaxed = false;
+  /** The other one has waited in vain. */
+  private isLate = false;
+  private successor:
+    | { readonly go: () => void; readonly timer: ReturnType<typeof setTimeout> }
+    | undefined;
   private error: string | undefined;
   /** Those who wait until no more than `bytes` are queued. */
   private waiting: { readonly bytes: number; readonly done: () => void }[] = [];
@@ -68,7 +88,7 @@ export class DescriptorSink implements LogSink {
     const bytes = encoder.encode(this.colors ? printColored(text) : printLines(text));
     this.queued += bytes.length;
     return new Promise((done) => {
-      this.queue.push({ bytes, done });
+      this.queue.push({ bytes, place: ++texts, done });
       if (!this.isWriting) this.next();
     });
   }
@@ -93,6 +113,7 @@ export class DescriptorSink implements LogSink {
     const [head] = this.queue;
     this.isWriting = head !== undefined;
     if (head === undefined) return;
+    if (this.other?.isBefore(head.place)) return this.other.precede(() => this.next());
     const length = Math.min(head.bytes.length - this.offset, writeBytesMax);
     write(this.fd, head.bytes, this.offset, length, null, (error, count) => {
       if (error === null) this.taken(head.bytes.length, count);
@@ -100,8 +121,31 @@ export class DescriptorSink implements LogSink {
     });
   }
 
+  /** Whether something that came before is still to be written, and soon will be. */
+  private isBefore(place: number): boolean {
+    const [head] = this.queue;
+    return head !== undefined && head.place < place && !this.isLate;
+  }
+
+  /** Calls `go` after the next write here, or when that takes too long. */
+  private precede(go: () => void): void {
+    const timer = setTimeout(() => {
+      this.isLate = true;
+      this.letGo();
+    }, otherMaxMs);
+    this.successor = { go, timer };
+  }
+
+  private letGo(): void {
+    const { successor } = this;
+    this.successor = undefined;
+    clearTimeout(successor?.timer);
+    successor?.go();
+  }
+
   private taken(size: number, count: number): void {
     this.error = undefined;
+    this.isLate = false;
     this.offset += count;
     this.queued -= count;
     if (this.offset === size) {
@@ -110,6 +154,7 @@ export class DescriptorSink implements LogSink {
     }
     this.wake();
     this.next();
+    this.letGo();
   }
 
   private failed(code: string): void {
@@ -129,6 +174,7 @@ export class DescriptorSink implements LogSink {
     this.queued = 0;
     for (const { done } of this.queue.splice(0)) done();
     this.wake();
+    this.letGo();
     this.listener.closed(code);
   }
 

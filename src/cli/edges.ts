@@ -91,6 +91,8 @@ export function processEdges(workerEntry: URL): Edges {
     failing: (code) => lost?.failing(code),
   });
   const stderr = new DescriptorSink(2, { closed() {}, failing() {} });
+  stdout.other = stderr;
+  stderr.other = stdout;
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
   let reporter = () => {};
