@@ -7,7 +7,12 @@ import {
 } from "../../ffi/netlink/constants.ts";
 import type { Chain } from "../../ffi/netlink/nftables/chain.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import type { KeyRange, NamedSet, SetElement } from "../../ffi/netlink/nftables/set.ts";
+import {
+  type KeyRange,
+  type NamedSet,
+  predecessor,
+  type SetElement,
+} from "../../ffi/netlink/nftables/set.ts";
 import { type Bits, every, isKnown, type Ternary, within } from "./evaluator/bits.ts";
 
 /** A chain with its rules. */
@@ -90,20 +95,9 @@ function intervals(elements: readonly SetElement[]): Range[] {
     if (isEnd(element)) return [];
     const end = sorted[i + 1];
     const last =
-      end === undefined ? new Uint8Array(element.key.length).fill(0xff) : before(end.key);
+      end === undefined ? new Uint8Array(element.key.length).fill(0xff) : predecessor(end.key);
     return [{ ...element, first: element.key, last }];
   });
-}
-
-/** The key before one that is not the first of the space. */
-function before(key: Uint8Array): Uint8Array {
-  const previous = key.slice();
-  for (let i = previous.length - 1; i >= 0; i--) {
-    const borrows = previous[i] === 0;
-    previous[i] = (previous[i] as number) - 1;
-    if (!borrows) break;
-  }
-  return previous;
 }
 
 /** What a set has for a key. */

@@ -310,7 +310,7 @@ function successor(key: Uint8Array): Uint8Array | undefined {
 }
 
 /** The key before one that is not the first of the space. */
-function predecessor(key: Uint8Array): Uint8Array {
+export function predecessor(key: Uint8Array): Uint8Array {
   const previous = key.slice();
   for (let i = previous.length - 1; i >= 0; i--) {
     const borrows = previous[i] === 0;
