@@ -1,6 +1,7 @@
 /** What serves keeps the capabilities alone that it needs, in every thread, and works with them. */
 
 import { describe, expect } from "bun:test";
+import { families } from "../helpers/forward-lab.ts";
 import { canUnshare } from "../helpers/netns.ts";
 import { command, runAmongHosts } from "../helpers/three-hosts.ts";
 import { testWith } from "../helpers/tools.ts";
@@ -84,11 +85,6 @@ function check(threads: readonly Thread[], kept: bigint, uid: number): void {
     expect([bounding, noNewPrivileges]).toEqual([permitted, "1"]);
   }
 }
-
-const families = [
-  { family: "4", asked: "8.8.8.8", client: "10.9.1.2", backend: "10.9.2.2" },
-  { family: "6", asked: "[2001:db8::9]", client: "[fd00:1::2]", backend: "[fd00:2::2]" },
-] as const;
 
 describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
   testPrivileges(

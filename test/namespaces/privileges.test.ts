@@ -1,6 +1,7 @@
 /** What a proxy lacks is named at its start, and answers take the way that is left. */
 
 import { describe, expect } from "bun:test";
+import { families } from "../helpers/forward-lab.ts";
 import { canUnshare } from "../helpers/netns.ts";
 import { command, runAmongHosts } from "../helpers/three-hosts.ts";
 import { testWith } from "../helpers/tools.ts";
@@ -22,11 +23,6 @@ launch() {
 stop() { kill "$proxy"; wait "$proxy" || :; }
 ask() { within client ${command} bind "$1:\${4:-0}" --to "$2:$3" --send hi; }
 `;
-
-const families = [
-  { family: "4", asked: "8.8.8.8", client: "10.9.1.2", backend: "10.9.2.2" },
-  { family: "6", asked: "[2001:db8::9]", client: "[fd00:1::2]", backend: "[fd00:2::2]" },
-] as const;
 
 describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
   testPrivileges(

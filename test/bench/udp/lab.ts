@@ -54,8 +54,8 @@ stream {
 }
 `;
 
-/** Three namespaces. What the client sends to port 5300 of anything is captured at the proxy. */
-const veth = `
+/** Three namespaces, the proxy's between the client's and the backend's. */
+export const hosts = `
 namespace client
 namespace backend
 veth client p0 c0
@@ -69,6 +69,10 @@ within backend ip address add 10.9.2.2/24 dev b0
 within backend ip route add default via 10.9.2.1
 ip route add 10.50.0.0/16 via 10.9.1.2
 echo 1 > /proc/sys/net/ipv4/ip_forward
+`;
+
+/** Those hosts. What the client sends to port 5300 of anything is captured at the proxy. */
+const veth = `${hosts}
 '${tproxy}' routes --print --proto udp --in p0 --dport 5300 --family 4 --reply-path \\
   --dialect nft > rules.sh
 sh -e rules.sh

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inNamespace } from "../../helpers/netns.ts";
 import { markdownTable, Recorder, type Row, type Series } from "../statistics.ts";
-import { compile, type Sample, tproxy } from "./lab.ts";
+import { compile, hosts, type Sample, tproxy } from "./lab.ts";
 
 const SECONDS = 2;
 const ESTABLISHED = 50;
@@ -18,20 +18,7 @@ const NEWCOMERS = 30_000;
 const NEWCOMERS_RATE = 15_000;
 
 /** `listenPort` is the destination's port, or another one, to which TPROXY then sends. */
-const lab = (executable: string, listenPort: number) => `
-namespace client
-namespace backend
-veth client p0 c0
-veth backend p1 b0
-ip address add 10.9.1.1/24 dev p0
-ip address add 10.9.2.1/24 dev p1
-within client ip address add 10.9.1.2/24 dev c0
-within client ip route add default via 10.9.1.1
-within client ip route add local 10.50.0.0/16 dev lo
-within backend ip address add 10.9.2.2/24 dev b0
-within backend ip route add default via 10.9.2.1
-ip route add 10.50.0.0/16 via 10.9.1.2
-echo 1 > /proc/sys/net/ipv4/ip_forward
+const lab = (executable: string, listenPort: number) => `${hosts}
 ulimit -n "$(ulimit -Hn)"
 '${executable}' routes --print --proto udp --in p0 --dport 5300 --to-port ${listenPort} \\
   --family 4 --reply-path --dialect nft > rules.sh
