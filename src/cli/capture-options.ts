@@ -8,6 +8,7 @@ import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
+import type { NetworkSource } from "../config/syntax.ts";
 import { isLocalAddress } from "../diagnose/facts.ts";
 import { type Address, type Family, formatAddress, parseAddress } from "../net/address.ts";
 import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
@@ -15,7 +16,7 @@ import { ok, quote, refuse } from "../net/result.ts";
 import type { BackendRequest, IntentRequest } from "../routing/intent.ts";
 import { groupIdValue, userIdValue } from "./id-values.ts";
 import { realNames } from "./interface-names.ts";
-import { type NetworkSource, networkSourceValue, readNetworks } from "./network-lists.ts";
+import { networkSourceValue, readNetworks } from "./network-lists.ts";
 import { inGroup } from "./option-groups.ts";
 import { prose } from "./prose.ts";
 import {

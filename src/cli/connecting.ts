@@ -3,9 +3,9 @@
 import { SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark } from "../../ffi/types.ts";
+import type { SourceChoice } from "../config/syntax.ts";
 import { gatherFacts } from "../diagnose/facts.ts";
 import { explainRefusal } from "../diagnose/refusal.ts";
-import type { SourceChoice } from "../engine/protocol.ts";
 import { bindSocket } from "../engine/sockets.ts";
 import { formatBytes } from "../net/address.ts";
 import type { IntentRequest } from "../routing/intent.ts";

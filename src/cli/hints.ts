@@ -2,7 +2,7 @@
 
 import { parseCidr } from "../net/cidr.ts";
 import { parsePort } from "../net/port.ts";
-import { similarTo } from "./similar.ts";
+import { similarTo } from "../net/similar.ts";
 
 const portHint = 'the port belongs to the address: give ":80"';
 const addressHint = 'the address is an argument: give [ADDR]:PORT, such as ":80"';

@@ -6,18 +6,13 @@
 
 import { close, open, read } from "node:fs";
 import { promisify } from "node:util";
+import type { NetworkFile } from "../config/networks.ts";
 import { networkListBytesMax } from "../engine/limits.ts";
 import { quote } from "../net/result.ts";
 import { UsageError } from "./failure.ts";
 
 /** Why a file could not be read: `ENOENT`, `more than 10 bytes`. */
 export class InputError extends Error {}
-
-/** A file that an option names, or standard input (`-`): read before the command begins. */
-export interface InputFile {
-  readonly file: string;
-  text?: string;
-}
 
 const readBytesMax = 1024 * 1024;
 const STDIN = 0;
@@ -43,13 +38,13 @@ export async function loadFiles(options: unknown): Promise<void> {
 }
 
 /** The files in an object of options, and in the lists in it. */
-function* filesIn(value: unknown): Generator<InputFile> {
+function* filesIn(value: unknown): Generator<NetworkFile> {
   if (Array.isArray(value)) for (const each of value) yield* filesIn(each);
   else if (isFile(value)) yield value;
   else if (isPlain(value)) for (const each of Object.values(value)) yield* filesIn(each);
 }
 
-function isFile(value: unknown): value is InputFile {
+function isFile(value: unknown): value is NetworkFile {
   return isPlain(value) && "file" in value;
 }
 

@@ -10,15 +10,26 @@ import type { NonEmptyString } from "@optique/core/nonempty";
 import type { Suggestion } from "@optique/core/parser";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../ffi/types.ts";
-import { neverMs, workersMax } from "../engine/limits.ts";
-import type { SourceChoice } from "../engine/protocol.ts";
-import { formatBytes, parseAddress } from "../net/address.ts";
-import { formatDuration, parseDuration } from "../net/duration.ts";
+import {
+  durationSyntax,
+  numberSyntax,
+  positiveDurationSyntax,
+  type SourceChoice,
+  socketMarkSyntax,
+  sourceSyntax,
+  timeoutSyntax,
+  type UpstreamTarget,
+  upstreamSyntax,
+  wordSyntax,
+  workersSyntax,
+} from "../config/syntax.ts";
+import { workersMax } from "../engine/limits.ts";
+import { formatDuration } from "../net/duration.ts";
 import type { EndpointOptions } from "../net/endpoint.ts";
 import { parseInterfaceName, parseInterfacePattern } from "../net/interface.ts";
-import { formatMark, fullMask, type MaskedMark, parseMark } from "../net/mark.ts";
+import { formatMark, type MaskedMark, parseMark } from "../net/mark.ts";
 import { formatPortRange, type PortRange, parsePort, parsePortRange } from "../net/port.ts";
-import { ok, type Parsed, quote, refuse } from "../net/result.ts";
+import { ok, type Parsed } from "../net/result.ts";
 import {
   formatSchemedEndpoint,
   formatTarget,
@@ -27,7 +38,6 @@ import {
   type SchemedEndpoint,
   type Target,
 } from "../net/target.ts";
-import { similarTo } from "./similar.ts";
 
 /** A value parser, as every option here has it. */
 export type Value<T> = ValueParser<"sync", T>;
@@ -84,30 +94,13 @@ export function targetValue(): Value<Target> {
 }
 
 /** An upstream: `HOST:PORT`, or the word `original`. */
-export function upstreamValue(): Value<Target | "original"> {
-  return makeValue<Target | "original">({
+export function upstreamValue(): Value<UpstreamTarget> {
+  return makeValue<UpstreamTarget>({
     metavar: "HOST:PORT|original",
     placeholder: "original",
-    parse: (input) => {
-      if (input === "original") return ok(input);
-      const target = parseUpstream(input);
-      const isMeant = !target.ok && similarTo(input, ["original"]).length > 0;
-      return isMeant ? refuse(`${target.error}; did you mean "original"?`) : target;
-    },
-    format: (value) => (value === "original" ? value : formatTarget(value)),
+    ...upstreamSyntax,
     suggest: suggestWords(["original"]),
   });
-}
-
-/** No link-local address without its interface: every connect would fail with EINVAL. */
-function parseUpstream(input: string): Parsed<Target> {
-  const target = parseTarget(input);
-  if (!target.ok || typeof target.value.host === "string") return target;
-  const { family, bytes, zone } = target.value.host;
-  const isLinkLocal = family === 6 && bytes[0] === 0xfe && ((bytes[1] as number) & 0xc0) === 0x80;
-  if (!isLinkLocal || zone !== undefined) return target;
-  const zoned = formatTarget({ ...target.value, host: { family, bytes, zone: "eth0" } });
-  return refuse(`${quote(input)} needs its interface: give "${zoned}"`);
 }
 
 /** Whose address an upstream sees: `client`, `client:port`, `self` or an address. */
@@ -115,21 +108,8 @@ export function sourceValue(): Value<SourceChoice> {
   return makeValue<SourceChoice>({
     metavar: "client|client:port|self|ADDR",
     placeholder: { kind: "self" },
-    parse: (input) => {
-      if (input === "self") return ok({ kind: "self" });
-      if (input === "client") return ok({ kind: "client", keepPort: false });
-      if (input === "client:port") return ok({ kind: "client", keepPort: true });
-      const address = parseAddress(input);
-      if (address.ok) return ok({ kind: "address", address: address.value.bytes });
-      return refuse(
-        `${quote(input)} is no source: give client, client:port, self or an address, "192.0.2.7"`,
-      );
-    },
+    ...sourceSyntax,
     suggest: suggestWords(["client", "client:port", "self"]),
-    format: (value) => {
-      if (value.kind === "address") return formatBytes(value.address);
-      return value.kind === "client" && value.keepPort ? "client:port" : value.kind;
-    },
   });
 }
 
@@ -160,56 +140,31 @@ export function maskedMarkValue(): Value<MaskedMark> {
 
 /** A mark for a socket (SO_MARK): a number without a mask. */
 export function markValue(): Value<Mark> {
-  return makeValue({
-    metavar: "MARK",
-    placeholder: 1 as Mark,
-    parse: (input) => {
-      const mark = parseMark(input);
-      if (mark.ok && mark.value.mask === fullMask) return ok(mark.value.value);
-      return refuse(
-        `${quote(input)} is not a socket's mark: give a number up to 0xffffffff, "0x1"`,
-      );
-    },
-    format: (value) => formatMark({ value, mask: fullMask }),
-  });
+  return makeValue({ metavar: "MARK", placeholder: 1 as Mark, ...socketMarkSyntax });
 }
 
 /** A duration, `30s`, in ms. */
 export function durationValue(): Value<number> {
-  return makeValue({
-    metavar: "DURATION",
-    placeholder: 0,
-    parse: parseDuration,
-    format: formatDuration,
-  });
+  return makeValue({ metavar: "DURATION", placeholder: 0, ...durationSyntax });
 }
 
 /** How long something may take or be silent, in ms: `0s` is for ever. */
 export function timeoutValue(): Value<number> {
-  return makeValue({
-    metavar: "DURATION",
-    placeholder: 0,
-    parse: (input) => {
-      const duration = parseDuration(input);
-      return duration.ok && duration.value === 0 ? ok(neverMs) : duration;
-    },
-    format: (value) => formatDuration(value === neverMs ? 0 : value),
-  });
+  return makeValue({ metavar: "DURATION", placeholder: 0, ...timeoutSyntax });
 }
 
 /** How many Workers: a number, or `auto` for one on each core that this process may run on. */
 export function workersValue(): Value<number> {
-  const { parse, format } = numberOf(1, workersMax);
   return makeValue({
     metavar: "N|auto",
     placeholder: 1,
     // Heeds sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
     parse: (input) => {
-      if (input === "auto") return ok(Math.min(availableParallelism(), workersMax));
-      const result = parse(input);
-      return result.ok ? result : refuse(`${result.error}, or "auto"`);
+      const workers = workersSyntax.parse(input);
+      if (!workers.ok || workers.value !== "auto") return workers as Parsed<number>;
+      return ok(Math.min(availableParallelism(), workersMax));
     },
-    format,
+    format: String,
     suggest: suggestWords(["auto"]),
   });
 }
@@ -221,9 +176,8 @@ export function udpTimeoutValue(): Value<UdpTimeout> {
     placeholder: { port: undefined, ms: 0 } as UdpTimeout,
     parse: (input) => {
       const at = input.indexOf("=");
-      const duration = parseDuration(input.slice(at + 1));
+      const duration = positiveDurationSyntax.parse(input.slice(at + 1));
       if (!duration.ok) return duration;
-      if (duration.value === 0) return refuse(`${quote(input)}: give a time, such as "60s"`);
       if (at < 0) return ok({ port: undefined, ms: duration.value });
       const port = parsePort(input.slice(0, at));
       return port.ok ? ok({ port: port.value, ms: duration.value }) : port;
@@ -263,18 +217,7 @@ export function interfacePatternValue(): Value<string> {
 
 /** A decimal number from `min` to `max`, both included. */
 export function numberValue(metavar: NonEmptyString, min: number, max: number): Value<number> {
-  return makeValue({ metavar, placeholder: min, ...numberOf(min, max) });
-}
-
-function numberOf(min: number, max: number) {
-  return {
-    parse: (input: string) => {
-      const value = Number(input);
-      if (/^(0|[1-9][0-9]{0,9})$/.test(input) && value >= min && value <= max) return ok(value);
-      return refuse(`${quote(input)} is not accepted: give a number from ${min} to ${max}`);
-    },
-    format: String,
-  };
+  return makeValue({ metavar, placeholder: min, ...numberSyntax(min, max) });
 }
 
 /** One of a few words, which are also offered by completion. */
@@ -282,22 +225,8 @@ export function wordValue<const Word extends string>(
   metavar: NonEmptyString,
   words: readonly [Word, ...Word[]],
 ): Value<Word> {
-  return {
-    ...makeValue<Word>({
-      metavar,
-      placeholder: words[0],
-      parse: (input) => {
-        const found = words.find((candidate) => candidate === input);
-        if (found !== undefined) return ok(found);
-        const [meant] = similarTo(input, words);
-        const guess = meant === undefined ? "" : `; did you mean "${meant}"?`;
-        return refuse(`${quote(input)} is not accepted: give ${orList(words)}${guess}`);
-      },
-      format: (chosen) => chosen,
-      suggest: suggestWords(words),
-    }),
-    choices: words,
-  };
+  const value = { metavar, placeholder: words[0], ...wordSyntax(words) };
+  return { ...makeValue<Word>({ ...value, suggest: suggestWords(words) }), choices: words };
 }
 
 /** Offers words to the completion of a shell. */
@@ -340,13 +269,6 @@ export function fileValue(): Value<string> {
     format: (path) => path,
     suggest: suggestFiles(),
   });
-}
-
-function orList(words: readonly string[]): string {
-  const quoted = words.map((candidate) => `"${candidate}"`);
-  return quoted.length < 2
-    ? quoted.join("")
-    : `${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1)}`;
 }
 
 /** A list of values with commas between them, `tcp,udp`; at least one, none of them empty. */

@@ -7,6 +7,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
+import type { Balance, SourceChoice } from "../config/syntax.ts";
 import type { Cidr } from "../net/cidr.ts";
 import type { Counters } from "./shared.ts";
 
@@ -159,15 +160,6 @@ export interface PortTimeout {
 export type Upstreams =
   | { readonly kind: "original" }
   | { readonly kind: "fixed"; readonly addresses: readonly SocketAddress[] };
-
-/** Which of several upstreams a connection gets. */
-export type Balance = "round-robin" | "least-connections" | "source-hash";
-
-/** The source address towards the upstream. */
-export type SourceChoice =
-  | { readonly kind: "client"; readonly keepPort: boolean }
-  | { readonly kind: "self" }
-  | { readonly kind: "address"; readonly address: Uint8Array };
 
 export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 

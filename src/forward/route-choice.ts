@@ -1,7 +1,7 @@
 /** Where a connection goes and which source it leaves from. Pure. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { SourceChoice } from "../engine/protocol.ts";
+import type { SourceChoice } from "../config/syntax.ts";
 import { isUnspecified } from "../net/ip.ts";
 
 /** How to connect: undefined `source` leaves the choice to the kernel. */

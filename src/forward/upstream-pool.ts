@@ -15,13 +15,13 @@
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Balance } from "../config/syntax.ts";
 import {
   upstreamFailuresMax,
   upstreamRestMs,
   upstreamRestMsMax,
   upstreamsMax,
 } from "../engine/limits.ts";
-import type { Balance } from "../engine/protocol.ts";
 import { type ClientKey, ClientRests, clientKey } from "./client-rests.ts";
 import { hashBytes, mix } from "./hash.ts";
 

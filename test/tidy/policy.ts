@@ -13,6 +13,8 @@ const LAYERS: readonly [prefix: string, rank: number][] = [
   ["ffi/", 0],
   ["src/faults.ts", 0],
   ["src/version.ts", 0],
+  // Numbers alone, which settings are checked against before there is an engine.
+  ["src/engine/limits.ts", 0],
   ["src/net/", 1],
   ["src/routing/", 2],
   ["src/proto/", 2],
@@ -56,7 +58,10 @@ const IMPURE_FFI = [
 /** The part of build/ that reads, downloads or writes files; the rest is from bytes to bytes. */
 const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts", "build/package/"];
 
-const PURE = ["build/", "ffi/", "src/net/", "src/routing/", "src/proto/"];
+const PURE = [
+  ...["build/", "ffi/", "src/net/", "src/routing/", "src/proto/"],
+  ...["src/config/", "src/engine/limits.ts"],
+];
 
 /** Whether a module must be free of descriptors, clocks and the process. */
 export function isPure(path: string): boolean {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
-import type { SourceChoice } from "../../../src/engine/protocol.ts";
+import type { SourceChoice } from "../../../src/config/syntax.ts";
 import {
   addressKey,
   choose,

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import type { Balance } from "../../../src/config/syntax.ts";
 import * as limits from "../../../src/engine/limits.ts";
-import type { Balance } from "../../../src/engine/protocol.ts";
 import {
   NONE_TRIED,
   type PoolListener,

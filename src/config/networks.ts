@@ -1,0 +1,34 @@
+/** Lists of networks in files: `@FILE`. Pure: the text has been read. */
+
+import { type Cidr, parseCidr } from "../net/cidr.ts";
+import { ok, type Parsed, quote, refuse } from "../net/result.ts";
+
+/** A file with a list of networks, or standard input (`-`): its text is read before it is used. */
+export interface NetworkFile {
+  readonly file: string;
+  text?: string;
+}
+
+/**
+ * The networks in a file whose text has been read. It has them between blanks, line breaks or
+ * commas; what follows a `#` on its line is a comment.
+ */
+export function parseNetworkList({ file, text }: NetworkFile): Parsed<readonly Cidr[]> {
+  if (text === undefined) throw new Error(`${file} has not been read`);
+  const networks: Cidr[] = [];
+  for (const [i, line] of text.split("\n").entries()) {
+    for (const word of wordsOf(line)) {
+      const parsed = parseCidr(word);
+      if (!parsed.ok) return refuse(`${quote(`@${file}`)}, line ${i + 1}: ${parsed.error}`);
+      networks.push(parsed.value);
+    }
+  }
+  if (networks.length > 0) return ok(networks);
+  // No network at all would capture every address: somebody's list has been lost.
+  return refuse(`${quote(`@${file}`)} has no network in it: give at least one, one a line`);
+}
+
+function wordsOf(line: string): readonly string[] {
+  const [text = ""] = line.split("#", 1);
+  return text.split(/[\s,]+/).filter((word) => word !== "");
+}
