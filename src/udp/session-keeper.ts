@@ -1,6 +1,6 @@
 /**
- * Begins and ends sessions within their bounds: places in the table, and descriptors. What is
- * refused or ended for want of them is counted and said.
+ * Begins and ends sessions within their bounds (`SessionPlaces`). Counts and logs every session
+ * that is rejected or ended because of a bound.
  */
 
 import { EPOLLET, EPOLLIN } from "../../ffi/constants.ts";
@@ -26,7 +26,6 @@ import {
   LogLevel,
   type SessionSettings,
 } from "../engine/protocol.ts";
-import { randomWord } from "../engine/random.ts";
 import { Counter } from "../engine/shared.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../forward/flow-key.ts";
@@ -40,9 +39,9 @@ import { IcmpErrors } from "./icmp-errors.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { SessionClients } from "./session-clients.ts";
+import { SessionPlaces } from "./session-places.ts";
 import { failedCall, hearSoftErrors, openFlow, PortUse } from "./session-sockets.ts";
-import { SessionTable, TABLE_IS_FULL } from "./session-table.ts";
+import type { SessionTable } from "./session-table.ts";
 import { UpstreamEvidence } from "./upstream-evidence.ts";
 
 const EDGES = (EPOLLIN | EPOLLET) >>> 0;
@@ -56,6 +55,7 @@ export interface ClientHeader {
 export class SessionKeeper {
   readonly context: WorkerContext;
   readonly settings: SessionSettings;
+  private readonly places: SessionPlaces;
   readonly table: SessionTable;
   /** The part of the table's key that has the ends of datagrams as they arrive. */
   readonly flowKey: Uint32Array;
@@ -75,11 +75,6 @@ export class SessionKeeper {
   readonly evidence: UpstreamEvidence;
   private readonly chooser: Chooser;
   private readonly loops: LoopWatch;
-  /** By number in the table. */
-  private readonly sessions: (Session | undefined)[] = [];
-  private readonly clients: SessionClients;
-  private readonly answeredTimeouts: ReadonlyMap<number, number>;
-  private sockets = 0;
 
   /** `owner` is told of what happens to the sessions. */
   constructor(
@@ -95,11 +90,9 @@ export class SessionKeeper {
     this.icmp = new IcmpErrors(context, this.raw, settings.icmp);
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
-    this.table = new SessionTable(settings, randomWord, keyWords);
+    this.places = new SessionPlaces(settings, keyWords, (session) => this.evict(session));
+    this.table = this.places.table;
     this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
-    this.clients = new SessionClients(settings);
-    const { answeredTimeouts } = settings;
-    this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
     this.chooser = new Chooser(context, task, "udp");
     this.evidence = new UpstreamEvidence(this.chooser.pool, this.table, context);
     this.loops = new LoopWatch(context, task, this.chooser, "udp");
@@ -107,13 +100,13 @@ export class SessionKeeper {
 
   /** The session with this number in the table. */
   at(slot: number): Session | undefined {
-    return this.sessions[slot];
+    return this.places.at(slot);
   }
 
   /** The session of the table's key, begun if there is none; undefined: it is refused. */
   find(ingress: Ingress, header?: ClientHeader): Session | undefined {
     const slot = this.table.find();
-    return slot >= 0 ? this.sessions[slot] : this.begin(ingress, header);
+    return slot >= 0 ? this.places.at(slot) : this.begin(ingress, header);
   }
 
   /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
@@ -131,10 +124,9 @@ export class SessionKeeper {
     this.forgetFlow(session);
     loop.close(upstreamFd);
     if (keptPort !== 0) this.ports.closed(keptPort);
-    this.sockets--;
+    this.places.releaseSocket();
     if (session.replyFd !== undefined) this.closeReplySocket(session, session.replyFd);
-    this.freeSlot(slot);
-    this.sessions[slot] = undefined;
+    this.places.release(slot);
     this.open.delete(session);
     this.owner.ended(session);
     if (picked !== undefined && !session.isFailed) this.chooser.pool?.closed(picked, id);
@@ -205,22 +197,19 @@ export class SessionKeeper {
    * A socket by which a session's client is answered, if `open` gives one: it, or -errno. Others
    * are ended for it if need be; `closeReplySocket` is for its end.
    */
-  addReplySocket({ start }: Session, open: () => number): number {
-    while (this.sockets >= this.settings.socketsMax) {
-      if (this.table.victim() === start.slot || !this.evict()) return -EMFILE;
-    }
+  addReplySocket(session: Session, open: () => number): number {
+    if (!this.places.claimSocket(session)) return -EMFILE;
     // Opening it may begin and end sessions, this one too.
-    this.sockets++;
     const fd = open();
-    if (fd < 0) this.sockets--;
-    else this.ports.opened(start.reached.port);
+    if (fd < 0) this.places.releaseSocket();
+    else this.ports.opened(session.start.reached.port);
     return fd;
   }
 
   closeReplySocket({ start }: Pick<Session, "start">, fd: Fd): void {
     this.context.loop.close(fd);
     this.ports.closed(start.reached.port);
-    this.sockets--;
+    this.places.releaseSocket();
   }
 
   /** Makes a socket, which `addReplySocket` has given, a session's own: 0 or a negated errno. */
@@ -271,11 +260,8 @@ export class SessionKeeper {
     if (choice.unspoofed !== undefined) {
       this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
-    // Before anybody else's is ended for it.
-    const refusal = this.clients.refusal(this.table.key, this.context.loop.now);
-    if (refusal !== "") return this.refuse(refusal);
-    while (this.sockets >= this.settings.socketsMax) this.evict();
-    const slot = this.takeSlot(ends.original.port);
+    const slot = this.places.claim(ends.original.port, this.context.loop.now);
+    if (typeof slot === "string") return this.refuse(slot);
     let keptPort = choice.source?.port ?? 0;
     let fd = this.openUpstream(choice);
     // EACCES: a client may have a port below 1024, and we not the capability for it.
@@ -288,7 +274,7 @@ export class SessionKeeper {
       fd = this.openUpstream({ ...choice, source: { ...choice.source, port: 0 } });
     }
     if (fd < 0) {
-      this.freeSlot(slot);
+      this.places.release(slot);
       this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
       return fd === -ENETUNREACH || fd === -EHOSTUNREACH ? "unreachable" : undefined;
     }
@@ -305,12 +291,11 @@ export class SessionKeeper {
     const added = loop.add(start.upstreamFd, EDGES, session.fromUpstream);
     if (added < 0) {
       loop.close(start.upstreamFd);
-      this.freeSlot(start.slot);
+      this.places.release(start.slot);
       return this.refuse(`epoll_ctl: ${errnoText(-added)} (${errnoName(-added)})`);
     }
-    this.sessions[start.slot] = session;
+    this.places.enter(session);
     this.open.add(session);
-    this.sockets++;
     if (start.keptPort !== 0) this.ports.opened(start.keptPort);
     shared.count(Counter.sessions, 1);
     shared.count(Counter.activeSessions, 1);
@@ -350,33 +335,11 @@ export class SessionKeeper {
     this.drop(`a session was refused: ${reason}`, 1);
   }
 
-  /** A place in the table, at the cost of another session if need be. */
-  private takeSlot(port: number): number {
-    const { idleTimeoutMs } = this.settings;
-    const answeredMs = this.answeredTimeouts.get(port) ?? idleTimeoutMs;
-    for (;;) {
-      const slot = this.table.create(this.context.loop.now, idleTimeoutMs, answeredMs);
-      if (slot === TABLE_IS_FULL) this.evict();
-      else {
-        this.clients.began(this.table.key, slot);
-        return slot;
-      }
-    }
-  }
-
-  private freeSlot(slot: number): void {
-    this.clients.ended(slot);
-    this.table.remove(slot);
-  }
-
-  /** Ends the session that can be done without best; false if there is none. */
-  private evict(): boolean {
-    const session = this.sessions[this.table.victim()];
-    if (session === undefined) return false;
+  /** Ends a session for another one's sake. */
+  private evict(session: Session): void {
     this.context.shared.count(Counter.evictedSessions, 1);
     this.context.warn("a session was ended to make room for another one");
     this.end(session, "evicted");
-    return true;
   }
 
   /** A socket that is connected to the upstream, or a negated errno. */

@@ -83,6 +83,11 @@ export class SessionTable {
     return this.index.size;
   }
 
+  /** Whether all numbers are taken. */
+  get isFull(): boolean {
+    return this.index.size >= this.index.capacity;
+  }
+
   /** The session of `key`, -1 if there is none. */
   find(): number {
     return this.index.find(this.key);
