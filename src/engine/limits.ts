@@ -168,14 +168,24 @@ export const queueShare = 0.125;
 export const queueMin = 64;
 export const queueMax = 512;
 
-/** Of so many of the oldest connections or sessions of a client the idlest ends for others. */
+/** Of so many of the oldest connections of a client the idlest ends for others. */
 export const idlestOf = 64;
 
-/** From this part of the places on, what is idle of the client with the most ends sooner. */
+/**
+ * From this part of the places on, what is idle of the client with the most ends sooner: after this
+ * part of its time-out. It is looked for so often, and among so many at the most.
+ */
 export const nearlyFull = 0.875;
 export const sweepIntervalMs = 1_000;
 export const sweptAtOnce = 256;
 export const sweptIdlePart = 0.125;
+
+/**
+ * UDP sessions of the heaviest client that are on probation until they pay for the next ones: so
+ * many, or this part of all places if that is less.
+ */
+export const newcomersKept = 64;
+export const newcomersKeptShare = 0.125;
 
 /** Upstreams of one command, the addresses of names included. */
 export const upstreamsMax = 256;

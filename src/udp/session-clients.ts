@@ -23,6 +23,12 @@ export class SessionClients {
     return this.limits.take(this.prefix) ? "" : "the client has as many as it may have";
   }
 
+  /** The session of `key` that was counted does not begin. */
+  withdraw(key: Uint32Array): void {
+    prefixOfKey(key, this.prefix);
+    this.limits.give(this.prefix);
+  }
+
   /** The session of `key` has this number. */
   began(key: Uint32Array, slot: number): void {
     prefixOfKey(key, this.prefix);

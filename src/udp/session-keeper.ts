@@ -198,7 +198,7 @@ export class SessionKeeper {
    * are ended for it if need be; `closeReplySocket` is for its end.
    */
   addReplySocket(session: Session, open: () => number): number {
-    if (!this.places.claimSocket(session)) return -EMFILE;
+    if (!this.places.claimSocket(session, this.context.loop.now)) return -EMFILE;
     // Opening it may begin and end sessions, this one too.
     const fd = open();
     if (fd < 0) this.places.releaseSocket();

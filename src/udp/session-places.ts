@@ -9,6 +9,8 @@ import type { Session } from "./session.ts";
 import { SessionClients } from "./session-clients.ts";
 import { SessionTable } from "./session-table.ts";
 
+const NO_PLACE = "all places are taken, and no client has more sessions that it could lose";
+
 export class SessionPlaces {
   readonly table: SessionTable;
   private readonly settings: SessionSettings;
@@ -43,7 +45,11 @@ export class SessionPlaces {
     // Before anybody else's is ended for it.
     const refusal = clients.refusal(table.key, now);
     if (refusal !== "") return refusal;
-    while (this.sockets >= settings.socketsMax || table.isFull) this.makeRoom();
+    while (this.sockets >= settings.socketsMax || table.isFull) {
+      if (this.end(table.victim(now))) continue;
+      clients.withdraw(table.key);
+      return NO_PLACE;
+    }
     const { idleTimeoutMs } = settings;
     const slot = table.create(now, idleTimeoutMs, this.answeredTimeouts.get(port) ?? idleTimeoutMs);
     clients.began(table.key, slot);
@@ -64,9 +70,9 @@ export class SessionPlaces {
   }
 
   /** Room for one more socket of a session, at the cost of another session if need be. */
-  claimSocket({ start }: Session): boolean {
+  claimSocket({ start }: Session, now: number): boolean {
     while (this.sockets >= this.settings.socketsMax) {
-      if (this.table.victim() === start.slot || !this.makeRoom()) return false;
+      if (!this.end(this.table.victimFor(start.slot, now))) return false;
     }
     this.sockets++;
     return true;
@@ -77,8 +83,8 @@ export class SessionPlaces {
     this.sockets--;
   }
 
-  private makeRoom(): boolean {
-    const session = this.sessions[this.table.victim()];
+  private end(slot: number): boolean {
+    const session = this.sessions[slot];
     if (session === undefined) return false;
     this.evict(session);
     return true;

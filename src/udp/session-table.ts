@@ -6,17 +6,22 @@
  * probation until the client has sent again after an answer, which a spoofed source cannot do, for
  * it never sees the answer.
  *
- * When the table is full, whoever has the most pays. That is the client with the most sessions,
- * which loses the one that was used least recently, those on probation first. But all that is on
- * probation counts as of one client, since sources may be spoofed: if others have more of it than
- * the heaviest client has sessions, the least recently used of that goes. So a flood takes room
- * from itself, whether from many addresses or from one that answers.
+ * When the table is full, the client with the most sessions pays. But all that is on probation
+ * counts as of one client, since sources may be forged: if the others have more of it than the
+ * heaviest client has sessions, the least recently used of that goes. So a flood takes room from
+ * itself, whether from many addresses or from one that answers.
+ *
+ * A newcomer of a client that has fewer gets the place of any session of the heaviest one. Another
+ * newcomer, which may be one that is forged in the heaviest client's own name, gets only what that
+ * client can do without: the place of a session on probation, or of one that has been silent for
+ * a part of its time-out (`sweptIdlePart`). If there is neither, it is rejected.
  */
 
 import { PREFIX_WORDS } from "../engine/client-prefix.ts";
 import { ClientShares } from "../engine/client-shares.ts";
 import { KeyIndex } from "../engine/key-index.ts";
-import { idlestOf } from "../engine/limits.ts";
+import { newcomersKept, newcomersKeptShare, sweptIdlePart } from "../engine/limits.ts";
+import { UseOrder } from "../engine/use-order.ts";
 import { KEY_WORDS, prefixOfKey } from "../forward/flow-key.ts";
 
 const UNANSWERED = 0;
@@ -29,14 +34,15 @@ export interface SessionBounds {
   readonly sessionsMax: number;
 }
 
-/** What `create` answers when there is no room: `victim` says what to end. */
-export const TABLE_IS_FULL = -1;
+/** Lists of sessions, of all and of each client. */
+const PROBATION = 0;
+const SETTLED = 1;
 
 export class SessionTable {
   /** The key that `find` looks for and `create` puts in; written by the caller. */
   readonly key: Uint32Array;
   private readonly index: KeyIndex;
-  /** The sessions of each client, the least recently used first. */
+  /** How many sessions each client has. */
   private readonly shares: ClientShares;
   /** By client of `shares`: its sessions on probation; and those of all. */
   private readonly onProbation: Int32Array;
@@ -48,11 +54,11 @@ export class SessionTable {
   private readonly seen: Float64Array;
   private readonly idleMs: Float64Array;
   private readonly answeredIdleMs: Float64Array;
-  /** Two circles, most recently used first, each from and to a head of its own. */
-  private readonly next: Int32Array;
-  private readonly previous: Int32Array;
-  private readonly probation: number;
-  private readonly confirmed: number;
+  /** All sessions, in two lists; and those of each client, two lists for each. */
+  private readonly byUse: UseOrder;
+  private readonly byClient: UseOrder;
+  /** While a client has so many on probation, one of these pays. */
+  private readonly kept: number;
 
   /**
    * `random` answers any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
@@ -69,14 +75,11 @@ export class SessionTable {
     this.seen = new Float64Array(sessionsMax);
     this.idleMs = new Float64Array(sessionsMax);
     this.answeredIdleMs = new Float64Array(sessionsMax);
-    this.next = new Int32Array(sessionsMax + 2);
-    this.previous = new Int32Array(sessionsMax + 2);
-    this.probation = sessionsMax;
-    this.confirmed = sessionsMax + 1;
-    for (const head of [this.probation, this.confirmed]) {
-      this.next[head] = head;
-      this.previous[head] = head;
-    }
+    this.byUse = new UseOrder(sessionsMax, 2);
+    this.byUse.clear(PROBATION);
+    this.byUse.clear(SETTLED);
+    this.byClient = new UseOrder(sessionsMax, 2 * sessionsMax);
+    this.kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * sessionsMax));
   }
 
   get size(): number {
@@ -95,26 +98,33 @@ export class SessionTable {
 
   /**
    * Begins the session of `key`, which is not there; the number by which it is known until it is
-   * removed, or TABLE_IS_FULL. It may be silent for `idleMs`, and once it has been answered for
-   * `answeredIdleMs`.
+   * removed, or -1 if the table is full: `victim` says what to end. It may be silent for `idleMs`,
+   * and once it has been answered for `answeredIdleMs`.
    */
   create(now: number, idleMs: number, answeredIdleMs: number): number {
     const slot = this.index.insert(this.key);
-    if (slot < 0) return TABLE_IS_FULL;
+    if (slot < 0) return -1;
     prefixOfKey(this.key, this.prefix);
     this.shares.add(slot, this.prefix);
     this.stage[slot] = UNANSWERED;
     this.seen[slot] = now;
     this.idleMs[slot] = idleMs;
     this.answeredIdleMs[slot] = answeredIdleMs;
-    this.link(slot, this.probation);
+    const client = this.shares.client(slot);
+    if (this.shares.countWith(slot) === 1) {
+      this.byClient.clear(2 * client + PROBATION);
+      this.byClient.clear(2 * client + SETTLED);
+    }
+    this.byUse.add(slot, PROBATION);
+    this.byClient.add(slot, 2 * client + PROBATION);
     this.countProbation(slot, 1);
     return slot;
   }
 
   /** Ends a session. */
   remove(slot: number): void {
-    this.unlink(slot);
+    this.byUse.remove(slot);
+    this.byClient.remove(slot);
     this.index.remove(slot);
     if (this.stage[slot] !== CONFIRMED) this.countProbation(slot, -1);
     if (this.stage[slot] !== UNANSWERED) this.countAnswered(slot, -1);
@@ -148,9 +158,7 @@ export class SessionTable {
 
   /** When the session has been silent for too long, if nothing more is heard of it. */
   deadline(slot: number): number {
-    const { seen, stage, idleMs, answeredIdleMs } = this;
-    const idle = stage[slot] === UNANSWERED ? idleMs[slot] : answeredIdleMs[slot];
-    return (seen[slot] as number) + (idle as number);
+    return (this.seen[slot] as number) + this.timeoutOf(slot);
   }
 
   /** How far it has come: an answer, and the client's next datagram after it. */
@@ -163,35 +171,47 @@ export class SessionTable {
     return this.seen[slot] as number;
   }
 
-  /** The session to end when there has to be room for another; -1 when there is none at all. */
-  victim(): number {
+  /** The session to end at `now` for a new one of `key`; -1: none, which is to be rejected. */
+  victim(now: number): number {
+    prefixOfKey(this.key, this.prefix);
+    return this.payer(this.shares.countOf(this.prefix) + 1, now);
+  }
+
+  /** The same for one more socket of the session with this number; never that one itself. */
+  victimFor(slot: number, now: number): number {
+    const victim = this.payer(this.shares.countWith(slot), now);
+    return victim === slot ? -1 : victim;
+  }
+
+  /** Who pays for a client that has `count` sessions then. */
+  private payer(count: number, now: number): number {
     const { shares } = this;
     const client = shares.heaviest;
     if (client < 0) return -1;
+    const most = shares.heaviestCount;
     const crowd = this.allOnProbation - (this.onProbation[client] as number);
-    const isOne = shares.clientCount === 1 || shares.heaviestCount === 1;
-    return isOne || crowd > shares.heaviestCount ? this.leastUsed() : this.leastUsedOf(client);
+    if (crowd > most) return this.byUse.oldest(PROBATION);
+    // Clients with one each are all as heavy.
+    const isAny = most === 1;
+    const order = isAny ? this.byUse : this.byClient;
+    const first = isAny ? 0 : 2 * client;
+    const onProbation = isAny ? this.allOnProbation : (this.onProbation[client] as number);
+    const newcomer = order.oldest(first + PROBATION);
+    // Newcomers are kept for a while, or each would end the one before it.
+    if (onProbation >= this.kept) return newcomer;
+    const settled = order.oldest(first + SETTLED);
+    if (settled >= 0 && this.isSilent(settled, now)) return settled;
+    return newcomer < 0 && count < most ? settled : newcomer;
   }
 
-  /** The least recently used one, of those on probation if there are any. */
-  private leastUsed(): number {
-    const { previous, probation, confirmed } = this;
-    const first = previous[probation] as number;
-    if (first !== probation) return first;
-    const second = previous[confirmed] as number;
-    return second === confirmed ? -1 : second;
+  /** Whether a session can be done without: it has been silent for a part of its time-out. */
+  private isSilent(slot: number, now: number): boolean {
+    return (this.seen[slot] as number) + sweptIdlePart * this.timeoutOf(slot) <= now;
   }
 
-  /** The same of one client; probation counts of those that have not been used for longest. */
-  private leastUsedOf(client: number): number {
-    const { shares, stage } = this;
-    const first = shares.first(client);
-    let slot = first;
-    for (let i = 0; i < idlestOf && slot >= 0; i++) {
-      if (stage[slot] !== CONFIRMED) return slot;
-      slot = shares.after(slot);
-    }
-    return first;
+  private timeoutOf(slot: number): number {
+    const { stage, idleMs, answeredIdleMs } = this;
+    return (stage[slot] === UNANSWERED ? idleMs[slot] : answeredIdleMs[slot]) as number;
   }
 
   private countProbation(slot: number, change: number): void {
@@ -207,28 +227,8 @@ export class SessionTable {
 
   private use(slot: number, now: number): void {
     this.seen[slot] = now;
-    this.shares.renew(slot);
-    const head = this.stage[slot] === CONFIRMED ? this.confirmed : this.probation;
-    if (this.next[head] === slot) return;
-    this.unlink(slot);
-    this.link(slot, head);
-  }
-
-  /** What is next of a head is the most recently used, what is previous the least recently used. */
-  private link(slot: number, head: number): void {
-    const { next, previous } = this;
-    const first = next[head] as number;
-    next[head] = slot;
-    previous[slot] = head;
-    next[slot] = first;
-    previous[first] = slot;
-  }
-
-  private unlink(slot: number): void {
-    const { next, previous } = this;
-    const before = previous[slot] as number;
-    const after = next[slot] as number;
-    next[before] = after;
-    previous[after] = before;
+    const list = this.stage[slot] === CONFIRMED ? SETTLED : PROBATION;
+    this.byUse.use(slot, list);
+    this.byClient.use(slot, 2 * this.shares.client(slot) + list);
   }
 }

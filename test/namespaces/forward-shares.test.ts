@@ -298,6 +298,72 @@ for i in range(int(count)):
 print("answered", good)
 `;
 
+/** Answers all but what begins with "forged". */
+const picky = `
+import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(("::", 9000))
+open("picky", "w").close()
+while True:
+    data, peer = s.recvfrom(100)
+    if not data.startswith(b"forged"): s.sendto(data, peer)
+`;
+
+/** So many sessions, which are all in use. */
+const keeps = `
+import os, socket, sys
+address, source, count = sys.argv[1:]
+def open_one():
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(2)
+    s.bind((source, 0))
+    s.connect((address, 100))
+    return s
+def ask(s):
+    for attempt in range(5):
+        s.send(b"x")
+        try:
+            return s.recv(100) == b"x"
+        except OSError:
+            pass
+    return False
+held = [open_one() for i in range(int(count))]
+print("ports", *(s.getsockname()[1] for s in held), flush=True)
+for i in range(2):
+    for s in held: ask(s)
+open("keeping", "w").close()
+while not os.path.exists("enough"):
+    for s in held: ask(s)
+print("kept", sum(ask(s) for s in held), "of", count, flush=True)
+`;
+
+/** Sources forged in the name of one client, whose host does not know of them. */
+const forges = `
+import os, socket, struct, sys, time
+asked, named = sys.argv[1:]
+family = socket.AF_INET6 if ":" in asked else socket.AF_INET
+ends = socket.inet_pton(family, named) + socket.inet_pton(family, asked)
+s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+sent = 0
+while not os.path.exists("enough"):
+    for i in range(8):
+        udp = struct.pack(">HHH", 1024 + sent % 20000, 100, 14)
+        if family == socket.AF_INET6:
+            header = struct.pack(">IHBB", 6 << 28, 14, 17, 64)
+            check = checksum(ends + struct.pack(">II", 14, 17) + udp + b"\\0\\0forged")
+        else:
+            header = struct.pack(">BBHHHBBH", 0x45, 0, 34, sent & 0xffff, 0, 64, 17, 0)
+            check = 0
+        s.sendto(header + ends + udp + struct.pack(">H", check) + b"forged", (asked, 0))
+        sent += 1
+    if sent == 800: open("forging", "w").close()
+    time.sleep(0.01)
+`;
+
 describe("UDP at --max-sessions", () => {
   for (const [what, options, asked, taker, other] of [
     ["IPv4", "", "8.8.8.8", "10.9.1.2", "10.9.1.3"],
@@ -331,5 +397,47 @@ describe("UDP at --max-sessions", () => {
       expect(evicted.filter(isOther)).toEqual([]);
       expect(ended.filter(isOther).length).toBeGreaterThanOrEqual(15);
     });
+  }
+
+  for (const [what, asked, named, other] of [
+    ["IPv4", "8.8.8.8", "10.9.1.2", "10.9.1.3"],
+    ["IPv6", "2001:db8::9", "fd00:1::2", "fd00:8::2"],
+  ] as const) {
+    testInUdpLab(
+      `${what}: sources forged in the name of who has the most end none of its sessions`,
+      async () => {
+        const { stdout, proxy } = await inUdpLab(
+          `
+          within client ip address add 10.9.1.3/24 dev c0 preferred_lft 0
+          within client ip address add fd00:8::2/64 dev c0 nodad preferred_lft 0
+          ip route add fd00:8::/64 via fd00:1::2
+          in_background backend python3 picky.py
+          until [ -e picky ]; do sleep 0.02; done
+          capture
+          forward '[::]:50053' --udp --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' --max-sessions 160
+          in_background client python3 keeps.py '${asked}' '${named}' 120
+          keeps=$!
+          until [ -e keeping ]; do kill -0 "$keeps"; sleep 0.02; done
+          in_background client python3 forges.py '${asked}' '${named}'
+          forges=$!
+          until [ -e forging ]; do kill -0 "$forges"; sleep 0.02; done
+          within client python3 asks.py '${asked}' '${other}' 10
+          : > enough
+          wait "$keeps" "$forges"
+          stop
+        `,
+          { "picky.py": picky, "keeps.py": keeps, "forges.py": forges, "asks.py": asks },
+        );
+        expect(stdout).toContain("answered 10\n");
+        expect(stdout).toContain("kept 120 of 120\n");
+        const kept = /^ports (.*)$/m.exec(stdout)?.[1]?.split(" ") ?? [];
+        const evicted = eventsOf(proxy, "forwarded").filter(({ reason }) => reason === "evicted");
+        expect(evicted.length).toBeGreaterThan(200);
+        const portOf = ({ client }: Record<string, unknown>) => String(client).split(":").at(-1);
+        expect(evicted.map(portOf).filter((port) => kept.includes(port ?? ""))).toEqual([]);
+        const isOther = ({ client }: Record<string, unknown>) => String(client).includes(other);
+        expect(evicted.filter(isOther)).toEqual([]);
+      },
+    );
   }
 });

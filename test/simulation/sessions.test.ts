@@ -5,8 +5,9 @@
  */
 
 import { expect, test } from "bun:test";
+import { newcomersKept, newcomersKeptShare, sweptIdlePart } from "../../src/engine/limits.ts";
 import { KEY_WORDS } from "../../src/forward/flow-key.ts";
-import { SessionTable, TABLE_IS_FULL } from "../../src/udp/session-table.ts";
+import { SessionTable } from "../../src/udp/session-table.ts";
 import { generator } from "../helpers/random.ts";
 
 interface Modelled {
@@ -26,6 +27,7 @@ class Simulation {
     evicted: 0,
     expired: 0,
     paidItself: 0,
+    rejected: 0,
     begun: 0,
     confirmed: 0,
     turnedBack: 0,
@@ -86,11 +88,33 @@ class Simulation {
       if (table.phase(session.slot) !== session.stage) throw new Error("another phase");
     }
     if (slots.size !== model.size) throw new Error("two sessions with one slot");
-    const victims = this.victims().map(({ slot }) => slot);
-    const victim = table.victim();
-    if (!(victims.length === 0 ? [-1] : victims).includes(victim)) {
-      throw new Error(`victim ${victim}, not one of ${victims}`);
-    }
+    const owner = this.setKey(this.random(this.clients), 0);
+    this.checkVictim(table.victim(this.now), this.countOf(owner.client) + 1);
+    const session = this.anySession();
+    if (session === undefined) return;
+    const victim = table.victimFor(session.slot, this.now);
+    if (victim === session.slot) throw new Error("a session pays for a socket of its own");
+    if (victim >= 0) this.checkVictim(victim, this.countOf(session.client));
+  }
+
+  /** That this is who pays for a client that has `count` sessions then. */
+  private checkVictim(victim: number, count: number): void {
+    const victims = this.victims(count).map((each) => each?.slot ?? -1);
+    if (victim < 0 && this.model.size > 0) this.counts.rejected++;
+    if (!victims.includes(victim)) throw new Error(`victim ${victim}, not one of ${victims}`);
+    const ended = [...this.model.values()].find(({ slot }) => slot === victim);
+    if (ended === undefined || ended.stage !== "confirmed" || this.isSilent(ended)) return;
+    // The one rule that matters, whatever those of who pays are.
+    if (this.countOf(ended.client) <= count) throw new Error("a lively session of a light client");
+  }
+
+  private countOf(client: string): number {
+    return [...this.model.values()].filter((each) => each.client === client).length;
+  }
+
+  private isSilent({ stage, seen, idleMs, answeredIdleMs }: Modelled): boolean {
+    const timeoutMs = stage === "unanswered" ? idleMs : answeredIdleMs;
+    return seen + sweptIdlePart * timeoutMs <= this.now;
   }
 
   /**
@@ -110,10 +134,10 @@ class Simulation {
   finish(): void {
     for (const session of [...this.model.values()]) this.remove(session);
     this.check();
-    if (this.table.victim() !== -1) throw new Error("something is left");
+    if (this.table.victim(this.now) !== -1) throw new Error("something is left");
   }
 
-  private setKey(client: number, destination: number): string {
+  private setKey(client: number, destination: number): { key: string; client: string } {
     const { key } = this.table;
     key.fill(0);
     // A few bits each, at both ends of the words: what a poor hash would mistake for each other.
@@ -124,15 +148,14 @@ class Simulation {
     key[8] = (client << 16) | destination;
     key[KEY_WORDS - 1] = client % 3;
     if (this.senders > 0) key[KEY_WORDS + 8] = this.random(this.senders) << 16;
-    return key.join();
+    // An IPv4 address, or the /64 of an IPv6 one and its interface.
+    const isV4 = key[0] === 0 && key[1] === 0;
+    const owner = isV4 ? `${key[3]}` : [key[0], key[1], key[KEY_WORDS - 1]].join();
+    return { key: key.join(), client: owner };
   }
 
   private ask(client: number, destination: number): void {
-    const key = this.setKey(client, destination);
-    const words = key.split(",");
-    // An IPv4 address, or the /64 of an IPv6 one and its interface.
-    const isV4 = words[0] === "0" && words[1] === "0" && words[2] === String(0xffff0000);
-    const owner = isV4 ? `${words[3]}` : [words[0], words[1], words[KEY_WORDS - 1]].join();
+    const { key, client: owner } = this.setKey(client, destination);
     const known = this.model.get(key);
     const slot = this.table.find();
     if (slot !== (known?.slot ?? -1)) throw new Error(`found ${slot}, not ${known?.slot}`);
@@ -146,12 +169,13 @@ class Simulation {
   }
 
   private begin(key: string, client: string): void {
-    const [idleMs, answeredIdleMs] = [100 + this.random(1000), 10 + this.random(3000)];
+    const [idleMs, answeredIdleMs] = [100 + this.random(1000), 10 + this.random(30_000)];
     let slot = this.table.create(this.now, idleMs, answeredIdleMs);
     if (this.model.size === this.sessionsMax) {
-      if (slot !== TABLE_IS_FULL) throw new Error(`${slot} in a full table`);
-      const victim = this.table.victim();
-      const ended = [...this.model.values()].find((each) => each.slot === victim) as Modelled;
+      if (slot !== -1) throw new Error(`${slot} in a full table`);
+      const victim = this.table.victim(this.now);
+      const ended = [...this.model.values()].find((each) => each.slot === victim);
+      if (ended === undefined) return;
       this.remove(ended);
       if (ended.client === client) this.counts.paidItself++;
       this.counts.evicted++;
@@ -197,23 +221,29 @@ class Simulation {
 
   /**
    * Whoever has the most pays, and all that is on probation counts as of one client. Of several
-   * clients with as many it may be any.
+   * clients with as many it may be any. Undefined: nobody.
    */
-  private victims(): Modelled[] {
+  private victims(count: number): (Modelled | undefined)[] {
     const byUse = [...this.model.values()].sort((one, other) => one.use - other.use);
     const onProbation = (sessions: Modelled[]) =>
       sessions.filter(({ stage }) => stage !== "confirmed");
-    const least = (sessions: Modelled[]) => onProbation(sessions)[0] ?? sessions[0];
+    const kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * this.sessionsMax));
     const clients = Map.groupBy(byUse, ({ client }) => client);
     const most = Math.max(...[...clients.values()].map(({ length }) => length));
-    const victims = [...clients.values()]
+    if (byUse.length === 0) return [undefined];
+    return [...clients.values()]
       .filter(({ length }) => length === most)
       .map((own) => {
-        const crowd = onProbation(byUse).length - onProbation(own).length;
-        const isOwn = clients.size > 1 && most > 1 && crowd <= most;
-        return least(isOwn ? own : byUse);
+        if (onProbation(byUse).length - onProbation(own).length > most) {
+          return onProbation(byUse)[0];
+        }
+        const payers = most === 1 ? byUse : own;
+        const newcomers = onProbation(payers);
+        const [confirmed] = payers.filter(({ stage }) => stage === "confirmed");
+        if (newcomers.length >= kept) return newcomers[0];
+        if (confirmed !== undefined && this.isSilent(confirmed)) return confirmed;
+        return newcomers[0] ?? (count < most ? confirmed : undefined);
       });
-    return victims.filter((victim) => victim !== undefined);
   }
 }
 
@@ -231,7 +261,7 @@ test("whatever arrives, the table is what a Map with all the rules would be", ()
   const replay = process.env.TPROXY_SEED;
   const first = replay === undefined ? Math.floor(Math.random() * 0xffffffff) : Number(replay);
   const runs = replay === undefined ? 120 : 1;
-  const total = { evicted: 0, expired: 0, paidItself: 0, begun: 0, confirmed: 0, turnedBack: 0 };
+  const total = { ...new Simulation(first).counts };
   for (let seed = first; seed < first + runs; seed++) {
     try {
       const counts = simulate(seed, 600);
@@ -245,71 +275,122 @@ test("whatever arrives, the table is what a Map with all the rules would be", ()
   for (const count of Object.values(total)) expect(count).toBeGreaterThan(runs);
 }, 60_000);
 
-test("a flood ends its own sessions, not those of clients that have answered back", () => {
-  const table = new SessionTable({ sessionsMax: 100 }, () => 12345);
-  const setClient = (client: number) => {
-    table.key.fill(0);
-    table.key[2] = 0xffff0000;
-    table.key[3] = client;
-  };
-  const ask = (client: number): number => {
-    setClient(client);
-    const known = table.find();
+/** A table in which time stands still, unless it is told otherwise. */
+class Table {
+  now = 0;
+  rejected = 0;
+  readonly table: SessionTable;
+
+  constructor(sessionsMax: number) {
+    this.table = new SessionTable({ sessionsMax }, () => 12345);
+  }
+
+  find(client: number, destination = 1): number {
+    const { key } = this.table;
+    key.fill(0);
+    key[2] = 0xffff0000;
+    key[3] = client;
+    key[7] = destination;
+    return this.table.find();
+  }
+
+  /** The client sends: begins a session if there is none, at the cost of another one if need be. */
+  ask(client: number, destination = 1): number {
+    const { table, now } = this;
+    const known = this.find(client, destination);
     if (known >= 0) {
-      table.asked(known, 0);
+      table.asked(known, now);
       return known;
     }
-    const slot = table.create(0, 60_000, 60_000);
-    if (slot >= 0) return slot;
-    table.remove(table.victim());
-    return table.create(0, 60_000, 60_000);
-  };
-  const real = Array.from({ length: 50 }, (_, client) => {
-    const slot = ask(client);
-    table.answered(slot, 0);
-    ask(client);
-    return slot;
-  });
-  for (let spoofed = 1000; spoofed < 100_000; spoofed++) ask(spoofed);
-  real.forEach((slot, client) => {
-    setClient(client);
-    expect(table.find()).toBe(slot);
-  });
+    if (table.isFull) {
+      const victim = table.victim(now);
+      if (victim < 0) {
+        this.rejected++;
+        return -1;
+      }
+      table.remove(victim);
+    }
+    return table.create(now, 60_000, 60_000);
+  }
+
+  /** The client sends, is answered, and sends again. */
+  confirm(client: number, destination = 1): number {
+    const slot = this.ask(client, destination);
+    if (slot < 0) return slot;
+    this.table.answered(slot, this.now);
+    return this.ask(client, destination);
+  }
+
+  /** How many of these sessions there still are, as confirmed ones. */
+  confirmed(client: number, destinations: number): number {
+    let count = 0;
+    for (let i = 0; i < destinations; i++) {
+      const slot = this.find(client, i);
+      if (slot >= 0 && this.table.phase(slot) === "confirmed") count++;
+    }
+    return count;
+  }
+}
+
+test("a flood ends its own sessions, not those of clients that have answered back", () => {
+  const table = new Table(100);
+  const real = Array.from({ length: 50 }, (_, client) => table.confirm(client));
+  for (let spoofed = 1000; spoofed < 100_000; spoofed++) table.ask(spoofed);
+  expect(real.map((_, client) => table.find(client))).toEqual(real);
 });
 
 test("who answers back and begins sessions without end pays for them itself", () => {
-  const sessionsMax = 200;
-  const table = new SessionTable({ sessionsMax }, () => 12345);
-  const begin = (client: number, destination: number): number => {
-    table.key.fill(0);
-    table.key[2] = 0xffff0000;
-    table.key[3] = client;
-    table.key[7] = destination;
-    const slot = table.create(0, 60_000, 60_000);
-    if (slot >= 0) return slot;
-    table.remove(table.victim());
-    return table.create(0, 60_000, 60_000);
-  };
-  const confirm = (slot: number) => {
-    table.answered(slot, 0);
-    table.asked(slot, 0);
-  };
-  const quiet = [begin(1, 1), begin(2, 1)];
-  for (const slot of quiet) confirm(slot);
-  const unanswered = begin(3, 1);
-  for (let i = 0; i < 10 * sessionsMax; i++) confirm(begin(9, i));
-  expect(quiet.map((slot) => table.phase(slot))).toEqual(["confirmed", "confirmed"]);
-  // And so does one whose sessions nobody answers.
-  for (let i = 0; i < 10 * sessionsMax; i++) begin(10, i);
-  for (const [client, slot] of [
-    [1, quiet[0]],
-    [2, quiet[1]],
-    [3, unanswered],
-  ] as const) {
-    table.key.fill(0);
-    table.key[2] = 0xffff0000;
-    table.key[3] = client;
-    table.key[7] = 1;
-    expect(table.find()).toBe(slot as number);
+  const table = new Table(200);
+  const quiet = [table.confirm(1), table.confirm(2)];
+  const unanswered = table.ask(3);
+  for (let i = 0; i < 2_000; i++) {
+    table.now += 2;
+    table.confirm(9, i);
+    // Lively, as another client is.
+    for (const client of [1, 2]) table.ask(client);
   }
+  expect(table.rejected).toBeGreaterThan(100);
+  expect(quiet.map((slot) => table.table.phase(slot))).toEqual(["confirmed", "confirmed"]);
+  // And so does one whose sessions nobody answers.
+  for (let i = 0; i < 2_000; i++) table.ask(10, i);
+  expect([1, 2, 3].map((client) => table.find(client))).toEqual([...quiet, unanswered]);
+});
+
+test("sources forged in the name of who has the most end none of its lively sessions", () => {
+  const table = new Table(1_000);
+  const [heavy, lively, silent] = [1, 600, 300] as const;
+  for (let i = 0; i < lively + silent; i++) table.confirm(heavy, i);
+  table.now += 10_000;
+  for (let i = 0; i < lively; i++) table.ask(heavy, i);
+  for (let forged = 10_000; forged < 60_000; forged++) {
+    if (forged % 100 === 0) table.now++;
+    table.ask(heavy, forged);
+    // It still begins sessions of its own, and other clients do.
+    if (forged % 1000 === 0) expect(table.confirm(2, forged)).toBeGreaterThanOrEqual(0);
+  }
+  expect(table.confirmed(heavy, lively)).toBe(lively);
+  // Of those that it can do without there are a few less, for those of others.
+  const left = table.confirmed(heavy, lively + silent) - lively;
+  expect(left).toBeGreaterThanOrEqual(silent - 64);
+});
+
+test("nor do sources forged in the name of another, which make it the heaviest", () => {
+  const table = new Table(1_000);
+  const [victim, other] = [1, 2] as const;
+  for (let i = 0; i < 300; i++) table.confirm(victim, i);
+  for (let i = 0; i < 400; i++) table.confirm(other, i);
+  for (let forged = 10_000; forged < 30_000; forged++) table.ask(victim, forged);
+  for (let i = 0; i < 150; i++) expect(table.confirm(3, i)).toBeGreaterThanOrEqual(0);
+  expect([table.confirmed(victim, 300), table.confirmed(other, 400)]).toEqual([300, 400]);
+});
+
+test("when nobody has more than one session, which is in use, a newcomer is rejected", () => {
+  const table = new Table(50);
+  for (let client = 0; client < 50; client++) table.confirm(client);
+  expect(table.ask(99)).toBe(-1);
+  // It gets the place of one that has been silent.
+  table.now = 10_000;
+  for (let client = 1; client < 50; client++) table.ask(client);
+  expect(table.ask(99)).toBeGreaterThanOrEqual(0);
+  expect(table.find(0)).toBe(-1);
 });
