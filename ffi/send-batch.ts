@@ -39,22 +39,23 @@ export interface Envelope {
   readonly control: Uint32Array;
 }
 
+/** What is copied out of it has no ArrayBuffer of its own, which would cost more. */
+const scratch = new DataView(new ArrayBuffer(Math.max(NAME_BYTES, packetInfoBytesMax)));
+const scratchWords = new Uint32Array(scratch.buffer);
+
 /**
  * The envelope of datagrams to `to`, for a socket of family `domain`: from `source`, if it may send
  * from that address (IP_PKTINFO, IPV6_PKTINFO), or from where it is bound. To an AF_INET6 one, IPv4
  * addresses are mapped.
  */
 export function makeEnvelope(domain: number, to: SocketAddress, source?: Uint8Array): Envelope {
-  const name = new DataView(new ArrayBuffer(NAME_BYTES));
   const target = domain === AF_INET ? to.address : mapped(to.address);
-  const nameBytes = encodeSockaddr(name, 0, target, to.port, to.scopeId);
-  const control = new DataView(new ArrayBuffer(packetInfoBytesMax));
-  const controlBytes = source === undefined ? 0 : encodePacketInfo(control, source, to.scopeId);
-  return {
-    name: new Uint32Array(name.buffer),
-    nameBytes,
-    control: new Uint32Array(control.buffer, 0, controlBytes / WORD),
-  };
+  scratchWords.fill(0);
+  const nameBytes = encodeSockaddr(scratch, 0, target, to.port, to.scopeId);
+  const name = scratchWords.slice(0, NAME_BYTES / WORD);
+  scratchWords.fill(0);
+  const controlBytes = source === undefined ? 0 : encodePacketInfo(scratch, source, to.scopeId);
+  return { name, nameBytes, control: scratchWords.slice(0, controlBytes / WORD) };
 }
 
 /**

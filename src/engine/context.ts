@@ -1,5 +1,6 @@
 /** What a service running in a Worker has around it: the loop, the counters, the way to speak. */
 
+import { gcAndSweep } from "bun:jsc";
 import { receiveMessageOnPort } from "node:worker_threads";
 import { EPOLLIN } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
@@ -70,6 +71,9 @@ export class WorkerContext implements Handler {
     this.wakeFd = input.wakeFd as Fd;
     this.post = post;
     this.loop.onTurn = () => this.flushWhenDue();
+    // The runtime collects garbage when memory is asked for, and in the pauses of its own event
+    // loop, which this thread has not: what a burst leaves would stay for good.
+    this.loop.onQuiet = gcAndSweep;
     check(this.loop.add(this.wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
   }
 

@@ -11,7 +11,7 @@ import { EpollEvents } from "../../ffi/epoll.ts";
 import { check, EINTR, SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { eventsPerWait } from "./limits.ts";
+import { closedUntilQuiet, eventsPerWait, quietMs } from "./limits.ts";
 import { TimerWheel } from "./timers.ts";
 
 /** Whatever owns a registered descriptor. */
@@ -35,6 +35,12 @@ export class EventLoop {
   private due = 1;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
+  /**
+   * Called in a quiet moment: nothing has happened for `quietMs`, and `closedUntilQuiet`
+   * descriptors have been taken out of the loop since the last call.
+   */
+  onQuiet: () => void = () => {};
+  private closed = 0;
 
   constructor() {
     this.epoll = check(sys.epollCreate(), "epoll_create1") as Fd;
@@ -99,7 +105,7 @@ export class EventLoop {
     this.onTurn();
     if (!this.running) return;
     const timeout = this.deferred.length > 0 ? 0 : this.timers.delay(performance.now());
-    const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, timeout);
+    const count = this.wait(timeout);
     this.now = performance.now();
     if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
     this.due = Math.max(1, count + this.deferred.length);
@@ -112,6 +118,19 @@ export class EventLoop {
     if (this.deferred.length > 0) this.runDeferred();
   }
 
+  /** Waits for events for `timeout` ms, or without an end if it is negative. */
+  private wait(timeout: number): number {
+    const isLong = timeout < 0 || timeout > quietMs;
+    const mayBeQuiet = isLong && this.closed >= closedUntilQuiet;
+    const ms = mayBeQuiet ? quietMs : timeout;
+    const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, ms);
+    if (mayBeQuiet && count === 0) {
+      this.closed = 0;
+      this.onQuiet();
+    }
+    return count;
+  }
+
   private runDeferred(): void {
     const callbacks = this.deferred;
     this.deferred = [];
@@ -119,6 +138,7 @@ export class EventLoop {
   }
 
   private forget(fd: Fd): void {
+    this.closed++;
     this.handlers[fd] = undefined;
     this.generations[fd] = ((this.generations[fd] ?? 0) + 1) >>> 0;
   }

@@ -94,6 +94,10 @@ export function writeEnds(client: SocketAddress, original: SocketAddress, key: U
   readKey(scratchWords, 0, scratchWords, sockaddr_in6.size / 4, key);
 }
 
+/** One address. What is copied out of it has no ArrayBuffer of its own, which would cost more. */
+const addressWords = new Uint32Array(4);
+const addressBytes = new Uint8Array(addressWords.buffer);
+
 /** The client of this key. */
 export function clientOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, 0, (key[PORTS] as number) >>> 16);
@@ -124,10 +128,9 @@ function isLinkLocal(key: Uint32Array, at: number): boolean {
 
 /** `port` is in network order. */
 function addressOf(key: Uint32Array, at: number, port: number): SocketAddress {
-  const bytes = new Uint8Array(key.slice(0, KEY_WORDS).buffer, at * 4, 16);
-  const isMapped = isMappedKey(key, at);
+  for (let i = 0; i < 4; i++) addressWords[i] = key[at + i] as number;
   return {
-    address: bytes.slice(isMapped ? 12 : 0),
+    address: addressBytes.slice(isMappedKey(key, at) ? 12 : 0),
     port: ((port & 0xff) << 8) | (port >>> 8),
     scopeId: isLinkLocal(key, at) ? (key[SCOPE] as number) : 0,
   };

@@ -1,8 +1,9 @@
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { EFD_NONBLOCK, EPOLLIN, SOCK_STREAM } from "../../../ffi/constants.ts";
 import { check, EBADF, EEXIST } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
+import { closedUntilQuiet, quietMs } from "../../../src/engine/limits.ts";
 import { EventLoop } from "../../../src/engine/loop.ts";
 import { Timer } from "../../../src/engine/timers.ts";
 import { boundSocket } from "../../helpers/sockets.ts";
@@ -82,4 +83,50 @@ test("what epoll cannot watch is answered as an errno, not thrown", () => {
   expect(loop.add(listener, EPOLLIN, { onReady() {} })).toBe(-EEXIST);
   loop.close(listener);
   expect(loop.add(listener, EPOLLIN, { onReady() {} })).toBe(-EBADF);
+});
+
+describe("a quiet moment", () => {
+  /** A loop out of which as many descriptors are taken as make one worth while, or fewer. */
+  function used(times: number): EventLoop {
+    const loop = new EventLoop();
+    const fd = signalled();
+    for (let i = 0; i < times; i++) {
+      loop.add(fd, EPOLLIN, { onReady() {} });
+      loop.remove(fd);
+    }
+    sys.close(fd);
+    return loop;
+  }
+
+  test("comes once, when nothing happens any more", () => {
+    const loop = used(closedUntilQuiet);
+    let quiet = 0;
+    loop.onQuiet = () => quiet++;
+    loop.timers.arm(new Timer(() => loop.stop()), loop.now + 3.5 * quietMs);
+    loop.run();
+    expect(quiet).toBe(1);
+  });
+
+  test("does not come after little", () => {
+    const loop = used(closedUntilQuiet - 1);
+    let quiet = 0;
+    loop.onQuiet = () => quiet++;
+    loop.timers.arm(new Timer(() => loop.stop()), loop.now + 2 * quietMs);
+    loop.run();
+    expect(quiet).toBe(0);
+  });
+
+  test("does not come while something happens again and again", () => {
+    const loop = used(closedUntilQuiet);
+    let quiet = 0;
+    loop.onQuiet = () => quiet++;
+    const end = loop.now + 2 * quietMs;
+    const timer = new Timer((now) => {
+      if (now >= end) loop.stop();
+      else loop.timers.arm(timer, now + quietMs / 4);
+    });
+    loop.timers.arm(timer, loop.now);
+    loop.run();
+    expect(quiet).toBe(0);
+  });
 });
