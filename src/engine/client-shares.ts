@@ -76,6 +76,12 @@ export class ClientShares {
     return this.clientOf[member] as number;
   }
 
+  /** Whether a client has more than an even share of `places`, beside others. */
+  isAboveShare(client: number, places: number): boolean {
+    const count = this.counts[client] as number;
+    return this.clientCount > 1 && count > places / this.clientCount;
+  }
+
   /** The oldest member of a client. */
   first(client: number): number {
     return (this.oldest[client] as number) - 1;

@@ -163,12 +163,12 @@ export class Admission<T extends Applicant> {
 
   /** The oldest connections of the client with the most, as long as it has more than its share. */
   *aboveShare(): Generator<T, undefined> {
-    const { placed } = this;
-    const share = this.bounds.connectionsMax / placed.clientCount;
-    if (placed.clientCount < 2) return;
-    let number = placed.first(placed.heaviest);
+    const { placed, bounds } = this;
+    const client = placed.heaviest;
+    if (client < 0) return;
+    let number = placed.first(client);
     for (let i = 0; i < sweptAtOnce && number >= 0; i++) {
-      if (placed.countWith(number) <= share) return;
+      if (!placed.isAboveShare(client, bounds.connectionsMax)) return;
       // It may end meanwhile.
       const next = placed.after(number);
       yield this.members[number] as T;

@@ -19,7 +19,8 @@ import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { ClientLimits } from "../engine/client-limits.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
-import { loopRoundsMax, sweepIntervalMs, sweptIdlePart } from "../engine/limits.ts";
+import { IdleSweep, type SweptPlaces } from "../engine/idle-sweep.ts";
+import { loopRoundsMax, sweptIdlePart } from "../engine/limits.ts";
 import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts";
 import { refusedLine } from "../engine/refused-lines.ts";
 import { Counter } from "../engine/shared.ts";
@@ -55,7 +56,8 @@ export class ForwardService
     ListenerOwner,
     ForwardingOwner<Forwarding>,
     PipeWatcher,
-    AdmissionOwner<Forwarding>
+    AdmissionOwner<Forwarding>,
+    SweptPlaces
 {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
@@ -81,7 +83,7 @@ export class ForwardService
   private readonly maximumText: string;
   private accepts = 0;
   private draining = false;
-  private readonly sweepTimer = new Timer(() => this.sweep());
+  private readonly idleSweep: IdleSweep;
   private readonly drainTimer = new Timer(() => this.abortAll());
 
   /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
@@ -93,6 +95,7 @@ export class ForwardService
       `${task.connectionsMax} connections are open, as many as this worker may have: ` +
       "the next ones wait, and clients with more than others pay";
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
+    this.idleSweep = new IdleSweep(context.loop, this);
     this.kernel = new SystemKernel(task.pipesMax, this, context.loop);
     this.upstreamSockets = new UpstreamSockets(task, this);
     this.memory = new TcpMemory(() => context.warn(MEMORY_IS_SHORT));
@@ -191,9 +194,7 @@ export class ForwardService
     if (verdict !== "placed" && verdict !== "waits") {
       this.context.shared.count(Counter.refusedConnections, 1);
       this.context.warn(`a connection was ${verdict}`);
-    } else if (admission.isNearlyFull && this.sweepTimer.slot < 0) {
-      this.loop.timers.arm(this.sweepTimer, this.loop.now + sweepIntervalMs);
-    }
+    } else this.idleSweep.taken();
     return verdict;
   }
 
@@ -207,11 +208,12 @@ export class ForwardService
     connection.abort(ENDED_FOR_OTHERS);
   }
 
-  /** What is idle ends sooner while nearly all places are taken, of those who have the most. */
-  private sweep(): void {
+  get isNearlyFull(): boolean {
+    return this.admission.isNearlyFull;
+  }
+
+  sweep(): void {
     for (const connection of this.admission.aboveShare()) connection.endIfIdle(sweptIdlePart);
-    if (!this.admission.isNearlyFull) return;
-    this.loop.timers.arm(this.sweepTimer, this.loop.now + sweepIntervalMs);
   }
 
   /** No more are accepted, until those that wait are connected. */
@@ -318,7 +320,7 @@ export class ForwardService
 
   private finish(): void {
     this.loop.timers.disarm(this.drainTimer);
-    this.loop.timers.disarm(this.sweepTimer);
+    this.idleSweep.stop();
     this.kernel.close();
     this.onFinished();
   }

@@ -20,6 +20,7 @@ import { errnoName, errnoText } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
+import { SHORTENED } from "../engine/idle-sweep.ts";
 import { acceptPauseMs, connectAttemptsMax } from "../engine/limits.ts";
 import type { EndedBy } from "../engine/protocol.ts";
 import type { Recorded } from "../engine/records.ts";
@@ -191,7 +192,7 @@ export class Forwarding implements Recorded, Applicant {
   endIfIdle(part: number): void {
     const { now } = this.owner.loop;
     if (this.state !== "relaying" || this.lastActive + part * this.timeoutMs() > now) return;
-    this.close("idle timeout, shortened for want of room", this.relay?.holdsBytes === true);
+    this.close(SHORTENED, this.relay?.holdsBytes === true);
   }
 
   /** To one of the pool that has not been tried; if there is none it ends with `error`. */

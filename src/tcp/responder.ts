@@ -87,6 +87,14 @@ export class Responder implements Handler, Applicant {
     else this.receive();
   }
 
+  /** Closes what has been idle for this part of its time-out. */
+  endIfIdle(part: number): void {
+    const { loop, idleTimeoutMs } = this.service;
+    if (!this.lingering && this.lastActive + part * idleTimeoutMs <= loop.now) {
+      this.close("timeout");
+    }
+  }
+
   /** Closes and reports. The object is not used again. */
   close(reason: CloseReason): void {
     this.service.loop.timers.disarm(this.timer);

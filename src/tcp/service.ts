@@ -9,7 +9,8 @@ import * as sys from "../../ffi/sys.ts";
 import type { Address, Fd } from "../../ffi/types.ts";
 import { ClientLimits } from "../engine/client-limits.ts";
 import type { Service, WorkerContext } from "../engine/context.ts";
-import { receiveBytes } from "../engine/limits.ts";
+import { IdleSweep, type SweptPlaces } from "../engine/idle-sweep.ts";
+import { receiveBytes, sweptIdlePart } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { Answer, CloseReason, RespondTask } from "../engine/protocol.ts";
 import type { Quota } from "../engine/quota.ts";
@@ -20,7 +21,7 @@ import { Listener, type ListenerOwner, resumeAll } from "./listener.ts";
 import { Responder, type ResponderOwner } from "./responder.ts";
 
 export class TcpService
-  implements Service, ListenerOwner, ResponderOwner, AdmissionOwner<Responder>
+  implements Service, ListenerOwner, ResponderOwner, AdmissionOwner<Responder>, SweptPlaces
 {
   readonly loop: EventLoop;
   readonly counters: SharedState;
@@ -32,6 +33,7 @@ export class TcpService
   private readonly context: WorkerContext;
   private readonly quota: Quota;
   private readonly admission: Admission<Responder>;
+  private readonly idleSweep: IdleSweep;
   private readonly onClosed: () => void;
   readonly peerName = allocate(sockaddr_storage.size);
   private readonly localName = allocate(sockaddr_storage.size);
@@ -47,6 +49,7 @@ export class TcpService
     this.task = task;
     this.quota = quota;
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
+    this.idleSweep = new IdleSweep(context.loop, this);
     this.onClosed = onClosed;
     this.answer = task.answer;
     this.idleTimeoutMs = task.idleTimeoutMs;
@@ -76,6 +79,15 @@ export class TcpService
     if (this.admission.isFull) this.counters.count(Counter.atMaximum, 1);
     if (verdict === "placed") this.proceed(connection);
     else if (verdict !== "waits") this.refuse(connection, verdict);
+    this.idleSweep.taken();
+  }
+
+  get isNearlyFull(): boolean {
+    return this.admission.isNearlyFull;
+  }
+
+  sweep(): void {
+    for (const connection of this.admission.aboveShare()) connection.endIfIdle(sweptIdlePart);
   }
 
   /** It has a place. */
@@ -136,6 +148,7 @@ export class TcpService
 
   stop(): void {
     this.stopAccepting();
+    this.idleSweep.stop();
     for (const connection of [...this.connections]) connection.close("stopped");
   }
 }

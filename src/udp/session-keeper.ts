@@ -18,6 +18,7 @@ import {
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
+import { SHORTENED } from "../engine/idle-sweep.ts";
 import { busyDatagrams, loopRoundsMax, silenceMs } from "../engine/limits.ts";
 import {
   type Command,
@@ -39,7 +40,7 @@ import { IcmpErrors } from "./icmp-errors.ts";
 import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { SessionPlaces } from "./session-places.ts";
+import { type PlacesOwner, SessionPlaces } from "./session-places.ts";
 import { failedCall, hearSoftErrors, openFlow, PortUse } from "./session-sockets.ts";
 import type { SessionTable } from "./session-table.ts";
 import { UpstreamEvidence } from "./upstream-evidence.ts";
@@ -52,7 +53,7 @@ export interface ClientHeader {
   passed(): PassedOn;
 }
 
-export class SessionKeeper {
+export class SessionKeeper implements PlacesOwner {
   readonly context: WorkerContext;
   readonly settings: SessionSettings;
   private readonly places: SessionPlaces;
@@ -90,7 +91,7 @@ export class SessionKeeper {
     this.icmp = new IcmpErrors(context, this.raw, settings.icmp);
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
-    this.places = new SessionPlaces(settings, keyWords, (session) => this.evict(session));
+    this.places = new SessionPlaces(context.loop, settings, keyWords, this);
     this.table = this.places.table;
     this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
     this.chooser = new Chooser(context, task, "udp");
@@ -184,6 +185,7 @@ export class SessionKeeper {
   /** Ends every session. */
   endAll(reason: string): void {
     for (const session of this.open) this.end(session, reason);
+    this.places.stop();
     this.raw.close();
   }
 
@@ -198,7 +200,7 @@ export class SessionKeeper {
    * are ended for it if need be; `closeReplySocket` is for its end.
    */
   addReplySocket(session: Session, open: () => number): number {
-    if (!this.places.claimSocket(session, this.context.loop.now)) return -EMFILE;
+    if (!this.places.claimSocket(session)) return -EMFILE;
     // Opening it may begin and end sessions, this one too.
     const fd = open();
     if (fd < 0) this.places.releaseSocket();
@@ -260,7 +262,7 @@ export class SessionKeeper {
     if (choice.unspoofed !== undefined) {
       this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
-    const slot = this.places.claim(ends.original.port, this.context.loop.now);
+    const slot = this.places.claim(ends.original.port);
     if (typeof slot === "string") return this.refuse(slot);
     let keptPort = choice.source?.port ?? 0;
     let fd = this.openUpstream(choice);
@@ -336,10 +338,15 @@ export class SessionKeeper {
   }
 
   /** Ends a session for another one's sake. */
-  private evict(session: Session): void {
+  evict(session: Session): void {
     this.context.shared.count(Counter.evictedSessions, 1);
     this.context.warn("a session was ended to make room for another one");
     this.end(session, "evicted");
+  }
+
+  endEarly(session: Session): void {
+    this.context.shared.count(Counter.expiredSessions, 1);
+    this.end(session, SHORTENED);
   }
 
   /** A socket that is connected to the upstream, or a negated errno. */

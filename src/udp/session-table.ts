@@ -86,6 +86,11 @@ export class SessionTable {
     return this.index.size;
   }
 
+  /** How many sessions are on probation. */
+  get newcomers(): number {
+    return this.allOnProbation;
+  }
+
   /** Whether all numbers are taken. */
   get isFull(): boolean {
     return this.index.size >= this.index.capacity;
@@ -183,6 +188,23 @@ export class SessionTable {
     return victim === slot ? -1 : victim;
   }
 
+  /**
+   * The next session to end early at `now`, as nearly all places are taken: one that has been
+   * silent, of whoever has the most, if that is more than an even share; -1 if there is none. Of
+   * the confirmed ones only if `alsoConfirmed`.
+   */
+  early(now: number, alsoConfirmed: boolean): number {
+    const { shares, byUse, byClient, index } = this;
+    const client = shares.heaviest;
+    if (client < 0) return -1;
+    const crowd = this.allOnProbation - (this.onProbation[client] as number);
+    if (crowd > shares.heaviestCount) return this.ifSilent(byUse.oldest(PROBATION), now);
+    if (!shares.isAboveShare(client, index.capacity)) return -1;
+    const newcomer = this.ifSilent(byClient.oldest(2 * client + PROBATION), now);
+    if (newcomer >= 0 || !alsoConfirmed) return newcomer;
+    return this.ifSilent(byClient.oldest(2 * client + SETTLED), now);
+  }
+
   /** Who pays for a client that has `count` sessions then. */
   private payer(count: number, now: number): number {
     const { shares } = this;
@@ -200,13 +222,16 @@ export class SessionTable {
     // Newcomers are kept for a while, or each would end the one before it.
     if (onProbation >= this.kept) return newcomer;
     const settled = order.oldest(first + SETTLED);
-    if (settled >= 0 && this.isSilent(settled, now)) return settled;
+    const silent = this.ifSilent(settled, now);
+    if (silent >= 0) return silent;
     return newcomer < 0 && count < most ? settled : newcomer;
   }
 
-  /** Whether a session can be done without: it has been silent for a part of its time-out. */
-  private isSilent(slot: number, now: number): boolean {
-    return (this.seen[slot] as number) + sweptIdlePart * this.timeoutOf(slot) <= now;
+  /** `slot` if it can be done without: it has been silent for a part of its time-out; else -1. */
+  private ifSilent(slot: number, now: number): number {
+    if (slot < 0) return -1;
+    const since = this.seen[slot] as number;
+    return since + sweptIdlePart * this.timeoutOf(slot) <= now ? slot : -1;
   }
 
   private timeoutOf(slot: number): number {

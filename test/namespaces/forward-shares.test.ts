@@ -206,6 +206,87 @@ describe("TCP at --max-connections", () => {
   });
 });
 
+/** Sessions that are confirmed, and silent from then on. */
+const silent = `
+import os, socket, sys
+address, source, count = sys.argv[1:]
+held = []
+for i in range(int(count)):
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(1)
+    s.bind((source, 0))
+    s.connect((address, 100))
+    held.append(s)
+    for ask in range(3):
+        try:
+            s.send(b"x"); s.recv(100)
+        except OSError:
+            pass
+open("silent-" + source, "w").close()
+while not os.path.exists("enough"): __import__("time").sleep(0.05)
+`;
+
+describe("near the bound the heaviest client's silent ones end sooner, nobody else's", () => {
+  testInUdpLab("UDP, both families", async () => {
+    const { proxy } = await inUdpLab(
+      `
+      within client ip address add 10.9.1.3/24 dev c0 preferred_lft 0
+      within client ip address add fd00:8::2/64 dev c0 nodad preferred_lft 0
+      ip route add fd00:8::/64 via fd00:1::2
+      at_backend listen --udp --echo --quiet --json --answer-rate 0 '[::]:9000'
+      capture
+      for ends in '8.8.8.8 10.9.1.2 10.9.1.3' '2001:db8::9 fd00:1::2 fd00:8::2'; do
+        set -- $ends
+        forward '[::]:50053' --udp --to 10.9.2.2:9000 --to '[fd00:2::2]:9000' \
+          --max-sessions 40 --udp-timeout 8s
+        in_background client python3 silent.py "$1" "$3" 1
+        few=$!
+        until [ -e "silent-$3" ]; do kill -0 "$few"; sleep 0.02; done
+        in_background client python3 silent.py "$1" "$2" 37
+        many=$!
+        until grep -q '"idle timeout, shortened' proxy.log; do kill -0 "$proxy"; sleep 0.02; done
+        : > enough
+        wait "$few" "$many"
+        rm enough
+        stop
+        cat proxy.log >> both.log
+      done
+      cp both.log proxy.log
+    `,
+      { "silent.py": silent },
+    );
+    const ended = eventsOf(proxy, "forwarded");
+    const early = ended.filter(({ reason }) => String(reason).startsWith("idle timeout, short"));
+    for (const heavy of ["10.9.1.2:", "[fd00:1::2]:"]) {
+      expect(early.some(({ client }) => String(client).startsWith(heavy))).toBe(true);
+    }
+    for (const { client } of early) expect(client).toMatch(/^(10\.9\.1\.2:|\[fd00:1::2\]:)/);
+    expect(ended.filter(({ reason }) => reason === "evicted")).toEqual([]);
+  });
+
+  testShares("listen", async () => {
+    const { proxy } = await inLab(
+      `${lab}
+      ${command} listen --json :8090 --max-connections 40 --timeout 8s > proxy.log &
+      proxy=$!
+      started="$started $proxy"
+      until_true grep -q '"bound"' proxy.log
+      in_background client python3 takers.py 10.9.1.1 8090 1 10.9.1.3
+      held() { [ "$(ss -Htn state established sport = :8090 | wc -l)" -ge "$1" ]; }
+      until_true held 1
+      in_background client python3 takers.py 10.9.1.1 8090 37 10.9.1.2
+      until_true grep -q '"reason":"timeout"' proxy.log
+      : > enough
+    `,
+      files,
+    );
+    // What the other one has is older, and would have ended first.
+    const early = proxy.filter(({ reason }) => reason === "timeout");
+    expect(early.length).toBeGreaterThan(0);
+    for (const { client } of early) expect(client).toStartWith("10.9.1.2:");
+  });
+});
+
 describe("memory behind slow readers", () => {
   testShares("of one client few connections have receive buffers that grow", async () => {
     const { stdout } = await inLab(

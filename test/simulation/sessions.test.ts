@@ -28,6 +28,7 @@ class Simulation {
     expired: 0,
     paidItself: 0,
     rejected: 0,
+    early: 0,
     begun: 0,
     confirmed: 0,
     turnedBack: 0,
@@ -90,11 +91,53 @@ class Simulation {
     if (slots.size !== model.size) throw new Error("two sessions with one slot");
     const owner = this.setKey(this.random(this.clients), 0);
     this.checkVictim(table.victim(this.now), this.countOf(owner.client) + 1);
+    this.checkEarly();
     const session = this.anySession();
     if (session === undefined) return;
     const victim = table.victimFor(session.slot, this.now);
     if (victim === session.slot) throw new Error("a session pays for a socket of its own");
     if (victim >= 0) this.checkVictim(victim, this.countOf(session.client));
+  }
+
+  /** Silent sessions end early, of whoever has more than a share, and no confirmed one unasked. */
+  private checkEarly(): void {
+    const alsoConfirmed = this.random(2) === 0;
+    const early = this.table.early(this.now, alsoConfirmed);
+    const expected = this.earlyOnes(alsoConfirmed).map((each) => each?.slot ?? -1);
+    if (!expected.includes(early)) throw new Error(`early ${early}, not one of ${expected}`);
+    if (early >= 0) this.counts.early++;
+  }
+
+  private earlyOnes(alsoConfirmed: boolean): (Modelled | undefined)[] {
+    const { byUse, clients, count, most, isCrowded, newcomers } = this.survey();
+    if (byUse.length === 0) return [undefined];
+    const ifSilent = (session: Modelled | undefined) =>
+      session !== undefined && this.isSilent(session) ? session : undefined;
+    return clients.map((own) => {
+      if (isCrowded(own)) return ifSilent(newcomers(byUse)[0]);
+      if (count === 1 || most <= this.sessionsMax / count) return undefined;
+      const [confirmed] = own.filter(({ stage }) => stage === "confirmed");
+      return ifSilent(newcomers(own)[0]) ?? (alsoConfirmed ? ifSilent(confirmed) : undefined);
+    });
+  }
+
+  /** The clients that have the most, each with its sessions, the least recently used first. */
+  private survey() {
+    const byUse = [...this.model.values()].sort((one, other) => one.use - other.use);
+    const newcomers = (sessions: Modelled[]) =>
+      sessions.filter(({ stage }) => stage !== "confirmed");
+    const all = [...Map.groupBy(byUse, ({ client }) => client).values()];
+    const most = Math.max(0, ...all.map(({ length }) => length));
+    const crowd = (own: Modelled[]) => newcomers(byUse).length - newcomers(own).length;
+    return {
+      byUse,
+      newcomers,
+      most,
+      count: all.length,
+      clients: all.filter(({ length }) => length === most),
+      /** What is on probation counts as of one client, and has more than the one that has most. */
+      isCrowded: (own: Modelled[]) => crowd(own) > most,
+    };
   }
 
   /** That this is who pays for a client that has `count` sessions then. */
@@ -224,26 +267,18 @@ class Simulation {
    * clients with as many it may be any. Undefined: nobody.
    */
   private victims(count: number): (Modelled | undefined)[] {
-    const byUse = [...this.model.values()].sort((one, other) => one.use - other.use);
-    const onProbation = (sessions: Modelled[]) =>
-      sessions.filter(({ stage }) => stage !== "confirmed");
+    const { byUse, clients, most, isCrowded, newcomers } = this.survey();
     const kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * this.sessionsMax));
-    const clients = Map.groupBy(byUse, ({ client }) => client);
-    const most = Math.max(...[...clients.values()].map(({ length }) => length));
     if (byUse.length === 0) return [undefined];
-    return [...clients.values()]
-      .filter(({ length }) => length === most)
-      .map((own) => {
-        if (onProbation(byUse).length - onProbation(own).length > most) {
-          return onProbation(byUse)[0];
-        }
-        const payers = most === 1 ? byUse : own;
-        const newcomers = onProbation(payers);
-        const [confirmed] = payers.filter(({ stage }) => stage === "confirmed");
-        if (newcomers.length >= kept) return newcomers[0];
-        if (confirmed !== undefined && this.isSilent(confirmed)) return confirmed;
-        return newcomers[0] ?? (count < most ? confirmed : undefined);
-      });
+    return clients.map((own) => {
+      if (isCrowded(own)) return newcomers(byUse)[0];
+      const payers = most === 1 ? byUse : own;
+      const [confirmed] = payers.filter(({ stage }) => stage === "confirmed");
+      const [newcomer] = newcomers(payers);
+      if (newcomers(payers).length >= kept) return newcomer;
+      if (confirmed !== undefined && this.isSilent(confirmed)) return confirmed;
+      return newcomer ?? (count < most ? confirmed : undefined);
+    });
   }
 }
 
@@ -382,6 +417,27 @@ test("nor do sources forged in the name of another, which make it the heaviest",
   for (let forged = 10_000; forged < 30_000; forged++) table.ask(victim, forged);
   for (let i = 0; i < 150; i++) expect(table.confirm(3, i)).toBeGreaterThanOrEqual(0);
   expect([table.confirmed(victim, 300), table.confirmed(other, 400)]).toEqual([300, 400]);
+});
+
+test("forged sources that fill the table shorten no time-out of confirmed sessions", () => {
+  const table = new Table(100);
+  for (let i = 0; i < 60; i++) table.confirm(1, i);
+  table.confirm(2);
+  for (let forged = 1_000; forged < 1_039; forged++) table.ask(1, forged);
+  table.now = 10_000;
+  let ended = 0;
+  for (;;) {
+    const early = table.table.early(table.now, false);
+    if (early < 0) break;
+    table.table.remove(early);
+    ended++;
+  }
+  expect([ended, table.confirmed(1, 60)]).toEqual([39, 60]);
+  // If they fill it themselves they end as well, down to an even share.
+  while (table.table.early(table.now, true) >= 0) {
+    table.table.remove(table.table.early(table.now, true));
+  }
+  expect(table.confirmed(1, 60)).toBe(50);
 });
 
 test("when nobody has more than one session, which is in use, a newcomer is rejected", () => {

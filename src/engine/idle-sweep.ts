@@ -1,0 +1,48 @@
+/**
+ * Ends what is idle sooner while nearly all places are taken, of whoever has the most: so there is
+ * room for others before anybody asks for it.
+ */
+
+import { sweepIntervalMs } from "./limits.ts";
+import type { EventLoop } from "./loop.ts";
+import { Timer } from "./timers.ts";
+
+/** Why such a connection or session ends; the access log has these words. */
+export const SHORTENED = "idle timeout, shortened for want of room";
+
+/** Who has the places. */
+export interface SweptPlaces {
+  /** Whether nearly all places are taken. */
+  readonly isNearlyFull: boolean;
+  /** Ends what has been idle for a part of its time-out, a bounded number at once. */
+  sweep(): void;
+}
+
+export class IdleSweep {
+  private readonly loop: EventLoop;
+  private readonly places: SweptPlaces;
+  private readonly timer = new Timer(() => this.fired());
+
+  constructor(loop: EventLoop, places: SweptPlaces) {
+    this.loop = loop;
+    this.places = places;
+  }
+
+  /** One more place is taken. */
+  taken(): void {
+    if (this.timer.slot < 0 && this.places.isNearlyFull) this.arm();
+  }
+
+  stop(): void {
+    this.loop.timers.disarm(this.timer);
+  }
+
+  private fired(): void {
+    this.places.sweep();
+    if (this.places.isNearlyFull) this.arm();
+  }
+
+  private arm(): void {
+    this.loop.timers.arm(this.timer, this.loop.now + sweepIntervalMs);
+  }
+}
