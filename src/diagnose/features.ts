@@ -20,9 +20,13 @@ import {
   NFPROTO_INET,
   NFPROTO_IPV4,
   NFT_TABLE_F_OWNER,
+  NFTA_RULE_COMPAT,
+  NFTA_RULE_COMPAT_FLAGS,
+  NFTA_RULE_COMPAT_PROTO,
   NLA_F_NESTED,
 } from "../../ffi/netlink/constants.ts";
 import { newChain } from "../../ffi/netlink/nftables/chain.ts";
+import type { CompatExtension } from "../../ffi/netlink/nftables/expr/compat.ts";
 import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import { newFirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import {
@@ -141,7 +145,6 @@ function addRule(netfilter: NetlinkSocket, family: number, expressions: readonly
 
 /** NFTA_RULE_COMPAT: extensions of iptables want to be told that the rule is for TCP. */
 function compatAttribute(): Uint8Array {
-  const [NFTA_RULE_COMPAT, NFTA_RULE_COMPAT_PROTO, NFTA_RULE_COMPAT_FLAGS] = [5, 1, 2] as const;
   const to = new Writer();
   to.nest(NFTA_RULE_COMPAT | NLA_F_NESTED, () => {
     to.be32(NFTA_RULE_COMPAT_PROTO, IPPROTO_TCP);
@@ -151,11 +154,11 @@ function compatAttribute(): Uint8Array {
 }
 
 /** An extension of iptables with zeroed settings, aligned to 8 as nft_compat.c wants it. */
-function compat(kind: "match" | "target", name: string, revision: number, size: number) {
-  const [NAME, REVISION, INFO] = [1, 2, 3];
-  const to = new Writer();
-  to.cstring(NAME, name);
-  to.be32(REVISION, revision);
-  to.bytes(INFO, new Uint8Array(Math.ceil(size / 8) * 8));
-  return { kind: "other", name: kind, data: to.finish() } as const;
+function compat<Kind extends "match" | "target">(
+  kind: Kind,
+  name: string,
+  revision: number,
+  size: number,
+): CompatExtension<Kind> {
+  return { kind, name, revision, info: new Uint8Array(Math.ceil(size / 8) * 8) };
 }

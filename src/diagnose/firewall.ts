@@ -21,9 +21,9 @@ import {
   NFT_GOTO,
   NFT_JUMP,
   NFT_RETURN,
-  NFTA_FIB_F_SADDR,
 } from "../../ffi/netlink/constants.ts";
 import type { Chain } from "../../ffi/netlink/nftables/chain.ts";
+import { NFTA_FIB_F_SADDR } from "../../ffi/netlink/nftables/expr/fib.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import { defined } from "../../ffi/netlink/wire.ts";
 import type { ChainContext, Surroundings } from "./evaluator/context.ts";
@@ -301,8 +301,7 @@ function marked(state: PacketState, mark: number, known: number, touch: Touch) {
 /** Whether a rule has a verdict, so that its limit matters to the packet. */
 function decides({ expressions }: FirewallRule): boolean {
   return expressions.some((each) => {
-    if (each.kind === "verdict") return true;
-    return each.kind === "other" && (each.name === "reject" || each.name === "target");
+    return each.kind === "verdict" || each.kind === "reject" || each.kind === "target";
   });
 }
 
@@ -330,12 +329,7 @@ export function touchOf(firewallRule: FirewallRule, isLegacy?: true): Touch {
   const rule = `${name} ${isLegacy ? "rule" : "handle"} ${handle ?? "?"}`;
   const isReversePath = expressions.some((each) => {
     if (each.kind === "fib") return (each.flags & NFTA_FIB_F_SADDR) !== 0;
-    return each.kind === "other" && each.name === "match" && isNamed(each.data, "rpfilter");
+    return each.kind === "match" && each.name === "rpfilter";
   });
   return defined({ rule, comment, isLegacy, isReversePath: isReversePath || undefined });
-}
-
-/** Whether an extension of iptables is the one of that name: NFTA_MATCH_NAME comes first. */
-function isNamed(data: Uint8Array, name: string): boolean {
-  return Buffer.from(data.subarray(4, 4 + name.length)).toString("latin1") === name;
 }

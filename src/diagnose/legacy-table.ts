@@ -9,26 +9,23 @@ import {
   NF_DROP,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
-  NFT_CMP_EQ,
-  NFT_CMP_NEQ,
   NFT_GOTO,
   NFT_JUMP,
+  NFT_RETURN,
+} from "../../ffi/netlink/constants.ts";
+import { bitwise } from "../../ffi/netlink/nftables/expr/bitwise.ts";
+import { compare, NFT_CMP_EQ, NFT_CMP_NEQ } from "../../ffi/netlink/nftables/expr/cmp.ts";
+import { verdict } from "../../ffi/netlink/nftables/expr/immediate.ts";
+import {
+  meta,
   NFT_META_IIFNAME,
   NFT_META_L4PROTO,
   NFT_META_OIFNAME,
-  NFT_PAYLOAD_NETWORK_HEADER,
-  NFT_RETURN,
-} from "../../ffi/netlink/constants.ts";
-import {
-  bitwise,
-  compare,
-  type Expression,
-  meta,
-  payload,
-  verdict,
-} from "../../ffi/netlink/nftables/expressions.ts";
+} from "../../ffi/netlink/nftables/expr/meta.ts";
+import { NFT_PAYLOAD_NETWORK_HEADER, payload } from "../../ffi/netlink/nftables/expr/payload.ts";
+import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import { HOST_ORDER, Writer } from "../../ffi/netlink/wire.ts";
+import { HOST_ORDER } from "../../ffi/netlink/wire.ts";
 import type { LegacyBlock } from "../../ffi/xtables.ts";
 import type { Family } from "../net/address.ts";
 import type { RuledChain } from "./ruleset.ts";
@@ -241,13 +238,9 @@ class Reader {
     return [verdict(goes ? NFT_GOTO : NFT_JUMP, chain)];
   }
 
-  /** As nft_compat.c carries it: the attributes NAME, REV and INFO. */
   private extension(kind: "match" | "target", at: number, size: number): Expression {
-    const [NAME, REV, INFO] = [1, 2, 3];
-    const to = new Writer();
-    to.cstring(NAME, this.text(at + extension.name, extension.nameLength));
-    to.be32(REV, this.view.getUint8(at + extension.revision));
-    to.bytes(INFO, this.blob.slice(at + extension.data, at + size));
-    return { kind: "other", name: kind, data: to.finish() };
+    const name = this.text(at + extension.name, extension.nameLength);
+    const revision = this.view.getUint8(at + extension.revision);
+    return { kind, name, revision, info: this.blob.slice(at + extension.data, at + size) };
   }
 }

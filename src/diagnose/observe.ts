@@ -3,7 +3,8 @@
 import { readFileSync } from "node:fs";
 import { AF_INET, AF_INET6, IP_TRANSPARENT, IPPROTO_IP } from "../../ffi/constants.ts";
 import { SyscallError } from "../../ffi/errno.ts";
-import { NFPROTO_INET, NFT_META_MARK, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
+import { NFPROTO_INET, RTN_LOCAL } from "../../ffi/netlink/constants.ts";
+import { NFT_META_MARK } from "../../ffi/netlink/nftables/expr/meta.ts";
 import {
   counterOf,
   decodeFirewallRule,

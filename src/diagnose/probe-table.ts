@@ -18,17 +18,13 @@ import {
   NFPROTO_INET,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
-  NFT_META_NFTRACE,
   NFT_TABLE_F_OWNER,
 } from "../../ffi/netlink/constants.ts";
 import { newChain } from "../../ffi/netlink/nftables/chain.ts";
-import {
-  counter,
-  type Expression,
-  immediate,
-  metaSet,
-  verdict,
-} from "../../ffi/netlink/nftables/expressions.ts";
+import { counter } from "../../ffi/netlink/nftables/expr/counter.ts";
+import { immediate, verdict } from "../../ffi/netlink/nftables/expr/immediate.ts";
+import { metaSet, NFT_META_NFTRACE } from "../../ffi/netlink/nftables/expr/meta.ts";
+import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import { newFirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import {
   address,

@@ -8,19 +8,24 @@ import {
   IPPROTO_UDP,
 } from "../../ffi/constants.ts";
 import * as nl from "../../ffi/netlink/constants.ts";
+import { bitwise } from "../../ffi/netlink/nftables/expr/bitwise.ts";
+import { compare, NFT_CMP_NEQ } from "../../ffi/netlink/nftables/expr/cmp.ts";
+import { counter } from "../../ffi/netlink/nftables/expr/counter.ts";
+import { fibType, NFTA_FIB_F_DADDR } from "../../ffi/netlink/nftables/expr/fib.ts";
+import { immediate, verdict } from "../../ffi/netlink/nftables/expr/immediate.ts";
+import { lookup, NFT_LOOKUP_F_INV } from "../../ffi/netlink/nftables/expr/lookup.ts";
 import {
-  bitwise,
-  compare,
-  counter,
-  type Expression,
-  fibType,
-  immediate,
-  lookup,
   meta,
-  payload,
-  tproxy,
-  verdict,
-} from "../../ffi/netlink/nftables/expressions.ts";
+  NFT_META_IIFNAME,
+  NFT_META_SKGID,
+  NFT_META_SKUID,
+} from "../../ffi/netlink/nftables/expr/meta.ts";
+import { NFT_PAYLOAD_TRANSPORT_HEADER, payload } from "../../ffi/netlink/nftables/expr/payload.ts";
+import { redirect } from "../../ffi/netlink/nftables/expr/redir.ts";
+import { socketControlGroup } from "../../ffi/netlink/nftables/expr/socket.ts";
+import { tproxy } from "../../ffi/netlink/nftables/expr/tproxy.ts";
+import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
+import { hostOrder32, hostOrder64, networkOrder16 } from "../../ffi/netlink/nftables/registers.ts";
 import {
   intervalElements,
   type KeyRange,
@@ -28,12 +33,14 @@ import {
   newElements,
   newSet,
   type SetElement,
+  TYPE_FIB_ADDR,
+  TYPE_IFNAME,
   TYPE_INET_SERVICE,
   TYPE_IP6ADDR,
   TYPE_IPADDR,
 } from "../../ffi/netlink/nftables/set.ts";
 import * as nft from "../../ffi/netlink/nftables/statements.ts";
-import { HOST_ORDER, type Message, NETWORK_ORDER, Writer } from "../../ffi/netlink/wire.ts";
+import type { Message } from "../../ffi/netlink/wire.ts";
 import { loopbackOf } from "../net/address.ts";
 import { addressBits } from "../net/cidr.ts";
 import { rangesOf } from "./networks.ts";
@@ -44,18 +51,6 @@ interface RuleOptions {
   readonly counters: boolean;
   readonly cgroupId?: ((path: string) => bigint) | undefined;
 }
-
-/** nft(8)'s numbers of data types (`enum datatypes` of its datatype.h), for its listings only. */
-const TYPE_FIB_ADDR = 38;
-const TYPE_IFNAME = 41;
-
-// linux/netfilter/nf_tables.h
-const NFT_SOCKET_CGROUPV2 = 3;
-const NFTA_REDIR_REG_PROTO_MIN = 1;
-const NFTA_REDIR_REG_PROTO_MAX = 2;
-const NFTA_REDIR_FLAGS = 3;
-// linux/netfilter/nf_nat.h
-const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
 
 const nfproto = { 4: nl.NFPROTO_IPV4, 6: nl.NFPROTO_IPV6 } as const;
 /** Numbers of protocols, as IP headers have them. */
@@ -103,9 +98,9 @@ function matchExpressions(
     case "mark":
       return nft.markIs(match.mark.value, match.mark.mask);
     case "user":
-      return [meta(nl.NFT_META_SKUID), compare(hostOrder32(match.id))];
+      return [meta(NFT_META_SKUID), compare(hostOrder32(match.id))];
     case "group":
-      return [meta(nl.NFT_META_SKGID), compare(hostOrder32(match.id))];
+      return [meta(NFT_META_SKGID), compare(hostOrder32(match.id))];
     case "cgroup":
       return cgroupExpressions(match.path, cgroupId);
     case "reply":
@@ -132,7 +127,7 @@ function interfaceExpressions(names: readonly string[], sets: AnonymousSets): Ex
     key.set(new TextEncoder().encode(name));
     return { key };
   });
-  return [meta(nl.NFT_META_IIFNAME), lookup(sets.hostOrder(TYPE_IFNAME, IFNAMSIZ, elements))];
+  return [meta(NFT_META_IIFNAME), lookup(sets.hostOrder(TYPE_IFNAME, IFNAMSIZ, elements))];
 }
 
 function networkExpressions(
@@ -155,7 +150,7 @@ function networkExpressions(
 function typeExpressions(types: readonly AddressType[], sets: AnonymousSets): Expression[] {
   const elements = types.map((type) => ({ key: hostOrder32(addressTypes[type]) }));
   const set = sets.hostOrder(TYPE_FIB_ADDR, 4, elements);
-  return [fibType(nl.NFTA_FIB_F_DADDR), lookup(set, nl.NFT_LOOKUP_F_INV)];
+  return [fibType(NFTA_FIB_F_DADDR), lookup(set, NFT_LOOKUP_F_INV)];
 }
 
 function portExpressions(
@@ -166,8 +161,11 @@ function portExpressions(
   if (first !== undefined && second === undefined) {
     return nft.ports("destination", [first.from, first.to]);
   }
-  const keys = ranges.map(({ from, to }) => ({ first: port(from), last: port(to) }));
-  const load = payload(nl.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+  const keys = ranges.map(({ from, to }) => ({
+    first: networkOrder16(from),
+    last: networkOrder16(to),
+  }));
+  const load = payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
   const set = sets.ranges(TYPE_INET_SERVICE, 2, keys);
   return [load, lookup(set)];
 }
@@ -177,22 +175,15 @@ const [SYN, FIN_SYN_RST_ACK] = [0x02, 0x17];
 
 /** `tcp flags & (fin | syn | rst | ack) != syn` */
 const notSyn: readonly Expression[] = [
-  payload(nl.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1),
+  payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1),
   bitwise(Uint8Array.of(FIN_SYN_RST_ACK), Uint8Array.of(0)),
-  compare(Uint8Array.of(SYN), nl.NFT_CMP_NEQ),
+  compare(Uint8Array.of(SYN), NFT_CMP_NEQ),
 ];
 
 /** `socket cgroupv2 level 2 "system.slice/tproxy.service"`: the group's ancestor at that level. */
 function cgroupExpressions(path: string, cgroupId: RuleOptions["cgroupId"]): Expression[] {
   if (cgroupId === undefined) throw new RangeError(`control group ${path}: no numbers are known`);
-  const id = new DataView(new ArrayBuffer(8));
-  id.setBigUint64(0, cgroupId(path), HOST_ORDER);
-  const load = otherExpression("socket", (to) => {
-    to.be32(nl.NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
-    to.be32(nl.NFTA_SOCKET_DREG, nl.NFT_REG_1);
-    to.be32(nl.NFTA_SOCKET_LEVEL, path.split("/").length);
-  });
-  return [load, compare(new Uint8Array(id.buffer))];
+  return [socketControlGroup(path.split("/").length), compare(hostOrder64(cgroupId(path)))];
 }
 
 function statementExpressions(
@@ -207,26 +198,12 @@ function statementExpressions(
         return nft.tproxyTo(statement.port, statement.address.bytes);
       }
       // With no address the kernel takes the incoming interface's; `nft` writes it `tproxy ip to`.
-      return [immediate(port(statement.port)), tproxy(nfproto[family], false)];
+      return [immediate(networkOrder16(statement.port)), tproxy(nfproto[family], false)];
     case "redirect":
-      return [immediate(port(statement.port)), redirect];
+      return [immediate(networkOrder16(statement.port)), redirect()];
     case "return":
       return [verdict(nl.NFT_RETURN)];
   }
-}
-
-/** `[ redir proto_min reg 1 ]`, with all that the kernel tells back of it in any case. */
-const redirect = otherExpression("redir", (to) => {
-  to.be32(NFTA_REDIR_REG_PROTO_MIN, nl.NFT_REG_1);
-  to.be32(NFTA_REDIR_REG_PROTO_MAX, nl.NFT_REG_1);
-  to.be32(NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
-});
-
-/** An expression that `ffi/netlink/` has no type of its own for. */
-function otherExpression(name: string, write: (to: Writer) => void): Expression {
-  const to = new Writer();
-  write(to);
-  return { kind: "other", name, data: to.finish() };
 }
 
 type SetKind = Pick<NamedSet, "keyType" | "keyLength" | "hostOrder"> & { readonly flags: number };
@@ -266,16 +243,4 @@ export class AnonymousSets {
     this.#messages = [];
     return messages;
   }
-}
-
-function port(value: number): Uint8Array {
-  const view = new DataView(new ArrayBuffer(2));
-  view.setUint16(0, value, NETWORK_ORDER);
-  return new Uint8Array(view.buffer);
-}
-
-function hostOrder32(value: number): Uint8Array {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setUint32(0, value, HOST_ORDER);
-  return new Uint8Array(view.buffer);
 }

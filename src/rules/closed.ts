@@ -9,14 +9,15 @@
 
 import {
   NF_DROP,
-  NFT_META_MARK,
   NFT_MSG_NEWCHAIN,
   NFT_MSG_NEWRULE,
   NFT_MSG_NEWSET,
   NFT_MSG_NEWSETELEM,
 } from "../../ffi/netlink/constants.ts";
 import { decodeChain, newChain } from "../../ffi/netlink/nftables/chain.ts";
-import { type Expression, verdict } from "../../ffi/netlink/nftables/expressions.ts";
+import { verdict } from "../../ffi/netlink/nftables/expr/immediate.ts";
+import { NFT_META_MARK } from "../../ffi/netlink/nftables/expr/meta.ts";
+import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import { decodeFirewallRule, newFirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import { decodeSet, newElements, newSet } from "../../ffi/netlink/nftables/set.ts";
 import { markIs } from "../../ffi/netlink/nftables/statements.ts";

@@ -2,7 +2,26 @@
 
 import { AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";
 import * as nl from "../../ffi/netlink/constants.ts";
-import type { Expression, PayloadLoad } from "../../ffi/netlink/nftables/expressions.ts";
+import { NFT_CT_DIRECTION } from "../../ffi/netlink/nftables/expr/ct.ts";
+import {
+  NFT_META_IIFNAME,
+  NFT_META_L4PROTO,
+  NFT_META_MARK,
+  NFT_META_NFPROTO,
+  NFT_META_OIFNAME,
+  NFT_META_SKGID,
+  NFT_META_SKUID,
+} from "../../ffi/netlink/nftables/expr/meta.ts";
+import {
+  NFT_PAYLOAD_TRANSPORT_HEADER,
+  type PayloadLoad,
+} from "../../ffi/netlink/nftables/expr/payload.ts";
+import {
+  NFT_SOCKET_CGROUPV2,
+  NFT_SOCKET_WILDCARD,
+  type SocketLoad,
+} from "../../ffi/netlink/nftables/expr/socket.ts";
+import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
 import { elementRanges } from "../../ffi/netlink/nftables/set.ts";
 import type { Prefix, Route } from "../../ffi/netlink/route.ts";
@@ -113,13 +132,13 @@ interface Words {
 }
 
 const metaNames: Readonly<Record<number, string>> = {
-  [nl.NFT_META_MARK]: "meta mark",
-  [nl.NFT_META_IIFNAME]: "iifname",
-  [nl.NFT_META_OIFNAME]: "oifname",
-  [nl.NFT_META_SKUID]: "meta skuid",
-  [nl.NFT_META_SKGID]: "meta skgid",
-  [nl.NFT_META_NFPROTO]: "meta nfproto",
-  [nl.NFT_META_L4PROTO]: "meta l4proto",
+  [NFT_META_MARK]: "meta mark",
+  [NFT_META_IIFNAME]: "iifname",
+  [NFT_META_OIFNAME]: "oifname",
+  [NFT_META_SKUID]: "meta skuid",
+  [NFT_META_SKGID]: "meta skgid",
+  [NFT_META_NFPROTO]: "meta nfproto",
+  [NFT_META_L4PROTO]: "meta l4proto",
 };
 const comparisons = ["", "!= ", "< ", "<= ", "> ", ">= "];
 const verdicts: Readonly<Record<number, string>> = {
@@ -130,49 +149,54 @@ const verdicts: Readonly<Record<number, string>> = {
   [nl.NFT_RETURN]: "return",
 };
 
+type Of<Kind extends Expression["kind"]> = Extract<Expression, { kind: Kind }>;
+type Describe<Kind extends Expression["kind"]> = (
+  expression: Of<Kind>,
+  loaded: string,
+  sets: readonly FilledSet[],
+) => Words;
+
+/** A kind that is not here is told by its name alone. */
+const descriptions: { readonly [Kind in Expression["kind"]]?: Describe<Kind> } = {
+  bitwise: ({ mask, xor }, loaded) => ({ loads: `${loaded} & ${hexOf(mask)} ^ ${hexOf(xor)}` }),
+  cmp: ({ op, data }, loaded) => ({ says: `${loaded} ${comparisons[op]}${value(loaded, data)}` }),
+  counter: () => ({}),
+  ct: ({ key }) => ({ loads: key === NFT_CT_DIRECTION ? "ct direction" : `ct ${key}` }),
+  fib: () => ({ loads: "fib daddr type" }),
+  immediate: ({ data }) => ({ loads: hexOf(data) }),
+  lookup({ set: name, setId, flags }, loaded, sets) {
+    const set = sets.find((each) => (setId === undefined ? each.name === name : each.id === setId));
+    return { says: `${loaded} ${flags ? "!= " : ""}${setText(loaded, set)}` };
+  },
+  meta: ({ key }) => ({ loads: metaName(key) }),
+  "meta set": ({ key }, loaded) => ({ says: `${metaName(key)} set ${loaded}` }),
+  other: ({ name }) => ({ says: name }),
+  payload: (expression) => ({ loads: payloadName(expression) }),
+  range: ({ from, to }, loaded) => ({
+    says: `${loaded} ${value(loaded, from)}-${value(loaded, to)}`,
+  }),
+  redir: (_, loaded) => ({ says: `redirect to ${loaded}` }),
+  socket: (expression) => ({ loads: socketName(expression) }),
+  tproxy: (_, loaded) => ({ says: `tproxy to ${loaded}` }),
+  verdict: ({ code, chain }) => ({ says: [verdicts[code], chain].filter(Boolean).join(" ") }),
+};
+
 function step(expression: Expression, loaded: string, sets: readonly FilledSet[]): Words {
-  switch (expression.kind) {
-    case "meta":
-      return { loads: metaNames[expression.key] ?? `meta ${expression.key}` };
-    case "payload":
-      return { loads: payloadName(expression) };
-    case "fib":
-      return { loads: "fib daddr type" };
-    case "socket":
-      return { loads: expression.key === nl.NFT_SOCKET_WILDCARD ? "wildcard" : "transparent" };
-    case "ct":
-      return { loads: "ct direction" };
-    case "bitwise":
-      return { loads: `${loaded} & ${hexOf(expression.mask)} ^ ${hexOf(expression.xor)}` };
-    case "immediate":
-      return { loads: hexOf(expression.data) };
-    case "cmp":
-      return { says: `${loaded} ${comparisons[expression.op]}${value(loaded, expression.data)}` };
-    case "range":
-      return {
-        says: `${loaded} ${value(loaded, expression.from)}-${value(loaded, expression.to)}`,
-      };
-    case "lookup": {
-      const set = sets.find(({ id, name }) =>
-        expression.setId === undefined ? name === expression.set : id === expression.setId,
-      );
-      return { says: `${loaded} ${expression.flags ? "!= " : ""}${setText(loaded, set)}` };
-    }
-    case "meta set":
-      return { says: `${metaNames[expression.key] ?? `meta ${expression.key}`} set ${loaded}` };
-    case "tproxy":
-      return { says: `tproxy to ${loaded}` };
-    case "verdict":
-      return { says: [verdicts[expression.code], expression.chain].filter(Boolean).join(" ") };
-    case "counter":
-      return {};
-    case "other":
-      return { says: expression.name };
-  }
+  const describe = descriptions[expression.kind] as Describe<Expression["kind"]> | undefined;
+  return describe?.(expression, loaded, sets) ?? { says: expression.kind };
+}
+
+function metaName(key: number): string {
+  return metaNames[key] ?? `meta ${key}`;
+}
+
+function socketName({ key, level }: SocketLoad): string {
+  if (key === NFT_SOCKET_CGROUPV2) return `socket cgroupv2 level ${level}`;
+  return key === NFT_SOCKET_WILDCARD ? "wildcard" : "transparent";
 }
 
 function payloadName({ base, offset, length }: PayloadLoad): string {
-  if (base === nl.NFT_PAYLOAD_TRANSPORT_HEADER) return offset === 0 ? "sport" : "dport";
+  if (base === NFT_PAYLOAD_TRANSPORT_HEADER) return offset === 0 ? "sport" : "dport";
   const isV4 = length <= 4 && offset >= 12;
   if (isV4) return offset < 16 ? "ip saddr" : "ip daddr";
   return offset < 24 ? "ip6 saddr" : "ip6 daddr";

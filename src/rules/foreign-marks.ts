@@ -14,14 +14,13 @@ import {
   NFPROTO_IPV4,
   NFPROTO_IPV6,
   NFPROTO_NETDEV,
-  NFT_CT_MARK,
-  NFT_META_MARK,
-  NFTA_CT_KEY,
-  NFTA_CT_SREG,
 } from "../../ffi/netlink/constants.ts";
+import { NFT_CT_MARK } from "../../ffi/netlink/nftables/expr/ct.ts";
+import { NFT_META_MARK } from "../../ffi/netlink/nftables/expr/meta.ts";
 import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
+import { fromHostOrder32 } from "../../ffi/netlink/nftables/registers.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import { Attributes, HOST_ORDER, WireError } from "../../ffi/netlink/wire.ts";
+import { HOST_ORDER } from "../../ffi/netlink/wire.ts";
 import type { Extension, LegacyRule } from "../../ffi/xtables.ts";
 import type { Family } from "../net/address.ts";
 import { formatMark, fullMask, type MaskedMark } from "../net/mark.ts";
@@ -75,21 +74,9 @@ export function xtComment(matches: readonly Extension[]): string | undefined {
   return info && new TextDecoder("latin1").decode(info).replace(/\0.*$/s, "");
 }
 
-/** The matches and the target of iptables among the expressions of nf_tables (nft_compat.c). */
-export function compatExtensions(
-  expressions: readonly Expression[],
-  kind: "match" | "target",
-): Extension[] {
-  const [NAME, REVISION, INFO] = [1, 2, 3];
-  return expressions.flatMap((each) => {
-    if (each.kind !== "other" || each.name !== kind) return [];
-    const found = read(each.data, (attributes) => ({
-      name: attributes.string(NAME) ?? "",
-      revision: attributes.be32(REVISION) ?? 0,
-      info: attributes.bytes(INFO) ?? new Uint8Array(),
-    }));
-    return found === undefined ? [] : [found];
-  });
+/** The matches of iptables among the expressions of nf_tables (nft_compat.c). */
+export function compatMatches(expressions: readonly Expression[]): readonly Extension[] {
+  return expressions.filter((each) => each.kind === "match");
 }
 
 /**
@@ -138,7 +125,7 @@ function run(expression: Expression, registers: Map<number, Bits>): Written | un
       const before = registers.get(expression.sreg);
       registers.delete(expression.dreg);
       if (before === undefined || expression.mask.length !== 4) return undefined;
-      const [mask, xor] = [u32(expression.mask), u32(expression.xor)];
+      const [mask, xor] = [fromHostOrder32(expression.mask), fromHostOrder32(expression.xor)];
       const keep = (before.keep & mask) >>> 0;
       const flip = ((before.flip & mask) ^ xor) >>> 0;
       registers.set(expression.dreg, { ...before, keep, flip } as Bits);
@@ -147,29 +134,19 @@ function run(expression: Expression, registers: Map<number, Bits>): Written | un
     case "meta set":
       if (expression.key !== NFT_META_MARK) return undefined;
       return write("packet", registers.get(expression.sreg));
+    case "ct set":
+      if (expression.key !== NFT_CT_MARK) return undefined;
+      return write("connection", registers.get(expression.sreg));
+    case "target":
+      return targetWrite(expression);
     case "other":
-      return other(expression.name, expression.data, registers);
+      // What it loads, and where, is not known here.
+      registers.clear();
+      return undefined;
     default:
       if ("dreg" in expression) registers.delete(expression.dreg);
       return undefined;
   }
-}
-
-function other(name: string, data: Uint8Array, registers: Map<number, Bits>) {
-  if (name === "target") {
-    const [target] = compatExtensions([{ kind: "other", name, data }], "target");
-    return target && targetWrite(target);
-  }
-  const [source, key] =
-    name === "ct"
-      ? (read(data, (from) => [from.be32(NFTA_CT_SREG), from.be32(NFTA_CT_KEY)] as const) ?? [])
-      : [];
-  if (source !== undefined) {
-    return key === NFT_CT_MARK ? write("connection", registers.get(source)) : undefined;
-  }
-  // What it loads, and where, is not known here.
-  if (name !== "match") registers.clear();
-  return undefined;
 }
 
 /** What is written to a mark if `bits` is. */
@@ -222,7 +199,7 @@ function load(
 }
 
 function constant(data: Uint8Array): Bits {
-  return { of: "constant", keep: 0, flip: data.length === 4 ? u32(data) : 0 };
+  return { of: "constant", keep: 0, flip: data.length === 4 ? fromHostOrder32(data) : 0 };
 }
 
 const tableFamilies = new Map([
@@ -242,18 +219,4 @@ function placeOf({ family, table, chain, handle }: FirewallRule): string {
 function familiesOf(family: number): readonly Family[] {
   if (family === AF_INET) return [4];
   return family === AF_INET6 ? [6] : [4, 6];
-}
-
-/** Undefined for what is malformed: it is not ours to judge. */
-function read<T>(data: Uint8Array, get: (attributes: Attributes) => T): T | undefined {
-  try {
-    return get(new Attributes(data));
-  } catch (error) {
-    if (error instanceof WireError) return undefined;
-    throw error;
-  }
-}
-
-function u32(bytes: Uint8Array): number {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(0, HOST_ORDER);
 }

@@ -23,7 +23,7 @@ import { decodeRoute, dumpRoutes, type Route } from "../../ffi/netlink/route.ts"
 import { decodeRule, dumpRules, type Rule } from "../../ffi/netlink/rule.ts";
 import { WireError } from "../../ffi/netlink/wire.ts";
 import {
-  compatExtensions,
+  compatMatches,
   isOurRule,
   legacyMarkWrites,
   type MarkWrite,
@@ -128,7 +128,7 @@ function foreignWrites(kernel: Kernel, chains: readonly Chain[]): MarkWrite[] {
 function foreignRules(kernel: Kernel, chain: Chain): FirewallRule[] {
   try {
     return firewallRules(kernel, chain).filter(({ comment, expressions }) => {
-      return !isOurRule(comment ?? xtComment(compatExtensions(expressions, "match")));
+      return !isOurRule(comment ?? xtComment(compatMatches(expressions)));
     });
   } catch (error) {
     if (error instanceof WireError) return [];

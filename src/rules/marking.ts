@@ -1,14 +1,10 @@
 /** Which mark a firewall rule sets, and which bits it looks at, read off its expressions. Pure. */
 
-import {
-  NFPROTO_INET,
-  NFPROTO_IPV4,
-  NFT_META_MARK,
-  NFT_META_NFPROTO,
-} from "../../ffi/netlink/constants.ts";
+import { NFPROTO_INET, NFPROTO_IPV4 } from "../../ffi/netlink/constants.ts";
+import { NFT_META_MARK, NFT_META_NFPROTO } from "../../ffi/netlink/nftables/expr/meta.ts";
 import type { Expression } from "../../ffi/netlink/nftables/expressions.ts";
+import { fromHostOrder32 } from "../../ffi/netlink/nftables/registers.ts";
 import type { FirewallRule } from "../../ffi/netlink/nftables/rule.ts";
-import { HOST_ORDER } from "../../ffi/netlink/wire.ts";
 import type { Mark } from "../../ffi/types.ts";
 import type { Family } from "../net/address.ts";
 import { fullMask, type MaskedMark } from "../net/mark.ts";
@@ -23,11 +19,11 @@ export function findMarking(
   );
   const before = expressions[set - 1];
   if (before?.kind === "immediate") {
-    return { at: set - 1, mark: { value: u32(before.data) as Mark, mask: fullMask } };
+    return { at: set - 1, mark: { value: fromHostOrder32(before.data) as Mark, mask: fullMask } };
   }
   if (before?.kind === "bitwise") {
-    const mask = ~u32(before.mask) >>> 0;
-    return { at: set - 2, mark: { value: u32(before.xor) as Mark, mask } };
+    const mask = ~fromHostOrder32(before.mask) >>> 0;
+    return { at: set - 2, mark: { value: fromHostOrder32(before.xor) as Mark, mask } };
   }
   return undefined;
 }
@@ -44,7 +40,9 @@ export function markBitsReadBy({ expressions }: FirewallRule): number {
     if (each.kind !== "meta" || each.key !== NFT_META_MARK) return bits;
     const [next, afterwards] = expressions.slice(i + 1);
     if (next?.kind === "cmp") return fullMask;
-    return next?.kind === "bitwise" && afterwards?.kind === "cmp" ? bits | u32(next.mask) : bits;
+    return next?.kind === "bitwise" && afterwards?.kind === "cmp"
+      ? bits | fromHostOrder32(next.mask)
+      : bits;
   }, 0);
 }
 
@@ -55,8 +53,4 @@ export function familiesOf({ family, expressions }: FirewallRule): readonly Fami
   const compared = expressions[at + 1];
   if (at < 0 || compared?.kind !== "cmp") return [4, 6];
   return compared.data[0] === NFPROTO_IPV4 ? [4] : [6];
-}
-
-function u32(bytes: Uint8Array): number {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(0, HOST_ORDER);
 }

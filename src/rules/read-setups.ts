@@ -9,7 +9,7 @@ import {
 } from "../../ffi/netlink/nftables/rule.ts";
 import type { Table } from "../../ffi/netlink/nftables/table.ts";
 import type { Mark } from "../../ffi/types.ts";
-import { compatExtensions, isOurRule, legacyMarkWrites, xtComment } from "./foreign-marks.ts";
+import { compatMatches, isOurRule, legacyMarkWrites, xtComment } from "./foreign-marks.ts";
 import type { Kernel } from "./kernel.ts";
 import { setupOf } from "./names.ts";
 import { marksOf, type Setup, setupFrom } from "./setups.ts";
@@ -56,7 +56,7 @@ function scriptSetups(kernel: Kernel, chains: readonly Chain[]): Setup[] {
     .filter(({ name, base }) => base === undefined && ownChain.test(name))
     .flatMap((chain) => firewallRules(kernel, chain))
     .map((rule) => ({
-      comment: xtComment(compatExtensions(rule.expressions, "match")),
+      comment: xtComment(compatMatches(rule.expressions)),
       marks: marksOf([rule]),
     }));
   const legacy = kernel.legacy().map((rule) => ({

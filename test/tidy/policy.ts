@@ -101,6 +101,9 @@ export const TABLES = [
   "ffi/netlink/constants.ts",
 ];
 
+/** And folders of codecs, where only the kernel's names, in capitals, are such a table. */
+export const KERNEL_NAMES = "ffi/netlink/nftables/expr/";
+
 /** Files whose lines may be long, with the reason. */
 export const LONG_LINES: Readonly<Record<string, string>> = {
   "ffi/libc.ts": "the symbol table has each function's C prototype behind its entry",

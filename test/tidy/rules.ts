@@ -4,6 +4,7 @@ import type { Facts, Files } from "./facts.ts";
 import {
   CODECS,
   isPure,
+  KERNEL_NAMES,
   LONG_LINES,
   layerOf,
   PURE_GLOBALS,
@@ -147,6 +148,7 @@ export function unusedExports(facts: readonly Facts[]): Problem[] {
   for (const file of facts.filter(({ path }) => isProduct(path) && !TABLES.includes(path))) {
     for (const { name, kind, mentions, line } of file.exports) {
       if (kind === "type" && mentions > 0) continue;
+      if (file.path.startsWith(KERNEL_NAMES) && /^[A-Z][A-Z0-9_]+$/.test(name)) continue;
       const key = `${file.path}#${name}`;
       const by = new Set([...(users.get(key) ?? []), ...(users.get(`${file.path}#*`) ?? [])]);
       if (by.has("program")) continue;

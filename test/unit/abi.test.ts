@@ -26,20 +26,28 @@ const HEADERS = [
   "linux/if_addr.h linux/veth.h linux/netfilter.h linux/netfilter_ipv4.h",
   "linux/netfilter_ipv6/ip6_tables.h",
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",
+  "linux/netfilter/nf_tables_compat.h linux/netfilter/nf_conntrack_common.h",
+  "linux/netfilter/nf_nat.h",
   "linux/inet_diag.h linux/capability.h linux/prctl.h linux/nsfs.h",
 ].flatMap((line) => line.split(" "));
 
 /** Constants that the headers of a supported distribution may lack, with the reason. */
 const NEWER: Readonly<Record<string, string>> = {
   IP_LOCAL_PORT_RANGE: "since Linux 6.3",
+  NFT_BITWISE_AND: "since Linux 6.13",
   NFT_BITWISE_MASK_XOR: "named NFT_BITWISE_BOOL before Linux 6.13",
+  NFT_BITWISE_OR: "since Linux 6.13",
+  NFT_BITWISE_XOR: "since Linux 6.13",
+  NFTA_BITWISE_SREG2: "since Linux 6.13",
   NFT_TABLE_F_PERSIST: "since Linux 6.9",
   SO_NETNS_COOKIE: "since Linux 5.14",
 };
 
 /** Constants that no header has, with their source. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  TYPE_INET_SERVICE: "nft's own number of a set's key type (nftables, include/datatype.h)",
+  TYPE_FIB_ADDR: "nft's own number of a set's key type (nftables, include/datatype.h)",
+  TYPE_IFNAME: "the same",
+  TYPE_INET_SERVICE: "the same",
   TYPE_IP6ADDR: "the same",
   TYPE_IPADDR: "the same",
 };

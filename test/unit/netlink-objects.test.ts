@@ -137,7 +137,47 @@ const expressions: fc.Arbitrary<Expression> = fc.oneof(
   })),
   fc.record({ kind: kind("cmp"), op: u32, sreg: u32, data }),
   fc.record({ kind: kind("counter"), packets: u64, bytes: u64 }),
-  fc.record({ kind: kind("ct"), key: u32, dreg: u32 }),
+  fc.record(
+    { kind: kind("bit operation"), op: positive, sreg: u32, dreg: u32, length: u32, operand: data },
+    { requiredKeys: ["kind", "op", "sreg", "dreg", "length"] },
+  ),
+  fc.record({
+    ...{ kind: kind("bit operation"), op: positive, sreg: u32, dreg: u32, length: u32 },
+    operandRegister: u32,
+  }),
+  fc.record({ kind: kind("byteorder"), sreg: u32, dreg: u32, op: u32, length: u32, size: u32 }),
+  fc.record({ kind: kind("connlimit"), count: u32, flags: u32 }),
+  fc.record(
+    { kind: kind("ct"), key: u32, dreg: u32, direction: u8 },
+    { requiredKeys: ["kind", "key", "dreg"] },
+  ),
+  fc.record(
+    { kind: kind("ct set"), key: u32, sreg: u32, direction: u8 },
+    { requiredKeys: ["kind", "key", "sreg"] },
+  ),
+  fc.record(
+    {
+      ...{ kind: kind("exthdr"), op: u32, type: u8, offset: u32, length: u32 },
+      ...{ flags: positive, dreg: u32, sreg: u32 },
+    },
+    { requiredKeys: ["kind", "op", "type", "offset", "length"] },
+  ),
+  fc.record({ kind: kind("limit"), rate: u64, unit: u64, burst: u32, type: u32, flags: u32 }),
+  fc.record({ kind: kind("match"), name, revision: u32, info: bytes(8) }),
+  fc.record({ kind: kind("target"), name, revision: u32, info: bytes(8) }),
+  fc.record(
+    {
+      ...{ kind: kind("payload set"), base: u32, offset: u32, length: u32, sreg: u32 },
+      ...{ checksumType: u32, checksumOffset: u32, checksumFlags: u32 },
+    },
+    { requiredKeys: ["kind", "base", "offset", "length", "sreg"] },
+  ),
+  fc.record({ kind: kind("quota"), bytes: u64, consumed: u64, flags: u32 }),
+  fc.record(
+    { kind: kind("redir"), portRegister: u32, lastPortRegister: u32, flags: positive },
+    { requiredKeys: ["kind"] },
+  ),
+  fc.record({ kind: kind("reject"), type: u32, code: u8 }, { requiredKeys: ["kind", "type"] }),
   fc.record({ kind: kind("fib"), result: u32, flags: u32, dreg: u32 }),
   fc.record({ kind: kind("immediate"), dreg: u32, data }),
   fc.record(
@@ -152,12 +192,19 @@ const expressions: fc.Arbitrary<Expression> = fc.oneof(
   fc.record({ kind: kind("meta set"), key: u32, sreg: u32 }),
   fc.record({ kind: kind("payload"), base: u32, offset: u32, length: u32, dreg: u32 }),
   fc.record({ kind: kind("range"), op: u32, sreg: u32, from: data, to: data }),
-  fc.record({ kind: kind("socket"), key: u32, dreg: u32 }),
+  fc.record(
+    { kind: kind("socket"), key: u32, dreg: u32, level: positive },
+    { requiredKeys: ["kind", "key", "dreg"] },
+  ),
   fc.record(
     { kind: kind("tproxy"), family: u32, addressRegister: u32, portRegister: u32 },
     { requiredKeys: ["kind", "family"] },
   ),
-  fc.record({ kind: kind("other"), name: fc.constantFrom("log", "toString"), data: bytes(8) }),
+  fc.record({
+    kind: kind("other"),
+    name: fc.constantFrom("log", "nat", "toString"),
+    data: bytes(8),
+  }),
 );
 
 const firewallRules = fc.record(

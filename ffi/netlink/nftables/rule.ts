@@ -18,8 +18,9 @@ import {
 } from "../constants.ts";
 import { decodeCString, defined, type Message, required, type Writer } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
-import { decodeExpression, encodeExpression } from "./expression-codec.ts";
-import type { Counter, Expression } from "./expressions.ts";
+import type { Counter } from "./expr/counter.ts";
+import type { Expression } from "./expressions.ts";
+import { decodeExpression, encodeExpression } from "./expressions.ts";
 
 /** NFTNL_UDATA_RULE_COMMENT (libnftnl/udata.h): the type of the comment within the user data. */
 const NFTNL_UDATA_RULE_COMMENT = 0;

@@ -41,12 +41,14 @@ import {
 } from "../constants.ts";
 import { Attributes, defined, type Message, required, WireError } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
-import { readData, readVerdict, writeData } from "./expression-codec.ts";
+import { readData, readVerdict, writeData } from "./data.ts";
 
 /** nft(8)'s numbers of data types (`enum datatypes` of its datatype.h), for its listings only. */
 export const TYPE_IPADDR = 7;
 export const TYPE_IP6ADDR = 8;
 export const TYPE_INET_SERVICE = 13;
+export const TYPE_FIB_ADDR = 38;
+export const TYPE_IFNAME = 41;
 
 /** Which set. */
 export interface SetReference {

@@ -9,50 +9,40 @@ import {
   NFPROTO_IPV4,
   NFPROTO_IPV6,
   NFPROTO_UNSPEC,
-  NFT_CMP_EQ,
-  NFT_CMP_GTE,
-  NFT_CMP_LTE,
-  NFT_CMP_NEQ,
-  NFT_CT_DIRECTION,
+  NFT_REG_1,
+  NFT_REG_2,
+  RTN_LOCAL,
+} from "../constants.ts";
+import type { Prefix } from "../route.ts";
+import type { Range } from "../rule.ts";
+import { bitwise } from "./expr/bitwise.ts";
+import { compare, NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_CMP_NEQ } from "./expr/cmp.ts";
+import { conntrack, IP_CT_DIR_REPLY, NFT_CT_DIRECTION } from "./expr/ct.ts";
+import { fibType, NFTA_FIB_F_DADDR } from "./expr/fib.ts";
+import { immediate } from "./expr/immediate.ts";
+import { lookup } from "./expr/lookup.ts";
+import {
+  meta,
+  metaSet,
   NFT_META_IIFNAME,
   NFT_META_L4PROTO,
   NFT_META_MARK,
   NFT_META_NFPROTO,
   NFT_META_OIFNAME,
+} from "./expr/meta.ts";
+import {
   NFT_PAYLOAD_NETWORK_HEADER,
   NFT_PAYLOAD_TRANSPORT_HEADER,
-  NFT_RANGE_NEQ,
-  NFT_REG_1,
-  NFT_REG_2,
-  NFT_SOCKET_TRANSPARENT,
-  NFT_SOCKET_WILDCARD,
-  NFTA_FIB_F_DADDR,
-  RTN_LOCAL,
-} from "../constants.ts";
-import type { Prefix } from "../route.ts";
-import type { Range } from "../rule.ts";
-import { HOST_ORDER, NETWORK_ORDER } from "../wire.ts";
-import {
-  bitwise,
-  compare,
-  conntrack,
-  type Expression,
-  fibType,
-  immediate,
-  lookup,
-  meta,
-  metaSet,
   payload,
-  range,
-  socket,
-  tproxy,
-} from "./expressions.ts";
+} from "./expr/payload.ts";
+import { NFT_SOCKET_TRANSPARENT, NFT_SOCKET_WILDCARD, socket } from "./expr/socket.ts";
+import { tproxy } from "./expr/tproxy.ts";
+import type { Expression } from "./expressions.ts";
+import { hostOrder32, networkOrder16 } from "./registers.ts";
 
 type Expressions = readonly Expression[];
 /** Which end of the packet. */
 export type Side = "source" | "destination";
-
-const IP_CT_DIR_REPLY = 1;
 
 /** `iifname "veth0"`; with a final `*` all interfaces whose name begins so. */
 export function inputInterface(name: string): Expressions {
@@ -128,26 +118,33 @@ function loadAddress(side: Side, prefix: Prefix, bytes: number): Expression {
   return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, bytes);
 }
 
-/** `tcp dport 80`, `80-90` or `!= 80-90`, after `protocol`: the ports of TCP and UDP alike. */
-export function ports(side: Side, [first, last]: Range, isNegated = false): Expressions {
+/** `tcp dport 80` or `80-90`, after `protocol`: the ports of TCP and UDP alike. */
+export function ports(side: Side, [first, last]: Range): Expressions {
   const load = payload(NFT_PAYLOAD_TRANSPORT_HEADER, side === "source" ? 0 : 2, 2);
-  if (first === last) return [load, compare(u16(first), isNegated ? NFT_CMP_NEQ : NFT_CMP_EQ)];
-  if (isNegated) return [load, range(u16(first), u16(last), NFT_RANGE_NEQ)];
-  return [load, compare(u16(first), NFT_CMP_GTE), compare(u16(last), NFT_CMP_LTE)];
+  if (first === last) return [load, compare(networkOrder16(first))];
+  return [
+    load,
+    compare(networkOrder16(first), NFT_CMP_GTE),
+    compare(networkOrder16(last), NFT_CMP_LTE),
+  ];
 }
 
 /** `meta mark & mask == mark`, or `!=`. */
 export function markIs(mark: number, mask: number, isNegated = false): Expressions {
   const op = isNegated ? NFT_CMP_NEQ : NFT_CMP_EQ;
   const load = meta(NFT_META_MARK);
-  if (mask >>> 0 === 0xffff_ffff) return [load, compare(u32(mark), op)];
-  return [load, bitwise(u32(mask), u32(0)), compare(u32(mark), op)];
+  if (mask >>> 0 === 0xffff_ffff) return [load, compare(hostOrder32(mark), op)];
+  return [load, bitwise(hostOrder32(mask), hostOrder32(0)), compare(hostOrder32(mark), op)];
 }
 
 /** `meta mark set meta mark & ~mask ^ mark`, which iptables writes `--set-xmark mark/mask`. */
 export function setMark(mark: number, mask: number): Expressions {
-  if (mask >>> 0 === 0xffff_ffff) return [immediate(u32(mark)), metaSet(NFT_META_MARK)];
-  return [meta(NFT_META_MARK), bitwise(u32(~mask), u32(mark)), metaSet(NFT_META_MARK)];
+  if (mask >>> 0 === 0xffff_ffff) return [immediate(hostOrder32(mark)), metaSet(NFT_META_MARK)];
+  return [
+    meta(NFT_META_MARK),
+    bitwise(hostOrder32(~mask), hostOrder32(mark)),
+    metaSet(NFT_META_MARK),
+  ];
 }
 
 /**
@@ -166,7 +163,7 @@ export function transparentSocket(wildcard?: boolean): Expressions {
 
 /** `fib daddr type local`: this host's own addresses. */
 export function localDestination(): Expressions {
-  return [fibType(NFTA_FIB_F_DADDR), compare(u32(RTN_LOCAL))];
+  return [fibType(NFTA_FIB_F_DADDR), compare(hostOrder32(RTN_LOCAL))];
 }
 
 /** `ct direction reply`: packets of the connection's accepting end. */
@@ -176,21 +173,12 @@ export function replyDirection(): Expressions {
 
 /** `tproxy to :port`, or `tproxy ip to address:port` after `family`. Prerouting only. */
 export function tproxyTo(port: number, address?: Uint8Array): Expressions {
-  if (address === undefined) return [immediate(u16(port)), tproxy(NFPROTO_UNSPEC, false)];
+  if (address === undefined)
+    return [immediate(networkOrder16(port)), tproxy(NFPROTO_UNSPEC, false)];
   const nfproto = address.length === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
-  return [immediate(address, NFT_REG_1), immediate(u16(port), NFT_REG_2), tproxy(nfproto, true)];
-}
-
-/** A port as a register holds it. */
-function u16(value: number): Uint8Array {
-  const view = new DataView(new ArrayBuffer(2));
-  view.setUint16(0, value, NETWORK_ORDER);
-  return new Uint8Array(view.buffer);
-}
-
-/** A mark or an address type as a register holds it. */
-function u32(value: number): Uint8Array {
-  const view = new DataView(new ArrayBuffer(4));
-  view.setUint32(0, value, HOST_ORDER);
-  return new Uint8Array(view.buffer);
+  return [
+    immediate(address, NFT_REG_1),
+    immediate(networkOrder16(port), NFT_REG_2),
+    tproxy(nfproto, true),
+  ];
 }

@@ -1,5 +1,3 @@
-/** Values of which some bits may not be known, and comparisons that say so. Pure. */
-
 import {
   NFT_CMP_EQ,
   NFT_CMP_GT,
@@ -7,7 +5,9 @@ import {
   NFT_CMP_LT,
   NFT_CMP_LTE,
   NFT_CMP_NEQ,
-} from "../../../ffi/netlink/constants.ts";
+} from "../../../ffi/netlink/nftables/expr/cmp.ts";
+/** Values of which some bits may not be known, and comparisons that say so. Pure. */
+import { fromHostOrder32, hostOrder32 } from "../../../ffi/netlink/nftables/registers.ts";
 
 /** Whether a condition holds; `maybe` where that depends on what is not known. */
 export type Ternary = "yes" | "no" | "maybe";
@@ -93,17 +93,10 @@ export function masked(bits: Bits, mask: Uint8Array, xor: Uint8Array): Bits {
 
 /** A u32 in host order, of which the bits of `mask` are known. */
 export function host32(value: number, mask = 0xffff_ffff): Bits {
-  const bytes = (number: number) => {
-    const view = new DataView(new ArrayBuffer(4));
-    view.setUint32(0, number, true);
-    return new Uint8Array(view.buffer);
-  };
-  return { value: bytes((value & mask) >>> 0), known: bytes(mask) };
+  return { value: hostOrder32(value & mask), known: hostOrder32(mask) };
 }
 
 /** The reverse of `host32`. */
 export function fromHost32({ value, known: mask }: Bits): { value: number; known: number } {
-  const number = (bytes: Uint8Array) =>
-    new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  return { value: number(value), known: number(mask) };
+  return { value: fromHostOrder32(value), known: fromHostOrder32(mask) };
 }

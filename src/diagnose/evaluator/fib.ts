@@ -8,7 +8,9 @@
  * to have no way back.
  */
 
+import { RTN_LOCAL, RTN_UNICAST } from "../../../ffi/netlink/constants.ts";
 import {
+  type FibLoad,
   NFT_FIB_RESULT_ADDRTYPE,
   NFT_FIB_RESULT_OIF,
   NFTA_FIB_F_DADDR,
@@ -16,10 +18,7 @@ import {
   NFTA_FIB_F_MARK,
   NFTA_FIB_F_OIF,
   NFTA_FIB_F_PRESENT,
-  RTN_LOCAL,
-  RTN_UNICAST,
-} from "../../../ffi/netlink/constants.ts";
-import type { FibLoad } from "../../../ffi/netlink/nftables/expressions.ts";
+} from "../../../ffi/netlink/nftables/expr/fib.ts";
 import type { Address } from "../../net/address.ts";
 import { addressType, decide } from "../policy.ts";
 import { type Bits, host32, known, unknownBits } from "./bits.ts";

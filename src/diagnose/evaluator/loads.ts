@@ -1,24 +1,59 @@
 /** What the loads of a rule find: of the packet, its interfaces, its connection. Pure. */
 
 import * as nl from "../../../ffi/netlink/constants.ts";
-import type {
-  ConntrackLoad,
-  MetaLoad,
-  PayloadLoad,
-  SocketLoad,
-} from "../../../ffi/netlink/nftables/expressions.ts";
+import {
+  type ConntrackLoad,
+  IPS_ASSURED,
+  IPS_CONFIRMED,
+  IPS_DST_NAT,
+  IPS_SEEN_REPLY,
+  IPS_SRC_NAT,
+  NFT_CT_DIRECTION,
+  NFT_CT_HELPER,
+  NFT_CT_MARK,
+  NFT_CT_STATE,
+  NFT_CT_STATUS,
+  NFT_CT_ZONE,
+} from "../../../ffi/netlink/nftables/expr/ct.ts";
+import {
+  type MetaLoad,
+  NFT_META_IIF,
+  NFT_META_IIFGROUP,
+  NFT_META_IIFKIND,
+  NFT_META_IIFNAME,
+  NFT_META_IIFTYPE,
+  NFT_META_L4PROTO,
+  NFT_META_MARK,
+  NFT_META_NFPROTO,
+  NFT_META_OIF,
+  NFT_META_OIFGROUP,
+  NFT_META_OIFKIND,
+  NFT_META_OIFNAME,
+  NFT_META_OIFTYPE,
+  NFT_META_PKTTYPE,
+  NFT_META_PROTOCOL,
+  NFT_META_SECPATH,
+  NFT_META_SKGID,
+  NFT_META_SKUID,
+} from "../../../ffi/netlink/nftables/expr/meta.ts";
+import {
+  NFT_PAYLOAD_NETWORK_HEADER,
+  NFT_PAYLOAD_TRANSPORT_HEADER,
+  type PayloadLoad,
+} from "../../../ffi/netlink/nftables/expr/payload.ts";
+import {
+  NFT_SOCKET_CGROUPV2,
+  NFT_SOCKET_TRANSPARENT,
+  NFT_SOCKET_WILDCARD,
+  type SocketLoad,
+} from "../../../ffi/netlink/nftables/expr/socket.ts";
 import { ephemeralPort, type Packet } from "../packet.ts";
 import { type Bits, host32, known, unknownBits } from "./bits.ts";
 import type { ChainContext, SocketFacts } from "./context.ts";
 import type { PacketState } from "./state.ts";
 
-// linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_BIT() of each state, and the bits of status.
+/** NF_CT_STATE_BIT() of each state (linux/netfilter/nf_tables.h). */
 const ctStates = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
-const IPS_SEEN_REPLY = 0x02;
-const IPS_ASSURED = 0x04;
-const IPS_CONFIRMED = 0x08;
-const IPS_SRC_NAT = 0x10;
-const IPS_DST_NAT = 0x20;
 
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
@@ -54,14 +89,14 @@ export function loadConntrack(
 ): Loaded {
   const { packet } = context;
   const connection = connectionState(context, state);
-  if (key === nl.NFT_CT_STATE) return host32(ctStates[connection]);
+  if (key === NFT_CT_STATE) return host32(ctStates[connection]);
   if (connection === "invalid" || connection === "untracked") return "break";
   switch (key) {
-    case nl.NFT_CT_DIRECTION:
+    case NFT_CT_DIRECTION:
       return byte(packet.stage === "answer" ? 1 : 0);
-    case nl.NFT_CT_MARK:
+    case NFT_CT_MARK:
       return host32(state.ctMark, state.ctMarkKnown);
-    case nl.NFT_CT_STATUS: {
+    case NFT_CT_STATUS: {
       const nat = state.rewritten.reduce((bits, { side }) => {
         return bits | (side === "source" ? IPS_SRC_NAT : IPS_DST_NAT);
       }, 0);
@@ -69,9 +104,9 @@ export function loadConntrack(
       const rest = IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED;
       return host32(nat, isNew ? rest | IPS_SRC_NAT | IPS_DST_NAT : IPS_SRC_NAT | IPS_DST_NAT);
     }
-    case nl.NFT_CT_HELPER:
+    case NFT_CT_HELPER:
       return "break";
-    case nl.NFT_CT_ZONE:
+    case NFT_CT_ZONE:
       return known(new Uint8Array(2));
     default:
       return unknownBits(16);
@@ -83,20 +118,20 @@ export function loadMeta(context: ChainContext, state: PacketState, { key }: Met
   const { packet } = context;
   const isV4 = packet.destination.family === 4;
   switch (key) {
-    case nl.NFT_META_MARK:
+    case NFT_META_MARK:
       return host32(state.mark, state.markKnown);
-    case nl.NFT_META_NFPROTO:
+    case NFT_META_NFPROTO:
       return byte(isV4 ? nl.NFPROTO_IPV4 : nl.NFPROTO_IPV6);
-    case nl.NFT_META_L4PROTO:
+    case NFT_META_L4PROTO:
       return byte(protocolNumber(packet));
-    case nl.NFT_META_PROTOCOL:
+    case NFT_META_PROTOCOL:
       return be16(isV4 ? ETH_P_IP : ETH_P_IPV6);
-    case nl.NFT_META_PKTTYPE:
-    case nl.NFT_META_SECPATH:
+    case NFT_META_PKTTYPE:
+    case NFT_META_SECPATH:
       return byte(0);
-    case nl.NFT_META_SKUID:
-    case nl.NFT_META_SKGID:
-      return loadOwner(context, key === nl.NFT_META_SKUID ? "uid" : "gid");
+    case NFT_META_SKUID:
+    case NFT_META_SKGID:
+      return loadOwner(context, key === NFT_META_SKUID ? "uid" : "gid");
     default:
       return loadInterface(context, key);
   }
@@ -113,32 +148,32 @@ function loadOwner({ packet, base }: ChainContext, which: "uid" | "gid"): Loaded
 function loadInterface(context: ChainContext, key: number): Loaded {
   const { packet, links } = context;
   const isIn = [
-    nl.NFT_META_IIF,
-    nl.NFT_META_IIFNAME,
-    nl.NFT_META_IIFTYPE,
-    nl.NFT_META_IIFGROUP,
-    nl.NFT_META_IIFKIND,
+    NFT_META_IIF,
+    NFT_META_IIFNAME,
+    NFT_META_IIFTYPE,
+    NFT_META_IIFGROUP,
+    NFT_META_IIFKIND,
   ].includes(key);
   const name = (isIn ? packet.iif : packet.oif) ?? "";
   const link = links.find((each) => each.name === name);
   switch (key) {
-    case nl.NFT_META_IIFNAME:
-    case nl.NFT_META_OIFNAME:
+    case NFT_META_IIFNAME:
+    case NFT_META_OIFNAME:
       return text(name);
-    case nl.NFT_META_IIF:
-    case nl.NFT_META_OIF:
+    case NFT_META_IIF:
+    case NFT_META_OIF:
       return name === "" || link !== undefined ? host32(link?.index ?? 0) : unknownBits(4);
-    case nl.NFT_META_IIFTYPE:
-    case nl.NFT_META_OIFTYPE:
+    case NFT_META_IIFTYPE:
+    case NFT_META_OIFTYPE:
       if (name === "") return "break";
       return link?.loopback
         ? known(Uint8Array.of(ARPHRD_LOOPBACK & 0xff, ARPHRD_LOOPBACK >> 8))
         : unknownBits(2);
-    case nl.NFT_META_IIFKIND:
-    case nl.NFT_META_OIFKIND:
+    case NFT_META_IIFKIND:
+    case NFT_META_OIFKIND:
       return link?.kind === undefined ? "break" : text(link.kind);
-    case nl.NFT_META_IIFGROUP:
-    case nl.NFT_META_OIFGROUP:
+    case NFT_META_IIFGROUP:
+    case NFT_META_OIFGROUP:
       return name === "" ? "break" : unknownBits(4);
     default:
       return unknownBits(16);
@@ -159,9 +194,14 @@ export function socketOf({ packet, listener }: ChainContext): SocketFacts | unde
 /** What `socket` loads. */
 export function loadSocket(context: ChainContext, { key }: SocketLoad): Loaded {
   const socket = socketOf(context);
+  // The level of a control group, of which only a packet of this host has one.
+  if (key === NFT_SOCKET_CGROUPV2) {
+    const { owner, socket: own } = context.packet;
+    return owner !== undefined || own === undefined ? "break" : unknownBits(8);
+  }
   if (socket === undefined) return "break";
-  if (key === nl.NFT_SOCKET_TRANSPARENT) return byte(Number(socket.transparent));
-  if (key === nl.NFT_SOCKET_WILDCARD) return byte(Number(socket.wildcard));
+  if (key === NFT_SOCKET_TRANSPARENT) return byte(Number(socket.transparent));
+  if (key === NFT_SOCKET_WILDCARD) return byte(Number(socket.wildcard));
   return unknownBits(8);
 }
 
@@ -179,8 +219,8 @@ export function loadPayload({ packet }: ChainContext, load: PayloadLoad): Loaded
 
 /** The header as far as it is certain; undefined for headers of which nothing is. */
 function headerOf(packet: Packet, base: number): Bits | undefined {
-  if (base === nl.NFT_PAYLOAD_TRANSPORT_HEADER) return transportHeader(packet);
-  if (base !== nl.NFT_PAYLOAD_NETWORK_HEADER) return undefined;
+  if (base === NFT_PAYLOAD_TRANSPORT_HEADER) return transportHeader(packet);
+  if (base !== NFT_PAYLOAD_NETWORK_HEADER) return undefined;
   const { source, destination } = packet;
   const isV4 = destination.family === 4;
   const size = isV4 ? 20 : 40;

@@ -1,13 +1,10 @@
 /** One rule of nf_tables as the kernel runs it: expression by expression, over registers. Pure. */
 
-import {
-  NFPROTO_IPV6,
-  NFT_LOOKUP_F_INV,
-  NFT_META_MARK,
-  NFT_RANGE_NEQ,
-  NFT_REG_VERDICT,
-} from "../../../ffi/netlink/constants.ts";
-import type { Expression, Lookup } from "../../../ffi/netlink/nftables/expressions.ts";
+import { NFPROTO_IPV6, NFT_REG_VERDICT } from "../../../ffi/netlink/constants.ts";
+import { type Lookup, NFT_LOOKUP_F_INV } from "../../../ffi/netlink/nftables/expr/lookup.ts";
+import { NFT_META_MARK } from "../../../ffi/netlink/nftables/expr/meta.ts";
+import { NFT_RANGE_NEQ } from "../../../ffi/netlink/nftables/expr/range.ts";
+import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
 import { findInSet, setKey } from "../ruleset.ts";
 import { compares, fromHost32, masked, not, unknownBits, within } from "./bits.ts";
@@ -15,9 +12,12 @@ import type { ChainContext } from "./context.ts";
 import { condition, fails, matches, maybe, type Outcome } from "./effect.ts";
 import { loadFib } from "./fib.ts";
 import { type Loaded, loadConntrack, loadMeta, loadPayload, loadSocket } from "./loads.ts";
-import { runOther } from "./other.ts";
+import { runForeign } from "./other.ts";
 import { Registers } from "./registers.ts";
 import type { PacketState } from "./state.ts";
+
+/** What fills a register from the packet and what is around it. */
+type Load = Extract<Expression, { kind: "meta" | "ct" | "fib" | "payload" | "socket" }>;
 
 /** The registers of one rule while it looks at one packet. */
 export class RuleRun {
@@ -66,10 +66,14 @@ export class RuleRun {
       }
       case "tproxy":
         return this.tproxy(expression);
-      case "other":
-        return runOther(expression, { context: this.context, state, registers: this.registers });
-      default:
+      case "ct":
+      case "fib":
+      case "meta":
+      case "payload":
+      case "socket":
         return this.load(expression, state);
+      default:
+        return runForeign(expression, { context: this.context, state, registers: this.registers });
     }
   }
 
@@ -80,10 +84,7 @@ export class RuleRun {
   /** What the last load could not tell. */
   private reason = "a value";
 
-  private load(
-    expression: Extract<Expression, { kind: "meta" | "ct" | "fib" | "payload" | "socket" }>,
-    state: PacketState,
-  ): Outcome {
+  private load(expression: Load, state: PacketState): Outcome {
     const loaded = this.loaded(expression, state);
     this.reason = reasons[expression.kind];
     if (loaded === "break") return fails;
@@ -91,10 +92,7 @@ export class RuleRun {
     return matches;
   }
 
-  private loaded(
-    expression: Extract<Expression, { kind: "meta" | "ct" | "fib" | "payload" | "socket" }>,
-    state: PacketState,
-  ): Loaded {
+  private loaded(expression: Load, state: PacketState): Loaded {
     switch (expression.kind) {
       case "meta":
         return loadMeta(this.context, state, expression);

@@ -5,16 +5,13 @@
  */
 
 import { NF_DROP } from "../../../ffi/netlink/constants.ts";
-import { Attributes, HOST_ORDER, NETWORK_ORDER, WireError } from "../../../ffi/netlink/wire.ts";
+import type { CompatExtension } from "../../../ffi/netlink/nftables/expr/compat.ts";
+import { HOST_ORDER, NETWORK_ORDER } from "../../../ffi/netlink/wire.ts";
 import type { ChainContext } from "./context.ts";
 import { type Effect, fails, matches, maybe, type Outcome } from "./effect.ts";
 import type { PacketState } from "./state.ts";
 import { matchers } from "./xtables-matches.ts";
 
-// linux/netfilter/nf_tables_compat.h: the same numbers for NFTA_TARGET_* and NFTA_MATCH_*.
-const NFTA_COMPAT_NAME = 1;
-const NFTA_COMPAT_REV = 2;
-const NFTA_COMPAT_INFO = 3;
 // linux/netfilter/xt_CT.h and xt_connmark.h
 const XT_CT_NOTRACK = 1;
 const XT_CONNMARK_SET = 0;
@@ -29,26 +26,21 @@ const harmless = new Set([
 /** Matches on protocols that the packet does not have. */
 const otherProtocols = new Set(["ah", "dccp", "esp", "icmp", "icmp6", "ipcomp", "sctp"]);
 
-/** Reads `match` or `target` with its NFTA_EXPR_DATA. */
-export function runCompat(
-  kind: "match" | "target",
-  data: Uint8Array,
+/** Carries out a match or a target. */
+export function runExtension(
+  { kind, name, revision, info }: CompatExtension,
   context: ChainContext,
   state: PacketState,
 ): Outcome {
-  let name = "?";
   try {
-    const attributes = new Attributes(data);
-    name = attributes.string(NFTA_COMPAT_NAME) ?? name;
-    const revision = attributes.be32(NFTA_COMPAT_REV) ?? 0;
-    const info = attributes.bytes(NFTA_COMPAT_INFO) ?? new Uint8Array();
     const view = new DataView(info.buffer, info.byteOffset, info.length);
     if (kind === "target") return target(name, view, context, state, revision);
     if (otherProtocols.has(name)) return fails;
     const match = Object.hasOwn(matchers, name) ? matchers[name] : undefined;
     return match?.(view, context, state, revision) ?? maybe(`-m ${name}`);
   } catch (error) {
-    if (!(error instanceof RangeError) && !(error instanceof WireError)) throw error;
+    // Its structure is shorter than it should be.
+    if (!(error instanceof RangeError)) throw error;
     return kind === "target" ? { kind: "unknown", reason: `-j ${name}` } : maybe(`-m ${name}`);
   }
 }

@@ -17,7 +17,7 @@ import {
   NFPROTO_IPV4,
   NFPROTO_IPV6,
   NFT_JUMP,
-  NFT_LOOKUP_F_INV,
+  NFT_REG_1,
   NFT_RETURN,
   NFT_SET_INTERVAL,
   RT_TABLE_MAIN,
@@ -28,7 +28,25 @@ import {
 } from "../../../ffi/netlink/constants.ts";
 import { deleteLink, newLink, newVeth, setLink } from "../../../ffi/netlink/link.ts";
 import { newChain } from "../../../ffi/netlink/nftables/chain.ts";
-import { counter, type Expression, verdict } from "../../../ffi/netlink/nftables/expressions.ts";
+import { NFT_BITWISE_LSHIFT } from "../../../ffi/netlink/nftables/expr/bitwise.ts";
+import { compare, NFT_CMP_NEQ } from "../../../ffi/netlink/nftables/expr/cmp.ts";
+import { NFT_CONNLIMIT_F_INV } from "../../../ffi/netlink/nftables/expr/connlimit.ts";
+import { counter } from "../../../ffi/netlink/nftables/expr/counter.ts";
+import { NFT_CT_MARK } from "../../../ffi/netlink/nftables/expr/ct.ts";
+import { immediate, verdict } from "../../../ffi/netlink/nftables/expr/immediate.ts";
+import { NFT_LIMIT_F_INV } from "../../../ffi/netlink/nftables/expr/limit.ts";
+import { NFT_LOOKUP_F_INV } from "../../../ffi/netlink/nftables/expr/lookup.ts";
+import { meta, metaSet, NFT_META_MARK } from "../../../ffi/netlink/nftables/expr/meta.ts";
+import {
+  NFT_PAYLOAD_TRANSPORT_HEADER,
+  payload,
+} from "../../../ffi/netlink/nftables/expr/payload.ts";
+import { NFT_QUOTA_F_INV } from "../../../ffi/netlink/nftables/expr/quota.ts";
+import { NFT_RANGE_NEQ } from "../../../ffi/netlink/nftables/expr/range.ts";
+import { NF_NAT_RANGE_PROTO_SPECIFIED } from "../../../ffi/netlink/nftables/expr/redir.ts";
+import { NFT_REJECT_TCP_RST } from "../../../ffi/netlink/nftables/expr/reject.ts";
+import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
+import { hostOrder32, networkOrder16 } from "../../../ffi/netlink/nftables/registers.ts";
 import {
   decodeFirewallRule,
   deleteFirewallRule,
@@ -348,8 +366,13 @@ const firewallCases: Case[] = [
   ),
   ruleCase(
     "tcp dport != 80 tcp sport != 1000-2000 accept",
-    [...tcp, ...nft.ports("destination", [80, 80], true)],
-    nft.ports("source", [1000, 2000], true),
+    [...tcp, payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)],
+    compare(networkOrder16(80), NFT_CMP_NEQ),
+    payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2),
+    {
+      ...{ kind: "range", op: NFT_RANGE_NEQ, sreg: NFT_REG_1 },
+      ...{ from: networkOrder16(1000), to: networkOrder16(2000) },
+    },
     verdict(NF_ACCEPT),
   ),
   ruleCase("fib daddr type local return", nft.localDestination(), verdict(NFT_RETURN)),
@@ -367,6 +390,65 @@ const firewallCases: Case[] = [
   ),
 ];
 
+/** NAT, and expressions that tproxy only reads, in rules of others. */
+const otherCases: Case[] = [
+  {
+    command: "nft 'add rule inet t nat tcp dport 80 redirect to :50080'",
+    setup: "nft 'add table inet t; add chain inet t nat { type nat hook prerouting priority 0; }'",
+    messages: [
+      newFirewallRule({
+        ...{ ...inet, chain: "nat" },
+        expressions: [
+          ...[...tcp, ...nft.ports("destination", [80, 80])],
+          immediate(networkOrder16(50080)),
+          { kind: "redir", portRegister: NFT_REG_1, flags: NF_NAT_RANGE_PROTO_SPECIFIED },
+        ],
+      }),
+    ],
+  },
+  ruleCase(
+    "ct mark set 0x7 limit rate over 10/second accept",
+    immediate(hostOrder32(7)),
+    { kind: "ct set", key: NFT_CT_MARK, sreg: NFT_REG_1 },
+    { kind: "limit", rate: 10n, unit: 1n, burst: 5, type: 0, flags: NFT_LIMIT_F_INV },
+    verdict(NF_ACCEPT),
+  ),
+  ruleCase(
+    "meta l4proto tcp reject with tcp reset",
+    ...[tcp, { kind: "reject", type: NFT_REJECT_TCP_RST, code: 0 } as const],
+  ),
+  ruleCase(
+    "quota over 5 bytes drop",
+    { kind: "quota", bytes: 5n, consumed: 0n, flags: NFT_QUOTA_F_INV },
+    verdict(NF_DROP),
+  ),
+  ruleCase(
+    "ct count over 5 drop",
+    { kind: "connlimit", count: 5, flags: NFT_CONNLIMIT_F_INV },
+    verdict(NF_DROP),
+  ),
+  ruleCase(
+    "exthdr frag exists accept",
+    v6,
+    { kind: "exthdr", op: 0, type: 44, offset: 0, length: 1, flags: 1, dreg: NFT_REG_1 },
+    compare(Uint8Array.of(1)),
+    verdict(NF_ACCEPT),
+  ),
+  ruleCase("udp dport set 53", udp, immediate(networkOrder16(53)), {
+    ...{ kind: "payload set", base: 2, offset: 2, length: 2, sreg: NFT_REG_1 },
+    ...{ checksumType: 1, checksumOffset: 6 },
+  }),
+  ruleCase(
+    "meta mark set meta mark << 1",
+    meta(NFT_META_MARK),
+    {
+      ...{ kind: "bit operation", op: NFT_BITWISE_LSHIFT, sreg: NFT_REG_1, dreg: NFT_REG_1 },
+      ...{ length: 4, operand: hostOrder32(1) },
+    },
+    metaSet(NFT_META_MARK),
+  ),
+];
+
 export const cases: readonly Case[] = [
   ...linkCases,
   ...addressCases,
@@ -374,4 +456,5 @@ export const cases: readonly Case[] = [
   ...ruleCases,
   ...tableCases,
   ...firewallCases,
+  ...otherCases,
 ];

@@ -29,7 +29,9 @@ import {
   dumpChains,
   newChain,
 } from "../../../ffi/netlink/nftables/chain.ts";
-import { counter, type Expression, verdict } from "../../../ffi/netlink/nftables/expressions.ts";
+import { counter } from "../../../ffi/netlink/nftables/expr/counter.ts";
+import { verdict } from "../../../ffi/netlink/nftables/expr/immediate.ts";
+import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
 import {
   counterOf,
   decodeFirewallRule,

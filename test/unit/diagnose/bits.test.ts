@@ -2,7 +2,14 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import * as k from "../../../ffi/netlink/constants.ts";
+import {
+  NFT_CMP_EQ,
+  NFT_CMP_GT,
+  NFT_CMP_GTE,
+  NFT_CMP_LT,
+  NFT_CMP_LTE,
+  NFT_CMP_NEQ,
+} from "../../../ffi/netlink/nftables/expr/cmp.ts";
 import {
   type Bits,
   compares,
@@ -15,7 +22,7 @@ import {
 
 const length = 3;
 const bytes = fc.uint8Array({ minLength: length, maxLength: length });
-const ops = [k.NFT_CMP_EQ, k.NFT_CMP_NEQ, k.NFT_CMP_LT, k.NFT_CMP_LTE, k.NFT_CMP_GT, k.NFT_CMP_GTE];
+const ops = [NFT_CMP_EQ, NFT_CMP_NEQ, NFT_CMP_LT, NFT_CMP_LTE, NFT_CMP_GT, NFT_CMP_GTE];
 
 /** A value of which `mask` is known, and one that it may be. */
 const partial = fc.tuple(bytes, bytes, bytes).map(([value, mask, rest]) => {

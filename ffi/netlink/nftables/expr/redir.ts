@@ -1,0 +1,50 @@
+/** `redir`: destination NAT to this host. Pure. */
+
+import { NFT_REG_1 } from "../../constants.ts";
+import { defined } from "../../wire.ts";
+import type { ExpressionCodec } from "../expression-codec.ts";
+
+// linux/netfilter/nf_tables.h
+export const NFTA_REDIR_REG_PROTO_MIN = 1;
+export const NFTA_REDIR_REG_PROTO_MAX = 2;
+export const NFTA_REDIR_FLAGS = 3;
+
+// linux/netfilter/nf_nat.h
+export const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
+
+/** Sends the packet to this host, at a port of the range in two registers, or at its own. */
+export interface Redirect {
+  readonly kind: "redir";
+  readonly portRegister?: number;
+  readonly lastPortRegister?: number;
+  /** NF_NAT_RANGE_*; absent for none. */
+  readonly flags?: number;
+}
+
+/** `[ redir proto_min reg 1 ]`, with all that the kernel tells back of it in any case. */
+export function redirect(): Redirect {
+  return {
+    kind: "redir",
+    portRegister: NFT_REG_1,
+    lastPortRegister: NFT_REG_1,
+    flags: NF_NAT_RANGE_PROTO_SPECIFIED,
+  };
+}
+
+export const redirCodec: ExpressionCodec<Redirect> = {
+  name: "redir",
+  kinds: ["redir"],
+  encode(to, { portRegister, lastPortRegister, flags }) {
+    if (portRegister !== undefined) to.be32(NFTA_REDIR_REG_PROTO_MIN, portRegister);
+    if (lastPortRegister !== undefined) to.be32(NFTA_REDIR_REG_PROTO_MAX, lastPortRegister);
+    if (flags !== undefined) to.be32(NFTA_REDIR_FLAGS, flags);
+  },
+  decode(from) {
+    return defined({
+      kind: "redir",
+      portRegister: from.be32(NFTA_REDIR_REG_PROTO_MIN),
+      lastPortRegister: from.be32(NFTA_REDIR_REG_PROTO_MAX),
+      flags: from.be32(NFTA_REDIR_FLAGS) || undefined,
+    });
+  },
+};

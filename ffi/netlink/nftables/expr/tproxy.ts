@@ -1,0 +1,46 @@
+/** `tproxy`: hands a packet to a transparent listener. Pure. */
+
+import { NFT_REG_1, NFT_REG_2 } from "../../constants.ts";
+import { defined, required } from "../../wire.ts";
+import type { ExpressionCodec } from "../expression-codec.ts";
+
+// linux/netfilter/nf_tables.h
+export const NFTA_TPROXY_FAMILY = 1;
+export const NFTA_TPROXY_REG_ADDR = 2;
+export const NFTA_TPROXY_REG_PORT = 3;
+
+/**
+ * Hands the packet to a transparent listener; without one the rule ends. Prerouting only. With an
+ * address the family must be one, without it NFPROTO_UNSPEC takes both.
+ */
+export interface Tproxy {
+  readonly kind: "tproxy";
+  readonly family: number;
+  readonly addressRegister?: number;
+  readonly portRegister?: number;
+}
+
+/** `[ tproxy ip addr reg 1 port reg 2 ]`; without an address `[ tproxy port reg 1 ]`. */
+export function tproxy(family: number, hasAddress: boolean): Tproxy {
+  return hasAddress
+    ? { kind: "tproxy", family, addressRegister: NFT_REG_1, portRegister: NFT_REG_2 }
+    : { kind: "tproxy", family, portRegister: NFT_REG_1 };
+}
+
+export const tproxyCodec: ExpressionCodec<Tproxy> = {
+  name: "tproxy",
+  kinds: ["tproxy"],
+  encode(to, { family, addressRegister, portRegister }) {
+    to.be32(NFTA_TPROXY_FAMILY, family);
+    if (addressRegister !== undefined) to.be32(NFTA_TPROXY_REG_ADDR, addressRegister);
+    if (portRegister !== undefined) to.be32(NFTA_TPROXY_REG_PORT, portRegister);
+  },
+  decode(from) {
+    return defined({
+      kind: "tproxy",
+      family: required(from.be32(NFTA_TPROXY_FAMILY), "NFTA_TPROXY_FAMILY"),
+      addressRegister: from.be32(NFTA_TPROXY_REG_ADDR),
+      portRegister: from.be32(NFTA_TPROXY_REG_PORT),
+    });
+  },
+};
