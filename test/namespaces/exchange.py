@@ -8,6 +8,8 @@ exchange.py client ADDRESS PORT CONNECTIONS PARALLEL BYTES SEED LOG
 exchange.py stall ADDRESS PORT CONNECTIONS   asks for streams without end, and reads nothing; resets
                                        them when its input ends
 exchange.py judge CLIENT-LOG SERVER-LOG CONNECTIONS [STALLED]
+                                       waits until both logs are whole: a server notes a reset only
+                                       after the kernel has forgotten the connection
 
 A stream is random data in chunks of random sizes, with pauses, and its SHA-256 at the end. What an
 end saw is `whole` (a stream with its digest, then its end), `reset`, or what is wrong.
@@ -41,6 +43,8 @@ CHUNK_MAX = 1 << 18
 # The number of the first stalled connection.
 STALLED = 1_000_000
 TIMEOUT = 60
+# How long the judge waits for lines that are missing.
+LOG_TIMEOUT = 10
 
 
 def chunks(total, rng):
@@ -208,21 +212,21 @@ def serve(port, log, address=None):
     else:
         listener = socket.create_server((address, port), backlog=1024)
 
-    def run(s):
+    def run(s, peer):
         s.settimeout(TIMEOUT)
         try:
             number, kind, down = HEADER.unpack(receive_exactly(s, HEADER.size))
-        except (OSError, EOFError):
+        except (OSError, EOFError) as error:
             s.close()
-            return log.write("-", "-", "no header")
+            return log.write("-", "-", f"no header from {peer}: {error!r}")
         name = NAMES[kind]
         saw = attempt(lambda: server_side(s, name, down, random.Random(number)))
         log.write(number, name, saw)
         s.close()
 
     while True:
-        s = listener.accept()[0]
-        threading.Thread(target=run, args=(s,), daemon=True).start()
+        accepted = listener.accept()
+        threading.Thread(target=run, args=accepted, daemon=True).start()
 
 
 def ask(address, port, connections, parallel, total, seed, log):
@@ -271,8 +275,17 @@ def stall(address, port, connections):
         reset(s)
 
 
+def has_lines(path, count):
+    with open(path) as log:
+        return sum(1 for _ in log) >= count
+
+
 def judge(client_log, server_log, connections, stalled=0):
     """Prints what was not as it has to be; the status says whether there was any."""
+    deadline = time.monotonic() + LOG_TIMEOUT
+    wanted = ((client_log, connections), (server_log, connections + stalled))
+    while not all(has_lines(*each) for each in wanted) and time.monotonic() < deadline:
+        time.sleep(0.02)
     wrong = []
     for end, path in enumerate((client_log, server_log)):
         found = {}
