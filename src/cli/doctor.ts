@@ -10,12 +10,13 @@ import { usableCapabilities } from "../diagnose/capabilities.ts";
 import { gatherConnect } from "../diagnose/connect-facts.ts";
 import { connectSteps } from "../diagnose/explain-connect.ts";
 import { unknown } from "../diagnose/finding.ts";
-import { checkListener } from "../diagnose/listener-checks.ts";
+import { checkListener, checkSharing } from "../diagnose/listener-checks.ts";
 import { gatherLocal, judgeLocal, type LocalQuestion } from "../diagnose/local-checks.ts";
-import { endpointText } from "../diagnose/lookup.ts";
+import { endpointText, waitingOn } from "../diagnose/lookup.ts";
 import type { Machine } from "../diagnose/machine.ts";
 import { judgePath, sideChecks, wayChecks } from "../diagnose/path-checks.ts";
 import { gatherPath, type PathQuestion } from "../diagnose/path-facts.ts";
+import { holdersOf } from "../diagnose/port-holder.ts";
 import { answerNeeds, bindNeeds, type Need } from "../diagnose/privileges.ts";
 import { runProbe } from "../diagnose/probing.ts";
 import { conclusion, hasFailure, renderSections, type Section } from "../diagnose/report.ts";
@@ -174,7 +175,10 @@ function listenerSections({ listen }: DoctorOptions, machine: Machine): Section[
   const protocol = listen.scheme ?? "tcp";
   const expected = { protocol, address: address?.bytes, port };
   const title = `Listener on ${protocol} port ${port}`;
-  return [{ title, findings: [checkListener(machine.sockets[protocol], expected)] }];
+  const sockets = machine.sockets[protocol];
+  const inodes = waitingOn(sockets, protocol, port).map(({ inode }) => inode);
+  const shared = checkSharing(sockets, expected, holdersOf(inodes));
+  return [{ title, findings: [checkListener(sockets, expected), ...shared] }];
 }
 
 function pathSections(intent: Intent, options: DoctorOptions, machine: Machine): Section[] {

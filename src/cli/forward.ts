@@ -96,6 +96,7 @@ export async function runForward(options: ForwardOptions, edges: Edges): Promise
     const tasks = makeTasks(settings, sets, carries(wanted, "udp"));
     const { stoppedBy } = await serve(edges, tasks, log, {
       remaining: { needs: forwardRunning(options, protocols), user },
+      shared: { listeners: sets.flat(), joined: say },
       drainTimeoutMs: options.drainTimeout,
       replaces: true,
       hasTable: true,

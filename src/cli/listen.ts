@@ -201,6 +201,7 @@ export async function runListen(options: ListenOptions, edges: Edges): Promise<n
     }),
   );
   const { stoppedBy } = await serve(edges, tasks, log, {
+    shared: { listeners: sets.flat(), joined: (text) => log.warn(text) },
     remaining: {
       needs: listenRunning(
         wanted.map((each) => each.protocol),

@@ -1,6 +1,7 @@
 /** Runs Workers until they are done or the user stops them: what listen and bind share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
+import { JoinedPorts, type JoinedPortsSettings } from "../diagnose/joined-ports.ts";
 import { Crew, CrewError } from "../engine/crew.ts";
 import type { Outcome, Task } from "../engine/protocol.ts";
 import { refusedLines } from "../engine/refused-lines.ts";
@@ -32,6 +33,8 @@ export interface ServeLimits {
   readonly replaces?: boolean;
   /** Whether SIGUSR1 prints what is open, and not the counters alone. */
   readonly hasTable?: boolean;
+  /** Sockets that others may join, and who is told when another program has. */
+  readonly shared?: JoinedPortsSettings;
   /** What this process goes on with; absent: with all that it has. */
   readonly remaining?: Remaining;
 }
@@ -62,6 +65,7 @@ export async function serve(
     crew.stop();
     if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);
   };
+  const ports = limits.shared && new JoinedPorts(limits.shared);
   const lines = tasks.slice(0, 1).flatMap(refusedLines);
   if (lines.length > 0) void log.print(lines.map((text) => ({ kind: "warning", text })));
   edges.onExit(() => crew.abandon());
@@ -73,6 +77,7 @@ export async function serve(
     throw told(error);
   }
   started?.(crew);
+  ports?.watch();
   edges.onStop(stop);
   edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
@@ -88,6 +93,7 @@ export async function serve(
   } catch (error) {
     throw told(error);
   } finally {
+    ports?.close();
     clearTimeout(deadline);
     clearTimeout(grace);
   }

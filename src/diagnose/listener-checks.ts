@@ -1,8 +1,9 @@
 /** The listener that doctor is told of, looked at by itself. Pure. */
 
 import type { InetSocket } from "../../ffi/netlink/diag.ts";
-import { type Finding, failure, fine, unknown } from "./finding.ts";
-import { boundTo, endpointText, findSocket, waitingOn } from "./lookup.ts";
+import { type Finding, failure, fine, unknown, warning } from "./finding.ts";
+import { boundTo, endpointText, findSocket, overlaps, waitingOn } from "./lookup.ts";
+import type { Holder } from "./port-holder.ts";
 
 /** Who is expected to listen. */
 export interface ExpectedListener {
@@ -39,4 +40,33 @@ export function checkListener(
     return failure("listener", text, start);
   }
   return fine("listener", `A socket with IP_TRANSPARENT on ${boundTo(found)}.`);
+}
+
+/**
+ * Whether several programs have the port at addresses that overlap (SO_REUSEPORT), as far as it is
+ * known who has which socket, by inode.
+ */
+export function checkSharing(
+  sockets: readonly InetSocket[],
+  { protocol, port }: ExpectedListener,
+  holders: ReadonlyMap<number, Holder>,
+): Finding[] {
+  const waiting = waitingOn(sockets, protocol, port);
+  const isShared = (one: InetSocket) =>
+    waiting.some((other) => {
+      const [mine, theirs] = [holders.get(one.inode)?.pid, holders.get(other.inode)?.pid];
+      return mine !== undefined && theirs !== undefined && mine !== theirs && overlaps(one, other);
+    });
+  const places = waiting.filter(isShared).map((socket) => {
+    const { name, pid } = holders.get(socket.inode) as Holder;
+    return `${name} (pid ${pid}) on ${boundTo(socket)}`;
+  });
+  if (places.length === 0) return [];
+  const text = `Several programs share the port, and each takes a part: ${listed(places)}.`;
+  return [warning("shared port", text, "end the program that is not meant to have the port")];
+}
+
+function listed(places: readonly string[]): string {
+  const once = [...new Set(places)];
+  return `${once.slice(0, -1).join(", ")} and ${once.at(-1)}`;
 }

@@ -73,3 +73,19 @@ export function endpointText(bytes: Uint8Array, port: number): string {
     ? `${formatBytes(bytes)}:${port}`
     : formatEndpoint({ address, port: port as never });
 }
+
+type Bound = Pick<InetSocket, "local" | "v6only">;
+
+/** Whether there are packets that sockets at both addresses would be given, at the same port. */
+export function overlaps(one: Bound, other: Bound): boolean {
+  if (covers(one, other) || covers(other, one)) return true;
+  return Buffer.compare(one.local, other.local) === 0;
+}
+
+/** Whether one has every address of a family that the other has an address of. */
+function covers(one: Bound, other: Bound): boolean {
+  if (!isWildcard(one)) return false;
+  if (one.local.length === other.local.length) return true;
+  if (one.local.length === 16) return one.v6only !== true;
+  return isWildcard(other) && other.v6only !== true;
+}

@@ -11,6 +11,7 @@ import {
   TCP_LISTEN,
 } from "../../ffi/netlink/diag.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
+import { overlaps } from "./lookup.ts";
 
 /** A process by its number and the name that the kernel has for it. */
 export interface Holder {
@@ -29,15 +30,16 @@ export function findPortHolder(
   port: number,
 ): Holder | undefined {
   try {
-    const sockets = socketsOf(protocol).filter(({ localPort }) => localPort === port);
-    const inodes = sockets.filter(({ local }) => overlaps(local, address)).map(linkOf);
-    return holderOf(new Set(inodes));
+    const sockets = waitingSockets(protocol).filter(({ localPort }) => localPort === port);
+    const others = sockets.filter((socket) => overlaps({ local: address }, socket));
+    return [...holdersOf(others.map(({ inode }) => inode)).values()][0];
   } catch {
     return undefined;
   }
 }
 
-function socketsOf(protocol: "tcp" | "udp"): InetSocket[] {
+/** The sockets of both families that listen (TCP), or are not connected (UDP). */
+export function waitingSockets(protocol: "tcp" | "udp"): InetSocket[] {
   const netlink = NetlinkSocket.open(NETLINK_SOCK_DIAG);
   try {
     const number = protocol === "tcp" ? IPPROTO_TCP : IPPROTO_UDP;
@@ -50,29 +52,26 @@ function socketsOf(protocol: "tcp" | "udp"): InetSocket[] {
   }
 }
 
-/** Whether sockets at both addresses would be given the same packets. */
-function overlaps(one: Uint8Array, other: Uint8Array): boolean {
-  if (isAny(one) || isAny(other)) return true;
-  return Buffer.compare(one, other) === 0;
-}
-
-function isAny(address: Uint8Array): boolean {
-  return address.every((byte) => byte === 0);
-}
-
-function linkOf({ inode }: InetSocket): string {
-  return `socket:[${inode}]`;
-}
-
-function holderOf(links: ReadonlySet<string>): Holder | undefined {
-  if (links.size === 0) return undefined;
-  for (const entry of readdirSync("/proc")) {
+/** The processes that have these sockets, by inode, as far as they may be looked into. */
+export function holdersOf(inodes: Iterable<number>): ReadonlyMap<number, Holder> {
+  const wanted = new Map([...inodes].map((inode) => [`socket:[${inode}]`, inode]));
+  const holders = new Map<number, Holder>();
+  for (const entry of wanted.size === 0 ? [] : readdirSync("/proc")) {
     const pid = Number(entry);
-    if (Number.isInteger(pid) && descriptorsOf(pid).some((link) => links.has(link))) {
-      return { pid, name: readFileSync(`/proc/${pid}/comm`, "utf8").trim() };
+    if (!Number.isInteger(pid)) continue;
+    for (const link of descriptorsOf(pid)) {
+      const inode = wanted.get(link);
+      if (inode === undefined) continue;
+      wanted.delete(link);
+      holders.set(inode, { pid, name: nameOf(pid) });
     }
+    if (wanted.size === 0) break;
   }
-  return undefined;
+  return holders;
+}
+
+function nameOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
 }
 
 /** What its descriptors are; none of a process that has ended or is another user's. */

@@ -178,3 +178,42 @@ testAsRoot(
   },
   60_000,
 );
+
+/** joined.py ADDRESS PORT   joins whoever has that, as the same user, until it is killed. */
+const joined = `
+import socket, sys, time
+address, port = sys.argv[1:]
+s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+s.bind((address, int(port)))
+open("joined-" + address, "w").close()
+time.sleep(60)
+`;
+
+testAsRoot(
+  "a program of the same user that joins a port of forward is told of, and named by doctor",
+  async () => {
+    const { stdout, proxy } = await inLab(
+      `
+      # Beside us, at other addresses, there may be whoever likes.
+      background python3 joined.py 127.0.0.1 5354
+      forward --udp '[::]:5353' 10.9.1.1:5354 --source self --to 10.9.2.2:9000
+      background python3 joined.py 0.0.0.0 5353
+      background python3 joined.py fd00:1::1 5353
+      logged warning 2
+      tproxy doctor --listen udp://:5353 || :
+      `,
+      { "joined.py": joined },
+    );
+    const warnings = proxy.filter(({ event }) => event === "warning").map(({ text }) => text);
+    const by = "by SO_REUSEPORT: it takes datagrams that are for this proxy";
+    for (const at of ["0.0.0.0:5353", "[fd00:1::1]:5353"]) {
+      const told = warnings.filter((text) => String(text).includes(`joined udp://${at} ${by}`));
+      expect(told).toHaveLength(1);
+    }
+    expect(warnings.join("\n")).not.toContain("5354");
+    expect(stdout).toMatch(/WARNING +shared port .*tproxy \(pid \d+\) on \[::\]:5353/);
+    expect(stdout.match(/python3 \(pid \d+\)/g)).toHaveLength(2);
+  },
+  60_000,
+);
