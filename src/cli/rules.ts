@@ -53,14 +53,20 @@ export async function runRules(options: RoutesOptions, edges: Edges): Promise<nu
 }
 
 /** The system beside what the request comes to, for the set-up of its name. */
-function situationOf(
-  kernel: Kernel,
-  request: IntentRequest,
-  edges: Edges,
-  groupsMayBeGone = false,
-): Situation {
+function situationOf(kernel: Kernel, request: IntentRequest, edges: Edges): Situation {
   const identified = identify(kernel, request, liveIntent(request), "named");
-  return survey(kernel, liveIntent(identified.request), edges, groupsMayBeGone);
+  return survey(kernel, liveIntent(identified.request), edges);
+}
+
+/**
+ * The same for its removal. Whoever names a set-up need not say what it captures, and once its
+ * firewall table is gone nothing else tells its families: so both are removed, unless one is named.
+ */
+function removalOf(kernel: Kernel, request: IntentRequest, edges: Edges): Situation {
+  const identified = identify(kernel, request, liveIntent(request), "named");
+  const intent = liveIntent(identified.request);
+  const { families = [4, 6] } = request;
+  return survey(kernel, { ...intent, families }, edges, true);
 }
 
 type Action = "apply" | "check" | "remove" | "confirm";
@@ -206,7 +212,7 @@ async function runRemove(kernel: Kernel, request: IntentRequest, edges: Edges): 
   // Nothing said about the capture: all that this program has ever put in place.
   const everything = Object.keys(request).length === 0;
   const { situation, removed, sysctls } = exclusively(kernel, () => {
-    const situation = situationOf(kernel, request, edges, true);
+    const situation = removalOf(kernel, request, edges);
     const { parts, live, question } = situation;
     const held = heldTable(live);
     if (held !== undefined && !everything) throw new CommandError(heldText(held));
@@ -227,9 +233,11 @@ async function runRemove(kernel: Kernel, request: IntentRequest, edges: Edges): 
   if (removed.foreign && live.firewall !== undefined && !isOurs(live.firewall)) {
     await warn(`the firewall table inet ${question.name} is not tproxy's, and was left alone`);
   }
-  for (const setup of everything ? removed.stays : []) {
-    if (setup.tables.length === 0) await warn(chainText(setup));
+  for (const setup of removed.stays) {
+    if (setup.tables.length > 0) continue;
+    if (everything || setup.name === question.name) await warn(chainText(setup));
   }
+  if (removed.left.length > 0) await warn(leftText(removed.left));
   if (held !== undefined) throw new CommandError(heldText(held));
   return exitStatus.success;
 }
@@ -238,6 +246,13 @@ function heldText({ name, owner }: HeldTable): string {
   return (
     `Cannot remove the firewall table inet ${name}: ${holderText(owner)} holds it: end that ` +
     "process, which takes everything back"
+  );
+}
+
+function leftText(left: readonly string[]): string {
+  return (
+    `no set-up that is in place needs ${left.join(" and ")}: to remove them, give their --mark, ` +
+    '--table and --priority, or "tproxy routes --remove" alone, which removes all set-ups'
   );
 }
 

@@ -7,7 +7,7 @@ import { ENOENT, SyscallError } from "../../ffi/errno.ts";
 import { NFPROTO_INET } from "../../ffi/netlink/constants.ts";
 import { deleteTable, type Table } from "../../ffi/netlink/nftables/table.ts";
 import { deleteRoute, type Route } from "../../ffi/netlink/route.ts";
-import { deleteRule } from "../../ffi/netlink/rule.ts";
+import { deleteRule, type Rule } from "../../ffi/netlink/rule.ts";
 import type { Message } from "../../ffi/netlink/wire.ts";
 import { heldTable, isOurs } from "./conflicts.ts";
 import { describePart, ownRouting, ownSetup, taggedRouting, taggedRules } from "./differences.ts";
@@ -35,6 +35,8 @@ export interface Removed {
   readonly foreign: boolean;
   /** Set-ups that this program cannot take back: a running process has them, or iptables. */
   readonly stays: readonly Setup[];
+  /** Rules and routes with the tag that no set-up needs, and that are of none that was removed. */
+  readonly left: readonly string[];
 }
 
 /** Removes it. @throws NetlinkError EPERM for a table that another process owns, SyscallError */
@@ -57,11 +59,12 @@ export function removeParts(
       .flatMap((each) => each.tables),
   ];
   if (tables.length > 0) kernel.netfilter.batch(tables.map(deleteTable));
-  const isNeeded = neededBy(stays, taggedRules(live, tag));
-  const routing = everything
-    ? taggedRouting(live, tag).filter((part) => !isNeeded(part))
-    : ownRouting(parts, live, tag);
+  const remaining = everything ? stays : live.others;
+  const isNeeded = neededBy(remaining, taggedRules(live, tag));
+  const unneeded = taggedRouting(live, tag).filter((part) => !isNeeded(part));
+  const routing = everything ? unneeded : ownRouting(parts, live, tag);
   removeRouting(kernel, routing);
+  const removed = new Set(routing.map(entryOf));
   return {
     changes: [
       ...tables.map((table) => `- table inet ${table.name}`),
@@ -69,7 +72,12 @@ export function removeParts(
     ],
     foreign,
     stays,
+    left: unneeded.filter((part) => !removed.has(entryOf(part))).map(describePart),
   };
+}
+
+function entryOf(part: LivePart): Rule | Route {
+  return part.kind === "rule" ? part.rule : part.route;
 }
 
 function isHeld(tables: readonly Table[]): boolean {

@@ -64,7 +64,7 @@ second() {
     echo "second $1"
     sleep 1
   done
-  ${command} routes --remove --family both --table-name tproxyd-second > remove.log 2>&1 || :
+  ${command} routes --remove --table-name tproxyd-second > remove.log 2>&1 || :
 }
 attack() {
   attackers=

@@ -431,6 +431,56 @@ describe("what captured traffic meets when the process is gone", () => {
   });
 });
 
+describe("a set-up of both families whose process was killed", () => {
+  testHold(
+    "is removed by whatever names it; of one family, where that is named",
+    async () => {
+      const names = [
+        "--table-name tproxyd-lan",
+        "--mark 0x40/0x40",
+        "--table 300",
+        "--priority 50",
+      ];
+      const found = await lines(`
+      dump before
+      removed() { routes --remove $1 > removed 2>&1; dump after; same before after "$2"; }
+      while read -r names; do
+        hold --hold ${capture} $names; kill -KILL "$holder"; wait "$holder" || :
+        removed "$names" "$names"
+      done << 'END'
+${names.join("\n")}
+END
+      hold --hold ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      removed "--table-name tproxyd" "the default name"
+      hold --hold --local --guard-uid 65534 ${capture}; kill -KILL "$holder"; wait "$holder" || :
+      routes --remove --family 4 --table-name tproxyd > removed 2>&1
+      grep '^- .*-6' removed || echo "of IPv4"
+      removed "--local --guard-uid 65534" "local programs"`);
+      expect(found.filter((line) => !line.includes("Killed"))).toEqual([
+        ...names.map((words) => `${words}: same`),
+        "the default name: same",
+        "of IPv4",
+        "local programs: same",
+      ]);
+    },
+    60_000,
+  );
+
+  testHold("is spoken of where its mark is not known any more", async () => {
+    const found = await lines(`
+      dump before
+      hold --hold --table-name tproxyd-lan --mark 0x40/0x40 --table 300 ${capture}
+      kill -KILL "$holder"; wait "$holder" || :
+      routes --remove --table-name tproxyd-lan 2>&1 | sort -r
+      routes --remove --mark 0x40/0x40 --table 300 > removed; dump after; same before after given`);
+    const said = found.filter((line) => !line.includes("Killed"));
+    expect(said[0]).toContain(
+      "no set-up that is in place needs ip rule 100: fwmark 0x40/0x40 lookup 300",
+    );
+    expect(said.slice(1)).toEqual(["nothing to remove: it is all gone", "given: same"]);
+  });
+});
+
 describe("held, closed and killed, it drops what it captured, and is removed entirely:", () => {
   const marked = Object.entries(captures).filter(([, words]) => !words.includes("--redirect"));
   for (const [what, words] of marked) {

@@ -270,13 +270,16 @@ describe("set-ups side by side", () => {
       routes --apply --dport 81 --family 4 --table-name tproxyd-b | grep -c 'fwmark 0x4/0x4'
       routes --remove --table-name tproxyd-b > /dev/null
       dump left; same script left "the script's"
+      routes --remove --table-name tproxyd 2>&1
       routes --remove 2>&1; dump left; same script left "the script's"`);
     expect(found).toEqual([
       "1",
       "the script's: same",
-      "nothing to remove: it is all gone",
-      "tproxy: the iptables chain tproxyd was left alone, with its ip rules and routes: the " +
-        "script that made it takes it back, printed with --undo",
+      ...["by name", "all"].flatMap(() => [
+        "nothing to remove: it is all gone",
+        "tproxy: the iptables chain tproxyd was left alone, with its ip rules and routes: the " +
+          "script that made it takes it back, printed with --undo",
+      ]),
       "the script's: same",
     ]);
   });
