@@ -106,6 +106,22 @@ export function errnoText(errno: number): string {
   return known[errno]?.[1] ?? `Unknown error ${errno}`;
 }
 
+/** Both: `Address already in use (EADDRINUSE)`. */
+export function describeErrno(errno: number): string {
+  return `${errnoText(errno)} (${errnoName(errno)})`;
+}
+
+/** A failed system call, where functions of several calls return failures and do not throw. */
+export interface CallFailure {
+  readonly call: string;
+  readonly errno: number;
+}
+
+/** `bind: Address already in use (EADDRINUSE)` */
+export function describeFailure({ call, errno }: CallFailure): string {
+  return `${call}: ${describeErrno(errno)}`;
+}
+
 /** A failed system call off the hot path. `detail` names the address, option or file. */
 export class SyscallError extends Error {
   override readonly name: string = "SyscallError";
@@ -116,7 +132,7 @@ export class SyscallError extends Error {
 
   constructor(call: string, errno: number, detail = "") {
     const subject = detail === "" ? call : `${call} ${detail}`;
-    super(`${subject}: ${errnoText(errno)} (${errnoName(errno)})`);
+    super(`${subject}: ${describeErrno(errno)}`);
     this.call = call;
     this.errno = errno as Errno;
     this.code = errnoName(errno);

@@ -11,7 +11,7 @@ import {
   keepCapabilities,
   limitCapabilities,
 } from "../../ffi/credentials.ts";
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { describeErrno } from "../../ffi/errno.ts";
 import type { User } from "../control/passwd.ts";
 import { capabilityBits, effectiveCapabilities } from "../diagnose/capabilities.ts";
 import { fewest, type Need, type Running, runningNeeds } from "../diagnose/privileges.ts";
@@ -80,5 +80,5 @@ export function reducePrivileges({ needs, user }: Remaining): void {
 }
 
 function refuse(what: string, result: number): never {
-  throw new CommandError(`Cannot ${what}: ${errnoText(-result)} (${errnoName(-result)})`);
+  throw new CommandError(`Cannot ${what}: ${describeErrno(-result)}`);
 }

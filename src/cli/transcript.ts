@@ -3,7 +3,7 @@
  * line. Pure.
  */
 
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { describeErrno, errnoName } from "../../ffi/errno.ts";
 import type { WorkerEvent } from "../engine/protocol.ts";
 import { printable, printJson, printLine } from "../net/printable.ts";
 import {
@@ -71,7 +71,7 @@ export class TextTranscript implements Transcript {
       case "tableEnd":
         return "";
       case "fault":
-        return `[!] ${this.protocol}: ${errnoText(event.errno)} (${errnoName(event.errno)})`;
+        return `[!] ${this.protocol}: ${describeErrno(event.errno)}`;
       case "died":
         return died(event);
       case "lost":

@@ -1,6 +1,6 @@
 /** What is said of system calls that a sandbox refuses and that are done without. */
 
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { describeErrno } from "../../ffi/errno.ts";
 import { refused } from "../../ffi/refused-calls.ts";
 import type { Task } from "./protocol.ts";
 
@@ -15,7 +15,7 @@ const substitutes: Readonly<Record<Call, string>> = {
 
 /** One line: the call, the errno and what is done instead, which costs more CPU. */
 export function refusedLine(call: Call, errno: number): string {
-  const error = `${errnoText(errno)} (${errnoName(errno)})`;
+  const error = describeErrno(errno);
   return `${call}(2) is refused here: ${error}: ${substitutes[call]}, which costs more CPU`;
 }
 

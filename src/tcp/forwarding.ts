@@ -16,7 +16,7 @@ import {
   SOL_SOCKET,
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { type CallFailure, describeFailure } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -34,7 +34,7 @@ import { type Applicant, NO_ROOM } from "./admission.ts";
 import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { isShortage } from "./listener.ts";
 import { Relay } from "./relay.ts";
-import { isOwnFault, resetWord } from "./upstream-socket.ts";
+import { isUpstreamsFault, resetWord } from "./upstream-socket.ts";
 
 const EDGES = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
@@ -145,8 +145,8 @@ export class Forwarding implements Recorded, Applicant {
     if (this.state === "relaying") return this.onEdges("upstream", mask);
     if (this.state !== "connecting") return;
     if (mask & (EPOLLERR | EPOLLHUP)) {
-      const error = sys.getsockopt(this.upstreamFd as Fd, SOL_SOCKET, SO_ERROR);
-      if (error !== 0) return this.onConnectFailed(Math.abs(error));
+      const errno = Math.abs(sys.getsockopt(this.upstreamFd as Fd, SOL_SOCKET, SO_ERROR));
+      if (errno !== 0) return this.onConnectFailed({ call: "connect", errno });
     }
     if (mask & EPOLLOUT) this.onConnected(mask);
   }
@@ -226,25 +226,24 @@ export class Forwarding implements Recorded, Applicant {
     this.upstream = choice.upstream;
     this.source = sourceName(choice, rules);
     const fd = this.owner.upstreamSockets.open(choice, this.trail.hops);
-    if (fd < 0) return this.openFailed(-fd);
-    this.upstreamFd = fd as Fd;
+    if (typeof fd !== "number") return this.openFailed(fd);
+    this.upstreamFd = fd;
     this.owner.boundMemory(this, this.upstreamFd);
     this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.trail.rounds + 1);
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
     const added = loop.add(this.upstreamFd, EDGES, { onReady: (mask) => this.onUpstream(mask) });
-    if (added < 0) this.onConnectFailed(-added, "epoll_ctl");
+    if (added < 0) this.onConnectFailed({ call: "epoll_ctl", errno: -added });
   }
 
   /** With no descriptor left for it the client waits here, as others do in the backlog. */
-  private openFailed(errno: number): void {
+  private openFailed(failure: CallFailure): void {
     const { loop, task } = this.owner;
-    const { failedCall } = this.owner.upstreamSockets;
-    const mayWait = isShortage(errno) && loop.now < this.startedAt + task.connectTimeoutMs;
-    if (!mayWait) return this.onConnectFailed(errno, failedCall);
+    const mayWait = isShortage(failure.errno) && loop.now < this.startedAt + task.connectTimeoutMs;
+    if (!mayWait) return this.onConnectFailed(failure);
     this.waiting = true;
-    this.owner.waits(this, `${failedCall}: ${errnoText(errno)} (${errnoName(errno)})`);
+    this.owner.waits(this, describeFailure(failure));
     loop.timers.arm(this.timer, loop.now + acceptPauseMs);
   }
 
@@ -253,9 +252,9 @@ export class Forwarding implements Recorded, Applicant {
     if (this.waiting) this.connectTo(this.picked?.address ?? this.original);
   }
 
-  private onConnectFailed(errno: number, call = "connect"): void {
-    const error = `${call}: ${errnoText(errno)} (${errnoName(errno)})`;
-    const isTheirs = call === "connect" && !isOwnFault(errno);
+  private onConnectFailed(failure: CallFailure): void {
+    const error = describeFailure(failure);
+    const isTheirs = isUpstreamsFault(failure);
     this.connectFault = isTheirs ? "upstream" : "proxy";
     this.connectElsewhere(error, isTheirs);
   }

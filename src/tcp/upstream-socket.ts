@@ -16,21 +16,21 @@ import {
   TCP_QUICKACK,
 } from "../../ffi/constants.ts";
 import {
-  EACCES,
-  EADDRINUSE,
+  type CallFailure,
+  describeErrno,
   EADDRNOTAVAIL,
   EINPROGRESS,
   ENOBUFS,
   ENOMEM,
   EPERM,
   errnoName,
-  errnoText,
 } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Mark, Result } from "../../ffi/types.ts";
+import type { Fd, Mark, Result } from "../../ffi/types.ts";
 import { PortWindows } from "../engine/port-windows.ts";
 import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../engine/sockets.ts";
 import { setHopLimit, setTransparent } from "../engine/transparent.ts";
+import { keptPortRefusal } from "../forward/kept-port.ts";
 import type { Choice } from "../forward/route-choice.ts";
 
 /** What all of them have in common. */
@@ -49,8 +49,6 @@ const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 
 /** Makes the sockets towards upstreams, all alike. */
 export class UpstreamSockets {
-  /** The call that `open` failed in last. */
-  failedCall = "";
   private readonly options: UpstreamOptions;
   private readonly owner: Warned;
   private readonly ports = new PortWindows();
@@ -61,41 +59,46 @@ export class UpstreamSockets {
   }
 
   /**
-   * A socket that is on its way to the upstream, or a negated errno; see `failedCall` then. Where a
+   * A socket that is on its way to the upstream, or which call failed. Where a
    * client's port is to be kept, it may be in use towards that upstream, for the client can have it
    * towards several destinations, or by a listener here, or it is below 1024 and we lack the
    * capability for that: then another one is taken. It sends with one less than `hops`, if known.
    */
-  open(choice: Choice, hops = 0): Result {
-    const result = this.make(choice, hops);
+  open(choice: Choice, hops = 0): Fd | CallFailure {
+    const opened = this.make(choice, hops);
     const { source } = choice;
-    const isInUse = result === -EADDRINUSE || result === -EADDRNOTAVAIL;
-    const isRefused = result === -EACCES && this.failedCall === "bind";
-    if (!(isInUse || isRefused) || source === undefined || source.port === 0) return result;
-    const why = isRefused ? "needs CAP_NET_BIND_SERVICE" : "is in use";
+    const why = keptPortRefusal(opened);
+    if (why === undefined || source === undefined || source.port === 0) return opened;
     this.owner.warn(`the client's port ${why} here: connecting from another one`);
     return this.make({ ...choice, source: { ...source, port: 0 } }, hops);
   }
 
-  private make({ source, upstream }: Choice, hops: number): Result {
-    const domain = familyOf(upstream);
-    this.failedCall = "socket";
+  private make(choice: Choice, hops: number): Fd | CallFailure {
+    const domain = familyOf(choice.upstream);
     const fd = sys.socket(domain, TYPE, 0);
-    if (fd < 0) return fd;
-    this.failedCall = "setsockopt";
-    let result = this.configure(fd);
+    if (fd < 0) return { call: "socket", errno: -fd };
     if (hops > 1) setHopLimit(fd, domain, hops - 1);
-    if (result >= 0 && source !== undefined) result = this.bind(fd, domain, source);
-    if (result >= 0) {
-      this.failedCall = "connect";
-      result =
-        source === undefined || source.port === 0
-          ? this.ports.connect(fd, () => connectTo(fd, upstream))
-          : connectTo(fd, upstream);
-      if (result >= 0 || result === -EINPROGRESS) return fd;
-    }
+    const failure = this.prepare(fd, domain, choice);
+    if (failure === undefined) return fd as Fd;
     sys.close(fd);
-    return result;
+    return failure;
+  }
+
+  private prepare(
+    fd: number,
+    domain: number,
+    { source, upstream }: Choice,
+  ): CallFailure | undefined {
+    const configured = this.configure(fd);
+    if (configured < 0) return { call: "setsockopt", errno: -configured };
+    const failure = source && this.bind(fd, domain, source);
+    if (failure !== undefined) return failure;
+    const connected =
+      source === undefined || source.port === 0
+        ? this.ports.connect(fd, () => connectTo(fd, upstream))
+        : connectTo(fd, upstream);
+    if (connected >= 0 || connected === -EINPROGRESS) return undefined;
+    return { call: "connect", errno: -connected };
   }
 
   private configure(fd: number): Result {
@@ -112,27 +115,34 @@ export class UpstreamSockets {
   }
 
   /** Binds it to an address that may be a client's. */
-  private bind(fd: number, domain: number, source: NonNullable<Choice["source"]>): Result {
+  private bind(
+    fd: number,
+    domain: number,
+    source: NonNullable<Choice["source"]>,
+  ): CallFailure | undefined {
     let result = setTransparent(fd, domain);
-    if (result < 0) return result;
+    if (result < 0) return { call: "setsockopt", errno: -result };
     // A port that is chosen at connect(2) has to be free towards that upstream alone; where that is
     // refused, bind(2) chooses one. One that is given may have connections, towards others or in
     // TIME_WAIT.
     if (source.port === 0) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     else result = sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (result < 0) return result;
-    this.failedCall = "bind";
-    return bindTo(fd, source.address, source.port, 0);
+    if (result < 0) return { call: "setsockopt", errno: -result };
+    result = bindTo(fd, source.address, source.port, 0);
+    return result < 0 ? { call: "bind", errno: -result } : undefined;
   }
 }
 
-/** Whether connect(2) failed for want of something here: a port, memory, the firewall's leave. */
-export function isOwnFault(errno: number): boolean {
-  return errno === EADDRNOTAVAIL || errno === EPERM || errno === ENOBUFS || errno === ENOMEM;
+/** What connect(2) fails with for want of something here: a port, memory, the firewall's leave. */
+const ownFaults: readonly number[] = [EADDRNOTAVAIL, EPERM, ENOBUFS, ENOMEM];
+
+/** Whether a failure is the upstream's: it has refused, or does not answer. */
+export function isUpstreamsFault({ call, errno }: CallFailure): boolean {
+  return call === "connect" && !ownFaults.includes(errno);
 }
 
 /** An error that ended a connection, as the access log says it. */
 export function resetWord(errno: number): string {
   const name = errnoName(errno);
-  return name === "ECONNRESET" || name === "EPIPE" ? "reset" : `${errnoText(errno)} (${name})`;
+  return name === "ECONNRESET" || name === "EPIPE" ? "reset" : describeErrno(errno);
 }

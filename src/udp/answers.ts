@@ -6,7 +6,7 @@
  * program has that port, they are raw packets.
  */
 
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { type CallFailure, describeFailure } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -16,7 +16,7 @@ import type { ServedSocket } from "../engine/protocol.ts";
 import { familyOf } from "../engine/sockets.ts";
 import { setHopLimit } from "../engine/transparent.ts";
 import { RawSender, rawRefusal, rawWarning } from "./raw-sender.ts";
-import { failedCall, openReplySocket } from "./session-sockets.ts";
+import { openReplySocket } from "./session-sockets.ts";
 
 /** From where the answers of one flow leave, and to whom. */
 interface Route {
@@ -51,13 +51,13 @@ export class Answers {
       return;
     }
     const fd = openReplySocket(reached, true);
-    if (fd >= 0) {
+    if (typeof fd === "number") {
       const envelope = makeEnvelope(familyOf(reached), peer);
       this.route = { reached, peer, fd, envelope, isOwn: true, hopLimit: 0 };
       return;
     }
-    const warning = rawWarning(-fd, reached.port);
-    if (warning === undefined) return void this.fail(failedCall, -fd);
+    const warning = rawWarning(fd, reached.port);
+    if (warning === undefined) return void this.fail(fd);
     this.context.warn(warning);
     this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false, hopLimit: 0 };
   }
@@ -84,7 +84,7 @@ export class Answers {
     sending.begin(envelope, false);
     sending.add(payload.address + offset, length, 0);
     sending.send(fd);
-    return sending.sent === 1 || this.fail("sendmmsg", sending.errno);
+    return sending.sent === 1 || this.fail({ call: "sendmmsg", errno: sending.errno });
   }
 
   /** No more of this flow come for now. */
@@ -100,8 +100,8 @@ export class Answers {
     this.raw.close();
   }
 
-  private fail(call: string, errno: number): false {
-    this.context.warn(`an answer was dropped: ${call}: ${errnoText(errno)} (${errnoName(errno)})`);
+  private fail(failure: CallFailure): false {
+    this.context.warn(`an answer was dropped: ${describeFailure(failure)}`);
     return false;
   }
 }

@@ -7,14 +7,13 @@
  */
 
 import {
+  describeErrno,
   EAGAIN,
   ECONNREFUSED,
   EHOSTUNREACH,
   EINTR,
   EMSGSIZE,
   ENOPROTOOPT,
-  errnoName,
-  errnoText,
 } from "../../ffi/errno.ts";
 import type { ReceiveBatch } from "../../ffi/receive-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -204,7 +203,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
 
   private sendFailed(session: Session, side: Side): void {
     const { dropped, errno } = this.carrier.sending;
-    const error = `${errnoText(errno)} (${errnoName(errno)})`;
+    const error = describeErrno(errno);
     const isRaw = side === "client" && session.way === "raw";
     const why = isRaw ? rawRefusal(errno) : `a datagram to the ${side} was dropped: ${error}`;
     this.keeper.drop(why, dropped);

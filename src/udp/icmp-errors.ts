@@ -1,9 +1,9 @@
 /** The ICMP errors that clients are told: an upstream refuses, or a hop limit is used up. */
 
-import { ECONNREFUSED, errnoName, errnoText } from "../../ffi/errno.ts";
+import { describeErrno, ECONNREFUSED } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Fd, Result } from "../../ffi/types.ts";
+import type { Result } from "../../ffi/types.ts";
 import type { WorkerContext } from "../engine/context.ts";
 import type { IcmpLimits } from "../engine/protocol.ts";
 import { localName } from "../engine/sockets.ts";
@@ -54,7 +54,7 @@ export class IcmpErrors {
 
   private note(result: Result): void {
     if (result >= 0) return;
-    const error = `${errnoText(-result)} (${errnoName(-result)})`;
+    const error = describeErrno(-result);
     this.context.warn(`an ICMP error could not be passed on to a client: ${error}`);
   }
 }
@@ -63,8 +63,8 @@ export class IcmpErrors {
 function ownAddressTowards(remote: SocketAddress): SocketAddress | undefined {
   const ends = { local: undefined, remote, isConnected: true } as const;
   const fd = openFlow({ ...ends, transparent: false, sharing: "nobody" });
-  if (fd < 0) return undefined;
-  const local = localName(fd as Fd);
+  if (typeof fd !== "number") return undefined;
+  const local = localName(fd);
   sys.close(fd);
   return local;
 }

@@ -22,7 +22,14 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
 } from "../../ffi/constants.ts";
-import { EACCES, EADDRINUSE, EMSGSIZE, EPERM, errnoName, errnoText } from "../../ffi/errno.ts";
+import {
+  type CallFailure,
+  describeFailure,
+  EACCES,
+  EADDRINUSE,
+  EMSGSIZE,
+  EPERM,
+} from "../../ffi/errno.ts";
 import { udphdr } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { type Envelope, makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
@@ -40,10 +47,11 @@ const NOBODY = Uint8Array.of(192, 0, 0, 8);
 const NOBODY_V6 = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
 
 /**
- * What is said when answers from `port` have to be raw packets, because a socket could not be bound
- * there: `errno` is bind's. Undefined where a raw packet is of no use.
+ * The warning that replies from `port` leave as raw packets, because no socket could be bound
+ * there. Undefined for a failure that raw packets do not help with.
  */
-export function rawWarning(errno: number, port: number): string | undefined {
+export function rawWarning({ call, errno }: CallFailure, port: number): string | undefined {
+  if (call !== "bind") return undefined;
   if (errno === EADDRINUSE) {
     return `port ${port} is held by another program here: answers leave as raw packets`;
   }
@@ -56,7 +64,7 @@ export function rawWarning(errno: number, port: number): string | undefined {
 export function rawRefusal(errno: number): string {
   return errno === EPERM
     ? "an answer was dropped: no socket gets its port, and a raw packet needs CAP_NET_RAW"
-    : `an answer was dropped: raw sendmmsg: ${errnoText(errno)} (${errnoName(errno)})`;
+    : `an answer was dropped: ${describeFailure({ call: "raw sendmmsg", errno })}`;
 }
 
 /** What sends datagrams and ICMP errors from any address; one for each Worker that needs it. */

@@ -1,6 +1,6 @@
 /** Finds the way by which a session's answers leave from where its client has sent to (`Way`). */
 
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { type CallFailure, describeFailure } from "../../ffi/errno.ts";
 import { ip6_hdr, udphdr } from "../../ffi/layout.ts";
 import { makeEnvelope } from "../../ffi/send-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -11,7 +11,7 @@ import { type Outlet, Outlets } from "./outlets.ts";
 import { rawWarning } from "./raw-sender.ts";
 import type { Session } from "./session.ts";
 import type { SessionKeeper } from "./session-keeper.ts";
-import { failedCall, openFlow, openReplySocket, prepareForMuch } from "./session-sockets.ts";
+import { openFlow, openReplySocket, prepareForMuch } from "./session-sockets.ts";
 
 export class ReplyWay {
   private readonly keeper: SessionKeeper;
@@ -35,18 +35,18 @@ export class ReplyWay {
       session.way = "listener";
     } else {
       const fd = outlet.fd ?? this.openShared(session, outlet);
-      const warning = fd < 0 ? rawWarning(-fd, reached.port) : undefined;
-      if (warning !== undefined) {
+      if (typeof fd !== "number") {
+        const warning = rawWarning(fd, reached.port);
+        if (warning === undefined) {
+          this.ended(session);
+          return `an answer was dropped: ${describeFailure(fd)}`;
+        }
         this.keeper.context.warn(warning);
         session.way = "raw";
         return "";
       }
-      if (fd < 0) {
-        this.ended(session);
-        return `an answer was dropped: ${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`;
-      }
       session.envelope = makeEnvelope(familyOf(reached), peer);
-      session.answerFd = fd as Fd;
+      session.answerFd = fd;
       session.way = "shared";
     }
     if (session.isBusy) this.openOwn(session);
@@ -94,18 +94,18 @@ export class ReplyWay {
     } else this.openOwn(session);
   }
 
-  /** The socket by which all answers from the session's destination leave, or a negated errno. */
-  private openShared(session: Session, outlet: Outlet): number {
+  /** The socket by which all answers from the session's destination leave, or which call failed. */
+  private openShared(session: Session, outlet: Outlet): Fd | CallFailure {
     const { keeper } = this;
     const { ingress, reached } = session.start;
     const open = () => openReplySocket(reached, keeper.settings.transparent);
     const fd = keeper.addReplySocket(session, open);
-    if (fd < 0) return fd;
-    outlet.fd = fd as Fd;
+    if (typeof fd !== "number") return fd;
+    outlet.fd = fd;
     // A rule in front of TPROXY's may have given it something before it was connected.
     if (!keeper.isProxied) {
       keeper.context.loop.defer(() => {
-        if (!session.isEnded) ingress.takeStrays(session, fd as Fd);
+        if (!session.isEnded) ingress.takeStrays(session, fd);
       });
     }
     return fd;
@@ -131,8 +131,9 @@ export class ReplyWay {
       const ends = { local: reached, remote: peer, isConnected: true, transparent };
       const onBound = () => ingress.drain();
       const open = () => openFlow({ ...ends, sharing: "joined", onBound });
-      const fd = keeper.addReplySocket(session, open) as Fd;
-      if (fd >= 0 && keeper.ownReplySocket(session, fd) >= 0) this.useOwn(session, fd);
+      const fd = keeper.addReplySocket(session, open);
+      if (typeof fd !== "number") return;
+      if (keeper.ownReplySocket(session, fd) >= 0) this.useOwn(session, fd);
     });
   }
 

@@ -1,7 +1,7 @@
 /** The UDP side of `listen`: datagrams are taken in batches, told of, and answered. */
 
 import { EPOLLIN } from "../../ffi/constants.ts";
-import { EAGAIN, EINTR, errnoName, errnoText } from "../../ffi/errno.ts";
+import { describeFailure, EAGAIN, EINTR } from "../../ffi/errno.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { PayloadSlots, ReceiveBatch } from "../../ffi/receive-batch.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -78,7 +78,7 @@ export class UdpService implements Service {
   private failed(errno: number): boolean {
     if (errno === EAGAIN) return false;
     // A queued error of an earlier answer (ICMP) ends nothing here.
-    if (errno !== EINTR) this.context.warn(`recvmmsg: ${errnoText(errno)} (${errnoName(errno)})`);
+    if (errno !== EINTR) this.context.warn(describeFailure({ call: "recvmmsg", errno }));
     return true;
   }
 

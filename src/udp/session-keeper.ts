@@ -5,15 +5,14 @@
 
 import { EPOLLET, EPOLLIN } from "../../ffi/constants.ts";
 import {
-  EACCES,
-  EADDRINUSE,
+  type CallFailure,
+  describeErrno,
+  describeFailure,
   EBADF,
   ECONNREFUSED,
   EHOSTUNREACH,
   EMFILE,
   ENETUNREACH,
-  errnoName,
-  errnoText,
 } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Fd } from "../../ffi/types.ts";
@@ -30,6 +29,7 @@ import {
 import { Counter } from "../engine/shared.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../forward/flow-key.ts";
+import { keptPortRefusal } from "../forward/kept-port.ts";
 import { LoopWatch } from "../forward/loop-watch.ts";
 import { type Choice, choose, isOwn, sourceName, upstreamFamily } from "../forward/route-choice.ts";
 import { NONE_TRIED } from "../forward/upstream-pool.ts";
@@ -41,7 +41,7 @@ import type { Ingress } from "./ingress.ts";
 import { RawSender } from "./raw-sender.ts";
 import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
 import { type PlacesOwner, SessionPlaces } from "./session-places.ts";
-import { failedCall, hearSoftErrors, openFlow, PortUse } from "./session-sockets.ts";
+import { hearSoftErrors, openFlow, PortUse } from "./session-sockets.ts";
 import type { SessionTable } from "./session-table.ts";
 import { UpstreamEvidence } from "./upstream-evidence.ts";
 
@@ -150,7 +150,7 @@ export class SessionKeeper implements PlacesOwner {
   /** Ends a session whose `side` has said by ICMP that nothing arrives there. */
   fail(session: Session, errno: number, side: "client" | "upstream"): void {
     if (session.isEnded) return;
-    const word = errno === ECONNREFUSED ? "refused" : `${errnoText(errno)} (${errnoName(errno)})`;
+    const word = errno === ECONNREFUSED ? "refused" : describeErrno(errno);
     this.context.shared.count(Counter.failedSessions, 1);
     if (side === "upstream") {
       const { peer, reached } = session.start;
@@ -196,16 +196,16 @@ export class SessionKeeper implements PlacesOwner {
   }
 
   /**
-   * A socket by which a session's client is answered, if `open` gives one: it, or -errno. Others
-   * are ended for it if need be; `closeReplySocket` is for its end.
+   * A socket by which a session's client is answered, if `open` gives one. Others are ended for it
+   * if need be; `closeReplySocket` is for its end.
    */
-  addReplySocket(session: Session, open: () => number): number {
-    if (!this.places.claimSocket(session)) return -EMFILE;
+  addReplySocket(session: Session, open: () => Fd | CallFailure): Fd | CallFailure {
+    if (!this.places.claimSocket(session)) return { call: "socket", errno: EMFILE };
     // Opening it may begin and end sessions, this one too.
-    const fd = open();
-    if (fd < 0) this.places.releaseSocket();
-    else this.ports.opened(session.start.reached.port);
-    return fd;
+    const opened = open();
+    if (typeof opened === "number") this.ports.opened(session.start.reached.port);
+    else this.places.releaseSocket();
+    return opened;
   }
 
   closeReplySocket({ start }: Pick<Session, "start">, fd: Fd): void {
@@ -266,23 +266,21 @@ export class SessionKeeper implements PlacesOwner {
     if (typeof slot === "string") return this.refuse(slot);
     let keptPort = choice.source?.port ?? 0;
     let fd = this.openUpstream(choice);
-    // EACCES: a client may have a port below 1024, and we not the capability for it.
-    const isDenied = fd === -EACCES && failedCall === "bind";
-    const isRefused = fd === -EADDRINUSE || isDenied;
-    if (isRefused && choice.source !== undefined && keptPort !== 0) {
-      const why = isDenied ? "needs CAP_NET_BIND_SERVICE" : "is in use";
+    const why = keptPortRefusal(fd);
+    if (why !== undefined && choice.source !== undefined && keptPort !== 0) {
       this.context.warn(`the client's port ${why} here: sending from another one`);
       keptPort = 0;
       fd = this.openUpstream({ ...choice, source: { ...choice.source, port: 0 } });
     }
-    if (fd < 0) {
+    if (typeof fd !== "number") {
       this.places.release(slot);
-      this.refuse(`${failedCall}: ${errnoText(-fd)} (${errnoName(-fd)})`);
-      return fd === -ENETUNREACH || fd === -EHOSTUNREACH ? "unreachable" : undefined;
+      this.refuse(describeFailure(fd));
+      const { errno } = fd;
+      return errno === ENETUNREACH || errno === EHOSTUNREACH ? "unreachable" : undefined;
     }
     if (ends.picked !== undefined) hearSoftErrors(fd, upstream, true);
     const source = sourceName(choice, rules);
-    return this.enter({ ...ends, slot, upstream, source, keptPort, upstreamFd: fd as Fd });
+    return this.enter({ ...ends, slot, upstream, source, keptPort, upstreamFd: fd });
   }
 
   private enter(start: SessionStart): Session | undefined {
@@ -294,7 +292,7 @@ export class SessionKeeper implements PlacesOwner {
     if (added < 0) {
       loop.close(start.upstreamFd);
       this.places.release(start.slot);
-      return this.refuse(`epoll_ctl: ${errnoText(-added)} (${errnoName(-added)})`);
+      return this.refuse(describeFailure({ call: "epoll_ctl", errno: -added }));
     }
     this.places.enter(session);
     this.open.add(session);
@@ -349,8 +347,8 @@ export class SessionKeeper implements PlacesOwner {
     this.end(session, SHORTENED);
   }
 
-  /** A socket that is connected to the upstream, or a negated errno. */
-  private openUpstream({ source, upstream }: Choice): number {
+  /** A socket that is connected to the upstream, or which call failed. */
+  private openUpstream({ source, upstream }: Choice): Fd | CallFailure {
     const { mark, upstreams } = this.task;
     const port = source?.port ?? 0;
     // Two sockets with the same ends on both sides would be one to the kernel: several may have a

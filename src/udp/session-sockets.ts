@@ -19,10 +19,10 @@ import {
   SOL_UDP,
   UDP_GRO,
 } from "../../ffi/constants.ts";
-import { EADDRINUSE } from "../../ffi/errno.ts";
+import { type CallFailure, EADDRINUSE } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Mark, Result } from "../../ffi/types.ts";
+import type { Fd, Mark, Result } from "../../ffi/types.ts";
 import { joinAttemptsMax, joinedSocketsMax } from "../engine/limits.ts";
 import { allowSharing, bindTo, connectTo, familyOf, setMark } from "../engine/sockets.ts";
 import { allowFragments, setTransparent } from "../engine/transparent.ts";
@@ -52,42 +52,36 @@ export interface FlowSocket {
   readonly onBound?: () => void;
 }
 
-/** The call that `openFlow` failed in last. */
-export let failedCall = "";
-
-/** A non-blocking UDP socket, or a negated errno; `failedCall` then names the call. */
-export function openFlow(wanted: FlowSocket): Result {
+/** A non-blocking UDP socket, or which call failed. */
+export function openFlow(wanted: FlowSocket): Fd | CallFailure {
   const domain = familyOf(wanted.remote);
-  failedCall = "socket";
   const fd = sys.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return fd;
-  const result = bindAndConnect(fd, domain, wanted);
-  if (result >= 0) return fd;
+  if (fd < 0) return { call: "socket", errno: -fd };
+  const failure = bindAndConnect(fd, domain, wanted);
+  if (failure === undefined) return fd as Fd;
   sys.close(fd);
-  return result;
+  return failure;
 }
 
-function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): Result {
+function bindAndConnect(fd: number, domain: number, wanted: FlowSocket): CallFailure | undefined {
   const { local, remote, mark } = wanted;
   allowFragments(fd, domain);
-  failedCall = "setsockopt";
   if (mark !== undefined) {
     const marked = setMark(fd, mark);
-    if (marked < 0) return marked;
+    if (marked < 0) return { call: "setsockopt", errno: -marked };
   }
   if (local !== undefined) {
     if (wanted.transparent) {
       const transparent = setTransparent(fd, domain);
-      if (transparent < 0) return transparent;
+      if (transparent < 0) return { call: "setsockopt", errno: -transparent };
     }
-    failedCall = "bind";
     const bound = bindAs(wanted.sharing, fd, local, remote.scopeId);
-    if (bound < 0) return bound;
+    if (bound < 0) return { call: "bind", errno: -bound };
     wanted.onBound?.();
   }
-  if (!wanted.isConnected) return 0;
-  failedCall = "connect";
-  return connectTo(fd, remote);
+  if (!wanted.isConnected) return undefined;
+  const connected = connectTo(fd, remote);
+  return connected < 0 ? { call: "connect", errno: -connected } : undefined;
 }
 
 function bindAs(
@@ -114,9 +108,9 @@ const NOBODY_V6 = { ...NOBODY, address: Uint8Array.from({ length: 16 }, (_, i) =
 /**
  * A socket by which answers leave from `local`, and which gets nothing that is sent there: it is
  * connected to where nothing comes from, and a datagram's own address counts when it sends. The
- * socket, or a negated errno.
+ * socket, or which call failed.
  */
-export function openReplySocket(local: SocketAddress, transparent: boolean): Result {
+export function openReplySocket(local: SocketAddress, transparent: boolean): Fd | CallFailure {
   const wanted = {
     local,
     remote: local,
@@ -124,10 +118,11 @@ export function openReplySocket(local: SocketAddress, transparent: boolean): Res
     transparent,
     sharing: "first",
   } as const;
-  const fd = openFlow(wanted);
+  const opened = openFlow(wanted);
+  if (typeof opened !== "number") return opened;
   // Without a route, as where lo is down, it stays unconnected: TPROXY does not see it then.
-  if (fd >= 0) connectTo(fd, local.address.length === 4 ? NOBODY : NOBODY_V6);
-  return fd;
+  connectTo(opened, local.address.length === 4 ? NOBODY : NOBODY_V6);
+  return opened;
 }
 
 /**

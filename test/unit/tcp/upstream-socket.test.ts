@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 import { IP_LOCAL_PORT_RANGE, IPPROTO_IP, SOCK_STREAM } from "../../../ffi/constants.ts";
-import { check } from "../../../ffi/errno.ts";
+import { describeFailure, EADDRNOTAVAIL, ECONNREFUSED } from "../../../ffi/errno.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import * as sys from "../../../ffi/sys.ts";
 import { portWindow } from "../../../src/engine/limits.ts";
-import { UpstreamSockets } from "../../../src/tcp/upstream-socket.ts";
+import { isUpstreamsFault, UpstreamSockets } from "../../../src/tcp/upstream-socket.ts";
 import { boundSocket, localAddress, loopback } from "../../helpers/sockets.ts";
 
 const options = { mark: undefined, keepAliveMs: undefined, userTimeoutMs: undefined };
@@ -27,7 +27,8 @@ test.each([
   const sockets = new UpstreamSockets(options, { warn: () => {} });
   const needsPrivilege = source !== undefined && process.getuid?.() !== 0;
   if (!needsPrivilege) {
-    const fd = check(sockets.open({ upstream, source }), "open");
+    const fd = sockets.open({ upstream, source });
+    if (typeof fd !== "number") throw new Error(describeFailure(fd));
     const [low, high] = portRange(fd);
     expect(high - low).toBe(portWindow - 1);
     if (low > 0) {
@@ -37,4 +38,17 @@ test.each([
     sys.close(fd);
   }
   sys.close(listener);
+});
+
+test("a failure names its own call", () => {
+  const sockets = new UpstreamSockets(options, { warn: () => {} });
+  // The kernel connects no TCP to the broadcast address.
+  const upstream = { address: Uint8Array.of(255, 255, 255, 255), port: 9, scopeId: 0 };
+  expect(sockets.open({ upstream, source: undefined })).toMatchObject({ call: "connect" });
+});
+
+test("a failure is the upstream's only if connect(2) says so", () => {
+  expect(isUpstreamsFault({ call: "connect", errno: ECONNREFUSED })).toBe(true);
+  expect(isUpstreamsFault({ call: "connect", errno: EADDRNOTAVAIL })).toBe(false);
+  expect(isUpstreamsFault({ call: "socket", errno: ECONNREFUSED })).toBe(false);
 });
