@@ -3,8 +3,19 @@
  * comes with, and the source address that one is to leave from.
  */
 
-import { IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO } from "./constants.ts";
-import { cmsghdr, in_pktinfo, in6_pktinfo } from "./layout.ts";
+import {
+  IP_ORIGDSTADDR,
+  IP_PKTINFO,
+  IP_TTL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_HOPLIMIT,
+  IPV6_ORIGDSTADDR,
+  IPV6_PKTINFO,
+  SOL_UDP,
+  UDP_GRO,
+} from "./constants.ts";
+import { cmsghdr, in_pktinfo, in6_pktinfo, sockaddr_in, sockaddr_in6 } from "./layout.ts";
 
 /** The most that `encodePacketInfo` writes. */
 export const packetInfoBytesMax = align(cmsghdr.size + in6_pktinfo.size);
@@ -36,34 +47,69 @@ function align(length: number): number {
 }
 
 const WORD = 4;
+const HEADER_WORDS = cmsghdr.size / WORD;
+const LEVEL = cmsghdr.cmsg_level / WORD;
+const TYPE = cmsghdr.cmsg_type / WORD;
 
 /**
- * Where the data of the control message of `level` and `type` begin, for what handles every
- * datagram: `words` is the memory as 32-bit words, `from` the word at which `length` bytes of
- * control messages begin. Answers a word index, -1 without such a message of `bytes` or more.
+ * What the kernel tells of each message of a batch. `read` walks the control messages of one once,
+ * since this is done for every datagram; what they say is then looked up by the message's number.
  */
-export function findControl(
-  words: Uint32Array,
-  from: number,
-  length: number,
-  level: number,
-  type: number,
-  bytes: number,
-): number {
-  const end = from * WORD + length;
-  let at = from * WORD;
-  while (at + cmsghdr.size <= end) {
-    const word = at / WORD;
-    const size = words[word + cmsghdr.cmsg_len / WORD] as number;
-    if (size < cmsghdr.size || at + size > end) return -1;
-    if (
-      words[word + cmsghdr.cmsg_level / WORD] === level &&
-      words[word + cmsghdr.cmsg_type / WORD] === type &&
-      size >= cmsghdr.size + bytes
-    ) {
-      return word + cmsghdr.size / WORD;
-    }
-    at += align(size);
+export class ReceivedControls {
+  /** The size of each datagram but the last that GRO has joined; 0: none. */
+  readonly segments: Int32Array;
+  /** The TTL or hop limit with which a message has arrived; 0: the kernel did not say. */
+  readonly hopLimits: Int32Array;
+  /**
+   * The word at which the original destination begins, a struct sockaddr_in or sockaddr_in6; -1:
+   * the kernel did not say.
+   */
+  readonly destinations: Int32Array;
+
+  /** For messages with numbers below `count`. */
+  constructor(count: number) {
+    this.segments = new Int32Array(count);
+    this.hopLimits = new Int32Array(count);
+    this.destinations = new Int32Array(count).fill(-1);
   }
-  return -1;
+
+  /**
+   * Reads the control messages of message `index`: `words` is the memory as 32-bit words, `from`
+   * the word at which `length` bytes of them begin. One that does not fit in there ends it.
+   */
+  read(index: number, words: Uint32Array, from: number, length: number): void {
+    let segment = 0;
+    let hopLimit = 0;
+    let destination = -1;
+    let at = from;
+    let left = length;
+    while (left >= cmsghdr.size) {
+      const size = words[at] as number;
+      if (size < cmsghdr.size || size > left) break;
+      const data = at + HEADER_WORDS;
+      const kind = kindOf(words[at + LEVEL] as number, words[at + TYPE] as number, size);
+      if (kind === "hopLimit") hopLimit = words[data] as number;
+      else if (kind === "destination") destination = data;
+      else if (kind === "segment") segment = words[data] as number;
+      const step = align(size);
+      at += step / WORD;
+      left -= step;
+    }
+    this.segments[index] = segment;
+    this.hopLimits[index] = hopLimit;
+    this.destinations[index] = destination;
+  }
+}
+
+/** What a control message of `size` bytes, its header among them, tells. */
+function kindOf(level: number, type: number, size: number) {
+  const bytes = size - cmsghdr.size;
+  if (level === IPPROTO_IP) {
+    if (type === IP_TTL && bytes >= WORD) return "hopLimit";
+    if (type === IP_ORIGDSTADDR && bytes >= sockaddr_in.size) return "destination";
+  } else if (level === IPPROTO_IPV6) {
+    if (type === IPV6_HOPLIMIT && bytes >= WORD) return "hopLimit";
+    if (type === IPV6_ORIGDSTADDR && bytes >= sockaddr_in6.size) return "destination";
+  } else if (level === SOL_UDP && type === UDP_GRO && bytes >= WORD) return "segment";
+  return "other";
 }

@@ -6,19 +6,9 @@
  * size of each but the last.
  */
 
-import { findControl } from "./cmsg.ts";
-import {
-  IP_ORIGDSTADDR,
-  IP_TTL,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPV6_HOPLIMIT,
-  IPV6_ORIGDSTADDR,
-  MSG_DONTWAIT,
-  SOL_UDP,
-  UDP_GRO,
-} from "./constants.ts";
-import { iovec, mmsghdr, sockaddr_in, sockaddr_in6 } from "./layout.ts";
+import { ReceivedControls } from "./cmsg.ts";
+import { MSG_DONTWAIT } from "./constants.ts";
+import { iovec, mmsghdr } from "./layout.ts";
 import { allocate, type NativeBuffer, setPointer } from "./memory.ts";
 import { messageWords } from "./message-words.ts";
 import { refused } from "./refused-calls.ts";
@@ -82,6 +72,7 @@ export class ReceiveBatch {
   private readonly headers: NativeBuffer;
   private readonly words: Uint32Array;
   private readonly isNamed: boolean;
+  private readonly told: ReceivedControls;
   /** By message: bytes at its start that are not its datagram's (`trim`). */
   private readonly trimmed: Int32Array;
   /** Messages whose lengths the kernel has overwritten since they were last set. */
@@ -92,6 +83,7 @@ export class ReceiveBatch {
     this.slots = slots;
     this.isNamed = named;
     const { count } = slots;
+    this.told = new ReceivedControls(count);
     this.trimmed = new Int32Array(count);
     this.headers = allocate(count * mmsghdr.size);
     this.words = this.headers.words();
@@ -131,6 +123,10 @@ export class ReceiveBatch {
         ? sys.recvmmsg(fd, address, this.capacity, MSG_DONTWAIT)
         : this.receiveSingly(fd, address);
     this.used = Math.max(count, 0);
+    for (let i = 0; i < count; i++) {
+      const length = words[i * HEADER_WORDS + CONTROLLEN] as number;
+      this.told.read(i, this.controls, i * CONTROL_WORDS, length);
+    }
     return count;
   }
 
@@ -164,15 +160,12 @@ export class ReceiveBatch {
 
   /** The size of each datagram but the last that GRO has joined in message `index`; 0: none. */
   segment(index: number): number {
-    const at = this.find(index, SOL_UDP, UDP_GRO, 4);
-    return at < 0 ? 0 : (this.controls[at] as number);
+    return this.told.segments[index] as number;
   }
 
   /** The TTL or hop limit with which message `index` has arrived; 0: the kernel did not say. */
   hopLimit(index: number): number {
-    let at = this.find(index, IPPROTO_IP, IP_TTL, 4);
-    if (at < 0) at = this.find(index, IPPROTO_IPV6, IPV6_HOPLIMIT, 4);
-    return at < 0 ? 0 : (this.controls[at] as number);
+    return this.told.hopLimits[index] as number;
   }
 
   /** The word of `names` at which the sender of message `index` begins. */
@@ -185,13 +178,6 @@ export class ReceiveBatch {
    * sockaddr_in or sockaddr_in6; -1 if the kernel did not say.
    */
   destinationAt(index: number): number {
-    const v4 = this.find(index, IPPROTO_IP, IP_ORIGDSTADDR, sockaddr_in.size);
-    return v4 >= 0 ? v4 : this.find(index, IPPROTO_IPV6, IPV6_ORIGDSTADDR, sockaddr_in6.size);
-  }
-
-  private find(index: number, level: number, type: number, bytes: number): number {
-    const length = this.words[index * HEADER_WORDS + CONTROLLEN] as number;
-    if (length === 0) return -1;
-    return findControl(this.controls, index * CONTROL_WORDS, length, level, type, bytes);
+    return this.told.destinations[index] as number;
   }
 }

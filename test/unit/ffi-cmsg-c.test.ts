@@ -5,8 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { encodePacketInfo, findControl, packetInfoBytesMax } from "../../ffi/cmsg.ts";
-import { IP_ORIGDSTADDR, IPPROTO_IP, IPPROTO_IPV6, IPV6_ORIGDSTADDR } from "../../ffi/constants.ts";
+import { encodePacketInfo, packetInfoBytesMax, ReceivedControls } from "../../ffi/cmsg.ts";
 import { decodeSockaddr } from "../../ffi/sockaddr.ts";
 import { testWith } from "../helpers/tools.ts";
 
@@ -118,7 +117,7 @@ testWith(["gcc"])("written and found as C's macros lay them out", async () => {
   const input = all.map(([bytes, ...numbers]) => `${text(bytes)} ${numbers.join(" ")}\n`);
   const lines = await linesOfC(input.join(""));
   expect(lines).toHaveLength(2 * all.length);
-  for (const [i, [bytes, port, scopeId]] of all.entries()) {
+  for (const [i, [bytes, port, scopeId, filler]] of all.entries()) {
     const view = new DataView(new ArrayBuffer(packetInfoBytesMax));
     const length = encodePacketInfo(view, bytes, scopeId);
     const written = Buffer.from(view.buffer, 0, length).toString("hex");
@@ -127,10 +126,12 @@ testWith(["gcc"])("written and found as C's macros lay them out", async () => {
     const words = new Uint32Array(
       told.buffer.slice(told.byteOffset, told.byteOffset + told.length),
     );
-    const isV4 = bytes.length === 4;
-    const [level, type] = isV4 ? [IPPROTO_IP, IP_ORIGDSTADDR] : [IPPROTO_IPV6, IPV6_ORIGDSTADDR];
-    const at = findControl(words, 0, told.length, level, type, isV4 ? 16 : 28);
-    const expected = { address: bytes, port, scopeId: isV4 ? 0 : scopeId };
+    const found = new ReceivedControls(1);
+    found.read(0, words, 0, told.length);
+    const expected = { address: bytes, port, scopeId: bytes.length === 4 ? 0 : scopeId };
+    const at = found.destinations[0] as number;
     expect(decodeSockaddr(new DataView(words.buffer), at * 4)).toEqual(expected);
+    expect(found.hopLimits[0]).toBe(filler < 4 ? 0 : 0x5a5a5a5a);
+    expect(found.segments[0]).toBe(0);
   }
 });

@@ -2,14 +2,18 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { encodePacketInfo, findControl, packetInfoBytesMax } from "../../ffi/cmsg.ts";
+import { encodePacketInfo, packetInfoBytesMax, ReceivedControls } from "../../ffi/cmsg.ts";
 import {
   AF_INET,
   AF_INET6,
   IP_ORIGDSTADDR,
+  IP_RECVORIGDSTADDR,
+  IP_RECVTTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPV6_ORIGDSTADDR,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVORIGDSTADDR,
 } from "../../ffi/constants.ts";
 import { EAGAIN } from "../../ffi/errno.ts";
 import { cmsghdr } from "../../ffi/layout.ts";
@@ -19,6 +23,7 @@ import { makeEnvelope, SendBatch } from "../../ffi/send-batch.ts";
 import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import { bindSocket, localName } from "../../src/engine/sockets.ts";
+import { setHopLimit } from "../../src/engine/transparent.ts";
 
 const open: number[] = [];
 afterEach(() => {
@@ -67,9 +72,10 @@ function exchange(
   expect(arrivals.receive(receiver.fd)).toBe(1);
   const bytes = arrivals.slots.buffer.bytes.subarray(0, arrivals.length(0));
   expect(new TextDecoder().decode(bytes)).toBe("ping");
+  const at = arrivals.destinationAt(0);
   return {
     sender: told(arrivals.names, arrivals.nameAt(0)),
-    destination: told(arrivals.controls, arrivals.destinationAt(0)),
+    destination: at < 0 ? undefined : told(arrivals.controls, at),
   };
 }
 
@@ -110,6 +116,34 @@ describe("a datagram", () => {
       if (sender === undefined || destination === undefined) throw new Error("no addresses");
       const answer = exchange(server, client, sender, AF_INET6, destination.address);
       expect(answer.sender).toEqual(to);
+    }
+  });
+
+  test("tells its hop limit beside its destination, of either family and none once unasked", () => {
+    const dual = udp(...any6);
+    for (const [address, receiver] of [
+      [loopback4, udp(127, 0, 0, 1)],
+      [loopback4, dual],
+      [loopback6, dual],
+    ] as const) {
+      const isV4 = address.length === 4;
+      const domain = isV4 ? AF_INET : AF_INET6;
+      const sender = udp(...address);
+      const to = { ...receiver.local, address };
+      for (const hops of [1, 64, 255]) {
+        setHopLimit(sender.fd, domain, hops);
+        expect(exchange(sender, receiver, to, domain).destination).toEqual(to);
+        expect(arrivals.hopLimit(0)).toBe(hops);
+      }
+      const silent = udp(...address);
+      const options = isV4
+        ? [IP_RECVTTL, IP_RECVORIGDSTADDR]
+        : [IPV6_RECVHOPLIMIT, IPV6_RECVORIGDSTADDR];
+      for (const option of options) {
+        sys.setsockopt(silent.fd, isV4 ? IPPROTO_IP : IPPROTO_IPV6, option, 0);
+      }
+      expect(exchange(sender, silent, silent.local, domain).destination).toBeUndefined();
+      expect([arrivals.hopLimit(0), arrivals.destinationAt(0)]).toEqual([0, -1]);
     }
   });
 
@@ -156,11 +190,11 @@ describe("control messages", () => {
       fc.property(others, address, fc.nat(65535), (before, bytes, port) => {
         const view = control(before, bytes, port);
         const words = new Uint32Array(view.buffer);
-        const isV4 = bytes.length === 4;
-        const [level, type, size] = isV4
-          ? [IPPROTO_IP, IP_ORIGDSTADDR, 16]
-          : [IPPROTO_IPV6, IPV6_ORIGDSTADDR, 28];
-        const find = (length: number) => findControl(words, 0, length, level, type, size);
+        const read = new ReceivedControls(2);
+        const find = (length: number) => {
+          read.read(1, words, 0, length);
+          return read.destinations[1] as number;
+        };
         expect(told(words, find(view.byteLength))).toMatchObject({
           address: new Uint8Array(bytes),
           port,
@@ -177,8 +211,10 @@ describe("control messages", () => {
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), (bytes, from) => {
         const words = new Uint32Array(64);
         new Uint8Array(words.buffer).set(bytes, from * 4);
-        const found = findControl(words, from, bytes.length, 0, 20, 16);
-        expect(found === -1 || found * 4 + 16 <= from * 4 + bytes.length).toBe(true);
+        const found = new ReceivedControls(1);
+        found.read(0, words, from, bytes.length);
+        const at = found.destinations[0] as number;
+        expect(at === -1 || at * 4 + 16 <= from * 4 + bytes.length).toBe(true);
       }),
     );
   });
