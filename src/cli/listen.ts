@@ -6,6 +6,7 @@ import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
+import { InputError, readInput } from "../control/read-input.ts";
 import * as limits from "../engine/limits.ts";
 import type { Answer, ClientBounds, RespondTask } from "../engine/protocol.ts";
 import { quote } from "../net/result.ts";
@@ -16,7 +17,6 @@ import { raiseDescriptorLimit } from "./descriptors.ts";
 import { type Edges, exitStatus } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
 import { UsageError } from "./failure.ts";
-import { InputError, readInput } from "./input-file.ts";
 import { Log } from "./log.ts";
 import { logFields, marksText } from "./log-options.ts";
 import { socketNeeds } from "./needs.ts";
@@ -29,7 +29,6 @@ import { serve } from "./serve.ts";
 import { checkPlaces } from "./strict-limits.ts";
 import { userOption, wantedUser } from "./user-option.ts";
 import { fileValue, numberValue, schemedEndpointValue, timeoutValue } from "./values.ts";
-
 import { checkParts, checkThreads, partOf, workersOption } from "./workers.ts";
 
 const fields = object({

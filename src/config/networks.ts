@@ -5,7 +5,8 @@ import { ok, type Parsed, quote, refuse } from "../net/result.ts";
 
 /** A file with a list of networks, or standard input (`-`): its text is read before it is used. */
 export interface NetworkFile {
-  readonly file: string;
+  /** As it is named; once it has been read for a configuration, wherever that is. */
+  file: string;
   text?: string;
 }
 

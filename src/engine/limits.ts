@@ -311,3 +311,7 @@ export const ownFlowsMax = 32_768;
 
 /** What has come back so often is a loop, whoever may have sent it: all bits set. */
 export const loopRoundsMax = 31;
+
+/** Of a configuration: the bytes of one file, and files, the included ones among them. */
+export const configurationBytesMax = 1024 * 1024;
+export const configurationFilesMax = 1_000;

@@ -1,0 +1,267 @@
+/**
+ * The one description of what is served: complete, with every default filled in. It is made of
+ * what somebody has set, on the command line or in a file.
+ */
+
+import type { Mark } from "../../ffi/types.ts";
+import * as limits from "../engine/limits.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import type { MaskedMark } from "../net/mark.ts";
+import type { Scheme } from "../net/target.ts";
+import { endpointsOf } from "./listen.ts";
+import type {
+  CaptureSettings,
+  DefaultSettings,
+  PoolSettings,
+  ServiceSettings,
+  Settings,
+  UdpTimeout,
+} from "./settings.ts";
+import type { Balance, NetworkSource, SourceChoice, UpstreamTarget } from "./syntax.ts";
+
+export type LogLevelName = "error" | "warning" | "info" | "debug";
+
+/** All that one process serves. */
+export interface Configuration {
+  readonly workers: number | "auto";
+  readonly drainTimeoutMs: number;
+  /** Who the process goes on as once all is set up. */
+  readonly user: string | undefined;
+  /** Refuses to start where the limit on descriptors is too low. */
+  readonly strictLimits: boolean;
+  readonly log: LogConfiguration;
+  readonly routes: RoutesConfiguration;
+  readonly pools: readonly Pool[];
+  readonly services: readonly Service[];
+}
+
+export interface LogConfiguration {
+  readonly level: LogLevelName;
+  readonly json: boolean;
+  /** Undefined: local time, and none where the journal takes the lines. */
+  readonly time: "local" | "utc" | "none" | undefined;
+  readonly lossless: boolean;
+}
+
+/** The rules of all services together; what is undefined is chosen with the rules. */
+export interface RoutesConfiguration {
+  readonly install: "auto" | "none";
+  readonly mark: MaskedMark | undefined;
+  readonly table: number | undefined;
+  readonly priority: number | undefined;
+  readonly tableName: string | undefined;
+  readonly sysctl: boolean;
+}
+
+/** Upstreams, and which of them a connection gets. */
+export interface Pool {
+  readonly name: string;
+  readonly to: readonly UpstreamTarget[];
+  readonly balance: Balance;
+}
+
+/** A socket to accept at. */
+export interface Listener {
+  readonly protocol: Scheme;
+  readonly endpoint: Endpoint;
+}
+
+export interface Service {
+  readonly name: string;
+  readonly listen: readonly Listener[];
+  readonly capture: CaptureSettings;
+  readonly ingress: Ingress;
+  readonly route: Route;
+  readonly dial: DialSettings;
+  readonly limits: ServiceLimits;
+  readonly timeouts: Timeouts;
+  readonly log: { readonly level: LogLevelName };
+}
+
+/** How connections arrive. */
+export interface Ingress {
+  /** At addresses of other hosts as well (IP_TRANSPARENT). */
+  readonly transparent: boolean;
+  /** By NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
+  readonly redirected: boolean;
+  /** Senders whose PROXY headers count, empty for all; undefined: no header is expected. */
+  readonly acceptProxy: readonly NetworkSource[] | undefined;
+}
+
+/** Where connections go, and from which address. */
+export interface Route {
+  readonly pool: Pool;
+  readonly source: SourceChoice;
+  /** Connect from an own address where the client's cannot be used, instead of refusing. */
+  readonly sourceFallback: boolean;
+}
+
+/** How connections to upstreams are made. */
+export interface DialSettings {
+  /** SO_MARK. */
+  readonly mark: Mark | undefined;
+  readonly sendProxy: "v1" | "v2" | "v2:every" | undefined;
+}
+
+/** Undefined: as many as the limit on descriptors allows. 0 of a client: no bound of its own. */
+export interface ServiceLimits {
+  readonly maxConnections: number | undefined;
+  readonly maxConnectionsPerClient: number;
+  readonly connectionRatePerClient: number;
+  readonly maxSessions: number | undefined;
+  readonly maxSessionsPerClient: number;
+  readonly sessionRatePerClient: number;
+}
+
+/** In ms; `neverMs` for no end. */
+export interface Timeouts {
+  readonly headerMs: number;
+  readonly connectMs: number;
+  readonly idleMs: number;
+  readonly halfClosedMs: number;
+  readonly sessionIdleMs: number;
+  /** By port of the original destination, once a session has been answered. */
+  readonly answeredSessions: readonly { readonly port: number; readonly timeoutMs: number }[];
+  /** Undefined: no probes. */
+  readonly keepAliveMs: number | undefined;
+  /** Undefined: the kernel's. */
+  readonly userMs: number | undefined;
+}
+
+/** The name of what is served by a command line. */
+const namelessService = "forward";
+
+/** What applies to every service where nothing else is set. */
+export const builtIn = {
+  balance: "round-robin",
+  transparent: true,
+  redirect: false,
+  "accept-proxy": false,
+  "header-timeout": limits.headerTimeoutMs,
+  "connect-timeout": limits.connectTimeoutMs,
+  "idle-timeout": limits.forwardIdleTimeoutMs,
+  "half-closed-timeout": limits.halfClosedTimeoutMs,
+} as const satisfies DefaultSettings;
+
+/** What applies to all of a process where nothing else is set. */
+export const builtInOfAll = {
+  workers: 1,
+  "drain-timeout": limits.drainTimeoutMs,
+  "strict-limits": false,
+  log: { level: "info", format: "text", lossless: false },
+  routes: { install: "none", sysctl: false },
+} as const satisfies Settings;
+
+/** The settings of a service, with those of [defaults] and what is built in. */
+export function withDefaults(own: ServiceSettings, defaults: DefaultSettings = {}) {
+  const all = { ...builtIn, ...defaults, ...own };
+  // Where connections are redirected, transparent sockets are not at hand, and NAT makes no way
+  // back for the replies to a client's address.
+  const source: SourceChoice = all.redirect
+    ? { kind: "self" }
+    : { kind: "client", keepPort: false };
+  return { source, ...all, "udp-timeout": completeSilences(all["udp-timeout"]) };
+}
+
+const DNS_PORT = 53;
+
+/** The time of every port comes first; that of DNS is shorter unless it is given. */
+function completeSilences(given: readonly UdpTimeout[] = []): readonly UdpTimeout[] {
+  const general = given.findLast(({ port }) => port === undefined);
+  const ms = general?.ms ?? limits.sessionIdleTimeoutMs;
+  const dns = { port: DNS_PORT, ms: Math.min(limits.dnsIdleTimeoutMs, ms) };
+  const byPort = new Map([dns, ...given].map((each) => [each.port, each]));
+  byPort.delete(undefined);
+  return [{ port: undefined, ms }, ...byPort.values()];
+}
+
+/** Fills in the defaults of settings that have no contradiction (`checkSettings`). */
+export function complete(settings: Settings): Configuration {
+  const { pool = [], service = [], defaults = {}, user } = settings;
+  const all = { ...builtInOfAll, ...settings };
+  const log = { ...builtInOfAll.log, ...settings.log };
+  const routes = { ...builtInOfAll.routes, ...settings.routes };
+  const pools = new Map(pool.map((each) => [each.name, completePool(each, defaults)]));
+  return {
+    workers: all.workers,
+    drainTimeoutMs: all["drain-timeout"],
+    user,
+    strictLimits: all["strict-limits"],
+    log: {
+      level: log.level,
+      json: log.format === "json",
+      time: settings.log?.time,
+      lossless: log.lossless,
+    },
+    routes: {
+      install: routes.install,
+      mark: settings.routes?.mark,
+      table: settings.routes?.table,
+      priority: settings.routes?.priority,
+      tableName: settings.routes?.["table-name"],
+      sysctl: routes.sysctl,
+    },
+    pools: [...pools.values()],
+    services: service.map((own) => {
+      const named = own.pool === undefined ? undefined : pools.get(own.pool);
+      return completeService(own, defaults, named ?? completePool(own, defaults), log.level);
+    }),
+  };
+}
+
+function completePool(own: PoolSettings, defaults: DefaultSettings): Pool {
+  const { name = namelessService, to = [] } = own;
+  return { name, to, balance: own.balance ?? defaults.balance ?? builtIn.balance };
+}
+
+function completeService(
+  own: ServiceSettings,
+  defaults: DefaultSettings,
+  pool: Pool,
+  level: LogLevelName,
+): Service {
+  const all = withDefaults(own, defaults);
+  const senders = all["accept-proxy"];
+  return {
+    name: own.name ?? namelessService,
+    listen: (own.listen ?? []).flatMap((each) =>
+      endpointsOf(each).map((endpoint) => ({ protocol: each.protocol, endpoint })),
+    ),
+    capture: own.capture ?? {},
+    ingress: {
+      transparent: all.transparent,
+      redirected: all.redirect,
+      acceptProxy: typeof senders === "boolean" ? (senders ? [] : undefined) : senders,
+    },
+    route: {
+      pool,
+      source: all.source,
+      sourceFallback: all["source-fallback"] === "self",
+    },
+    dial: { mark: all["socket-mark"], sendProxy: all["send-proxy"] },
+    limits: {
+      maxConnections: all["max-connections"],
+      maxConnectionsPerClient: all["max-connections-per-client"] ?? 0,
+      connectionRatePerClient: all["connection-rate-per-client"] ?? 0,
+      maxSessions: all["max-sessions"],
+      maxSessionsPerClient: all["max-sessions-per-client"] ?? 0,
+      sessionRatePerClient: all["session-rate-per-client"] ?? 0,
+    },
+    timeouts: completeTimeouts(all),
+    log: { level: own["log-level"] ?? level },
+  };
+}
+
+function completeTimeouts(all: ReturnType<typeof withDefaults>): Timeouts {
+  const [general, ...byPort] = all["udp-timeout"];
+  return {
+    headerMs: all["header-timeout"],
+    connectMs: all["connect-timeout"],
+    idleMs: all["idle-timeout"],
+    halfClosedMs: all["half-closed-timeout"],
+    sessionIdleMs: general?.ms ?? limits.sessionIdleTimeoutMs,
+    answeredSessions: byPort.map(({ port = 0, ms }) => ({ port, timeoutMs: ms })),
+    keepAliveMs: all.keepalive || undefined,
+    userMs: all["user-timeout"] || undefined,
+  };
+}

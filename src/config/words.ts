@@ -1,0 +1,84 @@
+/** Issues in the words of a configuration file. Pure. */
+
+import { formatDuration } from "../net/duration.ts";
+import { quote } from "../net/result.ts";
+import { similarTo } from "../net/similar.ts";
+import type { Issue, IssueArgs, IssueCode } from "./check.ts";
+import { inside, type Located } from "./located.ts";
+
+type Words = { readonly [Code in IssueCode]: (args: IssueArgs[Code]) => string };
+
+const words: Words = {
+  missing: ({ setting }) =>
+    setting === "service"
+      ? "there is no service: give at least one [[service]]"
+      : `"${setting}" is missing`,
+  "newer-version": ({ newest }) =>
+    `this program knows the format up to version ${newest}: give that, or a newer program`,
+  "same-name": ({ name }) => `another one is called ${quote(name)}: give each a name of its own`,
+  "same-socket": ({ socket, other }) =>
+    `${quote(socket)} of service ${quote(other)} has that socket: give another port or address`,
+  "too-many-sockets": ({ max }) => `all services together want more than ${max} sockets`,
+  "no-such-pool": ({ name, names }) => {
+    const [meant] = similarTo(name, names);
+    const guess = meant === undefined ? "" : `; did you mean ${quote(meant)}?`;
+    return `there is no pool ${quote(name)}${guess}`;
+  },
+  "pool-and-to": () => 'a service has a pool or upstreams of its own: leave "pool" or "to" out',
+  "pool-or-to": () => '"to" is missing: give to = "HOST:PORT", or the name of a pool',
+  "of-the-pool": ({ setting }) => `"${setting}" is a setting of the pool: give it there`,
+  "upstream-protocol": ({ protocol, other }) =>
+    `${protocol}://… is for ${protocol} alone, and ${other} is carried too: give "HOST:PORT"`,
+  "original-alone": () => '"original" stands alone: give no other upstream',
+  "needs-protocol": ({ protocol }) =>
+    `this is of ${protocol.toUpperCase()}, and nothing listens for ${protocol}`,
+  "proxy-v1-udp": () => 'version 1 knows TCP alone: give "v2", or listen for TCP only',
+  "redirect-original-udp": () =>
+    "NAT changes where datagrams go, and does not tell: give another upstream than original",
+  "less-than-workers": ({ count, workers }) =>
+    `${count} is less than one for each of the ${workers} workers: give at least ${workers}`,
+  "keepalive-range": ({ ms }) => `"${formatDuration(ms)}" is not accepted: give "1s" to "9h"`,
+  "header-without-proxy": () => "this needs accept-proxy",
+  "user-with-sysctl": () =>
+    "only root can give settings of the kernel back: leave [routes] sysctl or user out",
+  "capture-without-routes": () => 'nothing installs rules for it: give [routes] install = "auto"',
+};
+
+/** The text of an issue, without its path. */
+export function issueText(issue: Issue): string {
+  const word = words[issue.code] as (args: Issue["args"]) => string;
+  return word(issue.args);
+}
+
+/** A path in the words of a file: `service "web": capture.dport[1]`; empty for all of it. */
+export function pathText(path: readonly (string | number)[], root: Located): string {
+  const [kind, index, ...rest] = path;
+  if ((kind === "service" || kind === "pool") && typeof index === "number") {
+    const named = nameOf(root, kind, index);
+    const owner = named === undefined ? `${kind}[${index}]` : `${kind} ${quote(named)}`;
+    const inner = joined(rest, inside(root, [kind, index]));
+    return inner === "" ? owner : `${owner}: ${inner}`;
+  }
+  return joined(path, root);
+}
+
+function joined(path: readonly (string | number)[], root: Located | undefined): string {
+  let text = "";
+  let here = root;
+  for (const step of path) {
+    if (typeof step === "string") text += text === "" ? keyText(step) : `.${keyText(step)}`;
+    // One that stands in the place of a list has no number.
+    else if (here?.kind === "list") text += `[${step}]`;
+    here = here === undefined ? undefined : inside(here, [step]);
+  }
+  return text;
+}
+
+function keyText(key: string): string {
+  return /^[A-Za-z0-9_-]{1,60}$/.test(key) ? key : quote(key);
+}
+
+function nameOf(root: Located, kind: string, index: number): string | undefined {
+  const name = inside(root, [kind, index, "name"]);
+  return name?.kind === "value" && typeof name.value === "string" ? name.value : undefined;
+}

@@ -1,0 +1,58 @@
+/** What a configuration is read from: files, /etc/passwd and /etc/group, the processors. */
+
+import { readdir, realpath } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import type { ConfigurationSystem } from "../config/file.ts";
+import { configurationBytesMax, networkListBytesMax, workersMax } from "../engine/limits.ts";
+import { readInput } from "./read-input.ts";
+import { findGroupId, findUser } from "./users.ts";
+
+/** The running system. */
+export const configurationSystem: ConfigurationSystem = {
+  read: (path) => readInput(path, configurationBytesMax),
+  readList: (path) => readInput(path, networkListBytesMax),
+  resolve: besideFile,
+  async list(from, pattern) {
+    const path = besideFile(from, pattern);
+    const [folder, name] = [dirname(path), basename(path)];
+    if (/[*?]/.test(folder)) throw new Error('"*" and "?" may stand in the name of a file only');
+    if (!/[*?]/.test(name)) return [path];
+    const matches = matcher(name);
+    let names: string[];
+    try {
+      names = await readdir(folder);
+    } catch (error) {
+      throw new Error(`${folder} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    }
+    return names
+      .filter((each) => matches.test(each))
+      .sort()
+      .map((each) => join(folder, each));
+  },
+  identity: (path) => realpath(path),
+  userId(name) {
+    try {
+      return findUser(name)?.uid;
+    } catch {
+      return undefined;
+    }
+  },
+  groupId: findGroupId,
+  // Heeds sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
+  cores: Math.min(availableParallelism(), workersMax),
+};
+
+/** A path as a file means it: relative to its folder, or for standard input to ours. */
+function besideFile(from: string, path: string): string {
+  return from === "-" ? resolve(path) : join(path.startsWith("/") ? "" : dirname(from), path);
+}
+
+/** Names that a pattern fits; as in a shell, not those that begin with a dot. */
+function matcher(pattern: string): RegExp {
+  const source = pattern
+    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll("*", "[^/]*")
+    .replaceAll("?", "[^/]");
+  return new RegExp(`^(?!\\.)${source}$`, "s");
+}
