@@ -3,6 +3,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { configurationSchema } from "../../src/config/json-schema.ts";
+import { printJson } from "../../src/net/printable.ts";
 import type { PackedFile } from "./archive.ts";
 import { makeCopyright, makeSbom } from "./components.ts";
 import { makeManPages } from "./man.ts";
@@ -53,6 +55,7 @@ export async function makeContents(
     file(`usr/share/zsh/${zshFolder}/_tproxy`, completion("zsh")),
     file("usr/lib/systemd/system/tproxy-forward.service", fileText("tproxy-forward.service")),
     { ...file("etc/tproxy/forward.conf", fileText("forward.conf")), isConfiguration: true },
+    file("usr/share/tproxy/tproxy.schema.json", `${printJson(configurationSchema(), 2)}\n`),
     doc("copyright", makeCopyright(textOf("LICENSE"))),
     doc("README.md", textOf("README.md")),
     ...readdirSync(join(root, "docs"))

@@ -67,6 +67,14 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
       runExplain(options, edges, args),
     );
   },
+  check: async () => {
+    const { checkCommand, runCheck } = await import("./check.ts");
+    return command(checkCommand, (options, edges) => runCheck(options, edges));
+  },
+  config: async () => {
+    const { configCommand, runConfig } = await import("./config.ts");
+    return command(configCommand, (options, edges) => runConfig(options, edges));
+  },
   demo: async () => {
     const { demoCommand, runDemo } = await import("./demo.ts");
     return command(demoCommand, (options, edges) => runDemo(options, edges));

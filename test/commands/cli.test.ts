@@ -4,7 +4,10 @@ import { version } from "../../package.json" with { type: "json" };
 import { run, type StartOptions, start, tproxy } from "../helpers/tproxy.ts";
 
 const isRoot = process.getuid?.() === 0;
-const commands = ["bind", "listen", "forward", "routes", "doctor", "explain", "demo"];
+const commands = [
+  ...["bind", "listen", "forward", "routes", "doctor", "explain"],
+  ...["check", "config", "demo"],
+];
 
 describe("help and version", () => {
   test("--help names every command and ends with status 0", async () => {
