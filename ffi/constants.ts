@@ -31,6 +31,7 @@ export const SO_MARK = 36;
 export const SO_DOMAIN = 39;
 export const SO_MEMINFO = 55;
 export const SO_NETNS_COOKIE = 71;
+export const SO_BUF_LOCK = 72;
 export const MSG_PEEK = 0x2;
 export const MSG_CTRUNC = 0x8;
 export const MSG_TRUNC = 0x20;
@@ -101,8 +102,12 @@ export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
 export const TCP_QUICKACK = 12;
 export const TCP_USER_TIMEOUT = 18;
+export const TCP_NOTSENT_LOWAT = 25;
 export const TCP_SAVE_SYN = 27;
 export const TCP_SAVED_SYN = 28;
+
+// sys/ioctl.h
+export const TIOCOUTQ = 0x5411;
 
 // netinet/udp.h
 export const SOL_UDP = 17;

@@ -15,6 +15,7 @@ import {
   SO_LINGER,
   SO_RCVTIMEO,
   SOL_SOCKET,
+  TIOCOUTQ,
 } from "./constants.ts";
 import { EINVAL, ENODEV } from "./errno.ts";
 import { linger, rlimit, systemCallNumbers, timeval } from "./layout.ts";
@@ -156,6 +157,12 @@ export function getsockoptBytes(
 ): Result {
   scratchLength.view.setUint32(0, length, true);
   return latch(libc.getsockopt(fd, level, option, address, SCRATCH_LENGTH));
+}
+
+/** How many bytes of a TCP socket its peer has not acknowledged (SIOCOUTQ, tcp(7)). */
+export function unacknowledged(fd: number): Result {
+  const result = libc.ioctl(fd, TIOCOUTQ, SCRATCH);
+  return result < 0 ? -errno() : scratch.view.getInt32(0, true);
 }
 
 /** `getpeername(2)` into `length` bytes at `address`. */

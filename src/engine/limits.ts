@@ -111,22 +111,56 @@ export const spliceBytesMax = 1024 * 1024;
 export const relayBytesPerTurn = 16 * 1024 * 1024;
 
 /**
- * From this part of the memory on that TCP may have without regulation (tcp_mem), new sockets have
- * small receive buffers; the kernel is asked so often at the most.
+ * TCP's memory is short from this part on of what it may have without regulation (tcp_mem); the
+ * kernel is asked so often at the most.
  */
 export const tcpMemoryShare = 0.5;
 export const tcpMemoryIntervalMs = 1_000;
 
-/**
- * Of one client so many connections to upstreams have large ones, which together take this part of
- * that memory at the most.
- */
-export const wideConnectionsMin = 4;
-export const wideConnectionsMax = 64;
-export const wideShare = 0.125;
+/** From this part on stalled connections end. */
+export const stalledEndShare = 0.75;
 
-/** The size of small ones, which the kernel doubles for its own overhead. */
-export const smallReceiveBytes = 128 * 1024;
+/** A connection has stalled if its reader has taken nothing of what is queued for so long. */
+export const stalledMs = 5_000;
+
+/** Stalled connections that are looked at, and ended, in one interval. */
+export const stalledWatchedMax = 4_096;
+export const stalledEndedMax = 256;
+
+/** To end one that holds less brings nothing. */
+export const stalledBytesMin = 16 * 1024;
+
+/** If all that have stalled hold less than this part of what is too much, others are the cause. */
+export const stalledPartMin = 0.25;
+
+/**
+ * So many streams have receive buffers that grow: all together take this part of that memory at the
+ * most, and those of one client the second one.
+ */
+export const wideStreamsMin = 4;
+export const wideStreamsMax = 1_024;
+export const wideStreamsShare = 0.25;
+export const wideOfClientMax = 64;
+export const wideOfClientShare = 0.125;
+
+/** A stream that has carried so much may get one; it asks again after so many times more. */
+export const wideEarnedBytes = 512 * 1024;
+export const wideAgainTimes = 32;
+
+/**
+ * The sizes of receive buffers, which the kernel doubles for its own overhead: of a new socket
+ * while memory is short; of a stream that begins, the kernel's default, so that what has been
+ * offered has room; of one that has carried much; and from where on one grows by itself
+ * (net.core.rmem_max as it is by default).
+ */
+export const scarceReceiveBytes = 32 * 1024;
+export const streamReceiveBytes = 64 * 1024;
+export const earnedReceiveBytes = 128 * 1024;
+export const growingReceiveBytes = 208 * 1024;
+
+/** What is queued towards a reader beyond what is on its way to it; and while memory is short. */
+export const unsentBytesMax = 256 * 1024;
+export const unsentBytesMin = 64 * 1024;
 
 /** Pipes that one Worker may have, two descriptors each; beyond them bytes are copied. */
 export const pipesMax = 1024;

@@ -1,28 +1,25 @@
 /**
  * Whether the kernel's memory for TCP is short. All sockets of the host share it (tcp_mem, tcp(7)),
- * and when it is used up the windows of all shrink. What fills it first behind slow readers are the
- * receive buffers of the other side, which the kernel lets grow to megabytes as soon as a stream is
- * fast, and cannot take back. So sockets get buffers of a fixed small size from the beginning where
- * that is foreseen: when half of the memory is used, and from some number of connections of one
- * client on.
+ * and when it is used up the windows of all shrink. It is read once a second, and what streams that
+ * have begun since may hold counts as used.
  */
 
 import { readFileSync } from "node:fs";
-import { SO_RCVBUF, SOL_SOCKET } from "../../ffi/constants.ts";
-import * as sys from "../../ffi/sys.ts";
-import type { Fd } from "../../ffi/types.ts";
 import {
-  smallReceiveBytes,
+  stalledEndShare,
   tcpMemoryIntervalMs,
   tcpMemoryShare,
-  wideConnectionsMax,
-  wideConnectionsMin,
-  wideShare,
+  wideOfClientMax,
+  wideOfClientShare,
+  wideStreamsMax,
+  wideStreamsMin,
+  wideStreamsShare,
 } from "./limits.ts";
 
 const PAGE_BYTES = 4096;
 
 const SOCKSTAT = "/proc/net/sockstat";
+const MEMINFO = "/proc/meminfo";
 const TCP_MEM = "/proc/sys/net/ipv4/tcp_mem";
 const TCP_RMEM = "/proc/sys/net/ipv4/tcp_rmem";
 
@@ -37,45 +34,80 @@ const readProc: Read = (path) => {
   }
 };
 
-/** Up to how many pages TCP has without regulation; NaN if that is not known. */
-const lowPages = (read: Read) => Number.parseInt(read(TCP_MEM), 10);
-
-/** How many it has. */
-const usedPages = (read: Read) => Number(/^TCP:.* mem (\d+)$/m.exec(read(SOCKSTAT))?.[1]);
-
 /**
- * How many connections to upstreams of one client may have receive buffers that grow as far as the
- * kernel lets them (tcp_rmem): together they then take a small part of TCP's memory.
+ * What TCP has without regulation, in bytes; NaN if that is not known. Only the first network
+ * namespace of a host shows its tcp_mem. Elsewhere, as in containers, it is taken to be the default
+ * (tcp_init_mem() in tcp.c): three quarters of a sixteenth of the memory.
  */
-export function wideConnections(read: Read = readProc): number {
-  const [, , most] = read(TCP_RMEM).trim().split(/\s+/);
-  const wide = Math.floor((lowPages(read) * PAGE_BYTES * wideShare) / Number(most));
-  return Math.max(wideConnectionsMin, Math.min(wideConnectionsMax, wide || 0));
+function lowBytes(read: Read): number {
+  const pages = Number.parseInt(read(TCP_MEM), 10);
+  if (!Number.isNaN(pages)) return pages * PAGE_BYTES;
+  return (Number(/^MemTotal: +(\d+) kB$/m.exec(read(MEMINFO))?.[1]) * 1024 * 3) / 64;
 }
+
+/** What it uses, in bytes. */
+const usedBytes = (read: Read) =>
+  Number(/^TCP:.* mem (\d+)$/m.exec(read(SOCKSTAT))?.[1]) * PAGE_BYTES;
 
 export class TcpMemory {
+  /** How far the kernel lets a receive buffer grow (tcp_rmem), in bytes; 0 if that is not known. */
+  readonly largestBuffer: number;
   private readonly read: Read;
   private readonly onShort: () => void;
+  private readonly workers: number;
   private readAt = Number.NEGATIVE_INFINITY;
-  private short = false;
+  private low = Number.NaN;
+  private used = Number.NaN;
+  /** What streams that have begun since it was read may hold. */
+  private promised = 0;
 
-  /** `onShort` is called each time that it has been found short. */
-  constructor(onShort: () => void, read: Read = readProc) {
+  /** One of so many `workers` that share it. `onShort` is called whenever it is found short. */
+  constructor(workers: number, onShort: () => void, read: Read = readProc) {
+    this.workers = workers;
     this.onShort = onShort;
     this.read = read;
+    this.low = lowBytes(read);
+    this.largestBuffer = Number(read(TCP_RMEM).trim().split(/\s+/)[2]) || 0;
   }
 
-  /** Whether it is short at `now` (ms). The kernel is asked once a second at the most. */
+  /** A stream has begun that may hold so many bytes at most. */
+  promise(bytes: number): void {
+    this.promised += bytes;
+  }
+
+  /** Whether it is short at `now` (ms). */
   isShort(now: number): boolean {
-    if (now < this.readAt + tcpMemoryIntervalMs) return this.short;
-    this.readAt = now;
-    this.short = usedPages(this.read) > lowPages(this.read) * tcpMemoryShare;
-    if (this.short) this.onShort();
-    return this.short;
+    if (now >= this.readAt + tcpMemoryIntervalMs) this.update(now);
+    return this.used + this.promised * this.workers > this.low * tcpMemoryShare;
   }
-}
 
-/** A buffer of a fixed small size for what a new socket receives. */
-export function boundReceiving(fd: Fd): void {
-  sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, smallReceiveBytes);
+  /** How many bytes are to be set free by this Worker, as it was read last: its part of them. */
+  get excess(): number {
+    const excess = this.used - this.low * stalledEndShare;
+    return excess > 0 ? Math.ceil(excess / this.workers) : 0;
+  }
+
+  /** How many streams of this Worker may have receive buffers that grow as far as they can. */
+  get wideStreams(): number {
+    const wide = this.buffersIn(wideStreamsShare / this.workers);
+    return Math.max(wideStreamsMin, Math.min(wideStreamsMax, wide));
+  }
+
+  /** The same of one client. */
+  get wideOfClient(): number {
+    return Math.max(wideStreamsMin, Math.min(wideOfClientMax, this.buffersIn(wideOfClientShare)));
+  }
+
+  /** How many of the largest receive buffers a part of the memory has room for. */
+  private buffersIn(part: number): number {
+    return Math.floor((this.low * part) / this.largestBuffer) || 0;
+  }
+
+  private update(now: number): void {
+    this.readAt = now;
+    this.promised = 0;
+    this.low = lowBytes(this.read);
+    this.used = usedBytes(this.read);
+    if (this.used > this.low * tcpMemoryShare) this.onShort();
+  }
 }

@@ -25,7 +25,7 @@ import { type Command, type ForwardTask, LogLevel } from "../engine/protocol.ts"
 import { refusedLine } from "../engine/refused-lines.ts";
 import { Counter } from "../engine/shared.ts";
 import type { OpenRows } from "../engine/table.ts";
-import { boundReceiving, TcpMemory, wideConnections } from "../engine/tcp-memory.ts";
+import { TcpMemory } from "../engine/tcp-memory.ts";
 import { Timer } from "../engine/timers.ts";
 import { Chooser } from "../forward/chooser.ts";
 import { KEY_WORDS, readKey } from "../forward/flow-key.ts";
@@ -42,6 +42,7 @@ import { Forwarding } from "./forwarding.ts";
 import type { ForwardingOwner } from "./forwarding-owner.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "./listener.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
+import { StreamBuffers } from "./stream-buffers.ts";
 import { StreamHeaders } from "./stream-headers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
 
@@ -78,7 +79,7 @@ export class ForwardService
   private readonly waiting = new Set<Forwarding>();
   private listeners: Listener[];
   private readonly memory: TcpMemory;
-  private readonly wideMax = wideConnections();
+  private readonly buffers: StreamBuffers;
   private readonly admission: Admission<Forwarding>;
   private readonly maximumText: string;
   private accepts = 0;
@@ -96,9 +97,10 @@ export class ForwardService
       "the next ones wait, and clients with more than others pay";
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.idleSweep = new IdleSweep(context.loop, this);
-    this.kernel = new SystemKernel(task.pipesMax, this, context.loop);
+    this.memory = new TcpMemory(task.clients.workers, () => context.warn(MEMORY_IS_SHORT));
+    this.buffers = new StreamBuffers(this.memory, context.loop);
+    this.kernel = new SystemKernel(task.pipesMax, this, context.loop, this.buffers);
     this.upstreamSockets = new UpstreamSockets(task, this);
-    this.memory = new TcpMemory(() => context.warn(MEMORY_IS_SHORT));
     this.chooser = new Chooser(context, task, "tcp");
     this.loops = new LoopWatch(context, task, this.chooser, "tcp");
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
@@ -166,7 +168,7 @@ export class ForwardService
     const { shared } = this.context;
     shared.count(Counter.accepted, 1);
     shared.count(Counter.active, 1);
-    if (this.memory.isShort(this.loop.now)) boundReceiving(fd);
+    this.buffers.bound(fd);
     const hops = this.hopsOf(fd);
     const trail = { rounds, hops };
     const connection = new Forwarding(this, fd, ++this.accepts, client, original, trail);
@@ -249,9 +251,12 @@ export class ForwardService
     this.context.warn("no more pipes can be had: what is slow is copied meanwhile");
   }
 
-  boundMemory(connection: Forwarding, fd: Fd): void {
-    const isOneOfMany = this.admission.countWith(connection) > this.wideMax;
-    if (isOneOfMany || this.memory.isShort(this.loop.now)) boundReceiving(fd);
+  boundMemory(fd: number): void {
+    this.buffers.bound(fd);
+  }
+
+  mayWiden(connection: Forwarding): boolean {
+    return this.admission.countWith(connection) <= this.buffers.wideOfClient;
   }
 
   spliceRefused(errno: number): void {

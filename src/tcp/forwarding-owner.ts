@@ -1,6 +1,5 @@
 /** What the service of forwarded connections is to each of them. */
 
-import type { Fd } from "../../ffi/types.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import type { ForwardTask } from "../engine/protocol.ts";
 import type { Chooser } from "../forward/chooser.ts";
@@ -25,8 +24,8 @@ export interface ForwardingOwner<Connection> {
   reached(connection: Connection): void;
   /** Its client is known: whether there is a place for it among the others. */
   admit(connection: Connection): Admitted;
-  /** Bounds what a new socket of it may receive ahead of its reader, if there is a reason to. */
-  boundMemory(connection: Connection, fd: Fd): void;
+  /** Whether few connections of its client are open, so that the kernel may queue more of it. */
+  mayWiden(connection: Connection): boolean;
   /** The connection waits for a descriptor; `connectAgain` is called when there is one. */
   waits(connection: Connection, why: string): void;
   /** It waits no longer. */

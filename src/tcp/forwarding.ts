@@ -228,7 +228,6 @@ export class Forwarding implements Recorded, Applicant {
     const fd = this.owner.upstreamSockets.open(choice, this.trail.hops);
     if (typeof fd !== "number") return this.openFailed(fd);
     this.upstreamFd = fd;
-    this.owner.boundMemory(this, this.upstreamFd);
     this.ticket = this.owner.loops.entered(this.upstreamFd, upstream, this.trail.rounds + 1);
     if (this.waiting) this.owner.goesOn(this);
     this.waiting = false;
@@ -281,7 +280,8 @@ export class Forwarding implements Recorded, Applicant {
     if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
     this.state = "relaying";
     this.owner.reached(this);
-    this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd);
+    const mayWiden = this.owner.mayWiden(this);
+    this.relay = new Relay(kernel, this.clientFd, this.upstreamFd as Fd, mayWiden);
     this.lastActive = loop.now;
     loop.timers.arm(this.timer, loop.now + this.timeoutMs());
     // Behind a header there may be data for which there will be no other edge.

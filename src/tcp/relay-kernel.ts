@@ -21,9 +21,17 @@ import { EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPERM } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
 import { refused } from "../../ffi/refused-calls.ts";
 import * as sys from "../../ffi/sys.ts";
-import { pipeBytes, receiveBytes, relayBytesPerTurn, spliceBytesMax } from "../engine/limits.ts";
+import {
+  pipeBytes,
+  receiveBytes,
+  relayBytesPerTurn,
+  spliceBytesMax,
+  wideEarnedBytes,
+} from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
-import type { Pipe, RelayKernel } from "./relay.ts";
+import type { Pipe } from "./direction.ts";
+import type { RelayKernel } from "./relay.ts";
+import type { StreamBuffers } from "./stream-buffers.ts";
 
 const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
@@ -48,6 +56,7 @@ export interface PipeWatcher {
 
 export class SystemKernel implements RelayKernel {
   readonly bufferBytes = receiveBytes;
+  readonly earnedBytes = wideEarnedBytes;
   private readonly buffer = allocate(receiveBytes);
   private readonly idle: SizedPipe[] = [];
   private readonly pipesMax: number;
@@ -59,9 +68,11 @@ export class SystemKernel implements RelayKernel {
 
   private readonly watcher: PipeWatcher;
   private readonly loop: EventLoop;
+  private readonly buffers: StreamBuffers;
 
   /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
-  constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop) {
+  constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop, buffers: StreamBuffers) {
+    this.buffers = buffers;
     this.pipesMax = pipesMax;
     this.watcher = watcher;
     this.loop = loop;
@@ -167,6 +178,18 @@ export class SystemKernel implements RelayKernel {
 
   shutdown(fd: number): void {
     sys.shutdown(fd, SHUT_WR);
+  }
+
+  begin(from: number, to: number): void {
+    this.buffers.begin(from, to);
+  }
+
+  widen(from: number): boolean {
+    return this.buffers.widen(from);
+  }
+
+  narrow(): void {
+    this.buffers.narrow();
   }
 
   /** Makes the pipe here, so that `takePipe` cannot fail once bytes have been read. */

@@ -33,6 +33,8 @@ import {
   EPOLLRDHUP,
 } from "../../ffi/constants.ts";
 import { EAGAIN } from "../../ffi/errno.ts";
+import { wideAgainTimes } from "../engine/limits.ts";
+import { Direction, holdsBytes, type Pipe, type Side, side } from "./direction.ts";
 
 /**
  * The calls a relay makes: bytes or 0 at the end, or a negated errno, as `ffi/sys.ts` has them,
@@ -67,53 +69,17 @@ export interface RelayKernel {
   givePipe(pipe: Pipe): void;
   /** Closes a pipe that may not be empty. */
   dropPipe(pipe: Pipe): void;
+  /** A stream has begun: much is read from one socket, or the other one does not take all. */
+  begin(from: number, to: number): void;
+  /** Asks that more may be queued of a stream; if so, `narrow` is called at its end. */
+  widen(from: number): boolean;
+  narrow(): void;
   /** How many bytes the shared buffer holds. */
   readonly bufferBytes: number;
+  /** A stream that has carried so many bytes asks to be widened. */
+  readonly earnedBytes: number;
   /** How many bytes of one direction are moved before others have their turn. */
   readonly bytesPerTurn: number;
-}
-
-export interface Pipe {
-  readonly readEnd: number;
-  readonly writeEnd: number;
-}
-
-/** One socket of a relay. Its readiness is what the kernel last said. */
-interface Side {
-  readonly fd: number;
-  readable: boolean;
-  writable: boolean;
-  /** EPOLLRDHUP, or an error: there is an end behind what is queued. */
-  ending: boolean;
-  /** EPOLLPRI: a read may stop before the queue is empty. */
-  urgent: boolean;
-  /** EPOLLERR: an error is pending, unless a call has told it. */
-  broken: boolean;
-}
-
-/** One direction of a relay. */
-class Direction {
-  readonly from: Side;
-  readonly to: Side;
-  /** Much is coming: past user space. */
-  splicing = false;
-  pipe: Pipe | undefined;
-  /** Bytes in the pipe. */
-  held = 0;
-  /** The last bytes were sent with the promise of more. */
-  corked = false;
-  /** The source has ended its stream. */
-  ended = false;
-  /** Its end has been passed on. */
-  closed = false;
-  bytes = 0;
-  /** Spliced reads in a row that were small: enough of them end the splicing. */
-  smallReads = 0;
-
-  constructor(from: Side, to: Side) {
-    this.from = from;
-    this.to = to;
-  }
 }
 
 /** What became of a relay after a turn. */
@@ -136,12 +102,14 @@ export class Relay {
   /** Whose socket failed. */
   failedSide: "client" | "upstream" | undefined;
 
-  constructor(kernel: RelayKernel, clientFd: number, upstreamFd: number) {
+  /** `mayWiden`: more may be queued of its streams once they have carried much. */
+  constructor(kernel: RelayKernel, clientFd: number, upstreamFd: number, mayWiden: boolean) {
     this.kernel = kernel;
+    const widenAt = mayWiden ? kernel.earnedBytes : Number.POSITIVE_INFINITY;
     this.client = side(clientFd);
     this.upstream = side(upstreamFd);
-    this.outward = new Direction(this.client, this.upstream);
-    this.inward = new Direction(this.upstream, this.client);
+    this.outward = new Direction(this.client, this.upstream, widenAt);
+    this.inward = new Direction(this.upstream, this.client, widenAt);
   }
 
   /** Bytes that have reached the upstream, and the client. */
@@ -193,11 +161,13 @@ export class Relay {
 
   /** Returns the pipes, whatever is in them. */
   release(): void {
-    this.releasePipe(this.outward);
-    this.releasePipe(this.inward);
+    this.releaseOne(this.outward);
+    this.releaseOne(this.inward);
   }
 
-  private releasePipe(direction: Direction): void {
+  private releaseOne(direction: Direction): void {
+    if (direction.wide) this.kernel.narrow();
+    direction.wide = false;
     if (direction.pipe === undefined) return;
     if (direction.held === 0) this.kernel.givePipe(direction.pipe);
     else this.kernel.dropPipe(direction.pipe);
@@ -216,12 +186,28 @@ export class Relay {
   /** Moves bytes in one direction; true when it stopped only to let others have their turn. */
   private pump(direction: Direction): boolean {
     const isMore = this.move(direction);
+    if (direction.bytes >= direction.widenAt) this.widen(direction);
     if (direction.corked && !isMore && direction.held === 0) {
       direction.corked = false;
       // An end is passed on instead, which pushes too.
       if (!direction.ended && this.errno === 0) this.kernel.push(direction.to.fd);
     }
     return isMore;
+  }
+
+  /** Asks once, and if there was no room again later. */
+  private widen(direction: Direction): void {
+    const { kernel } = this;
+    const { from, bytes, begun, ended } = direction;
+    direction.wide = begun && !ended && this.errno === 0 && kernel.widen(from.fd);
+    const again = bytes + wideAgainTimes * kernel.earnedBytes;
+    direction.widenAt = direction.wide ? Number.POSITIVE_INFINITY : again;
+  }
+
+  private begin(direction: Direction): void {
+    if (direction.begun) return;
+    direction.begun = true;
+    this.kernel.begin(direction.from.fd, direction.to.fd);
   }
 
   private move(direction: Direction): boolean {
@@ -262,6 +248,7 @@ export class Relay {
     if (taken === count) {
       direction.bytes += taken;
       direction.splicing = count === kernel.bufferBytes;
+      if (direction.splicing) this.begin(direction);
       return behind < 0 ? this.fail(from, behind) : true;
     }
     if (taken < 0 && taken !== -EAGAIN) return this.fail(to, taken);
@@ -290,6 +277,7 @@ export class Relay {
     const count = kernel.peek(from.fd);
     if (!this.wasRead(direction, count)) return false;
     const taken = kernel.send(to.fd, 0, count, false);
+    if (taken < count || count === kernel.bufferBytes) this.begin(direction);
     direction.corked = false;
     if (taken < 0 && taken !== -EAGAIN) return this.fail(to, taken);
     if (taken > 0) {
@@ -312,6 +300,7 @@ export class Relay {
     direction.held = kept;
     direction.splicing = true;
     direction.to.writable = false;
+    this.begin(direction);
   }
 
   private splice(direction: Direction): boolean {
@@ -385,14 +374,4 @@ export class Relay {
     this.failedSide = side === this.client ? "client" : "upstream";
     return false;
   }
-}
-
-/** In a pipe, or in the queue of a side that is not read while the other takes nothing. */
-function holdsBytes({ from, to, held, ended }: Direction): boolean {
-  return held > 0 || (!ended && from.readable && !to.writable);
-}
-
-function side(fd: number): Side {
-  // A connected socket takes bytes until it says otherwise; whether it has any, its edge tells.
-  return { fd, readable: false, writable: true, ending: false, urgent: false, broken: false };
 }

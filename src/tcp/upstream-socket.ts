@@ -40,9 +40,11 @@ export interface UpstreamOptions {
   readonly userTimeoutMs: number | undefined;
 }
 
-/** Who is told of what is done otherwise than asked for. */
-interface Warned {
+/** Who is told of what is done otherwise than asked for, and of new sockets. */
+interface UpstreamSocketsOwner {
   warn(text: string): void;
+  /** Bounds what a new socket may receive ahead of its reader, if there is a reason to. */
+  boundMemory(fd: number): void;
 }
 
 const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -50,10 +52,10 @@ const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 /** Makes the sockets towards upstreams, all alike. */
 export class UpstreamSockets {
   private readonly options: UpstreamOptions;
-  private readonly owner: Warned;
+  private readonly owner: UpstreamSocketsOwner;
   private readonly ports = new PortWindows();
 
-  constructor(options: UpstreamOptions, owner: Warned) {
+  constructor(options: UpstreamOptions, owner: UpstreamSocketsOwner) {
     this.options = options;
     this.owner = owner;
   }
@@ -77,6 +79,8 @@ export class UpstreamSockets {
     const domain = familyOf(choice.upstream);
     const fd = sys.socket(domain, TYPE, 0);
     if (fd < 0) return { call: "socket", errno: -fd };
+    // Before the handshake, in which a window is offered.
+    this.owner.boundMemory(fd);
     if (hops > 1) setHopLimit(fd, domain, hops - 1);
     const failure = this.prepare(fd, domain, choice);
     if (failure === undefined) return fd as Fd;

@@ -149,8 +149,8 @@ describe("whoever does not read", () => {
       const [[before, empty], [stalled, full], [after]] = ["before", "stalled", "after"].map(
         (moment) => new RegExp(`${moment} (.*)`).exec(stdout)?.[1]?.split(" ").map(Number) ?? [],
       ) as [[number, number], [number, number], [number]];
-      // Megabytes of each of them are on their way, all in the kernel: none are kept here.
-      expect(full - empty).toBeGreaterThan(50e6);
+      // Of each of them much is on its way, all in the kernel: nothing is kept here.
+      expect(full - empty).toBeGreaterThan(15e6);
       expect(1024 * (Math.max(stalled, after) - before)).toBeLessThan((full - empty) / 2);
     },
     timeoutMs,

@@ -287,32 +287,6 @@ describe("near the bound the heaviest client's silent ones end sooner, nobody el
   });
 });
 
-describe("memory behind slow readers", () => {
-  testShares("of one client few connections have receive buffers that grow", async () => {
-    const { stdout } = await inLab(
-      `${lab}
-      forward :50080 --to 10.9.2.2:8080
-      take() { in_background client python3 takers.py "$@"; }
-      take 8.8.8.8 80 100 10.9.1.2
-      upstreams() { ss -Htmn state established dport = :8080 src "$1"; }
-      opened() { [ "$(upstreams 10.9.1.2 | grep -c skmem)" -ge 100 ]; }
-      until_true opened
-      take 8.8.8.8 80 1 10.9.1.3
-      other() { [ "$(upstreams 10.9.1.3 | grep -c skmem)" = 1 ]; }
-      until_true other
-      small() { upstreams "$1" | grep -c rb262144 || :; }
-      echo "small: $(small 10.9.1.2), $(small 10.9.1.3)"
-      : > enough
-    `,
-      files,
-    );
-    const [, small, other] = /small: (\d+), (\d+)/.exec(stdout) ?? [];
-    expect(Number(small)).toBeGreaterThanOrEqual(100 - 64);
-    expect(Number(small)).toBeLessThan(100);
-    expect(other).toBe("0");
-  });
-});
-
 describe("listen", () => {
   testShares("shares its connections as well", async () => {
     const { stdout } = await inLab(

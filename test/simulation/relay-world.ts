@@ -12,7 +12,8 @@ import {
   EPOLLRDHUP,
 } from "../../ffi/constants.ts";
 import { EAGAIN, ECONNRESET, EPIPE } from "../../ffi/errno.ts";
-import { type Pipe, Relay, type RelayKernel, type RelayState } from "../../src/tcp/relay.ts";
+import type { Pipe } from "../../src/tcp/direction.ts";
+import { Relay, type RelayKernel, type RelayState } from "../../src/tcp/relay.ts";
 
 /** What the relay's shared buffer holds, and what a socket takes before it says EAGAIN. */
 export const bufferBytes = 64;
@@ -107,11 +108,15 @@ export type Interfere = (call: number) => Interference | undefined;
 /** The kernel behind the relay. */
 class FakeKernel implements RelayKernel {
   readonly bufferBytes = bufferBytes;
+  readonly earnedBytes = 2 * bufferBytes;
   readonly buffer: number[] = [];
   readonly sockets = [new Socket(), new Socket()] as const;
   pipesMax: number;
   /** Calls that move bytes, so far. */
   calls = 0;
+  /** Streams that are widened. */
+  wide = 0;
+  private readonly begun = new Set<number>();
   private readonly pipes = new Set<Pipe>();
   private readonly random: Random;
   private readonly interfere: Interfere;
@@ -171,6 +176,22 @@ class FakeKernel implements RelayKernel {
     if (typeof bytes === "number") return bytes;
     kept.push(...bytes);
     return bytes.length;
+  }
+
+  begin(from: number, to: number): void {
+    if (this.begun.has(from) || from === to) throw new Error(`a stream of ${from} begins twice`);
+    this.begun.add(from);
+  }
+
+  widen(from: number): boolean {
+    if (!this.begun.has(from)) throw new Error(`${from} has not begun a stream`);
+    if (this.random(2) === 0) return false;
+    this.wide++;
+    return true;
+  }
+
+  narrow(): void {
+    this.wide--;
   }
 
   push(fd: number): void {
@@ -311,7 +332,7 @@ export class World {
 
   constructor(random: Random, pipesMax: number, interfere: Interfere = () => undefined) {
     this.kernel = new FakeKernel(random, pipesMax, interfere);
-    this.relay = new Relay(this.kernel, 0, 1);
+    this.relay = new Relay(this.kernel, 0, 1, true);
     this.state = this.relay.run();
   }
 
@@ -359,6 +380,7 @@ export class World {
     }
     if (!this.isOver) throw new Error("a state that is never left");
     relay.release();
+    if (kernel.wide !== 0) throw new Error(`${kernel.wide} streams are still widened`);
     if (kernel.pipesOut !== 0) throw new Error(`${kernel.pipesOut} pipes are left`);
     if (this.state === "failed") {
       if (!client.isReset && !upstream.isReset) throw new Error("failed without a reset");

@@ -19,7 +19,7 @@ import { testWith } from "../helpers/tools.ts";
 const HEADERS = [
   "stddef.h stdio.h string.h errno.h fcntl.h sched.h",
   "sys/types.h sys/socket.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h",
-  "sys/syscall.h",
+  "sys/syscall.h sys/ioctl.h",
   "netinet/in.h netinet/tcp.h netinet/udp.h netinet/ip.h netinet/ip6.h net/if.h",
   "netinet/ip_icmp.h netinet/icmp6.h",
   "linux/netlink.h linux/rtnetlink.h linux/fib_rules.h linux/if_link.h",
@@ -40,6 +40,7 @@ const NEWER: Readonly<Record<string, string>> = {
   NFT_BITWISE_XOR: "since Linux 6.13",
   NFTA_BITWISE_SREG2: "since Linux 6.13",
   NFT_TABLE_F_PERSIST: "since Linux 6.9",
+  SO_BUF_LOCK: "since Linux 5.15",
   SO_NETNS_COOKIE: "since Linux 5.14",
 };
 

@@ -1,14 +1,11 @@
 import { expect, test } from "bun:test";
-import { SO_RCVBUF, SOCK_STREAM, SOL_SOCKET } from "../../../ffi/constants.ts";
-import * as sys from "../../../ffi/sys.ts";
-import type { Fd } from "../../../ffi/types.ts";
-import { smallReceiveBytes } from "../../../src/engine/limits.ts";
-import { boundReceiving, TcpMemory, wideConnections } from "../../../src/engine/tcp-memory.ts";
-import { boundSocket } from "../../helpers/sockets.ts";
+import { TcpMemory } from "../../../src/engine/tcp-memory.ts";
+
+const [MiB, GiB] = [1024 * 1024, 1024 * 1024 * 1024];
 
 /** The files of /proc of a host: pages that TCP has and may have, and the largest buffer. */
 const host =
-  (used: number, low: number, most = 6_291_456) =>
+  (used: number, low: number, most = 6 * MiB) =>
   (path: string) => {
     if (path.endsWith("tcp_mem")) return `${low}\t${2 * low}\t${3 * low}\n`;
     if (path.endsWith("tcp_rmem")) return `4096\t131072\t${most}\n`;
@@ -22,6 +19,7 @@ test("memory is short from half of what TCP may have on; the kernel is asked onc
   let used = 40;
   let said = 0;
   const memory = new TcpMemory(
+    1,
     () => said++,
     (path) => host(used, 100)(path),
   );
@@ -34,26 +32,63 @@ test("memory is short from half of what TCP may have on; the kernel is asked onc
   expect(said).toBe(1);
 });
 
-test("where the kernel says nothing, memory is not short", () => {
+test("within the second, what streams of all Workers may hold counts as used", () => {
+  const low = GiB / 4096;
+  const memory = new TcpMemory(2, () => {}, host(low / 4, low));
+  expect(memory.isShort(0)).toBe(false);
+  memory.promise(GiB / 8);
+  expect(memory.isShort(1)).toBe(false);
+  memory.promise(1);
+  expect([memory.isShort(2), memory.isShort(999), memory.isShort(1_000)]).toEqual([
+    true,
+    true,
+    false,
+  ]);
+});
+
+test("where tcp_mem is not shown, as in containers, it is the default", () => {
+  const memory = (used: number) =>
+    new TcpMemory(
+      1,
+      () => {},
+      (path) => {
+        if (path.endsWith("tcp_mem")) return "";
+        if (path.endsWith("meminfo")) return "MemTotal:       24683656 kB\nMemFree: 1 kB\n";
+        return host(used, 0)(path);
+      },
+    );
+  // As the kernel reckons: 287,898 pages.
+  expect([memory(143_000).isShort(0), memory(146_000).isShort(0)]).toEqual([false, true]);
+});
+
+test("what is too much is a part of this Worker's", () => {
+  const excess = (used: number, workers: number) => {
+    const memory = new TcpMemory(workers, () => {}, host(used, 1_000));
+    memory.isShort(0);
+    return memory.excess / 4096;
+  };
+  expect([excess(0, 1), excess(750, 1)]).toEqual([0, 0]);
+  expect([excess(950, 1), excess(950, 2)]).toEqual([200, 100]);
+});
+
+test("where the kernel says nothing, memory is not short, and few buffers grow", () => {
   const memory = new TcpMemory(
+    1,
     () => {},
     () => "",
   );
-  expect(memory.isShort(5_000)).toBe(false);
-  expect(wideConnections(() => "")).toBe(4);
+  memory.promise(GiB);
+  expect([memory.isShort(5_000), memory.excess]).toEqual([false, 0]);
+  expect([memory.wideStreams, memory.wideOfClient, memory.largestBuffer]).toEqual([4, 4, 0]);
 });
 
-test("the large buffers of one client are a small part of the memory", () => {
-  const [MiB, GiB] = [1024 * 1024, 1024 * 1024 * 1024];
-  const wide = (memory: number, most: number) => wideConnections(host(0, memory / 4096, most));
-  expect(wide(GiB, 6 * MiB)).toBe(21);
-  expect(wide(GiB, 64 * MiB)).toBe(4);
-  expect(wide(64 * GiB, 6 * MiB)).toBe(64);
-});
-
-test("a small buffer is of a fixed size", () => {
-  const fd = boundSocket(SOCK_STREAM) as Fd;
-  boundReceiving(fd);
-  expect(sys.getsockopt(fd, SOL_SOCKET, SO_RCVBUF)).toBe(2 * smallReceiveBytes);
-  sys.close(fd);
+test("the large buffers of one client, and of all, are a small part of the memory", () => {
+  const wide = (bytes: number, most: number, workers = 1) => {
+    const memory = new TcpMemory(workers, () => {}, host(0, bytes / 4096, most));
+    return [memory.wideOfClient, memory.wideStreams];
+  };
+  expect(wide(GiB, 6 * MiB)).toEqual([21, 42]);
+  expect(wide(GiB, 6 * MiB, 2)).toEqual([21, 21]);
+  expect(wide(GiB, 64 * MiB)).toEqual([4, 4]);
+  expect(wide(64 * GiB, 6 * MiB)).toEqual([64, 1_024]);
 });

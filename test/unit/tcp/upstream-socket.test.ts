@@ -24,7 +24,7 @@ test.each([
 ])("from %s, the port is chosen in a small window", (_title, source) => {
   const listener = boundSocket(SOCK_STREAM);
   const upstream = localAddress(listener);
-  const sockets = new UpstreamSockets(options, { warn: () => {} });
+  const sockets = new UpstreamSockets(options, { warn: () => {}, boundMemory: () => {} });
   const needsPrivilege = source !== undefined && process.getuid?.() !== 0;
   if (!needsPrivilege) {
     const fd = sockets.open({ upstream, source });
@@ -41,7 +41,7 @@ test.each([
 });
 
 test("a failure names its own call", () => {
-  const sockets = new UpstreamSockets(options, { warn: () => {} });
+  const sockets = new UpstreamSockets(options, { warn: () => {}, boundMemory: () => {} });
   // The kernel connects no TCP to the broadcast address.
   const upstream = { address: Uint8Array.of(255, 255, 255, 255), port: 9, scopeId: 0 };
   expect(sockets.open({ upstream, source: undefined })).toMatchObject({ call: "connect" });
