@@ -1,7 +1,7 @@
 /**
  * The kernel's constants, in their header's spelling, grouped by header. The values are those of
- * x86_64 and aarch64, which agree on all of these; `test/unit/abi.test.ts` compares every one with
- * what a C program prints.
+ * x86_64 and aarch64, which agree on all of these; `test/unit/ffi/abi.test.ts` compares every one
+ * with what a C program prints.
  */
 
 // asm-generic/socket.h, bits/socket.h

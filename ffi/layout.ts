@@ -1,7 +1,7 @@
 /**
  * Sizes and offsets in bytes of the C structs that cross the boundary. All are little endian,
  * 64-bit; glibc and musl agree on every one of them. Only `epoll_event` differs by architecture.
- * `test/unit/abi.test.ts` compares each with a C program, per libc and per architecture.
+ * `test/unit/ffi/abi.test.ts` compares each with a C program, per libc and per architecture.
  */
 
 /** What differs between the architectures that tproxy is built for. */

@@ -37,11 +37,11 @@ const { SYS_recvmmsg, SYS_sendmmsg } = systemCallNumbers(process.arch);
 const latch = (result: number): Result => (result < 0 ? -errno() : result);
 
 /** By number: 1 for each descriptor that this thread has made and not closed. */
-let ledger: Uint8Array = new Uint8Array(0);
+let openFds: Uint8Array = new Uint8Array(0);
 
 const opened = (fd: number): Result => {
   if (fd < 0) return -errno();
-  ledger[fd] = 1;
+  openFds[fd] = 1;
   return fd;
 };
 
@@ -50,8 +50,8 @@ const opened = (fd: number): Result => {
  * accept4, epoll_create1, eventfd, pipe2) until it closes it. Descriptors belong to the process,
  * so when this thread dies another one can close just those. Numbers beyond the end are not kept.
  */
-export function keepLedger(bytes: Uint8Array): void {
-  ledger = bytes;
+export function keepOpenFds(bytes: Uint8Array): void {
+  openFds = bytes;
 }
 
 /** `socket(2)`: a descriptor. Pass SOCK_CLOEXEC and SOCK_NONBLOCK in `type`. */
@@ -212,7 +212,7 @@ export function shutdown(fd: number, how: number): Result {
 
 /** `close(2)`. The descriptor is gone whatever the answer. */
 export function close(fd: number): Result {
-  ledger[fd] = 0;
+  openFds[fd] = 0;
   return latch(libc.close(fd));
 }
 

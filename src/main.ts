@@ -1,8 +1,8 @@
 #!/usr/bin/env bun
-/** The entry point: arguments, the process's edges, the exit status; nothing else. */
+/** The entry point: arguments, the process's io, the exit status; nothing else. */
 
 import { writeSync } from "node:fs";
-import { faultText } from "./faults.ts";
+import { faultText } from "./internal-error.ts";
 import { versionText } from "./version.ts";
 
 // A request for counters that comes too early has nothing to show, and ends nothing.
@@ -31,14 +31,14 @@ if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
   }
 } else {
   try {
-    const { processEdges } = await import("./cli/edges.ts");
+    const { processIo } = await import("./cli/process-io.ts");
     const { runProgram } = await import("./cli/program.ts");
     // A Worker is an entry point of the build of its own, found beside this one.
     const workerEntry = new URL("./worker.ts", import.meta.url);
-    const edges = processEdges(workerEntry);
-    const status = await runProgram(args, edges);
-    const failure = edges.outputFailure();
-    if (failure !== undefined) await edges.stderr.write(`tproxy: standard output: ${failure}\n`);
+    const io = processIo(workerEntry);
+    const status = await runProgram(args, io);
+    const failure = io.outputFailure();
+    if (failure !== undefined) await io.stderr.write(`tproxy: standard output: ${failure}\n`);
     process.exit(failure === undefined ? status : 1);
   } catch (error) {
     fail(error);

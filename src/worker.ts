@@ -1,16 +1,16 @@
 /** The entry point of a Worker: one task on one event loop, until it is done or told to stop. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import { type Service, WorkerContext } from "./engine/context.ts";
-import type { Command, ForwardTask, RespondTask, Task, WorkerInput } from "./engine/protocol.ts";
-import { Quota } from "./engine/quota.ts";
-import { type OpenRows, TableWalk } from "./engine/table.ts";
-import { ForwardService } from "./tcp/forwarder.ts";
-import { PipeService } from "./tcp/pipe.ts";
-import { TcpService } from "./tcp/service.ts";
-import { UdpForwardService } from "./udp/forwarder.ts";
-import { UdpService } from "./udp/responder.ts";
-import { DatagramService } from "./udp/sender.ts";
+import { StdioDatagrams } from "./connect/stdio-datagrams.ts";
+import { StdioStream } from "./connect/stdio-stream.ts";
+import { TcpForwarder } from "./forward/tcp/forwarder.ts";
+import { UdpForwardService } from "./forward/udp/forwarder.ts";
+import { Quota } from "./listen/quota.ts";
+import { TcpService } from "./listen/tcp.ts";
+import { UdpService } from "./listen/udp.ts";
+import { type Service, WorkerContext } from "./workers/context.ts";
+import type { Command, ForwardTask, RespondTask, Task, WorkerInput } from "./workers/protocol.ts";
+import { type OpenRows, TableWalk } from "./workers/table.ts";
 
 /** `listen`: TCP and UDP sockets with one quota. Ends when that is spent and nothing is open. */
 class RespondService implements Service {
@@ -62,7 +62,7 @@ class ForwardServices implements Service {
     };
     const { sessions, sockets } = task;
     if (sockets.some(({ protocol }) => protocol === "tcp")) {
-      this.services.push(new ForwardService(context, task, onFinished));
+      this.services.push(new TcpForwarder(context, task, onFinished));
     }
     if (sessions !== undefined) {
       this.services.push(new UdpForwardService(context, task, sessions, onFinished));
@@ -90,11 +90,11 @@ function start(context: WorkerContext, task: Task): Service {
     case "respond":
       return new RespondService(context, task);
     case "pipe":
-      return new PipeService(context, task);
+      return new StdioStream(context, task);
     case "forward":
       return new ForwardServices(context, task);
     case "datagrams":
-      return new DatagramService(context, task);
+      return new StdioDatagrams(context, task);
   }
 }
 

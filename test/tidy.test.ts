@@ -46,13 +46,13 @@ const broken: Broken[] = [
     "upwards, sideways, unplaced, into tests",
     {
       "ffi/a.ts": 'import { b } from "../src/net/b.ts";',
-      "src/tcp/c.ts": 'const d = await import("../udp/d.ts");\nimport "../engine/e.ts";',
+      "src/listen/c.ts": 'const d = await import("../connect/d.ts");\nimport "../engine/e.ts";',
       "src/odd/e.ts": "",
       "src/net/f.ts": 'import "../../test/helpers/g.ts";',
     },
     [
       "ffi/a.ts:1: ffi must not import src/net (src/net/b.ts)",
-      "src/tcp/c.ts:1: src/tcp must not import src/udp (src/udp/d.ts)",
+      "src/listen/c.ts:1: src/listen must not import src/connect (src/connect/d.ts)",
       "src/odd/e.ts:1: is in no layer of test/tidy/policy.ts",
       "src/net/f.ts:1: imports a test (test/helpers/g.ts)",
     ],
@@ -62,14 +62,15 @@ const broken: Broken[] = [
     "a system call, a built-in and the clock",
     {
       "src/net/a.ts": 'import { close } from "../../ffi/sys.ts";\nimport "node:fs";',
-      "src/routing/b.ts": "export const now = () => Date.now();\nconst of = (x: any) => x.process;",
+      "src/capture/plan/b.ts":
+        "export const now = () => Date.now();\nconst of = (x: any) => x.process;",
       "src/proto/c.ts": 'import type { NativeBuffer } from "../../ffi/memory.ts";',
       "src/engine/d.ts": "process.exit(0);",
     },
     [
       "src/net/a.ts:1: pure, but imports ffi/sys.ts",
       "src/net/a.ts:2: pure, but imports node:fs",
-      "src/routing/b.ts:1: pure, but uses Date",
+      "src/capture/plan/b.ts:1: pure, but uses Date",
     ],
   ],
   [

@@ -1,6 +1,6 @@
 /**
  * Constants of netlink, rtnetlink and nf_tables in their header's spelling, grouped by header.
- * `test/unit/abi.test.ts` compares every one with what a C program prints.
+ * `test/unit/ffi/abi.test.ts` compares every one with what a C program prints.
  */
 
 // linux/netlink.h

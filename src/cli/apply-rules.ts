@@ -1,21 +1,21 @@
 /** What `routes --apply` and `forward --routes auto` share: refusals, and how they are told. */
 
 import { EPERM, SyscallError } from "../../ffi/errno.ts";
-import { heldCapabilities } from "../diagnose/capabilities.ts";
-import { explainUnmet, ruleNeeds } from "../diagnose/privileges.ts";
-import type { Sysctl } from "../routing/plan.ts";
-import { findConflicts, heldTable } from "../rules/conflicts.ts";
-import { holderText } from "../rules/holder.ts";
-import { Busy } from "../rules/lock.ts";
-import { SysctlError } from "../rules/setting-memory.ts";
-import { CommandError } from "./failure.ts";
-import type { Situation } from "./situation.ts";
+import { findConflicts, heldTable } from "../capture/live/conflicts.ts";
+import { Busy } from "../capture/live/lock.ts";
+import { SysctlError } from "../capture/live/setting-memory.ts";
+import { holderText } from "../capture/live/table-owner.ts";
+import type { Sysctl } from "../capture/plan/plan.ts";
+import { explainUnmet, ruleNeeds } from "../diagnose/checks/privileges.ts";
+import { heldCapabilities } from "../diagnose/snapshot/capabilities.ts";
+import { CommandError } from "../errors.ts";
+import type { RoutesContext } from "./routes-context.ts";
 
 /**
  * In whose way applying would get; a line each.
  * @throws CommandError where a running process holds a table of this name
  */
-export function conflictsOf({ parts, live, question, guard }: Situation): readonly string[] {
+export function conflictsOf({ parts, live, question, guard }: RoutesContext): readonly string[] {
   const held = heldTable(live);
   if (held === undefined) return findConflicts(parts, live, question.tag, guard);
   throw new CommandError(

@@ -4,8 +4,8 @@
  */
 
 import type { Parser } from "@optique/core/parser";
-import type { Edges } from "./edges.ts";
-import type { Output } from "./routes.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import type { Output } from "./commands/routes.ts";
 
 /** What the argument parser of a command is, whatever it answers. */
 export type CommandParser = Parser<"sync", unknown, unknown>;
@@ -16,7 +16,7 @@ type Arguments = readonly string[];
 export interface Command {
   readonly parser: CommandParser;
   /** Carries out what the parser has made of `args`; the exit status. */
-  run(options: unknown, edges: Edges, output: Output, args: Arguments): Promise<number> | number;
+  run(options: unknown, io: ProcessIo, output: Output, args: Arguments): Promise<number> | number;
 }
 
 /** Ties a parser to what takes its answers. */
@@ -24,7 +24,7 @@ function command<Options>(
   parser: Parser<"sync", Options, unknown>,
   run: (
     options: Options,
-    edges: Edges,
+    io: ProcessIo,
     output: Output,
     args: Arguments,
   ) => Promise<number> | number,
@@ -34,50 +34,46 @@ function command<Options>(
 
 const loaders: Readonly<Record<string, () => Promise<Command>>> = {
   bind: async () => {
-    const { bindCommand, runBind } = await import("./bind.ts");
+    const { bindCommand, runBind } = await import("./commands/bind.ts");
     return command(bindCommand, runBind);
   },
   listen: async () => {
-    const { listenCommand, runListen } = await import("./listen.ts");
+    const { listenCommand, runListen } = await import("./commands/listen.ts");
     return command(listenCommand, runListen);
   },
   forward: async () => {
-    const { complete, forwardCommand } = await import("./forward-options.ts");
-    const { runForward } = await import("./forward.ts");
-    return command(forwardCommand, (options, edges) => runForward(complete(options), edges));
+    const { complete, forwardCommand } = await import("./options/forward.ts");
+    const { runForward } = await import("./commands/forward.ts");
+    return command(forwardCommand, (options, io) => runForward(complete(options), io));
   },
   routes: async () => {
-    const { routesCommand, runRoutes } = await import("./routes.ts");
-    const { isLiveAction } = await import("./rule-options.ts");
-    return command(routesCommand, async (options, edges, output) => {
+    const { routesCommand, runRoutes } = await import("./commands/routes.ts");
+    const { isLiveAction } = await import("./options/rules.ts");
+    return command(routesCommand, async (options, io, output) => {
       if (!isLiveAction(options)) return runRoutes(options, output);
       const { runRules } = await import("./rules.ts");
-      return runRules(options, edges);
+      return runRules(options, io);
     });
   },
   doctor: async () => {
-    const { doctorCommand, runDoctor } = await import("./doctor.ts");
-    return command(doctorCommand, (options, edges, _output, args) =>
-      runDoctor(options, edges, args),
-    );
+    const { doctorCommand, runDoctor } = await import("./commands/doctor.ts");
+    return command(doctorCommand, (options, io, _output, args) => runDoctor(options, io, args));
   },
   explain: async () => {
-    const { explainCommand, runExplain } = await import("./explain.ts");
-    return command(explainCommand, (options, edges, _output, args) =>
-      runExplain(options, edges, args),
-    );
+    const { explainCommand, runExplain } = await import("./commands/explain.ts");
+    return command(explainCommand, (options, io, _output, args) => runExplain(options, io, args));
   },
   check: async () => {
-    const { checkCommand, runCheck } = await import("./check.ts");
-    return command(checkCommand, (options, edges) => runCheck(options, edges));
+    const { checkCommand, runCheck } = await import("./commands/check.ts");
+    return command(checkCommand, (options, io) => runCheck(options, io));
   },
   config: async () => {
-    const { configCommand, runConfig } = await import("./config.ts");
-    return command(configCommand, (options, edges) => runConfig(options, edges));
+    const { configCommand, runConfig } = await import("./commands/config.ts");
+    return command(configCommand, (options, io) => runConfig(options, io));
   },
   demo: async () => {
-    const { demoCommand, runDemo } = await import("./demo.ts");
-    return command(demoCommand, (options, edges) => runDemo(options, edges));
+    const { demoCommand, runDemo } = await import("./commands/demo.ts");
+    return command(demoCommand, (options, io) => runDemo(options, io));
   },
 };
 

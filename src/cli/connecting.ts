@@ -3,18 +3,18 @@
 import { SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark } from "../../ffi/types.ts";
+import type { IntentRequest } from "../capture/plan/intent.ts";
 import type { SourceChoice } from "../config/syntax.ts";
-import { gatherFacts } from "../diagnose/facts.ts";
-import { explainRefusal } from "../diagnose/refusal.ts";
+import { explainRefusal } from "../diagnose/explain/refusal.ts";
+import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import { bindSocket } from "../engine/sockets.ts";
+import { CommandError } from "../errors.ts";
 import { formatBytes } from "../net/address.ts";
-import type { IntentRequest } from "../routing/intent.ts";
-import { CommandError } from "./failure.ts";
-import type { ForwardOptions } from "./forward-options.ts";
 import { forwardNeeds } from "./needs.ts";
 import type { WantedSocket } from "./open-socket.ts";
+import type { ForwardOptions } from "./options/forward.ts";
+import { checkThreads } from "./options/workers.ts";
 import { checkPrivileges } from "./privileges.ts";
-import { checkThreads } from "./workers.ts";
 
 /**
  * Whether `forward` has what it needs, for its listeners, its rules and its connections.

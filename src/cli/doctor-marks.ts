@@ -1,12 +1,12 @@
 /** Whether other programs' firewall rules give packets the marks of a capture. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import { type Finding, fine, warning } from "../diagnose/finding.ts";
+import { readCurrentState } from "../capture/live/current-state.ts";
+import { foreignMarks, type MarkWrite } from "../capture/live/foreign-marks.ts";
+import { openKernel } from "../capture/live/kernel.ts";
+import type { Intent } from "../capture/plan/intent.ts";
+import { type Finding, ok, warning } from "../diagnose/checks/finding.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
-import type { Intent } from "../routing/intent.ts";
-import { foreignMarks, type MarkWrite } from "../rules/foreign-marks.ts";
-import { openKernel } from "../rules/kernel.ts";
-import { readLive } from "../rules/live.ts";
 
 /** None where the firewall may not be read, which is told elsewhere. */
 export function markFindings(intent: Intent): Finding[] {
@@ -17,7 +17,7 @@ export function markFindings(intent: Intent): Finding[] {
     ...(intent.guards.mark ? findingsOf(intent.guards.mark, "--guard-mark", intent, writes) : []),
   ];
   if (found.length > 0) return found;
-  return [fine("marks", `No firewall rule of others sets bits of ${formatMark(intent.mark)}.`)];
+  return [ok("marks", `No firewall rule of others sets bits of ${formatMark(intent.mark)}.`)];
 }
 
 function findingsOf(
@@ -38,7 +38,7 @@ function findingsOf(
 function readWrites({ table, tag, tableName }: Intent): readonly MarkWrite[] | undefined {
   const kernel = openKernel();
   try {
-    return readLive(kernel, { tables: [table], tag, name: tableName }).markWrites;
+    return readCurrentState(kernel, { tables: [table], tag, name: tableName }).markWrites;
   } catch (error) {
     if (error instanceof SyscallError) return undefined;
     throw error;

@@ -3,11 +3,11 @@
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { lookUp, scopeOf } from "../control/look-up.ts";
+import { CommandError, UsageError } from "../errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
 import { formatTarget, type Target } from "../net/target.ts";
-import { CommandError, UsageError } from "./failure.ts";
 
 const ANY: Address = { family: 4, bytes: new Uint8Array(4) };
 

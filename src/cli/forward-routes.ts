@@ -2,16 +2,16 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
+import { guardBit } from "../capture/live/choose.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
+import { UsageError } from "../errors.ts";
 import { type Address, type Family, formatBytes } from "../net/address.ts";
 import { addressBits } from "../net/cidr.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
-import { guardBit } from "../rules/choose.ts";
-import { toRequest } from "./capture-options.ts";
-import { UsageError } from "./failure.ts";
-import type { ForwardOptions } from "./forward-options.ts";
+import { toRequest } from "./options/capture.ts";
+import type { ForwardOptions } from "./options/forward.ts";
 
 /** What is captured, and the mark by which our own connections are left alone. */
 export interface ForwardCapture {
@@ -21,7 +21,7 @@ export interface ForwardCapture {
 }
 
 /** What the rules have to know beside the options. */
-export interface Captured {
+export interface CapturedService {
   readonly listeners: readonly SocketAddress[];
   readonly protocols: readonly ("tcp" | "udp")[];
   /** Upstreams that see the clients' addresses, for what is printed about them. */
@@ -87,7 +87,7 @@ const optionOf: Readonly<Record<Exclude<keyof IntentRequest, "redirect">, string
 export function captureOf(
   options: ForwardOptions,
   request: IntentRequest,
-  captured: Captured,
+  captured: CapturedService,
 ): ForwardCapture {
   if (options.noTransparent && !options.redirect) {
     throw new UsageError(
@@ -132,7 +132,7 @@ type Target = Pick<IntentRequest, "destinations" | "ports" | "toPort" | "toAddre
  */
 function target(
   request: IntentRequest,
-  captured: Captured,
+  captured: CapturedService,
   listeners: readonly SocketAddress[],
   families: readonly Family[],
 ): Target {
@@ -171,7 +171,7 @@ function target(
  */
 function handover(
   request: IntentRequest,
-  { protocols }: Captured,
+  { protocols }: CapturedService,
   listeners: readonly SocketAddress[],
   families: readonly Family[],
 ): Target {
@@ -236,7 +236,7 @@ function servedBy(listeners: readonly SocketAddress[]): Family[] {
  */
 function replies(
   options: ForwardOptions,
-  { backends = [] }: Captured,
+  { backends = [] }: CapturedService,
   families: readonly Family[],
 ): Pick<IntentRequest, "replyPath" | "backends"> {
   const { source } = options;

@@ -1,14 +1,19 @@
 /** What `forward` does differently for UDP, as the main thread sees it. */
 
-import { readSysctl } from "../diagnose/proc.ts";
+import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import * as limits from "../engine/limits.ts";
-import type { ClientBounds, IcmpLimits, PortTimeout, SessionSettings } from "../engine/protocol.ts";
+import { UsageError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
-import { UsageError } from "./failure.ts";
-import type { ForwardOptions } from "./forward-options.ts";
+import type {
+  ClientBounds,
+  IcmpLimits,
+  PortTimeout,
+  SessionSettings,
+} from "../workers/protocol.ts";
 import type { WantedSocket } from "./open-socket.ts";
+import type { ForwardOptions } from "./options/forward.ts";
+import { checkParts } from "./options/workers.ts";
 import { sessionPlacesOf } from "./strict-limits.ts";
-import { checkParts } from "./workers.ts";
 
 const DNS_PORT = 53;
 

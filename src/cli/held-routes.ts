@@ -1,22 +1,22 @@
 /** The rules of a command that serves: in force as long as it runs, and taken back by its end. */
 
 import { SyscallError } from "../../ffi/errno.ts";
+import { applyParts } from "../capture/live/apply.ts";
+import { cgroupId } from "../capture/live/cgroups.ts";
+import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
+import { Hold } from "../capture/live/hold.ts";
+import { interfaceIndex, openKernel } from "../capture/live/kernel.ts";
+import { exclusively } from "../capture/live/lock.ts";
+import { drainingName } from "../capture/live/names.ts";
+import { SysctlError } from "../capture/live/setting-memory.ts";
+import { drainPlan } from "../capture/plan/drain.ts";
+import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import { CommandError } from "../errors.ts";
 import { formatMark } from "../net/mark.ts";
-import { drainPlan } from "../routing/drain.ts";
-import type { Intent, IntentRequest } from "../routing/intent.ts";
-import { applyParts } from "../rules/apply.ts";
-import { cgroupId } from "../rules/cgroups.ts";
-import { Hold } from "../rules/hold.ts";
-import { interfaceIndex, openKernel } from "../rules/kernel.ts";
-import { exclusively } from "../rules/lock.ts";
-import { drainingName } from "../rules/names.ts";
-import { type Parts, partsOf } from "../rules/parts.ts";
-import { SysctlError } from "../rules/setting-memory.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
-import type { Edges } from "./edges.ts";
-import { CommandError } from "./failure.ts";
+import { type Identified, identify, loadContext, type RoutesContext } from "./routes-context.ts";
 import { Settings } from "./settings.ts";
-import { type Identified, identify, type Situation, survey } from "./situation.ts";
 
 /** What is held for listeners, from a request whose set-up has its name and marks. */
 type Build<Capture> = (identified: Identified) => Capture;
@@ -25,20 +25,20 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   readonly capture: Capture;
   /** What was changed, a line each. */
   readonly changes: readonly string[];
-  private readonly situation: Situation;
+  private readonly situation: RoutesContext;
   private readonly settings: Settings;
   private readonly hold: Hold;
-  private readonly draining: Parts;
+  private readonly draining: DesiredState;
   private readonly say: (line: string) => void;
   private over = false;
 
   private constructor(
     capture: Capture,
-    situation: Situation,
+    situation: RoutesContext,
     settings: Settings,
     changes: readonly string[],
     hold: Hold,
-    draining: Parts,
+    draining: DesiredState,
     say: (line: string) => void,
   ) {
     this.capture = capture;
@@ -60,7 +60,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   static async apply<Capture extends { readonly intent: Intent }>(
     request: IntentRequest,
     build: Build<Capture>,
-    edges: Edges,
+    io: ProcessIo,
     say: (line: string) => void,
   ): Promise<HeldRoutes<Capture>> {
     const kernel = await explained("apply", openKernel);
@@ -70,7 +70,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
           const usual = build({ request, takenBits: 0 }).intent;
           const identified = identify(kernel, request, usual, "fresh");
           const capture = build(identified);
-          const situation = survey(kernel, capture.intent, edges);
+          const situation = loadContext(kernel, capture.intent, io);
           refuse(situation);
           return HeldRoutes.hold(capture, situation, identityLine(usual, capture.intent), say);
         }),
@@ -83,7 +83,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
 
   private static hold<Capture extends { readonly intent: Intent }>(
     capture: Capture,
-    situation: Situation,
+    situation: RoutesContext,
     identity: readonly string[],
     say: (line: string) => void,
   ): HeldRoutes<Capture> {
@@ -154,7 +154,7 @@ function identityText({ tableName, redirect, mark, table, priority }: Intent): s
   return `firewall table inet ${tableName}${values}`;
 }
 
-function refuse(situation: Situation): void {
+function refuse(situation: RoutesContext): void {
   const conflicts = conflictsOf(situation);
   if (conflicts.length > 0) throw new CommandError(conflictText(conflicts));
   if (situation.live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;

@@ -3,8 +3,8 @@
 import type { NetworkFile } from "../config/networks.ts";
 import { InputError, readInput } from "../control/read-input.ts";
 import { networkListBytesMax } from "../engine/limits.ts";
+import { UsageError } from "../errors.ts";
 import { quote } from "../net/result.ts";
-import { UsageError } from "./failure.ts";
 
 /**
  * Reads every file that is named anywhere in `options`. Signals end the process meanwhile.

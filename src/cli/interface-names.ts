@@ -4,9 +4,9 @@ import { SyscallError } from "../../ffi/errno.ts";
 import { NETLINK_ROUTE } from "../../ffi/netlink/constants.ts";
 import { decodeLink, dumpLinks, type Link } from "../../ffi/netlink/link.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
+import { UsageError } from "../errors.ts";
 import { isPattern } from "../net/interface.ts";
 import { quote } from "../net/result.ts";
-import { UsageError } from "./failure.ts";
 
 /**
  * Puts the name that rules match in the place of an alternative one, which `say` tells. A name that

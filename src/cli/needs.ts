@@ -1,18 +1,18 @@
 /** The capabilities that listeners and `forward` need at their start. */
 
+import type { IntentRequest } from "../capture/plan/intent.ts";
 import {
   answerNeeds,
   bindNeeds,
   clientPortNeeds,
   type Need,
   ruleNeeds,
-} from "../diagnose/privileges.ts";
+} from "../diagnose/checks/privileges.ts";
 import type { PortRange } from "../net/port.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { IntentRequest } from "../routing/intent.ts";
 import { bindAddress } from "./endpoints.ts";
-import type { ForwardOptions } from "./forward-options.ts";
 import type { WantedSocket } from "./open-socket.ts";
+import type { ForwardOptions } from "./options/forward.ts";
 import { portStart } from "./privileges.ts";
 
 /** The needs of sockets that receive, and of the answers of UDP ones by rules of others. */

@@ -2,9 +2,9 @@
 
 import { parseNetworkList } from "../config/networks.ts";
 import { type NetworkSource, networkSyntax } from "../config/syntax.ts";
+import { UsageError } from "../errors.ts";
 import type { Cidr } from "../net/cidr.ts";
-import { UsageError } from "./failure.ts";
-import { makeValue, suggestFiles, type Value } from "./values.ts";
+import { makeValue, suggestFiles, type Value } from "./options/values.ts";
 
 /** `192.0.2.0/24`, or `@FILE` for what is in a file, `@-` for standard input. */
 export function networkSourceValue(): Value<NetworkSource> {

@@ -3,7 +3,7 @@
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { hostTakesOwnOnly } from "../control/foreign-packets.ts";
 import { isUnspecified } from "../net/ip.ts";
-import type { ForwardOptions } from "./forward-options.ts";
+import type { ForwardOptions } from "./options/forward.ts";
 
 type Options = Pick<
   ForwardOptions,

@@ -6,9 +6,8 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { User } from "../control/passwd.ts";
-import { gatherFacts } from "../diagnose/facts.ts";
-import { explainRefusal } from "../diagnose/refusal.ts";
-import type { ServedSocket } from "../engine/protocol.ts";
+import { explainRefusal } from "../diagnose/explain/refusal.ts";
+import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import {
   allowSharing,
   bindSocket,
@@ -17,11 +16,12 @@ import {
   type SocketOptions,
   startConnect,
 } from "../engine/sockets.ts";
+import { CommandError } from "../errors.ts";
 import { formatBytes } from "../net/address.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import type { ServedSocket } from "../workers/protocol.ts";
 import { bindAddress } from "./endpoints.ts";
-import { CommandError } from "./failure.ts";
 
 /** An open socket and where it is bound, the port that the kernel chose included. */
 export interface OpenSocket {

@@ -1,9 +1,9 @@
 /** Whether this process has the capabilities for what it was asked, found out before it starts. */
 
-import { heldCapabilities } from "../diagnose/capabilities.ts";
-import { explainUnmet, type Need, unmet } from "../diagnose/privileges.ts";
-import { readSysctl } from "../diagnose/proc.ts";
-import { CommandError } from "./failure.ts";
+import { explainUnmet, type Need, unmet } from "../diagnose/checks/privileges.ts";
+import { heldCapabilities } from "../diagnose/snapshot/capabilities.ts";
+import { readSysctl } from "../diagnose/snapshot/proc.ts";
+import { CommandError } from "../errors.ts";
 
 /**
  * Compares `needs` with what this process has.

@@ -6,16 +6,17 @@ import { runParser } from "@optique/core/facade";
 import { formatMessage, type Message, message, text } from "@optique/core/message";
 import { getDocPage } from "@optique/core/parser";
 import { extractCommandNames, extractOptionNames } from "@optique/core/usage";
+import type { ProcessIo } from "../control/process-io.ts";
+import { CommandError, exitStatus, UsageError } from "../errors.ts";
+import type { Sink } from "../log/sink.ts";
 import { printLine } from "../net/printable.ts";
 import { versionText } from "../version.ts";
+import type { Output } from "./commands/routes.ts";
 import { type CommandParser, commands } from "./commands.ts";
 import { completeShells, shells } from "./complete-shells.ts";
-import { type Edges, exitStatus, type Sink } from "./edges.ts";
 import { examplesFooter } from "./examples.ts";
-import { CommandError, UsageError } from "./failure.ts";
 import { loadFiles } from "./input-file.ts";
-import { usageLine } from "./option-groups.ts";
-import type { Output } from "./routes.ts";
+import { usageLine } from "./options/groups.ts";
 
 const names = text([...commands.keys()].join(", "));
 const noCommand = message`A command is missing: give one of ${names}`;
@@ -54,28 +55,28 @@ class BadArguments extends Error {
 }
 
 /** Parses `args` and carries them out; the exit status. Everything has been written by then. */
-export async function runProgram(args: readonly string[], edges: Edges): Promise<number> {
+export async function runProgram(args: readonly string[], io: ProcessIo): Promise<number> {
   const print = (sink: Sink) => (shown: string) => void sink.write(shown);
-  const output: Output = { stdout: print(edges.stdout), stderr: print(edges.stderr) };
+  const output: Output = { stdout: print(io.stdout), stderr: print(io.stderr) };
   try {
-    return await carryOut(args, edges, output);
+    return await carryOut(args, io, output);
   } catch (error) {
     if (error instanceof Shown) return exitStatus.success;
     if (error instanceof HelpWanted) {
       const { renderHelp } = await import("./help.ts");
-      output.stdout(renderHelp(error.page, edges.stdout));
+      output.stdout(renderHelp(error.page, io.stdout));
       return exitStatus.success;
     }
     const told = error instanceof BadArguments ? await usageError(error, args) : error;
     if (!(told instanceof UsageError) && !(told instanceof CommandError)) throw told;
-    void edges.stderr.write(`tproxy: ${printLine(told.message)}\n`);
+    void io.stderr.write(`tproxy: ${printLine(told.message)}\n`);
     return told.status;
   } finally {
-    await edges.flush();
+    await io.flush();
   }
 }
 
-async function carryOut(args: readonly string[], edges: Edges, output: Output): Promise<number> {
+async function carryOut(args: readonly string[], io: ProcessIo, output: Output): Promise<number> {
   const load = commands.get(args[0] ?? "");
   if (load === undefined) {
     const offered = completeShells(args);
@@ -84,7 +85,7 @@ async function carryOut(args: readonly string[], edges: Edges, output: Output): 
       return exitStatus.success;
     }
     const parser = await wholeParser();
-    if (args.length === 0) return showCommands(parser, edges);
+    if (args.length === 0) return showCommands(parser, io);
     // Nothing that it accepts is carried out: it begins with a command.
     parse(parser, args, output);
     return exitStatus.usage;
@@ -92,11 +93,11 @@ async function carryOut(args: readonly string[], edges: Edges, output: Output): 
   const command = await load();
   const options = parse(command.parser, args, output);
   await loadFiles(options);
-  return await command.run(options, edges, output, args);
+  return await command.run(options, io, output, args);
 }
 
 /** Without any argument: the commands, where nobody takes them for output. */
-async function showCommands(parser: CommandParser, { stderr }: Edges): Promise<number> {
+async function showCommands(parser: CommandParser, { stderr }: ProcessIo): Promise<number> {
   const { renderHelp } = await import("./help.ts");
   const sections = getDocPage(parser)?.sections ?? [];
   const more = text('"tproxy COMMAND --help" says more of one, and "tproxy demo" shows all of it.');

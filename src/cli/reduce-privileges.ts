@@ -13,13 +13,13 @@ import {
 } from "../../ffi/credentials.ts";
 import { describeErrno } from "../../ffi/errno.ts";
 import type { User } from "../control/passwd.ts";
-import { capabilityBits, effectiveCapabilities } from "../diagnose/capabilities.ts";
-import { fewest, type Need, type Running, runningNeeds } from "../diagnose/privileges.ts";
-import { readSysctl } from "../diagnose/proc.ts";
+import { fewest, type Need, type Running, runningNeeds } from "../diagnose/checks/privileges.ts";
+import { capabilityBits, effectiveCapabilities } from "../diagnose/snapshot/capabilities.ts";
+import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import { flowBufferBytes, pipeBytes, pipesMax } from "../engine/limits.ts";
+import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
-import { CommandError } from "./failure.ts";
-import type { ForwardOptions } from "./forward-options.ts";
+import type { ForwardOptions } from "./options/forward.ts";
 
 /** What is left of a process's privileges. */
 export interface Remaining {

@@ -1,26 +1,27 @@
 /** `routes --apply` with `--hold` or `--rollback-after`: the process that stays. */
 
-import { ruleNeeds } from "../diagnose/privileges.ts";
+import type { Applied } from "../capture/live/apply.ts";
+import { Hold, type HoldEnd } from "../capture/live/hold.ts";
+import { closedSuffix } from "../capture/live/names.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import { ruleNeeds } from "../diagnose/checks/privileges.ts";
+import { exitStatus } from "../errors.ts";
 import { formatDuration } from "../net/duration.ts";
-import type { Applied } from "../rules/apply.ts";
-import { Hold, type HoldEnd } from "../rules/hold.ts";
-import { closedSuffix } from "../rules/names.ts";
-import { type Edges, exitStatus } from "./edges.ts";
+import type { RuleOptions } from "./options/rules.ts";
 import { reducePrivileges } from "./reduce-privileges.ts";
-import type { RuleOptions } from "./rule-options.ts";
+import type { RoutesContext } from "./routes-context.ts";
 import type { Settings } from "./settings.ts";
-import type { Situation } from "./situation.ts";
 
 /**
  * Stays until the set-up is confirmed, taken back, or the process is told to end; the exit status.
  * A session that hangs up does not end the wait for a confirmation: the deadline does.
  */
 export async function holdOn(
-  situation: Situation,
+  situation: RoutesContext,
   settings: Settings,
   options: RuleOptions,
   applied: Applied,
-  edges: Edges,
+  io: ProcessIo,
   warnings: readonly string[],
 ): Promise<number> {
   const { kernel, parts, question, say, warn } = situation;
@@ -35,11 +36,11 @@ export async function holdOn(
     say: (line) => void say(line),
   });
   // Neither a full disk under the output nor its reader decides how long it is held.
-  edges.mayLoseOutput({ closed: () => false, failing: () => {} });
+  io.mayLoseOutput({ closed: () => false, failing: () => {} });
   reducePrivileges({ needs: ruleNeeds("hold routes"), user: undefined });
   const ended = hold.run();
-  edges.onStop((reason) => hold.signal(reason));
-  edges.onHangup(() => hold.signal("SIGHUP"));
+  io.onStop((reason) => hold.signal(reason));
+  io.onHangup(() => hold.signal("SIGHUP"));
   for (const line of warnings) await warn(line);
   for (const line of applied.changes) await say(line);
   if (!applied.owned) await warn(noOwner);

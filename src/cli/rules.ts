@@ -1,36 +1,36 @@
 /** `tproxy routes --apply`, `--check`, `--remove`, `--confirm`: the Plan in the running system. */
 
-import { ruleNeeds } from "../diagnose/privileges.ts";
+import { type Applied, applyParts } from "../capture/live/apply.ts";
+import { UnmarkedCapture } from "../capture/live/closed.ts";
+import { confirm, pendingSetups } from "../capture/live/confirm.ts";
+import { type HeldTable, heldTable, isOurs } from "../capture/live/conflicts.ts";
+import { compare } from "../capture/live/differences.ts";
+import { type Kernel, openKernel } from "../capture/live/kernel.ts";
+import { exclusively } from "../capture/live/lock.ts";
+import { removeParts } from "../capture/live/remove.ts";
+import type { Setup } from "../capture/live/setups.ts";
+import { restoreSysctls } from "../capture/live/sysctls.ts";
+import { holderOf, holderText } from "../capture/live/table-owner.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import { ruleNeeds } from "../diagnose/checks/privileges.ts";
+import { CommandError, exitStatus, UsageError } from "../errors.ts";
 import { parseCidr } from "../net/cidr.ts";
 import { printJson } from "../net/printable.ts";
-import { type Intent, type IntentRequest, parseIntent } from "../routing/intent.ts";
-import { type Applied, applyParts } from "../rules/apply.ts";
-import { UnmarkedCapture } from "../rules/closed.ts";
-import { confirm, pendingSetups } from "../rules/confirm.ts";
-import { type HeldTable, heldTable, isOurs } from "../rules/conflicts.ts";
-import { compare } from "../rules/differences.ts";
-import { holderOf, holderText } from "../rules/holder.ts";
-import { type Kernel, openKernel } from "../rules/kernel.ts";
-import { exclusively } from "../rules/lock.ts";
-import { removeParts } from "../rules/remove.ts";
-import type { Setup } from "../rules/setups.ts";
-import { restoreSysctls } from "../rules/sysctls.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
-import { toRequest } from "./capture-options.ts";
-import { type Edges, exitStatus } from "./edges.ts";
-import { CommandError, UsageError } from "./failure.ts";
+import type { RoutesOptions } from "./commands/routes.ts";
+import { toRequest } from "./options/capture.ts";
+import { checkModifiers } from "./options/rules.ts";
 import { checkPrivileges } from "./privileges.ts";
-import type { RoutesOptions } from "./routes.ts";
-import { checkModifiers } from "./rule-options.ts";
+import { identify, loadContext, type RoutesContext } from "./routes-context.ts";
 import { holdOn } from "./rules-hold.ts";
 import { Settings } from "./settings.ts";
-import { identify, type Situation, survey } from "./situation.ts";
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
-export async function runRules(options: RoutesOptions, edges: Edges): Promise<number> {
+export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<number> {
   const action = actionOf(options);
   checkModifiers(options, action);
-  const request = toRequest(options, (line) => void edges.stderr.write(`tproxy: ${line}\n`));
+  const request = toRequest(options, (line) => void io.stderr.write(`tproxy: ${line}\n`));
   liveIntent(request);
   checkPrivileges(ruleNeeds(`${action} routes`));
   const kernel = await explained(action, openKernel);
@@ -38,13 +38,13 @@ export async function runRules(options: RoutesOptions, edges: Edges): Promise<nu
     return await explained(action, async () => {
       switch (action) {
         case "confirm":
-          return runConfirm(kernel, request.tableName, edges);
+          return runConfirm(kernel, request.tableName, io);
         case "check":
-          return runCheck(situationOf(kernel, request, edges), options.json, edges);
+          return runCheck(situationOf(kernel, request, io), options.json, io);
         case "remove":
-          return runRemove(kernel, request, edges);
+          return runRemove(kernel, request, io);
         case "apply":
-          return runApply(kernel, request, options, edges);
+          return runApply(kernel, request, options, io);
       }
     });
   } finally {
@@ -53,20 +53,20 @@ export async function runRules(options: RoutesOptions, edges: Edges): Promise<nu
 }
 
 /** The system beside what the request comes to, for the set-up of its name. */
-function situationOf(kernel: Kernel, request: IntentRequest, edges: Edges): Situation {
+function situationOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
   const identified = identify(kernel, request, liveIntent(request), "named");
-  return survey(kernel, liveIntent(identified.request), edges);
+  return loadContext(kernel, liveIntent(identified.request), io);
 }
 
 /**
  * The same for its removal. Whoever names a set-up need not say what it captures, and once its
  * firewall table is gone nothing else tells its families: so both are removed, unless one is named.
  */
-function removalOf(kernel: Kernel, request: IntentRequest, edges: Edges): Situation {
+function removalOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
   const identified = identify(kernel, request, liveIntent(request), "named");
   const intent = liveIntent(identified.request);
   const { families = [4, 6] } = request;
-  return survey(kernel, { ...intent, families }, edges, true);
+  return loadContext(kernel, { ...intent, families }, io, true);
 }
 
 type Action = "apply" | "check" | "remove" | "confirm";
@@ -95,13 +95,13 @@ async function runApply(
   kernel: Kernel,
   request: IntentRequest,
   options: RoutesOptions,
-  edges: Edges,
+  io: ProcessIo,
 ): Promise<number> {
-  const done = exclusively(kernel, () => change(situationOf(kernel, request, edges), options));
+  const done = exclusively(kernel, () => change(situationOf(kernel, request, io), options));
   const { situation, settings, warnings, applied, stays } = done;
   // Before anything is awaited: a signal from here on has to find the hold.
   if (applied !== undefined && stays) {
-    return holdOn(situation, settings, options, applied, edges, warnings);
+    return holdOn(situation, settings, options, applied, io, warnings);
   }
   for (const line of warnings) await situation.warn(line);
   for (const line of applied?.changes ?? []) await situation.say(line);
@@ -112,7 +112,7 @@ async function runApply(
 }
 
 interface Changed {
-  readonly situation: Situation;
+  readonly situation: RoutesContext;
   readonly settings: Settings;
   readonly warnings: readonly string[];
   /** Undefined when all was as it should be. */
@@ -122,7 +122,7 @@ interface Changed {
 }
 
 /** Makes the system what the Plan says. @throws CommandError where it would be in the way */
-function change(situation: Situation, options: RoutesOptions): Changed {
+function change(situation: RoutesContext, options: RoutesOptions): Changed {
   const { plan, parts, live, question } = situation;
   const conflicts = conflictsOf(situation);
   if (conflicts.length > 0 && !options.force) {
@@ -149,7 +149,7 @@ function change(situation: Situation, options: RoutesOptions): Changed {
 }
 
 /** What stood there before could not be given back: so it is not replaced for a trial. */
-function refuseReplacing({ live }: Situation): void {
+function refuseReplacing({ live }: RoutesContext): void {
   if (live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
     "Cannot apply for a trial: another set-up of tproxy is in place, and could not be given back " +
@@ -157,7 +157,11 @@ function refuseReplacing({ live }: Situation): void {
   );
 }
 
-function applyOrRestore(situation: Situation, options: RoutesOptions, settings: Settings): Applied {
+function applyOrRestore(
+  situation: RoutesContext,
+  options: RoutesOptions,
+  settings: Settings,
+): Applied {
   const { kernel, parts, live, question } = situation;
   const { hold, onExit, rollbackAfter } = options;
   try {
@@ -177,7 +181,7 @@ function applyOrRestore(situation: Situation, options: RoutesOptions, settings: 
   }
 }
 
-async function runCheck(situation: Situation, json: boolean, edges: Edges): Promise<number> {
+async function runCheck(situation: RoutesContext, json: boolean, io: ProcessIo): Promise<number> {
   const { parts, live, plan, question } = situation;
   const sysctls = plan.setsSysctls ? new Settings(situation).wrong() : [];
   const differences = [
@@ -193,7 +197,7 @@ async function runCheck(situation: Situation, json: boolean, edges: Edges): Prom
     const holder = owner === undefined ? {} : { pid: holderOf(owner)?.pid ?? null };
     const ok = differences.length === 0;
     const result = { ok, heldBy: owner ?? null, ...holder, differences };
-    void edges.stdout.write(`${printJson(result)}\n`);
+    void io.stdout.write(`${printJson(result)}\n`);
   } else {
     for (const { kind, what } of differences) {
       await situation.say(`${kind === "missing" ? "-" : "+"} ${what}`);
@@ -208,11 +212,11 @@ async function runCheck(situation: Situation, json: boolean, edges: Edges): Prom
   return differences.length === 0 ? exitStatus.success : exitStatus.failure;
 }
 
-async function runRemove(kernel: Kernel, request: IntentRequest, edges: Edges): Promise<number> {
+async function runRemove(kernel: Kernel, request: IntentRequest, io: ProcessIo): Promise<number> {
   // Nothing said about the capture: all that this program has ever put in place.
   const everything = Object.keys(request).length === 0;
   const { situation, removed, sysctls } = exclusively(kernel, () => {
-    const situation = removalOf(kernel, request, edges);
+    const situation = removalOf(kernel, request, io);
     const { parts, live, question } = situation;
     const held = heldTable(live);
     if (held !== undefined && !everything) throw new CommandError(heldText(held));
@@ -266,7 +270,7 @@ function chainText({ name }: Setup): string {
 async function runConfirm(
   kernel: Kernel,
   tableName: string | undefined,
-  edges: Edges,
+  io: ProcessIo,
 ): Promise<number> {
   const waiting = pendingSetups(kernel);
   const [first, second] = tableName === undefined ? waiting : [tableName];
@@ -277,7 +281,7 @@ async function runConfirm(
   }
   switch (first === undefined ? "nothing" : await confirm(kernel, first)) {
     case "confirmed":
-      await edges.stdout.write("confirmed\n");
+      await io.stdout.write("confirmed\n");
       return exitStatus.success;
     case "nothing":
       throw new CommandError(

@@ -1,14 +1,14 @@
 /** Runs Workers until they are done or the user stops them: what listen and bind share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import { JoinedPorts, type JoinedPortsSettings } from "../diagnose/joined-ports.ts";
-import { Crew, CrewError } from "../engine/crew.ts";
-import type { Outcome, Task } from "../engine/protocol.ts";
-import { refusedLines } from "../engine/refused-lines.ts";
-import type { Counters } from "../engine/shared.ts";
-import type { Edges, StopReason } from "./edges.ts";
-import { CommandError } from "./failure.ts";
-import type { Log } from "./log.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import { JoinedPorts, type JoinedPortsSettings } from "../diagnose/snapshot/joined-ports.ts";
+import { CommandError, type StopReason } from "../errors.ts";
+import type { Log } from "../log/log.ts";
+import type { Counters } from "../workers/counters.ts";
+import { WorkerPool, WorkerPoolError } from "../workers/pool.ts";
+import type { Outcome, Task } from "../workers/protocol.ts";
+import { refusedLines } from "../workers/refused-lines.ts";
 import { type Remaining, reducePrivileges } from "./reduce-privileges.ts";
 
 /** How a run came to its end. */
@@ -26,9 +26,9 @@ export interface ServeLimits {
   /** How long they may take for that, beyond a short time. */
   readonly drainTimeoutMs?: number;
   /** Called before the Workers are told to end. */
-  readonly stopping?: (crew: Pick<Crew, "counters">) => void;
+  readonly stopping?: (pool: Pick<WorkerPool, "counters">) => void;
   /** Called once all Workers are started; what it begins has to end by itself. */
-  readonly started?: (crew: Pick<Crew, "send">) => void;
+  readonly started?: (pool: Pick<WorkerPool, "send">) => void;
   /** Whether another Worker takes the place of one that dies. */
   readonly replaces?: boolean;
   /** Whether SIGUSR1 prints what is open, and not the counters alone. */
@@ -46,50 +46,50 @@ export interface ServeLimits {
  * @throws CommandError when Workers could not be started, or died again and again
  */
 export async function serve(
-  edges: Edges,
+  io: ProcessIo,
   tasks: readonly Task[],
   log: Pick<Log, "print" | "end" | "lossless">,
   limits: ServeLimits = {},
 ): Promise<Served> {
   const { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, hasTable = false } = limits;
-  const crew = new Crew(log.print, { ...limits, lossless: log.lossless });
+  const pool = new WorkerPool(log.print, { ...limits, lossless: log.lossless });
   let stoppedBy: Served["stoppedBy"];
   let grace: ReturnType<typeof setTimeout> | undefined;
   const leaveIn = (ms: number) => {
     clearTimeout(grace);
-    grace = setTimeout(() => edges.exit(1), ms);
+    grace = setTimeout(() => io.exit(1), ms);
   };
   const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
-    if (stoppedBy === undefined) stopping?.(crew);
+    if (stoppedBy === undefined) stopping?.(pool);
     stoppedBy ??= reason;
-    crew.stop();
-    if (grace === undefined) leaveIn(crew.graceMs + drainTimeoutMs);
+    pool.stop();
+    if (grace === undefined) leaveIn(pool.graceMs + drainTimeoutMs);
   };
   const ports = limits.shared && new JoinedPorts(limits.shared);
   const lines = tasks.slice(0, 1).flatMap(refusedLines);
   if (lines.length > 0) void log.print(lines.map((text) => ({ kind: "warning", text })));
-  edges.onExit(() => crew.abandon());
+  io.onExit(() => pool.abandon());
   // All is open by now, and Workers get what the main thread has.
   if (limits.remaining !== undefined) reducePrivileges(limits.remaining);
   try {
-    for (const task of tasks) crew.start(edges.workerEntry, task);
+    for (const task of tasks) pool.start(io.workerEntry, task);
   } catch (error) {
     throw told(error);
   }
-  started?.(crew);
+  started?.(pool);
   ports?.watch();
-  edges.onStop(stop);
-  edges.onReport(() => (hasTable ? crew.showTable() : crew.showCounters()));
+  io.onStop(stop);
+  io.onReport(() => (hasTable ? pool.showTable() : pool.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
   try {
-    const outcomes = await crew.finished(() => {
+    const outcomes = await pool.finished(() => {
       if (stoppedBy === undefined) return;
       // Nothing drains any more: a reader that does not read is not waited for that long.
-      leaveIn(crew.graceMs);
+      leaveIn(pool.graceMs);
       log.end();
     });
     log.end();
-    return { outcomes, counters: crew.counters(), stoppedBy };
+    return { outcomes, counters: pool.counters(), stoppedBy };
   } catch (error) {
     throw told(error);
   } finally {
@@ -100,7 +100,7 @@ export async function serve(
 }
 
 function told(error: unknown): unknown {
-  return error instanceof CrewError ? new CommandError(error.message) : error;
+  return error instanceof WorkerPoolError ? new CommandError(error.message) : error;
 }
 
 /** The first failure among the outcomes, as an error; undefined if there is none. */

@@ -3,12 +3,17 @@
 import { SyscallError } from "../../ffi/errno.ts";
 import { decodeLink, getLink } from "../../ffi/netlink/link.ts";
 import { decodeRoute, getRoute } from "../../ffi/netlink/route.ts";
-import { readSysctl } from "../diagnose/proc.ts";
-import { acceptLocal, type Sysctl } from "../routing/plan.ts";
-import type { Kernel } from "../rules/kernel.ts";
-import { exclusively } from "../rules/lock.ts";
-import { renameInSysctls, restoreSysctls, setSysctls, wrongSysctls } from "../rules/sysctls.ts";
-import type { Situation } from "./situation.ts";
+import type { Kernel } from "../capture/live/kernel.ts";
+import { exclusively } from "../capture/live/lock.ts";
+import {
+  renameInSysctls,
+  restoreSysctls,
+  setSysctls,
+  wrongSysctls,
+} from "../capture/live/sysctls.ts";
+import { acceptLocal, type Sysctl } from "../capture/plan/plan.ts";
+import { readSysctl } from "../diagnose/snapshot/proc.ts";
+import type { RoutesContext } from "./routes-context.ts";
 
 export class Settings {
   /** What the Plan names, and what the replies of its backends need, by whichever way they come. */
@@ -18,7 +23,7 @@ export class Settings {
   #name: string;
   readonly #isGone: (by: string) => boolean;
 
-  constructor({ kernel, plan, live, question }: Situation) {
+  constructor({ kernel, plan, live, question }: RoutesContext) {
     this.#kernel = kernel;
     this.#sets = plan.setsSysctls;
     this.#name = question.name;

@@ -1,11 +1,11 @@
 /** How many connections and sessions there is room for, and what of that was asked for. */
 
 import * as limits from "../engine/limits.ts";
+import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
-import { connectionPlaces } from "./client-options.ts";
-import { CommandError } from "./failure.ts";
-import type { ForwardOptions } from "./forward-options.ts";
-import { partOf } from "./workers.ts";
+import { connectionPlaces } from "./options/clients.ts";
+import type { ForwardOptions } from "./options/forward.ts";
+import { partOf } from "./options/workers.ts";
 
 /** The connections of one Worker, of `descriptors` for all of them. */
 export function placesOf(options: ForwardOptions, descriptors: number, worker: number) {

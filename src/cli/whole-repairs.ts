@@ -1,6 +1,6 @@
 /** Repairs by tproxy itself, with the options of the command line that found the fault. Pure. */
 
-import type { Finding } from "../diagnose/finding.ts";
+import type { Finding } from "../diagnose/checks/finding.ts";
 
 /** Options of `doctor` that `routes` does not have, and whether a value follows them. */
 const ownOptions: ReadonlyMap<string, boolean> = new Map([

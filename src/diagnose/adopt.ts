@@ -1,18 +1,18 @@
 /** Which of several set-ups of this program an intent is about. Pure. */
 
 import { NFPROTO_INET } from "../../ffi/netlink/constants.ts";
-import type { Intent, IntentRequest } from "../routing/intent.ts";
-import { setupOf } from "../rules/names.ts";
-import { rulesOf, type Setup, setupFrom } from "../rules/setups.ts";
-import type { Machine } from "./machine.ts";
-import { gatherPath } from "./path-facts.ts";
+import { setupOf } from "../capture/live/names.ts";
+import { rulesOf, type Setup, setupFrom } from "../capture/live/setups.ts";
+import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
 import { samplePackets } from "./sample.ts";
+import type { HostSnapshot } from "./snapshot/host.ts";
+import { gatherPath } from "./snapshot/path-facts.ts";
 
 /**
  * The intent with the mark, table and priority of the set-up that is there: of the name that the
  * request gives, or of the one that marks such a packet. What the request gives stays.
  */
-export function adoptSetup(intent: Intent, request: IntentRequest, machine: Machine): Intent {
+export function adoptSetup(intent: Intent, request: IntentRequest, machine: HostSnapshot): Intent {
   const setup = intent.redirect ? undefined : findSetup(intent, request, machine);
   const [mark] = setup?.marks ?? [];
   if (setup === undefined || mark === undefined) return intent;
@@ -30,7 +30,7 @@ export function adoptSetup(intent: Intent, request: IntentRequest, machine: Mach
 function findSetup(
   intent: Intent,
   { tableName }: IntentRequest,
-  machine: Machine,
+  machine: HostSnapshot,
 ): Setup | undefined {
   const setups = setupsOf(machine);
   if (tableName !== undefined) return setups.find(({ name }) => name === tableName);
@@ -46,7 +46,7 @@ function findSetup(
 }
 
 /** Those that capture. */
-function setupsOf({ ruleset }: Machine): Setup[] {
+function setupsOf({ ruleset }: HostSnapshot): Setup[] {
   const chains = (ruleset?.chains ?? []).filter(({ family }) => family === NFPROTO_INET);
   return [...Map.groupBy(chains, ({ table }) => table)].flatMap(([name, own]) => {
     const rules = own.flatMap((chain) => chain.rules);

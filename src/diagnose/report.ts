@@ -1,8 +1,8 @@
 /** Findings as text for people. Pure. */
 
 import { printLine } from "../net/printable.ts";
-import type { Explanation } from "./explanation.ts";
-import type { Finding, Severity } from "./finding.ts";
+import type { Finding, Severity } from "./checks/finding.ts";
+import type { Explanation } from "./explain/explanation.ts";
 
 /** Findings about one thing. */
 export interface Section {

@@ -4,15 +4,15 @@
  */
 
 import { RT_TABLE_MAIN, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
+import type { Intent } from "../capture/plan/intent.ts";
 import type { Address, Family } from "../net/address.ts";
 import { addressBits, type Cidr } from "../net/cidr.ts";
 import { patternMatches } from "../net/interface.ts";
-import type { Intent } from "../routing/intent.ts";
-import type { Machine } from "./machine.ts";
-import type { Capture, PathQuestion } from "./path-facts.ts";
+import type { HostSnapshot } from "./snapshot/host.ts";
+import type { Capture, PathQuestion } from "./snapshot/path-facts.ts";
 
 /** What of an intent a packet is made from. */
-export type Captured = Pick<
+export type CapturedTraffic = Pick<
   Intent,
   | "destinations"
   | "families"
@@ -44,8 +44,8 @@ const stranger: Readonly<Record<Family, Address>> = {
  * the destination's too when packets are only marked.
  */
 export function samplePackets(
-  captured: Captured,
-  machine: Machine,
+  captured: CapturedTraffic,
+  machine: HostSnapshot,
   listenPort: number | undefined,
 ): readonly CapturedPacket[] {
   const { mark, table, priority, toPort } = captured;
@@ -65,7 +65,10 @@ export function samplePackets(
 }
 
 /** The first that was named; of `eth*` one that is there. */
-function interfaceOf({ interfaces: [first] }: Captured, { links }: Machine): string | undefined {
+function interfaceOf(
+  { interfaces: [first] }: CapturedTraffic,
+  { links }: HostSnapshot,
+): string | undefined {
   if (first === undefined) return undefined;
   return links.find(({ name }) => patternMatches(first, name))?.name ?? first;
 }
@@ -81,7 +84,7 @@ function hostOf(networks: readonly Cidr[], family: Family): Address | undefined 
 }
 
 /** Where packets probably come in: by the default route's interface, or any that is up. */
-export function likelyInterface(machine: Machine, family: Family): string {
+export function likelyInterface(machine: HostSnapshot, family: Family): string {
   const { routes } = machine.policy[family];
   const byDefault = routes.find(
     ({ type, table, destination }) =>
@@ -93,7 +96,7 @@ export function likelyInterface(machine: Machine, family: Family): string {
 }
 
 /** An address that a client by this interface may have: of its own network if it has one. */
-export function neighbour(machine: Machine, iif: string, family: Family): Address {
+export function neighbour(machine: HostSnapshot, iif: string, family: Family): Address {
   const index = machine.links.find(({ name }) => name === iif)?.index;
   const width = family === 4 ? 4 : 16;
   const RT_SCOPE_LINK = 253;

@@ -258,7 +258,7 @@ export const silenceMs = 3_000;
 export const silentSessionsMax = 3;
 export const silentUpstreamsMax = 256;
 
-/** Descriptors that a Worker's ledger has room for: more than `connectionsMax` lets there be. */
+/** Descriptors that a Worker's map of them has room for: more than `connectionsMax` lets be. */
 export const descriptorsMax = 1 << 20;
 
 /** So many Workers may die within this time and are replaced; one more ends the process. */

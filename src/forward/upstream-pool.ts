@@ -22,7 +22,7 @@ import {
   upstreamRestMsMax,
   upstreamsMax,
 } from "../engine/limits.ts";
-import { type ClientKey, ClientRests, clientKey } from "./client-rests.ts";
+import { ClientBackOffs, type ClientKey, clientKey } from "./client-back-offs.ts";
 import { hashBytes, mix } from "./hash.ts";
 
 /** An upstream and what is known of it. Only its pool changes it. */
@@ -41,7 +41,7 @@ export interface Upstream {
   restMs: number;
   lastFailedAt: number;
   /** The connection that tries it after a rest, 0 for none. */
-  trial: number;
+  probe: number;
   /** Clients among the failures in a row, and failures from our own address. */
   readonly witnesses: Set<ClientKey>;
   ownFailures: number;
@@ -54,10 +54,10 @@ export interface Upstream {
 export interface PoolListener {
   fails(upstream: Upstream): void;
   /** It is left alone for `upstream.restMs`; `reason` is that of its last failure. */
-  rests(upstream: Upstream, reason: string): void;
+  backsOff(upstream: Upstream, reason: string): void;
   /** The same for what comes from `client` alone. */
-  restsFor(upstream: Upstream, client: Uint8Array, restMs: number, reason: string): void;
-  returns(upstream: Upstream): void;
+  backsOffFor(upstream: Upstream, client: Uint8Array, restMs: number, reason: string): void;
+  recovered(upstream: Upstream): void;
 }
 
 /** For a first attempt, where nothing has been tried. */
@@ -69,7 +69,7 @@ export class UpstreamPool {
   private members: readonly Upstream[] = [];
   /** Whose turn it is: an index of `members`. */
   private turn = 0;
-  private readonly clientRests = new ClientRests<Upstream>();
+  private readonly clientRests = new ClientBackOffs<Upstream>();
 
   /** A pool of these addresses; of equal ones, and beyond `upstreamsMax`, the first count. */
   constructor(balance: Balance, addresses: readonly SocketAddress[], listener: PoolListener) {
@@ -108,7 +108,7 @@ export class UpstreamPool {
     if (found === undefined && family !== 0) found = this.find(client, 0, tried, now);
     if (found === undefined) return undefined;
     found.active++;
-    if (found.restsUntil > 0 && found.restsUntil <= now && found.trial === 0) found.trial = id;
+    if (found.restsUntil > 0 && found.restsUntil <= now && found.probe === 0) found.probe = id;
     return found;
   }
 
@@ -123,8 +123,8 @@ export class UpstreamPool {
     if (upstream.restsUntil === 0) return;
     upstream.restsUntil = 0;
     upstream.restMs = 0;
-    upstream.trial = 0;
-    this.listener.returns(upstream);
+    upstream.probe = 0;
+    this.listener.recovered(upstream);
   }
 
   /**
@@ -166,30 +166,30 @@ export class UpstreamPool {
     upstream.failures++;
     upstream.lastFailedAt = now;
     this.listener.fails(upstream);
-    const isTrial = upstream.trial === id;
+    const isTrial = upstream.probe === id;
     const isResting = upstream.restsUntil > 0;
     if (client === undefined) upstream.ownFailures++;
     else this.bearWitness(upstream, client, now, reason);
     const evidence = upstream.ownFailures + upstream.witnesses.size;
     // What was on its way when the rest began, or was tried for want of others, says nothing new.
     if (isResting ? !isTrial : evidence < upstreamFailuresMax) return;
-    upstream.trial = 0;
+    upstream.probe = 0;
     upstream.restMs = Math.min(Math.max(2 * upstream.restMs, upstreamRestMs), upstreamRestMsMax);
     upstream.restsUntil = now + upstream.restMs;
-    this.listener.rests(upstream, reason);
+    this.listener.backsOff(upstream, reason);
   }
 
   /** Connection `id` is over, connected or given up for a reason that is not the upstream's. */
   closed(upstream: Upstream, id: number): void {
     upstream.active--;
-    if (upstream.trial === id) upstream.trial = 0;
+    if (upstream.probe === id) upstream.probe = 0;
   }
 
   private bearWitness(upstream: Upstream, client: Uint8Array, now: number, reason: string): void {
     const { witnesses } = upstream;
     if (witnesses.size < upstreamFailuresMax) witnesses.add(clientKey(client));
     const restMs = this.clientRests.failed(client, upstream, now);
-    if (restMs > 0) this.listener.restsFor(upstream, client, restMs, reason);
+    if (restMs > 0) this.listener.backsOffFor(upstream, client, restMs, reason);
   }
 
   private find(
@@ -210,7 +210,7 @@ export class UpstreamPool {
       const member = members[at] as Upstream;
       if (family !== 0 && member.address.address.length !== family) continue;
       if (tried.length > 0 && isAmong(tried, member)) continue;
-      const rests = member.restsUntil > 0 && (member.restsUntil > now || member.trial !== 0);
+      const rests = member.restsUntil > 0 && (member.restsUntil > now || member.probe !== 0);
       if (rests || (avoided?.get(member)?.restsUntil ?? 0) > now) {
         if (rested === undefined || member.lastFailedAt < rested.lastFailedAt) rested = member;
         continue;
@@ -242,7 +242,7 @@ function fresh(address: SocketAddress, key: string): Upstream {
     restsUntil: 0,
     restMs: 0,
     lastFailedAt: 0,
-    trial: 0,
+    probe: 0,
     witnesses: new Set(),
     ownFailures: 0,
     lastAnsweredAt: Number.NEGATIVE_INFINITY,

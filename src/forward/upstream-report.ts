@@ -1,10 +1,10 @@
 /** What a Worker counts and says of its upstreams. */
 
-import type { WorkerContext } from "../engine/context.ts";
 import { upstreamFailuresMax } from "../engine/limits.ts";
-import { Counter } from "../engine/shared.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import type { WorkerContext } from "../workers/context.ts";
+import { Counter } from "../workers/counters.ts";
 import type { PoolListener, Upstream } from "./upstream-pool.ts";
 
 export class UpstreamReport implements PoolListener {
@@ -18,7 +18,7 @@ export class UpstreamReport implements PoolListener {
     this.context.shared.count(Counter.upstreamFailures, 1);
   }
 
-  rests({ address, failures, restMs }: Upstream, reason: string): void {
+  backsOff({ address, failures, restMs }: Upstream, reason: string): void {
     this.context.shared.count(Counter.upstreamRests, 1);
     const name = `upstream ${formatSocketAddress(address)}`;
     this.context.warn(
@@ -27,7 +27,7 @@ export class UpstreamReport implements PoolListener {
     );
   }
 
-  restsFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
+  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
     this.context.shared.count(Counter.upstreamRests, 1);
     const text =
       `upstream ${formatSocketAddress(address)} rests for ${restMs / 1000} s for ` +
@@ -35,7 +35,7 @@ export class UpstreamReport implements PoolListener {
     this.context.warn(text, { kind: "upstream-client" });
   }
 
-  returns({ address }: Upstream): void {
+  recovered({ address }: Upstream): void {
     this.context.warn(`upstream ${formatSocketAddress(address)} is back`);
   }
 }

@@ -1,7 +1,7 @@
 /** What keeps tproxy from starting is told in one line of its own, with the setting to change. */
 
 import { describe, expect, test } from "bun:test";
-import { faultText } from "../../src/faults.ts";
+import { faultText } from "../../src/internal-error.ts";
 import { testWith, which } from "../helpers/tools.ts";
 import { run, tproxy } from "../helpers/tproxy.ts";
 

@@ -1,8 +1,8 @@
 /** A Worker that reports the commands it is sent, and ends when it is told to stop. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import { type Service, WorkerContext } from "../../src/engine/context.ts";
-import type { Command, WorkerInput } from "../../src/engine/protocol.ts";
+import { type Service, WorkerContext } from "../../src/workers/context.ts";
+import type { Command, WorkerInput } from "../../src/workers/protocol.ts";
 
 class EchoService implements Service {
   private readonly context: WorkerContext;

@@ -26,9 +26,9 @@ import { decodeRoute, newRoute, type Route } from "../../ffi/netlink/route.ts";
 import { decodeRule, newRule, type Rule } from "../../ffi/netlink/rule.ts";
 import { NetlinkError } from "../../ffi/netlink/socket.ts";
 import type { Message } from "../../ffi/netlink/wire.ts";
-import { isSameRoute, isSameRule } from "../../src/rules/canonical.ts";
-import type { Channel, Kernel } from "../../src/rules/kernel.ts";
-import { nftType, setOf } from "../../src/rules/parts.ts";
+import { isSameRoute, isSameRule } from "../../src/capture/live/canonical.ts";
+import { nftType, setOf } from "../../src/capture/live/desired-state.ts";
+import type { Channel, Kernel } from "../../src/capture/live/kernel.ts";
 
 interface StoredTable {
   table: Table;

@@ -1,8 +1,8 @@
 /** A thread that enters flows into a shared table and takes them out, again and again. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import { KEY_WORDS } from "../../src/forward/flow-key.ts";
-import { OwnFlows } from "../../src/forward/own-flows.ts";
+import { KEY_WORDS } from "../../src/engine/flow-key.ts";
+import { OutboundFlows } from "../../src/forward/outbound-flows.ts";
 
 const { memory, worker, times } = workerData as {
   memory: SharedArrayBuffer;
@@ -10,7 +10,7 @@ const { memory, worker, times } = workerData as {
   times: number;
 };
 
-const flows = new OwnFlows(memory, "tcp");
+const flows = new OutboundFlows(memory, "tcp");
 const key = new Uint32Array(KEY_WORDS);
 const open: number[] = [];
 let missed = 0;

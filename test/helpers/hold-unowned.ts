@@ -4,13 +4,13 @@
  */
 
 import type { Port } from "../../ffi/types.ts";
-import { parseIntent } from "../../src/routing/intent.ts";
-import { makePlan } from "../../src/routing/plan.ts";
-import { applyParts } from "../../src/rules/apply.ts";
-import { Hold } from "../../src/rules/hold.ts";
-import { interfaceIndex, openKernel } from "../../src/rules/kernel.ts";
-import { readLive } from "../../src/rules/live.ts";
-import { partsOf } from "../../src/rules/parts.ts";
+import { applyParts } from "../../src/capture/live/apply.ts";
+import { readCurrentState } from "../../src/capture/live/current-state.ts";
+import { partsOf } from "../../src/capture/live/desired-state.ts";
+import { Hold } from "../../src/capture/live/hold.ts";
+import { interfaceIndex, openKernel } from "../../src/capture/live/kernel.ts";
+import { parseIntent } from "../../src/capture/plan/intent.ts";
+import { makePlan } from "../../src/capture/plan/plan.ts";
 
 const range = { from: 80 as Port, to: 80 as Port };
 const intent = parseIntent({ ports: [range], toPort: 50080 as Port });
@@ -18,7 +18,7 @@ if (!intent.ok) throw new Error(intent.error);
 const kernel = openKernel();
 const parts = partsOf(makePlan(intent.value), (name) => interfaceIndex(kernel, name));
 const question = { tables: [100], tag: 116, name: "tproxyd" };
-applyParts(kernel, parts, readLive(kernel, question), { tag: 116 });
+applyParts(kernel, parts, readCurrentState(kernel, question), { tag: 116 });
 const hold = new Hold({
   ...{ kernel, parts, question, owned: false, closed: false, staysHeld: true },
   deadlineMs: undefined,

@@ -5,14 +5,14 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import type { Fd } from "../../ffi/types.ts";
-import { WorkerContext } from "../../src/engine/context.ts";
-import type { ForwardTask, WorkerInput } from "../../src/engine/protocol.ts";
-import { ForwardService } from "../../src/tcp/forwarder.ts";
-import { UdpForwardService } from "../../src/udp/forwarder.ts";
-import type { Ingress } from "../../src/udp/ingress.ts";
-import type { Session } from "../../src/udp/session.ts";
+import { TcpForwarder } from "../../src/forward/tcp/forwarder.ts";
+import { UdpForwardService } from "../../src/forward/udp/forwarder.ts";
+import type { UdpListener } from "../../src/forward/udp/listener.ts";
+import type { Session } from "../../src/forward/udp/session.ts";
+import { WorkerContext } from "../../src/workers/context.ts";
+import type { ForwardTask, WorkerInput } from "../../src/workers/protocol.ts";
 
-class MortalService extends ForwardService {
+class MortalService extends TcpForwarder {
   override accepted(fd: Fd): void {
     // sockaddr_in: the last byte of the address.
     if (this.peerName.bytes[7] === 66) throw new Error("deadly\nconnection");
@@ -21,7 +21,7 @@ class MortalService extends ForwardService {
 }
 
 class MortalSessions extends UdpForwardService {
-  override sessionOf(ingress: Ingress, index: number): Session | undefined {
+  override sessionOf(ingress: UdpListener, index: number): Session | undefined {
     // The last byte of the client's address.
     if ((this.key[3] as number) >>> 24 === 66) throw new Error("deadly\ndatagram");
     return super.sessionOf(ingress, index);

@@ -1,6 +1,6 @@
 /**
  * Puts native buffers to all their uses while the garbage is collected by force, and finds whether
- * the kernel and JavaScript still see the same bytes. Run by `test/unit/ffi-memory.test.ts` in its
+ * the kernel and JavaScript still see the same bytes. Run by `test/unit/ffi/memory.test.ts` in its
  * own thread, and by this file as a Worker.
  */
 

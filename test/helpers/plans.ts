@@ -5,12 +5,12 @@
  */
 
 import type { Port } from "../../ffi/types.ts";
-import { RoutingControl } from "../../src/control/routing.ts";
+import { RoutingControl } from "../../src/capture/live/execute.ts";
+import { parseIntent } from "../../src/capture/plan/intent.ts";
+import { makePlan, type Plan } from "../../src/capture/plan/plan.ts";
+import { applySteps, undoSteps } from "../../src/capture/plan/steps.ts";
+import { renderNft } from "../../src/capture/render/nft.ts";
 import { parseCidr } from "../../src/net/cidr.ts";
-import { parseIntent } from "../../src/routing/intent.ts";
-import { makePlan, type Plan } from "../../src/routing/plan.ts";
-import { applySteps, undoSteps } from "../../src/routing/steps.ts";
-import { renderNft } from "../../src/routing/text/nft.ts";
 
 const networks = (...texts: string[]) =>
   texts.map((text) => {

@@ -5,7 +5,7 @@
 
 import { check, ECONNREFUSED } from "../../ffi/errno.ts";
 import { allocate } from "../../ffi/memory.ts";
-import { RawSender } from "../../src/udp/raw-sender.ts";
+import { RawSender } from "../../src/engine/raw-sender.ts";
 import { ip } from "./addresses.ts";
 
 const [from = "", fromPort, to = "", toPort, ...what] = process.argv.slice(2);

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
-import { UsageError } from "../../src/cli/failure.ts";
-import { routesCommand, runRoutes } from "../../src/cli/routes.ts";
+import { routesCommand, runRoutes } from "../../src/cli/commands/routes.ts";
+import { UsageError } from "../../src/errors.ts";
 
 /** What `tproxy routes …` prints and its exit status, without starting a process. */
 export function routes(...args: string[]): { status: number; stdout: string; stderr: string } {

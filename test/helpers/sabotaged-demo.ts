@@ -1,8 +1,8 @@
 /** `bun sabotaged-demo.ts KIND`: the demo, unable to add the steps of that kind to the kernel. */
 
-import { ownMeans } from "../../src/cli/demo/context.ts";
-import { runDemo } from "../../src/cli/demo.ts";
-import { processEdges } from "../../src/cli/edges.ts";
+import { runDemo } from "../../src/cli/commands/demo.ts";
+import { processIo } from "../../src/cli/process-io.ts";
+import { ownMeans } from "../../src/demo/context.ts";
 
 const [kind] = process.argv.slice(2);
 const means = {
@@ -12,4 +12,4 @@ const means = {
   },
 };
 const entry = new URL("../../src/worker.ts", import.meta.url);
-process.exit(await runDemo({ command: "demo", json: true }, processEdges(entry), means));
+process.exit(await runDemo({ command: "demo", json: true }, processIo(entry), means));

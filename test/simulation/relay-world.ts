@@ -12,8 +12,8 @@ import {
   EPOLLRDHUP,
 } from "../../ffi/constants.ts";
 import { EAGAIN, ECONNRESET, EPIPE } from "../../ffi/errno.ts";
-import type { Pipe } from "../../src/tcp/direction.ts";
-import { Relay, type RelayKernel, type RelayState } from "../../src/tcp/relay.ts";
+import type { Pipe } from "../../src/forward/tcp/direction.ts";
+import { Relay, type RelayKernel, type RelayState } from "../../src/forward/tcp/relay.ts";
 
 /** What the relay's shared buffer holds, and what a socket takes before it says EAGAIN. */
 export const bufferBytes = 64;

@@ -5,9 +5,9 @@
  */
 
 import { expect, test } from "bun:test";
+import { KEY_WORDS } from "../../src/engine/flow-key.ts";
 import { newcomersKept, newcomersKeptShare, sweptIdlePart } from "../../src/engine/limits.ts";
-import { KEY_WORDS } from "../../src/forward/flow-key.ts";
-import { SessionTable } from "../../src/udp/session-table.ts";
+import { SessionTable } from "../../src/forward/udp/session-table.ts";
 import { generator } from "../helpers/random.ts";
 
 interface Modelled {

@@ -11,26 +11,33 @@ export interface Layer {
  */
 const LAYERS: readonly [prefix: string, rank: number][] = [
   ["ffi/", 0],
-  ["src/faults.ts", 0],
+  ["src/errors.ts", 0],
+  ["src/internal-error.ts", 0],
   ["src/version.ts", 0],
   // Numbers alone, which settings are checked against before there is an engine.
   ["src/engine/limits.ts", 0],
   ["src/net/", 1],
-  ["src/routing/", 2],
+  ["src/capture/plan/", 2],
   ["src/proto/", 2],
+  ["src/capture/render/", 3],
   ["src/config/", 3],
   ["src/engine/", 4],
-  ["src/forward/", 5],
-  ["src/tcp/", 6],
-  ["src/udp/", 6],
-  ["src/rules/", 6],
-  ["src/worker.ts", 7],
-  ["src/control/", 8],
-  ["src/diagnose/", 8],
-  ["src/demo/", 8],
-  ["src/cli/", 9],
-  ["src/main.ts", 10],
-  ["build/", 11],
+  ["src/workers/", 5],
+  ["src/fairness/", 6],
+  ["src/log/", 6],
+  ["src/capture/live/", 7],
+  ["src/forward/tcp/", 8],
+  ["src/forward/udp/", 8],
+  ["src/forward/", 7],
+  ["src/listen/", 8],
+  ["src/connect/", 8],
+  ["src/worker.ts", 9],
+  ["src/control/", 10],
+  ["src/diagnose/", 10],
+  ["src/demo/", 11],
+  ["src/cli/", 12],
+  ["src/main.ts", 13],
+  ["build/", 14],
 ];
 
 /** The layer of a file of ffi/, src/ or build/; undefined for one that nobody has placed. */
@@ -59,7 +66,7 @@ const IMPURE_FFI = [
 const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts", "build/package/"];
 
 const PURE = [
-  ...["build/", "ffi/", "src/net/", "src/routing/", "src/proto/"],
+  ...["build/", "ffi/", "src/net/", "src/capture/plan/", "src/capture/render/", "src/proto/"],
   ...["src/config/", "src/engine/limits.ts"],
 ];
 

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
+import { drainPlan } from "../../../src/capture/plan/drain.ts";
 import { bindAddress } from "../../../src/cli/endpoints.ts";
-import { complete, forwardCommand } from "../../../src/cli/forward-options.ts";
 import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli/forward-routes.ts";
-import { drainPlan } from "../../../src/routing/drain.ts";
+import { complete, forwardCommand } from "../../../src/cli/options/forward.ts";
 
 /** What `forward` with these arguments would capture. @throws UsageError */
 function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardCapture {

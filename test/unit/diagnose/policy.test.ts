@@ -8,7 +8,7 @@ import type { Route } from "../../../ffi/netlink/route.ts";
 import type { Rule } from "../../../ffi/netlink/rule.ts";
 import type { Packet } from "../../../src/diagnose/packet.ts";
 import { addressType, bestRoute, decide } from "../../../src/diagnose/policy.ts";
-import { chooseAddresses } from "../../../src/diagnose/probe-addresses.ts";
+import { chooseAddresses } from "../../../src/diagnose/probe/addresses.ts";
 import { ip, prefix } from "../../helpers/addresses.ts";
 
 const route = (table: number, to: string | undefined, changes: Partial<Route> = {}): Route => ({

@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { AF_INET, AF_INET6 } from "../../../ffi/constants.ts";
 import { type InetSocket, TCP_CLOSE } from "../../../ffi/netlink/diag.ts";
-import { checkSharing } from "../../../src/diagnose/listener-checks.ts";
+import { checkSharing } from "../../../src/diagnose/checks/listener.ts";
 import { overlaps } from "../../../src/diagnose/lookup.ts";
 
 const none = new Uint8Array(4);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import * as limits from "../../../src/engine/limits.ts";
-import { ClientRests } from "../../../src/forward/client-rests.ts";
+import { ClientBackOffs } from "../../../src/forward/client-back-offs.ts";
 import {
   NONE_TRIED,
   type PoolListener,
@@ -27,13 +27,13 @@ class World implements PoolListener {
   }
 
   fails(): void {}
-  rests({ address }: Upstream): void {
+  backsOff({ address }: Upstream): void {
     this.said.push(`${address.address[3]} rests`);
   }
-  restsFor({ address }: Upstream, client: Uint8Array, restMs: number): void {
+  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number): void {
     this.said.push(`${address.address[3]} rests for ${client[3]}, ${restMs / 1000} s`);
   }
-  returns({ address }: Upstream): void {
+  recovered({ address }: Upstream): void {
     this.said.push(`${address.address[3]} returns`);
   }
 
@@ -88,7 +88,7 @@ describe("failures count for those whom they concern", () => {
   });
 
   test("a client's /64 of IPv6 is one client", () => {
-    const rests = new ClientRests<string>();
+    const rests = new ClientBackOffs<string>();
     const host = (net: number, n: number) =>
       Uint8Array.from([0xfd, ...Array(6).fill(0), net, ...Array(7).fill(0), n]);
     for (let n = 0; n < limits.upstreamFailuresMax; n++) rests.failed(host(1, n), "one", 0);
@@ -126,7 +126,7 @@ describe("failures count for those whom they concern", () => {
   });
 
   test("of clients so many are known, the first ones are forgotten", () => {
-    const rests = new ClientRests<string>();
+    const rests = new ClientBackOffs<string>();
     for (let n = 0; n <= limits.clientRestsMax; n++) rests.failed(client(n), "one", 0);
     expect(rests.of(client(0))).toBeUndefined();
     expect(rests.of(client(limits.clientRestsMax))).toBeDefined();

@@ -26,13 +26,13 @@ const client = (n: number) => Uint8Array.of(198, 51, n >> 8, n & 255);
 class Notes implements PoolListener {
   said: string[] = [];
   fails(): void {}
-  rests({ address, restMs }: Upstream, reason: string): void {
+  backsOff({ address, restMs }: Upstream, reason: string): void {
     this.said.push(`${address.address[3]} rests ${restMs / 1000} s: ${reason}`);
   }
-  restsFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
+  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
     this.said.push(`${address.address[3]} rests ${restMs / 1000} s for ${client[3]}: ${reason}`);
   }
-  returns({ address }: Upstream): void {
+  recovered({ address }: Upstream): void {
     this.said.push(`${address.address[3]} returns`);
   }
 }
@@ -212,7 +212,7 @@ describe("resting", () => {
     const turns = () => [0, 1].map(() => pickHost(pool, later));
     expect(turns()).toContain(1);
     expect(turns()).not.toContain(1);
-    pool.closed(bad, bad.trial);
+    pool.closed(bad, bad.probe);
     expect(turns()).toContain(1);
   });
 
@@ -313,7 +313,7 @@ class Simulation {
     expect(left).toContain(picked.key);
     const canBeHad = (key: string) => {
       const known = before.get(key);
-      return !known?.restsUntil || (known.restsUntil <= this.now && known.trial === 0);
+      return !known?.restsUntil || (known.restsUntil <= this.now && known.probe === 0);
     };
     // One that rests only when all do, and then the one that failed longest ago.
     if (!canBeHad(picked.key)) {
@@ -332,10 +332,10 @@ class Simulation {
       expect(each.active).toBe(this.open.filter(({ picked }) => picked === each).length);
       expect(each.restMs).toBeLessThanOrEqual(limits.upstreamRestMsMax);
       const trials = this.open.filter(
-        ({ id, picked, state }) => picked === each && state === "connecting" && id === each.trial,
+        ({ id, picked, state }) => picked === each && state === "connecting" && id === each.probe,
       );
       // A trial belongs to a connection that is on its way.
-      expect(trials).toHaveLength(each.trial === 0 ? 0 : 1);
+      expect(trials).toHaveLength(each.probe === 0 ? 0 : 1);
       if (each.restsUntil === 0) expect(each.failures).toBeLessThan(limits.upstreamFailuresMax);
     }
   }

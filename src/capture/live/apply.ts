@@ -1,0 +1,129 @@
+/**
+ * Puts a Plan in place. Routes and ip rules come first: without the firewall's mark they have no
+ * effect on any packet. The firewall is one transaction, and with it capture begins. So whatever
+ * moment this ends at, either all is there or nothing captures.
+ */
+
+import { EINVAL, EOPNOTSUPP } from "../../../ffi/errno.ts";
+import { NFT_MSG_NEWTABLE, NFT_TABLE_F_OWNER } from "../../../ffi/netlink/constants.ts";
+import { newTable } from "../../../ffi/netlink/nftables/table.ts";
+import { NetlinkError } from "../../../ffi/netlink/socket.ts";
+import type { Message } from "../../../ffi/netlink/wire.ts";
+import { closedMessages } from "./closed.ts";
+import type { CurrentState } from "./current-state.ts";
+import { type DesiredState, nftType, type RoutingPart } from "./desired-state.ts";
+import { describePart, isSameFirewall, missingRouting, staleRouting } from "./differences.ts";
+import type { Kernel } from "./kernel.ts";
+import { closedSuffix, pendingSuffix } from "./names.ts";
+import { deleteTables, removeRouting } from "./remove.ts";
+
+/** How a Plan is applied. */
+export interface ApplyOptions {
+  /** The protocol number of its rules and routes. */
+  readonly tag: number | undefined;
+  /** The firewall table goes with this process. */
+  readonly owned?: boolean;
+  /** What was captured is dropped when the table is gone. */
+  readonly closed?: boolean;
+  /** It waits for `--confirm`, which an empty table beside it says. */
+  readonly pending?: boolean;
+}
+
+/** What was done. */
+export interface Applied {
+  /** A line for each change; none when all was as it should be. */
+  readonly changes: readonly string[];
+  /** Whether the kernel ties the table to this process; false also where it cannot. */
+  readonly owned: boolean;
+}
+
+/**
+ * Makes the live system what the Plan says. What fails is undone.
+ * @throws NetlinkError, SyscallError, UnmarkedCapture
+ */
+export function applyParts(
+  kernel: Kernel,
+  parts: DesiredState,
+  live: CurrentState,
+  options: ApplyOptions,
+): Applied {
+  const { name } = parts.firewall.table;
+  const missing = missingRouting(parts, live);
+  const stale = staleRouting(parts, live, options.tag);
+  const hasClosed = live.tables.some((table) => table.name === name + closedSuffix);
+  const changesFirewall =
+    options.owned === true ||
+    options.pending === true ||
+    hasClosed ||
+    !isSameFirewall(parts.firewall, live.firewall);
+  const batch = (owned: boolean) => firewallBatch(parts, live, { ...options, owned });
+  const added: RoutingPart[] = [];
+  let owned = false;
+  try {
+    for (const part of missing) {
+      kernel.route.request(part.message);
+      added.push(part);
+    }
+    if (changesFirewall) owned = sendBatch(kernel, batch, options.owned === true);
+  } catch (error) {
+    removeRouting(kernel, added.toReversed());
+    throw error;
+  }
+  removeRouting(kernel, stale);
+  const firewall = live.firewall === undefined ? "+" : "~";
+  return {
+    changes: [
+      ...missing.map((part) => `+ ${describePart(part)}`),
+      ...(changesFirewall ? [`${firewall} ${firewallText(parts)}`] : []),
+      ...(hasClosed && !options.closed ? [`- table inet ${name}${closedSuffix}`] : []),
+      ...(options.closed ? [`+ table inet ${name}${closedSuffix}: drops what is not marked`] : []),
+      ...stale.map((part) => `- ${describePart(part)}`),
+    ],
+    owned,
+  };
+}
+
+function firewallText({ firewall }: DesiredState): string {
+  const rules = firewall.chains.reduce((sum, chain) => sum + chain.rules.length, 0);
+  return `table inet ${firewall.table.name}: ${rules} ${rules === 1 ? "rule" : "rules"}`;
+}
+
+/** Sends the batch, without an owner where the kernel knows none; whether the table has one. */
+function sendBatch(
+  kernel: Kernel,
+  batch: (owned: boolean) => readonly Message[],
+  owned: boolean,
+): boolean {
+  try {
+    kernel.netfilter.batch(batch(owned));
+    return owned;
+  } catch (error) {
+    if (!owned || !isOwnerRefusal(error)) throw error;
+    // Before Linux 5.12 tables have no owner: flags that the kernel does not know are refused.
+    kernel.netfilter.batch(batch(false));
+    return false;
+  }
+}
+
+function isOwnerRefusal(error: unknown): boolean {
+  return error instanceof NetlinkError && [EINVAL, EOPNOTSUPP].includes(error.errno as never);
+}
+
+/** One transaction from what is there to what should be. @throws UnmarkedCapture */
+export function firewallBatch(
+  parts: DesiredState,
+  live: Pick<CurrentState, "tables">,
+  { owned, closed, pending }: Omit<ApplyOptions, "tag">,
+): Message[] {
+  const { family, name } = parts.firewall.table;
+  const flags = owned ? NFT_TABLE_F_OWNER : 0;
+  const made = parts.firewallMessages.map((message) =>
+    nftType(message) === NFT_MSG_NEWTABLE ? newTable({ family, name, flags }) : message,
+  );
+  return [
+    ...deleteTables(live, name),
+    ...made,
+    ...(closed ? closedMessages(parts) : []),
+    ...(pending ? [newTable({ family, name: name + pendingSuffix, flags })] : []),
+  ];
+}

@@ -1,0 +1,275 @@
+/**
+ * The options that say what is captured and how, which `routes`, `doctor` and `forward` share, and
+ * what they amount to: a request for an Intent.
+ */
+
+import { type Message, optionName } from "@optique/core/message";
+import { multiple, optional, withDefault } from "@optique/core/modifiers";
+import type { InferValue } from "@optique/core/parser";
+import { flag, option } from "@optique/core/primitives";
+import { string } from "@optique/core/valueparser";
+import type { BackendRequest, IntentRequest } from "../../capture/plan/intent.ts";
+import type { NetworkSource } from "../../config/syntax.ts";
+import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
+import { type Address, type Family, formatAddress, parseAddress } from "../../net/address.ts";
+import { formatEndpoint, parseEndpoint } from "../../net/endpoint.ts";
+import { ok, quote, refuse } from "../../net/result.ts";
+import { realNames } from "../interface-names.ts";
+import { networkSourceValue, readNetworks } from "../network-lists.ts";
+import { prose } from "../prose.ts";
+import { inGroup } from "./groups.ts";
+import { groupIdValue, userIdValue } from "./id-values.ts";
+import {
+  interfacePatternValue,
+  listValue,
+  makeValue,
+  maskedMarkValue,
+  numberValue,
+  portRangeValue,
+  portValue,
+  type Value,
+  wordValue,
+} from "./values.ts";
+
+const familyNames = { 4: [4], 6: [6], both: [4, 6] } as const;
+
+/** A flag that is off unless it is given. */
+function yes(name: `--${string}`, description: Message) {
+  return withDefault(flag(name, { description }), false);
+}
+
+/** An address alone, without a zone. */
+function addressValue(): Value<Address> {
+  return makeValue<Address>({
+    metavar: "ADDR",
+    placeholder: { family: 4, bytes: new Uint8Array(4) },
+    parse: parseAddress,
+    format: formatAddress,
+  });
+}
+
+/** An address with or without a port: `192.0.2.7`, `192.0.2.7:80`, `[2001:db8::7]:80`. */
+function backendValue(): Value<BackendRequest> {
+  return makeValue<BackendRequest>({
+    metavar: "ADDR[:PORT]",
+    placeholder: { address: { family: 4, bytes: new Uint8Array(4) }, port: undefined },
+    parse: (input) => {
+      const bare = parseAddress(input);
+      if (bare.ok) return ok({ address: bare.value, port: undefined });
+      const parsed = parseEndpoint(input, { addressRequired: true });
+      if (!parsed.ok) return refuse(parsed.error);
+      const { address, port } = parsed.value;
+      if (address !== undefined && address.zone === undefined) return ok({ address, port });
+      return refuse(`${quote(input)} is not accepted: give an address without a zone`);
+    },
+    format: ({ address, port }) =>
+      port === undefined ? formatAddress(address) : formatEndpoint({ address, port }),
+  });
+}
+
+/** The fields for a command's `object({ … })`. */
+export const captureFields = {
+  ...inGroup("What to capture", {
+    dst: multiple(
+      option("--dst", listValue(networkSourceValue()), {
+        description: prose`Capture packets to these addresses or networks; ${"@FILE"} stands for
+          those in a file, ${"@-"} for those on standard input. Without it, to every unicast
+          address that is not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
+      }),
+    ),
+    src: multiple(
+      option("--src", listValue(networkSourceValue()), {
+        description: prose`Capture packets from these addresses or networks only.`,
+      }),
+    ),
+    dport: multiple(
+      option("--dport", listValue(portRangeValue()), {
+        description: prose`Capture packets to these ports only, such as ${"80,8000-9000"}.`,
+      }),
+    ),
+    in: multiple(
+      option("--in", listValue(interfacePatternValue()), {
+        description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all
+        whose names begin so.`,
+      }),
+    ),
+    proto: multiple(
+      option("--proto", listValue(wordValue("tcp|udp", ["tcp", "udp"])), {
+        description: prose`Capture these protocols; tcp by default.`,
+      }),
+    ),
+    family: optional(
+      option("--family", wordValue("4|6|both", ["4", "6", "both"]), {
+        description: prose`Capture these IP versions. By default those of the addresses given, and
+        both if there are none.`,
+      }),
+    ),
+    local: yes(
+      "--local",
+      prose`Also capture what programs of this host send to other hosts. The
+    proxy's own packets must be told from theirs, by one of the guards.`,
+    ),
+  }),
+  ...inGroup("What to leave alone", {
+    bypass: multiple(
+      option("--bypass", listValue(networkSourceValue()), {
+        description: prose`Leave packets to these addresses or networks alone, whatever else is
+        captured.`,
+      }),
+    ),
+    bypassPrivate: yes(
+      "--bypass-private",
+      prose`Leave packets to private, shared, loopback,
+    link-local, multicast and reserved networks alone.`,
+    ),
+    guardMark: optional(
+      option("--guard-mark", maskedMarkValue(), {
+        description: prose`With ${optionName("--local")}: leave sockets with this mark alone, the
+        SO_MARK of the proxy.`,
+      }),
+    ),
+    guardUid: multiple(
+      option("--guard-uid", listValue(userIdValue()), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these users alone,
+          such as ${"www-data"} or ${"33"}.`,
+      }),
+    ),
+    guardGid: multiple(
+      option("--guard-gid", listValue(groupIdValue()), {
+        description: prose`With ${optionName("--local")}: leave the sockets of these groups alone,
+          by name or number.`,
+      }),
+    ),
+    guardCgroup: multiple(
+      option("--guard-cgroup", string({ metavar: "PATH" }), {
+        description: prose`With ${optionName("--local")}: leave the sockets of this control group
+        alone, such as ${"system.slice/tproxy.service"}. It has to be there already.`,
+      }),
+    ),
+  }),
+  ...inGroup("Where captured packets go", {
+    toPort: optional(
+      option("--to-port", portValue(), {
+        description: prose`Hand the packets to a listener on this port, by TPROXY. Without it the
+        listener has the port that they are sent to, and they are only marked.`,
+      }),
+    ),
+    toAddress: multiple(
+      option("--to-address", listValue(addressValue()), {
+        description: prose`With ${optionName("--to-port")}: the address that the listener is bound
+          to, such as ${"127.0.0.1"}; one for each family.`,
+      }),
+    ),
+    redirect: yes(
+      "--redirect",
+      prose`Reach the listener on ${optionName("--to-port")} by NAT, for
+    kernels without TPROXY; tcp only, and SO_ORIGINAL_DST tells the destination.`,
+    ),
+  }),
+  ...inGroup("Replies of backends", {
+    replyPath: yes(
+      "--reply-path",
+      prose`Also bring back the replies to connections that the proxy makes with its clients'
+    addresses, TCP and connected sockets of UDP. With no option about what to capture, nothing else
+    is done: what a reverse proxy needs whose backends see its clients.`,
+    ),
+    backend: multiple(
+      option("--backend", listValue(backendValue()), {
+        description: prose`A backend that sees the clients' addresses; with
+        ${optionName("--reply-path")}. If it is on this host, its answers are brought back. For one
+        elsewhere it is printed, in comments, what it has to route through this host.`,
+      }),
+    ),
+  }),
+  ...inGroup("Names in the kernel, and its settings", {
+    mark: optional(
+      option("--mark", maskedMarkValue(), {
+        description: prose`The mark of captured packets; ${"0x1/0x1"} by default. Without a mask
+        all 32 bits are replaced.`,
+      }),
+    ),
+    table: optional(
+      option("--table", numberValue("TABLE", 1, 0xffffffff), {
+        description: prose`The routing table for marked packets; 100 by default.`,
+      }),
+    ),
+    priority: optional(
+      option("--priority", numberValue("PRIORITY", 1, 32765), {
+        description: prose`The priority of the ip rule; 100 by default.`,
+      }),
+    ),
+    tableName: optional(
+      option("--table-name", string({ metavar: "NAME" }), {
+        description: prose`The name of the firewall table, which begins with ${"tproxyd"}: another
+          one for each set-up. Its mark, table and priority are chosen beside those of other
+          set-ups unless they are given.`,
+      }),
+    ),
+    sysctl: yes(
+      "--sysctl",
+      prose`Set the kernel settings that packets and replies may need to come in, and keep what
+    they were. Otherwise they are only named.`,
+    ),
+  }),
+} as const;
+
+/** The options once parsed. */
+export type CaptureOptions = {
+  readonly [Name in keyof typeof captureFields]: InferValue<(typeof captureFields)[Name]>;
+};
+
+/**
+ * The options as an intent's fields; what was not given stays out. Files of lists have been read;
+ * looks up alternative names of interfaces, which `say` tells.
+ * @throws UsageError
+ */
+export function toRequest(
+  options: CaptureOptions,
+  say: (line: string) => void = () => {},
+): IntentRequest {
+  const { dst, src, bypass } = options;
+  const family: readonly Family[] | undefined =
+    options.family === undefined ? undefined : familyNames[options.family];
+  const request = {
+    destinations: networks(dst),
+    sources: networks(src),
+    ports: given(options.dport),
+    interfaces: realNames(given(options.in), say),
+    protocols: given(options.proto),
+    families: family === undefined ? undefined : [...family],
+    bypass: networks(bypass),
+    bypassPrivate: options.bypassPrivate || undefined,
+    local: options.local || undefined,
+    guardMark: options.guardMark,
+    guardUids: given(options.guardUid),
+    guardGids: given(options.guardGid),
+    guardCgroups: options.guardCgroup.length === 0 ? undefined : [...options.guardCgroup],
+    replyPath: options.replyPath || undefined,
+    mark: options.mark,
+    table: options.table,
+    priority: options.priority,
+    toPort: options.toPort,
+    toAddresses: given(options.toAddress),
+    redirect: options.redirect || undefined,
+    backends: given(options.backend)?.map(placed),
+    tableName: options.tableName,
+    sysctl: options.sysctl || undefined,
+  };
+  return Object.fromEntries(
+    Object.entries(request).filter(([, value]) => value !== undefined),
+  ) as IntentRequest;
+}
+
+/** A backend, and whether it is on this host. */
+export function placed(backend: BackendRequest): BackendRequest {
+  return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
+}
+
+function networks(lists: readonly (readonly NetworkSource[])[]) {
+  return lists.length === 0 ? undefined : readNetworks(lists.flat());
+}
+
+/** The lists of an option that was given any number of times, as one. */
+function given<T>(lists: readonly (readonly T[])[]): T[] | undefined {
+  return lists.length === 0 ? undefined : lists.flat();
+}

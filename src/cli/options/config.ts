@@ -1,0 +1,18 @@
+/** The option that names the configuration, which several commands have. */
+
+import { withDefault } from "@optique/core/modifiers";
+import { option } from "@optique/core/primitives";
+import { prose } from "../prose.ts";
+import { fileValue } from "./values.ts";
+
+/** Where the configuration is if nothing else is said. */
+const configurationPath = "/etc/tproxy/tproxy.toml";
+
+/** The configuration's file. */
+export const configOption = withDefault(
+  option("-c", "--config", fileValue(), {
+    description: prose`The configuration, TOML or JSON; ${configurationPath} by default, and
+      ${"-"} for standard input.`,
+  }),
+  configurationPath,
+);

@@ -1,0 +1,17 @@
+import { SyscallError } from "../../ffi/errno.ts";
+import { WireError } from "../../ffi/netlink/wire.ts";
+import { type HostSnapshot, readHostSnapshot } from "../diagnose/snapshot/host.ts";
+import { CommandError } from "../errors.ts";
+
+/** The machine as the kernel tells it. @throws CommandError where it tells nothing */
+export function machineOrError(): HostSnapshot {
+  try {
+    return readHostSnapshot();
+  } catch (error) {
+    if (!(error instanceof SyscallError) && !(error instanceof WireError)) throw error;
+    throw new CommandError(
+      `this system cannot be read by netlink: ${error.message}; it takes AF_NETLINK and the ` +
+        'kernel\'s tcp_diag and udp_diag ("modprobe -a tcp_diag udp_diag")',
+    );
+  }
+}

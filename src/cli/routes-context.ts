@@ -1,0 +1,107 @@
+/** What the live actions of `routes` work on: a Plan and the running system beside it. */
+
+import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
+import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";
+import { cgroupId } from "../capture/live/cgroups.ts";
+import { type Choosing, chooseIdentity, markBits } from "../capture/live/choose.ts";
+import {
+  type CurrentState,
+  hasRoutes,
+  readCurrentState,
+  type Selector,
+} from "../capture/live/current-state.ts";
+import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
+import { interfaceIndex, type Kernel } from "../capture/live/kernel.ts";
+import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
+import { planNotes } from "../capture/plan/notes.ts";
+import { makePlan, type Plan } from "../capture/plan/plan.ts";
+import type { ProcessIo } from "../control/process-io.ts";
+import { startWarnings } from "../diagnose/checks/start.ts";
+import { readSysctl } from "../diagnose/snapshot/proc.ts";
+import type { MaskedMark } from "../net/mark.ts";
+import { printLine } from "../net/printable.ts";
+
+export interface RoutesContext {
+  readonly kernel: Kernel;
+  readonly plan: Plan;
+  readonly parts: DesiredState;
+  readonly live: CurrentState;
+  readonly question: Selector;
+  /** The mark by which our own packets are told from those that are captured. */
+  readonly guard: MaskedMark | undefined;
+  /** What keeps packets from the rules, and what these prevent, a line each: read when called. */
+  readonly cautions: () => readonly string[];
+  /** Neither waits for a reader: what is to be done is done whoever reads. */
+  readonly say: (line: string) => Promise<void>;
+  /** About what the kernel or the system lacks; on standard error. */
+  readonly warn: (line: string) => Promise<void>;
+}
+
+/**
+ * Reads the system. A control group that a guard names has to be there, unless `groupsMayBeGone`:
+ * to be removed, a table need not be described to the letter.
+ * @throws NetlinkError, SyscallError
+ */
+export function loadContext(
+  kernel: Kernel,
+  intent: Intent,
+  io: ProcessIo,
+  groupsMayBeGone = false,
+): RoutesContext {
+  const plan = makePlan(intent);
+  const groupId = groupsMayBeGone ? undefined : cgroupId;
+  const parts = partsOf(plan, (name) => interfaceIndex(kernel, name), groupId);
+  const { table, tag } = intent;
+  const question = { tables: [table], tag, name: plan.firewall.name };
+  const live = readCurrentState(kernel, question);
+  return {
+    kernel,
+    plan,
+    parts,
+    live,
+    question,
+    guard: intent.guards.mark,
+    cautions: () => [...cautionsOf(kernel, intent, live), ...planNotes(plan)],
+    say: async (line) => void io.stdout.write(`${printLine(line)}\n`),
+    warn: async (line) => void io.stderr.write(`tproxy: ${printLine(line)}\n`),
+  };
+}
+
+function cautionsOf(kernel: Kernel, intent: Intent, { rules }: CurrentState): string[] {
+  return startWarnings(intent, {
+    links: kernel.route.dump(dumpLinks(), decodeLink),
+    rules: rules.filter(({ protocol }) => intent.tag === undefined || protocol !== intent.tag),
+    hasRoutes: (family, table) => hasRoutes(kernel, family === 4 ? AF_INET : AF_INET6, table),
+    sysctl: readSysctl,
+  });
+}
+
+/** A request that leaves nothing about the set-up's identity open. */
+export interface Identified {
+  readonly request: IntentRequest;
+  /** Bits of marks that other set-ups give packets: no socket of ours may have them. */
+  readonly takenBits: number;
+}
+
+/**
+ * Fills in the name, mark, table and priority that a request leaves open, as `chooseIdentity` does;
+ * `intent` is what the request comes to with the defaults. @throws NetlinkError, SyscallError
+ */
+export function identify(
+  kernel: Kernel,
+  request: IntentRequest,
+  intent: Intent,
+  kind: Choosing["kind"],
+): Identified {
+  const { table, tag, tableName: name } = intent;
+  const live = readCurrentState(kernel, { tables: [table], tag, name });
+  const isFreeTable = (number: number) =>
+    ![AF_INET, AF_INET6].some((family) => hasRoutes(kernel, family, number, tag));
+  const chosen = chooseIdentity({ intent, request, live, kind, isFreeTable });
+  const { tableName, ...routing } = chosen;
+  return {
+    // NAT needs neither a mark nor a route.
+    request: { ...request, tableName, ...(intent.redirect ? {} : routing) },
+    takenBits: markBits(live, tableName),
+  };
+}

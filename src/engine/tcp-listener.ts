@@ -1,0 +1,136 @@
+/** A listening socket: accepts in turns, rests at its bounds, and never drops the process. */
+
+import {
+  EPOLLIN,
+  F_SETFD,
+  F_SETFL,
+  FD_CLOEXEC,
+  O_NONBLOCK,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+} from "../../ffi/constants.ts";
+import {
+  EAGAIN,
+  ECONNABORTED,
+  EINTR,
+  EMFILE,
+  ENFILE,
+  ENOBUFS,
+  ENOMEM,
+  EPERM,
+} from "../../ffi/errno.ts";
+import type { NativeBuffer } from "../../ffi/memory.ts";
+import { refused } from "../../ffi/refused-calls.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Fd } from "../../ffi/types.ts";
+import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn, backlog } from "./limits.ts";
+import type { EventLoop, Handler } from "./loop.ts";
+import { Timer } from "./timers.ts";
+
+/** What a listener tells its owner. */
+export interface ListenerOwner {
+  readonly loop: EventLoop;
+  /** Where the address of an accepted peer is written. */
+  readonly peerName: NativeBuffer;
+  /** A new connection, non-blocking and close-on-exec, its peer in `peerName`. */
+  accepted(fd: Fd): void;
+  /** accept4(2) failed with `errno`; `resting` says that no more are accepted for a while. */
+  acceptFailed(errno: number, resting: boolean): void;
+}
+
+export class Listener implements Handler {
+  readonly fd: Fd;
+  private readonly owner: ListenerOwner;
+  private readonly timer = new Timer(() => this.resume());
+  private watching = false;
+
+  constructor(owner: ListenerOwner, fd: Fd) {
+    this.owner = owner;
+    this.fd = fd;
+    this.resume();
+  }
+
+  onReady(): void {
+    const end = performance.now() + acceptMsPerTurn;
+    for (let turn = 0; turn < acceptsPerTurn && this.acceptOne(); turn++) {
+      if (performance.now() >= end) return;
+    }
+  }
+
+  /** Rests until `resume`: the backlog keeps what arrives. */
+  pause(): void {
+    this.owner.loop.timers.disarm(this.timer);
+    if (!this.watching) return;
+    this.watching = false;
+    this.owner.loop.remove(this.fd);
+  }
+
+  /** Accepts again. */
+  resume(): void {
+    if (this.watching) return;
+    this.watching = true;
+    this.owner.loop.timers.disarm(this.timer);
+    this.owner.loop.add(this.fd, EPOLLIN, this);
+  }
+
+  /** Accepts the connections of the queue, then closes: close(2) would reset them. */
+  closeEmptied(): void {
+    for (let count = 0; count < backlog && this.acceptOne(); count++);
+    this.close();
+  }
+
+  close(): void {
+    this.watching = false;
+    this.owner.loop.timers.disarm(this.timer);
+    this.owner.loop.close(this.fd);
+  }
+
+  /** False where nothing more is to be accepted now. */
+  private acceptOne(): boolean {
+    if (!this.watching) return false;
+    const fd = this.accept();
+    if (fd === -EAGAIN) return false;
+    // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
+    if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) return true;
+    if (fd < 0) this.onAcceptError(-fd);
+    else this.owner.accepted(fd as Fd);
+    return fd >= 0;
+  }
+
+  private accept(): number {
+    const { address, size } = this.owner.peerName;
+    if (refused.accept4 === 0) {
+      return sys.accept4(this.fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
+    const fd = sys.accept(this.fd, address, size);
+    if (fd < 0) return fd;
+    sys.fcntl(fd, F_SETFD, FD_CLOEXEC);
+    sys.fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+  }
+
+  private onAcceptError(errno: number): void {
+    // Anything else is an error of the network, of one connection, that accept(2) passes on.
+    const resting = isShortage(errno);
+    if (resting) {
+      this.pause();
+      this.owner.loop.timers.arm(this.timer, this.owner.loop.now + acceptPauseMs);
+    }
+    this.owner.acceptFailed(errno, resting);
+  }
+}
+
+/** Whether a call failed for want of descriptors or memory, which others may set free. */
+export function isShortage(errno: number): boolean {
+  return errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
+}
+
+/** At a bound that all `listeners` share: each of them rests. */
+export function pauseAll(listeners: readonly Listener[]): void {
+  for (const listener of listeners) listener.pause();
+}
+
+/** There is room again. */
+export function resumeAll(listeners: readonly Listener[]): void {
+  for (const listener of listeners) listener.resume();
+}

@@ -1,0 +1,31 @@
+/** Errors that end a command with one line: what is wrong, and what would be accepted. Pure. */
+
+/** Why a command is to stop: a signal, or nobody reads standard output any more. */
+export type StopReason = "SIGINT" | "SIGTERM" | "EPIPE";
+
+/** Exit statuses: what shells and service managers expect. */
+export const exitStatus = {
+  success: 0,
+  failure: 1,
+  usage: 2,
+  hungUp: 129,
+  interrupted: 130,
+  brokenPipe: 141,
+  terminated: 143,
+} as const;
+
+/** The status of work that was cut off, as a shell reports a death by that signal. */
+export function cutOffStatus(reason: StopReason): number {
+  if (reason === "SIGINT") return exitStatus.interrupted;
+  return reason === "SIGTERM" ? exitStatus.terminated : exitStatus.brokenPipe;
+}
+
+/** The arguments cannot be carried out as they are. Exit status 2; nothing has been changed. */
+export class UsageError extends Error {
+  readonly status = exitStatus.usage;
+}
+
+/** The command was understood and failed. Exit status 1. */
+export class CommandError extends Error {
+  readonly status = exitStatus.failure;
+}

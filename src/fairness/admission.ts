@@ -1,0 +1,208 @@
+/**
+ * Who gets a place among the connections of a Worker, so that nobody takes them all.
+ *
+ * A connection is pending until its client is known (behind a PROXY protocol header that is not the
+ * peer) and there is a place for it. While there are places, each newcomer gets one. When there is
+ * none, the client with the most connections pays: a newcomer of a client that has less gets the
+ * place of the one of its connections that has been idle longest. A newcomer of the client with the
+ * most waits, and when `queueMax` are pending beyond the places, the same holds for those.
+ */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { PREFIX_WORDS, PrefixRows, writePrefix } from "../engine/client-prefix.ts";
+import { idlestOf, nearlyFull, sweptAtOnce } from "../engine/limits.ts";
+import { randomWord } from "../engine/random.ts";
+import type { ClientLimits } from "./client-limits.ts";
+import { ClientShares } from "./client-shares.ts";
+
+/** Why a connection is refused or ended; the access log has these words. */
+export const NO_PLACE = "refused: no room, and its client has as many connections as any";
+export const ENDED_FOR_OTHERS = "ended to make room: its client had the most connections";
+const CLIENT_IS_FULL = "refused: its client has as many connections as it may have";
+const CLIENT_IS_FAST = "refused: its client opens connections faster than it may";
+
+/** It has waited for a place as long as connecting may take. */
+export const NO_ROOM = "refused: as many connections are open as may be";
+
+/** A connection, as far as this is concerned. */
+export interface Applicant {
+  /** Its number among those that are open, -1 before it has one; written here. */
+  number: number;
+  /** When it has last carried something. */
+  readonly lastActive: number;
+}
+
+/** How many there may be. */
+export interface AdmissionBounds {
+  /** Places. */
+  readonly connectionsMax: number;
+  /** Connections beyond them that may be pending. */
+  readonly queueMax: number;
+}
+
+/** Who is told. */
+export interface AdmissionOwner<T extends Applicant> {
+  /** One that waited has a place. */
+  proceed(member: T): void;
+  /** Ends a connection, and calls `left` for it, for another one's sake. */
+  evict(member: T): void;
+}
+
+/** What becomes of a connection whose client is known: it has a place, waits, or why it ends. */
+export type Admitted = "placed" | "waits" | typeof CLIENT_IS_FULL | typeof CLIENT_IS_FAST;
+
+const PENDING = 1;
+const PLACED = 2;
+
+export class Admission<T extends Applicant> {
+  private readonly bounds: AdmissionBounds;
+  private readonly perClient: ClientLimits;
+  private readonly owner: AdmissionOwner<T>;
+  private readonly pending: ClientShares;
+  private readonly placed: ClientShares;
+  /** By number. */
+  private readonly members: (T | undefined)[] = [];
+  private readonly state: Uint8Array;
+  private readonly isCounted: Uint8Array;
+  private readonly prefixes: PrefixRows;
+  private readonly free: number[] = [];
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
+  /** Pending ones whose client is known, the one that has waited longest first. */
+  private readonly waiting = new Set<T>();
+  /** The place that is set free is for a newcomer. */
+  private isEvicting = false;
+
+  constructor(
+    bounds: AdmissionBounds,
+    perClient: ClientLimits,
+    owner: AdmissionOwner<T>,
+    random = randomWord,
+  ) {
+    this.bounds = bounds;
+    this.perClient = perClient;
+    this.owner = owner;
+    const capacity = bounds.connectionsMax + bounds.queueMax;
+    this.pending = new ClientShares(capacity, random);
+    this.placed = new ClientShares(capacity, random);
+    this.state = new Uint8Array(capacity);
+    this.isCounted = new Uint8Array(capacity);
+    this.prefixes = new PrefixRows(capacity);
+  }
+
+  /** A new connection, of `peer` as far as is known: false if it is to be closed. */
+  arrive(member: T, peer: SocketAddress): boolean {
+    const { pending, placed, bounds, prefix } = this;
+    writePrefix(peer, prefix);
+    if (pending.size + placed.size >= bounds.connectionsMax + bounds.queueMax) {
+      if (pending.countOf(prefix) + 1 >= pending.heaviestCount) return false;
+      this.evict(pending.first(pending.heaviest));
+    }
+    const number = this.free.pop() ?? this.members.length;
+    member.number = number;
+    this.members[number] = member;
+    this.state[number] = PENDING;
+    pending.add(number, prefix);
+    return true;
+  }
+
+  /** Its client is known; `now` is in ms. */
+  admit(member: T, client: SocketAddress, now: number): Admitted {
+    const { pending, placed, prefix } = this;
+    const { number } = member;
+    writePrefix(client, prefix);
+    if (!this.perClient.mayBegin(prefix, now)) return CLIENT_IS_FAST;
+    if (!this.perClient.take(prefix)) return CLIENT_IS_FULL;
+    this.isCounted[number] = 1;
+    this.prefixes.put(number, prefix);
+    if (this.isFull) {
+      if (placed.countOf(prefix) + 1 >= placed.heaviestCount) {
+        pending.remove(number);
+        pending.add(number, prefix);
+        this.waiting.add(member);
+        return "waits";
+      }
+      this.evict(this.idlest(placed.heaviest));
+    }
+    this.place(member);
+    return "placed";
+  }
+
+  /** A connection has ended. Its place is for the one that has waited longest. */
+  left(member: T): void {
+    const { number } = member;
+    const state = this.state[number];
+    if (number < 0 || this.members[number] !== member) return;
+    if (this.isCounted[number] === 1) this.perClient.give(this.prefixes.get(number));
+    this.isCounted[number] = 0;
+    (state === PLACED ? this.placed : this.pending).remove(number);
+    this.members[number] = undefined;
+    this.free.push(number);
+    this.waiting.delete(member);
+    if (this.isEvicting || this.isFull) return;
+    const [next] = this.waiting;
+    if (next === undefined) return;
+    this.waiting.delete(next);
+    this.place(next);
+    this.owner.proceed(next);
+  }
+
+  /** How many places the client of a connection has that has one itself. */
+  countWith({ number }: T): number {
+    return this.placed.countWith(number);
+  }
+
+  /** Whether all places are taken. */
+  get isFull(): boolean {
+    return this.placed.size >= this.bounds.connectionsMax;
+  }
+
+  /** Whether nearly all places are taken. */
+  get isNearlyFull(): boolean {
+    return this.placed.size >= this.bounds.connectionsMax * nearlyFull;
+  }
+
+  /** The oldest connections of the client with the most, as long as it has more than its share. */
+  *aboveShare(): Generator<T, undefined> {
+    const { placed, bounds } = this;
+    const client = placed.heaviest;
+    if (client < 0) return;
+    let number = placed.first(client);
+    for (let i = 0; i < sweptAtOnce && number >= 0; i++) {
+      if (!placed.isAboveShare(client, bounds.connectionsMax)) return;
+      // It may end meanwhile.
+      const next = placed.after(number);
+      yield this.members[number] as T;
+      number = next;
+    }
+  }
+
+  private place(member: T): void {
+    const { number } = member;
+    this.pending.remove(number);
+    this.placed.add(number, this.prefixes.get(number));
+    this.state[number] = PLACED;
+  }
+
+  private evict(number: number): void {
+    this.isEvicting = true;
+    this.owner.evict(this.members[number] as T);
+    this.isEvicting = false;
+  }
+
+  /**
+   * Of the oldest connections of a client, the one that has carried nothing for longest. The others
+   * are looked at again when all have been.
+   */
+  private idlest(client: number): number {
+    const { placed, members } = this;
+    const sampled = Math.min(idlestOf, placed.heaviestCount);
+    let idlest = placed.first(client);
+    for (let i = 0; i < sampled; i++) {
+      const number = placed.first(client);
+      const { lastActive } = members[number] as T;
+      if (lastActive < (members[idlest] as T).lastActive) idlest = number;
+      placed.renew(number);
+    }
+    return idlest;
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * How fast each client begins something: a bucket of tokens for each prefix, filled at the rate and
+ * as large as one second of it. A client that is not known has a full bucket, so those that have
+ * been quiet longest are forgotten when there is no more room. Pure: time is handed in.
+ */
+
+import { PREFIX_WORDS } from "../engine/client-prefix.ts";
+
+/** Buckets in a set: the least recently used of one set makes room. */
+const WAYS = 4;
+/** A power of two. */
+const SETS = 4_096;
+
+export class ClientRates {
+  private readonly perSecond: number;
+  private readonly burst: number;
+  private readonly keys: Uint32Array;
+  private readonly prefixes = new Uint32Array(SETS * WAYS * PREFIX_WORDS);
+  /** By bucket: its tokens at its last use. An unused one is full, with the prefix ::/64. */
+  private readonly tokens = new Float64Array(SETS * WAYS);
+  private readonly usedAt = new Float64Array(SETS * WAYS);
+
+  /** `perSecond` for one client; `random` answers any 32-bit number. */
+  constructor(perSecond: number, random: () => number) {
+    this.perSecond = perSecond;
+    this.burst = Math.max(1, perSecond);
+    this.tokens.fill(this.burst);
+    this.keys = Uint32Array.from({ length: PREFIX_WORDS + 1 }, () => random() | 1);
+  }
+
+  /** Whether the client with this prefix may begin another at `now` (ms); if so it is counted. */
+  take(prefix: Uint32Array, now: number): boolean {
+    const bucket = this.find(prefix);
+    const { tokens, usedAt, burst, perSecond } = this;
+    const passed = Math.max(0, now - (usedAt[bucket] as number)) / 1000;
+    const left = Math.min(burst, (tokens[bucket] as number) + passed * perSecond);
+    usedAt[bucket] = now;
+    tokens[bucket] = left >= 1 ? left - 1 : left;
+    return left >= 1;
+  }
+
+  private find(prefix: Uint32Array): number {
+    const { keys, prefixes, usedAt } = this;
+    let hash = keys[PREFIX_WORDS] as number;
+    for (let i = 0; i < PREFIX_WORDS; i++) {
+      hash = Math.imul(hash ^ (prefix[i] as number), keys[i] as number);
+      hash ^= hash >>> 15;
+    }
+    const first = (hash & (SETS - 1)) * WAYS;
+    let quietest = first;
+    for (let bucket = first; bucket < first + WAYS; bucket++) {
+      if (this.isAt(bucket, prefix)) return bucket;
+      if ((usedAt[bucket] as number) < (usedAt[quietest] as number)) quietest = bucket;
+    }
+    prefixes.set(prefix, quietest * PREFIX_WORDS);
+    this.tokens[quietest] = this.burst;
+    return quietest;
+  }
+
+  private isAt(bucket: number, prefix: Uint32Array): boolean {
+    const at = bucket * PREFIX_WORDS;
+    for (let i = 0; i < PREFIX_WORDS; i++) if (this.prefixes[at + i] !== prefix[i]) return false;
+    return true;
+  }
+}

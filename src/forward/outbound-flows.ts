@@ -1,0 +1,137 @@
+/**
+ * The flows that this process has opened towards upstreams, for all its Workers: what is accepted
+ * and is one of them has come back to where it was made.
+ *
+ * A hash table in shared memory, of a fixed size, in which nobody waits: an entry is two words, the
+ * hash of its own end and the hash of both ends. A full bucket gives one of its entries away, so a
+ * flow may be missing, and then a loop is noticed one round later. The multipliers are random: a
+ * flow that is not there is found with a probability of some 2^-59, an end alone, of 2^-32 for each
+ * entry of its bucket.
+ */
+
+import { KEY_WORDS } from "../engine/flow-key.ts";
+import { loopRoundsMax, ownFlowsMax } from "../engine/limits.ts";
+
+/** What `find` answers of a flow that begins at an end of ours and goes elsewhere. */
+export const OWN_END = -1;
+
+const ENTRY_WORDS = 2;
+const BUCKET_WORDS = 8 * ENTRY_WORDS;
+
+/** In front of the entries: random numbers, for the hash of one end and for that of both. */
+const END_WORDS = 5;
+const FLOW_WORDS = KEY_WORDS - 1;
+const HEADER_WORDS = BUCKET_WORDS;
+
+/** The bits of an entry's second word that say how often its flow has been here. */
+const ROUNDS = loopRoundsMax;
+
+/** A flowHandle is the place of an entry and, below that, its second word. */
+const PLACE = 2 ** 32;
+
+export class OutboundFlows {
+  private readonly words: Int32Array;
+  private readonly mask: number;
+  private readonly protocol: number;
+
+  /**
+   * The memory of an empty table, to be handed to every Worker. `random` answers any 32-bit number:
+   * whoever cannot guess them cannot make up ends that are taken for those of another flow.
+   */
+  static memory(random: () => number): SharedArrayBuffer {
+    const words = new Int32Array(
+      new SharedArrayBuffer((HEADER_WORDS + ownFlowsMax * ENTRY_WORDS) * 4),
+    );
+    for (let at = 0; at < END_WORDS + FLOW_WORDS; at++) words[at] = random() | 1;
+    return words.buffer;
+  }
+
+  /** One protocol's part of the table in `memory`. */
+  constructor(memory: SharedArrayBuffer, protocol: "tcp" | "udp") {
+    this.words = new Int32Array(memory);
+    this.mask = (this.words.length - HEADER_WORDS) / BUCKET_WORDS - 1;
+    this.protocol = protocol === "tcp" ? 1 : 2;
+  }
+
+  /**
+   * Puts in a flow of ours: in `key` the client is our own end and the original destination the
+   * upstream. `visits` says how often what it carries has been here, from 1 to
+   * `loopRoundsMax`. The answer is for `forget`, never 0.
+   */
+  enter(key: Uint32Array, visits: number): number {
+    const { words } = this;
+    const end = this.endHash(key);
+    const flow = (this.flowHash(key) & ~ROUNDS) | visits;
+    const bucket = this.bucketOf(end);
+    let at = bucket;
+    const after = bucket + BUCKET_WORDS;
+    while (at < after && Atomics.compareExchange(words, at, 0, end) !== 0) at += ENTRY_WORDS;
+    if (at === after) {
+      at = bucket + ((flow >>> 5) % 8) * ENTRY_WORDS;
+      Atomics.store(words, at + 1, 0);
+      Atomics.store(words, at, end);
+    }
+    Atomics.store(words, at + 1, flow);
+    return at * PLACE + (flow >>> 0);
+  }
+
+  /** Takes out what `enter` has put in, unless its place has been given away. */
+  forget(flowHandle: number): void {
+    const at = Math.floor(flowHandle / PLACE);
+    const flow = flowHandle | 0;
+    if (Atomics.compareExchange(this.words, at + 1, flow, 0) !== flow) return;
+    Atomics.store(this.words, at, 0);
+  }
+
+  /**
+   * Of a flow that has arrived: the visits with which it was entered, 0 if it is none of ours;
+   * OWN_END if its client is the end of another flow of ours, as where NAT has changed its
+   * destination.
+   */
+  find(key: Uint32Array): number {
+    const { words } = this;
+    const end = this.endHash(key);
+    const bucket = this.bucketOf(end);
+    let found = 0;
+    for (let at = bucket; at < bucket + BUCKET_WORDS; at += ENTRY_WORDS) {
+      if (Atomics.load(words, at) !== end) continue;
+      const flow = Atomics.load(words, at + 1);
+      if (((flow ^ this.flowHash(key)) & ~ROUNDS) === 0) return flow & ROUNDS;
+      found = OWN_END;
+    }
+    return found;
+  }
+
+  /** Forgets all flows. */
+  clear(): void {
+    this.words.fill(0, HEADER_WORDS);
+  }
+
+  private bucketOf(end: number): number {
+    return HEADER_WORDS + (end & this.mask) * BUCKET_WORDS;
+  }
+
+  /** Of the client's end, never 0. */
+  private endHash(key: Uint32Array): number {
+    const { words } = this;
+    let hash = this.protocol;
+    for (let i = 0; i < 4; i++) hash = step(hash, key[i] as number, words[i] as number);
+    // The client's port is the upper half of the word of both.
+    const port = (key[8] as number) >>> 16;
+    return step(hash, port, words[4] as number) || 1;
+  }
+
+  private flowHash(key: Uint32Array): number {
+    const { words } = this;
+    let hash = this.protocol;
+    for (let i = 0; i < FLOW_WORDS; i++) {
+      hash = step(hash, key[i] as number, words[END_WORDS + i] as number);
+    }
+    return hash;
+  }
+}
+
+function step(hash: number, word: number, multiplier: number): number {
+  const product = Math.imul(hash ^ word, multiplier);
+  return product ^ (product >>> 15);
+}

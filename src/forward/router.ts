@@ -1,0 +1,48 @@
+/** What a Worker chooses by, for one protocol: the rules and the upstreams of now. */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { WorkerContext } from "../workers/context.ts";
+import type { Command, ForwardTask } from "../workers/protocol.ts";
+import { addressKey, isOwn, type SourcePolicy } from "./dial.ts";
+import { Unanswered } from "./unanswered.ts";
+import { UpstreamPool } from "./upstream-pool.ts";
+import { UpstreamReport } from "./upstream-report.ts";
+
+export class Router {
+  /** Another value once the host has other addresses. */
+  rules: SourcePolicy;
+  /** Undefined: what comes goes on to where its client wanted to go. */
+  readonly pool: UpstreamPool | undefined;
+  private readonly unanswered: Unanswered;
+
+  constructor(context: WorkerContext, task: ForwardTask, protocol: "tcp" | "udp") {
+    const { upstreams, balance } = task;
+    this.unanswered = new Unanswered((text) => context.warn(text));
+    this.rules = {
+      source: task.source,
+      fallback: task.sourceFallback,
+      own: new Set(task.ownAddresses.map(addressKey)),
+      listeners: task.sockets.filter((socket) => socket.protocol === protocol),
+    };
+    if (upstreams.kind === "fixed") {
+      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
+    }
+  }
+
+  /** An upstream has not answered what was not sent from an address that the kernel chose. */
+  timedOut(upstream: SocketAddress, client: Uint8Array): void {
+    const { source } = this.rules;
+    const from = source.kind === "address" ? source.address : client;
+    if (isOwn(this.rules, from)) return;
+    this.unanswered.tell(upstream, from, isOwn(this.rules, upstream.address));
+  }
+
+  /** Heeds what has changed, for what is new: what is open stays where it is. */
+  onCommand(command: Command): void {
+    if (command.kind === "own-addresses") {
+      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
+    }
+    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
+    this.pool?.replace(command.upstreams.addresses);
+  }
+}

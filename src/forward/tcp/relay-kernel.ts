@@ -1,0 +1,252 @@
+/** The kernel behind a relay: the calls of `ffi/sys.ts`, one shared buffer, a pool of pipes. */
+
+import {
+  F_GETPIPE_SZ,
+  F_SETPIPE_SZ,
+  IPPROTO_TCP,
+  MSG_MORE,
+  MSG_NOSIGNAL,
+  MSG_PEEK,
+  MSG_TRUNC,
+  O_NONBLOCK,
+  SHUT_WR,
+  SO_ERROR,
+  SOL_SOCKET,
+  SPLICE_F_MORE,
+  SPLICE_F_MOVE,
+  SPLICE_F_NONBLOCK,
+  TCP_NODELAY,
+} from "../../../ffi/constants.ts";
+import { EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPERM } from "../../../ffi/errno.ts";
+import { allocate } from "../../../ffi/memory.ts";
+import { refused } from "../../../ffi/refused-calls.ts";
+import * as sys from "../../../ffi/sys.ts";
+import {
+  pipeBytes,
+  receiveBytes,
+  relayBytesPerTurn,
+  spliceBytesMax,
+  wideEarnedBytes,
+} from "../../engine/limits.ts";
+import type { EventLoop } from "../../engine/loop.ts";
+import type { Pipe } from "./direction.ts";
+import type { RelayKernel } from "./relay.ts";
+import type { StreamBuffers } from "./stream-buffers.ts";
+
+const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+
+interface SizedPipe extends Pipe {
+  readonly bytes: number;
+  /** Bytes in front of those in the pipe, where they have to be copied. */
+  rest: Uint8Array | undefined;
+}
+
+/** What a sandbox answers in the place of a call that it does not have. */
+const spliceRefusals: ReadonlySet<number> = new Set([EPERM, ENOSYS, EINVAL, EOPNOTSUPP]);
+
+/** Told of the pool of pipes. */
+export interface PipeWatcher {
+  /** There are `change` more. */
+  pipesChanged(change: number): void;
+  /** One was wanted and could not be had: bytes are copied until one is free. */
+  pipeRefused(): void;
+  /** splice(2) is refused for good: bytes are copied. */
+  spliceRefused(errno: number): void;
+}
+
+export class SystemKernel implements RelayKernel {
+  readonly bufferBytes = receiveBytes;
+  readonly earnedBytes = wideEarnedBytes;
+  private readonly buffer = allocate(receiveBytes);
+  private readonly idle: SizedPipe[] = [];
+  private readonly pipesMax: number;
+  private pipes = 0;
+  /** splice(2) may be used. */
+  private splices = refused.splice === 0;
+  /** None can be had now: all are in use, or no descriptors or pages are left (pipe(7)). */
+  private refused = false;
+
+  private readonly watcher: PipeWatcher;
+  private readonly loop: EventLoop;
+  private readonly buffers: StreamBuffers;
+
+  /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
+  constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop, buffers: StreamBuffers) {
+    this.buffers = buffers;
+    this.pipesMax = pipesMax;
+    this.watcher = watcher;
+    this.loop = loop;
+  }
+
+  get bytesPerTurn(): number {
+    return this.loop.share(relayBytesPerTurn, receiveBytes, spliceBytesMax);
+  }
+
+  recv(fd: number, offset: number): number {
+    for (;;) {
+      const count = sys.recv(fd, this.buffer.address + offset, receiveBytes - offset, 0);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  peek(fd: number): number {
+    for (;;) {
+      const count = sys.recv(fd, this.buffer.address, receiveBytes, MSG_PEEK);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  discard(fd: number, length: number): number {
+    return sys.recv(fd, this.buffer.address, length, MSG_TRUNC);
+  }
+
+  send(fd: number, offset: number, length: number, more: boolean): number {
+    const flags = more ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL;
+    for (;;) {
+      const taken = sys.send(fd, this.buffer.address + offset, length, flags);
+      if (taken !== -EINTR) return taken;
+    }
+  }
+
+  fill(pipe: Pipe, offset: number, length: number): number {
+    for (;;) {
+      const taken = sys.write(pipe.writeEnd, this.buffer.address + offset, length);
+      if (taken !== -EINTR) return taken;
+    }
+  }
+
+  spliceIn(fd: number, pipe: Pipe): number {
+    while (this.splices) {
+      const count = sys.splice(fd, pipe.writeEnd, this.bytesPerTurn, SPLICE_FLAGS);
+      if (count !== -EINTR && !this.isRefusal(-count)) return count;
+    }
+    const count = this.recv(fd, 0);
+    if (count <= 0) return count;
+    const kept = this.fill(pipe, 0, count);
+    return kept < 0 ? kept : count;
+  }
+
+  spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number {
+    const flags = more ? SPLICE_FLAGS | SPLICE_F_MORE : SPLICE_FLAGS;
+    while (this.splices) {
+      const taken = sys.splice(pipe.readEnd, fd, length, flags);
+      if (taken !== -EINTR && !this.isRefusal(-taken)) return taken;
+    }
+    return this.copyOut(pipe as SizedPipe, fd, length, more);
+  }
+
+  /**
+   * Whether splice(2) failed for what it is, in a sandbox (seccomp, gVisor), and not for one of its
+   * sockets: from then on bytes are copied into and out of pipes.
+   */
+  private isRefusal(errno: number): boolean {
+    if (!spliceRefusals.has(errno)) return false;
+    this.splices = false;
+    this.watcher.spliceRefused(errno);
+    return true;
+  }
+
+  /** What the receiver does not take is out of the pipe, and is kept beside it. */
+  private copyOut(pipe: SizedPipe, fd: number, length: number, more: boolean): number {
+    let rest = pipe.rest;
+    if (rest === undefined) {
+      const count = this.take(pipe, Math.min(length, receiveBytes));
+      if (count < 0) return count;
+      rest = this.buffer.bytes.slice(0, count);
+    } else this.buffer.bytes.set(rest);
+    const taken = this.send(fd, 0, rest.length, more || rest.length < length);
+    const done = Math.max(0, taken);
+    pipe.rest = done < rest.length ? rest.subarray(done) : undefined;
+    return taken;
+  }
+
+  private take(pipe: Pipe, length: number): number {
+    for (;;) {
+      const count = sys.read(pipe.readEnd, this.buffer.address, length);
+      if (count !== -EINTR) return count;
+    }
+  }
+
+  /** Setting TCP_NODELAY, which is set already, sends what is kept (tcp(7), TCP_CORK). */
+  push(fd: number): void {
+    sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  }
+
+  error(fd: number): number {
+    return Math.max(0, sys.getsockopt(fd, SOL_SOCKET, SO_ERROR));
+  }
+
+  shutdown(fd: number): void {
+    sys.shutdown(fd, SHUT_WR);
+  }
+
+  begin(from: number, to: number): void {
+    this.buffers.begin(from, to);
+  }
+
+  widen(from: number): boolean {
+    return this.buffers.widen(from);
+  }
+
+  narrow(): void {
+    this.buffers.narrow();
+  }
+
+  /** Makes the pipe here, so that `takePipe` cannot fail once bytes have been read. */
+  hasPipe(): boolean {
+    if (this.idle.length > 0) return true;
+    if (this.refused) return false;
+    const pipe = this.pipes < this.pipesMax ? this.makePipe() : undefined;
+    if (pipe === undefined) {
+      this.refused = true;
+      this.watcher.pipeRefused();
+      return false;
+    }
+    this.idle.push(pipe);
+    return true;
+  }
+
+  takePipe(): Pipe | undefined {
+    return this.hasPipe() ? this.idle.pop() : undefined;
+  }
+
+  givePipe(pipe: Pipe): void {
+    this.idle.push(pipe as SizedPipe);
+    this.refused = false;
+  }
+
+  dropPipe(pipe: Pipe): void {
+    sys.close(pipe.readEnd);
+    sys.close(pipe.writeEnd);
+    this.pipes--;
+    this.watcher.pipesChanged(-1);
+    this.refused = false;
+  }
+
+  /** A connection has ended: what one more pipe takes may be free again. */
+  hopeForPipes(): void {
+    if (this.pipes < this.pipesMax) this.refused = false;
+  }
+
+  /** Closes the pool. */
+  close(): void {
+    for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);
+  }
+
+  private makePipe(): SizedPipe | undefined {
+    const ends = sys.pipe(O_NONBLOCK);
+    if (typeof ends === "number") return undefined;
+    const [readEnd, writeEnd] = ends;
+    const raised = sys.fcntl(writeEnd, F_SETPIPE_SZ, pipeBytes);
+    const bytes = raised > 0 ? raised : sys.fcntl(writeEnd, F_GETPIPE_SZ, 0);
+    if (bytes >= receiveBytes) {
+      this.pipes++;
+      this.watcher.pipesChanged(1);
+      return { readEnd, writeEnd, bytes, rest: undefined };
+    }
+    // A user over the soft limit of pages gets pipes that are too small to keep a whole read.
+    sys.close(readEnd);
+    sys.close(writeEnd);
+    return undefined;
+  }
+}

@@ -1,0 +1,71 @@
+/** The PROXY protocol's headers at the beginning of streams. */
+
+import { MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC } from "../../../ffi/constants.ts";
+import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
+import { allocate } from "../../../ffi/memory.ts";
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import * as sys from "../../../ffi/sys.ts";
+import type { Fd } from "../../../ffi/types.ts";
+import { headerBytesMax } from "../../engine/limits.ts";
+import {
+  destinationFault,
+  type PassedOn,
+  type ProxyHeader,
+  sourceFault,
+} from "../../proto/proxy-header.ts";
+import { decodeProxyHeader, encodeProxyHeader } from "../../proto/proxy-protocol.ts";
+import type { EndedBy, ForwardTask } from "../../workers/protocol.ts";
+
+/** Why a stream has no header that counts. */
+interface HeaderFault {
+  readonly fault: string;
+  readonly endedBy: EndedBy;
+}
+
+/** Takes and sends them, through a buffer that all connections of a Worker share. */
+export class StreamHeaders {
+  private readonly buffer = allocate(headerBytesMax);
+
+  /**
+   * Takes the header of a client's stream, and nothing that is behind it; undefined while it is not
+   * whole. `hasEnded`: the client sends no more; `isDialed`: its destination is connected to.
+   */
+  take(fd: Fd, hasEnded: boolean, isDialed: boolean): ProxyHeader | HeaderFault | undefined {
+    const { address, bytes, size } = this.buffer;
+    const count = sys.recv(fd, address, size, MSG_PEEK);
+    if (count === -EAGAIN || count === -EINTR) return undefined;
+    if (count <= 0) return { fault: "PROXY protocol: no header", endedBy: "client" };
+    const result = decodeProxyHeader(bytes.subarray(0, count));
+    if (result.kind === "error") return { fault: result.error, endedBy: "proxy" };
+    if (result.kind === "more") {
+      return hasEnded ? { fault: "PROXY protocol: no whole header", endedBy: "client" } : undefined;
+    }
+    if (result.header.protocol === "udp") {
+      return { fault: "PROXY protocol: the header is that of a datagram", endedBy: "proxy" };
+    }
+    const { source, destination } = result.header;
+    const nowhere = isDialed && destination !== undefined ? destinationFault(destination) : "";
+    const nobody = (source !== undefined && sourceFault(source)) || nowhere;
+    if (nobody !== "") return { fault: `PROXY protocol: ${nobody}`, endedBy: "proxy" };
+    sys.recv(fd, address, result.length, MSG_TRUNC);
+    return result.header;
+  }
+
+  /**
+   * Sends one, with what the client's own has `passed` on: a new socket takes all of it at once.
+   * False if it did not.
+   */
+  send(
+    fd: Fd,
+    version: NonNullable<ForwardTask["sendProxy"]>,
+    client: SocketAddress,
+    original: SocketAddress,
+    passed: PassedOn | undefined,
+  ): boolean {
+    const { address, bytes } = this.buffer;
+    const written = version === "v1" ? "v1" : "v2";
+    const encoded = encodeProxyHeader(written, "tcp", client, original, passed);
+    bytes.set(encoded);
+    return sys.send(fd, address, encoded.length, MSG_NOSIGNAL) === encoded.length;
+  }
+}

@@ -1,0 +1,42 @@
+/** What one client may have of sessions, where a user has bounded that. */
+
+import { PREFIX_WORDS, PrefixRows } from "../../engine/client-prefix.ts";
+import { prefixOfKey } from "../../engine/flow-key.ts";
+import { ClientLimits } from "../../fairness/client-limits.ts";
+import type { SessionSettings } from "../../workers/protocol.ts";
+
+export class SessionClients {
+  private readonly limits: ClientLimits;
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
+  /** By session: the prefix of its client. */
+  private readonly prefixes: PrefixRows;
+
+  constructor({ clients, sessionsMax }: SessionSettings) {
+    this.limits = new ClientLimits(clients);
+    this.prefixes = new PrefixRows(sessionsMax);
+  }
+
+  /** Why the client of `key` may not begin a session now (ms); empty: it may, and is counted. */
+  refusal(key: Uint32Array, now: number): string {
+    prefixOfKey(key, this.prefix);
+    if (!this.limits.mayBegin(this.prefix, now)) return "the client begins them faster than it may";
+    return this.limits.take(this.prefix) ? "" : "the client has as many as it may have";
+  }
+
+  /** The session of `key` that was counted does not begin. */
+  withdraw(key: Uint32Array): void {
+    prefixOfKey(key, this.prefix);
+    this.limits.give(this.prefix);
+  }
+
+  /** The session of `key` has this number. */
+  began(key: Uint32Array, slot: number): void {
+    prefixOfKey(key, this.prefix);
+    this.prefixes.put(slot, this.prefix);
+  }
+
+  /** The session with this number has ended. */
+  ended(slot: number): void {
+    this.limits.give(this.prefixes.get(slot));
+  }
+}

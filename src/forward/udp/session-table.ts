@@ -1,0 +1,259 @@
+/**
+ * The sessions of UDP as numbers: who talks to whom, who was last seen when, and who has to go when
+ * there is no more room. Pure: no descriptor and no clock; the time is handed in.
+ *
+ * A session is known by its client and the destination that the client asked for. It is on
+ * probation until the client has sent again after an answer, which a spoofed source cannot do, for
+ * it never sees the answer.
+ *
+ * When the table is full, the client with the most sessions pays. But all that is on probation
+ * counts as of one client, since sources may be forged: if the others have more of it than the
+ * heaviest client has sessions, the least recently used of that goes. So a flood takes room from
+ * itself, whether from many addresses or from one that answers.
+ *
+ * A newcomer of a client that has fewer gets the place of any session of the heaviest one. Another
+ * newcomer, which may be one that is forged in the heaviest client's own name, gets only what that
+ * client can do without: the place of a session on probation, or of one that has been silent for
+ * a part of its time-out (`sweptIdlePart`). If there is neither, it is rejected.
+ */
+
+import { PREFIX_WORDS } from "../../engine/client-prefix.ts";
+import { KEY_WORDS, prefixOfKey } from "../../engine/flow-key.ts";
+import { KeyIndex } from "../../engine/key-index.ts";
+import { newcomersKept, newcomersKeptShare, sweptIdlePart } from "../../engine/limits.ts";
+import { UseOrder } from "../../engine/use-order.ts";
+import { ClientShares } from "../../fairness/client-shares.ts";
+
+const UNANSWERED = 0;
+const ANSWERED = 1;
+const CONFIRMED = 2;
+const phases = ["unanswered", "answered", "confirmed"] as const;
+
+/** How many sessions there may be. */
+export interface SessionBounds {
+  readonly sessionsMax: number;
+}
+
+/** Lists of sessions, of all and of each client. */
+const PROBATION = 0;
+const SETTLED = 1;
+
+export class SessionTable {
+  /** The key that `find` looks for and `create` puts in; written by the caller. */
+  readonly key: Uint32Array;
+  private readonly index: KeyIndex;
+  /** How many sessions each client has. */
+  private readonly shares: ClientShares;
+  /** By client of `shares`: its sessions on probation; and those of all. */
+  private readonly onProbation: Int32Array;
+  private allOnProbation = 0;
+  /** By client of `shares`: its sessions that have been answered. */
+  private readonly hasAnswers: Int32Array;
+  private readonly prefix = new Uint32Array(PREFIX_WORDS);
+  private readonly stage: Uint8Array;
+  private readonly seen: Float64Array;
+  private readonly idleMs: Float64Array;
+  private readonly answeredIdleMs: Float64Array;
+  /** All sessions, in two lists; and those of each client, two lists for each. */
+  private readonly byUse: UseOrder;
+  private readonly byClient: UseOrder;
+  /** While a client has so many on probation, one of these pays. */
+  private readonly kept: number;
+
+  /**
+   * `random` answers any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
+   * apart sessions of the same ends as well.
+   */
+  constructor(bounds: SessionBounds, random: () => number, keyWords = KEY_WORDS) {
+    const { sessionsMax } = bounds;
+    this.key = new Uint32Array(keyWords);
+    this.index = new KeyIndex(sessionsMax, keyWords, random);
+    this.shares = new ClientShares(sessionsMax, random);
+    this.onProbation = new Int32Array(sessionsMax);
+    this.hasAnswers = new Int32Array(sessionsMax);
+    this.stage = new Uint8Array(sessionsMax);
+    this.seen = new Float64Array(sessionsMax);
+    this.idleMs = new Float64Array(sessionsMax);
+    this.answeredIdleMs = new Float64Array(sessionsMax);
+    this.byUse = new UseOrder(sessionsMax, 2);
+    this.byUse.clear(PROBATION);
+    this.byUse.clear(SETTLED);
+    this.byClient = new UseOrder(sessionsMax, 2 * sessionsMax);
+    this.kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * sessionsMax));
+  }
+
+  get size(): number {
+    return this.index.size;
+  }
+
+  /** How many sessions are on probation. */
+  get newcomers(): number {
+    return this.allOnProbation;
+  }
+
+  /** Whether all numbers are taken. */
+  get isFull(): boolean {
+    return this.index.size >= this.index.capacity;
+  }
+
+  /** The session of `key`, -1 if there is none. */
+  find(): number {
+    return this.index.find(this.key);
+  }
+
+  /**
+   * Begins the session of `key`, which is not there; the number by which it is known until it is
+   * removed, or -1 if the table is full: `victim` says what to end. It may be silent for `idleMs`,
+   * and once it has been answered for `answeredIdleMs`.
+   */
+  create(now: number, idleMs: number, answeredIdleMs: number): number {
+    const slot = this.index.insert(this.key);
+    if (slot < 0) return -1;
+    prefixOfKey(this.key, this.prefix);
+    this.shares.add(slot, this.prefix);
+    this.stage[slot] = UNANSWERED;
+    this.seen[slot] = now;
+    this.idleMs[slot] = idleMs;
+    this.answeredIdleMs[slot] = answeredIdleMs;
+    const client = this.shares.client(slot);
+    if (this.shares.countWith(slot) === 1) {
+      this.byClient.clear(2 * client + PROBATION);
+      this.byClient.clear(2 * client + SETTLED);
+    }
+    this.byUse.add(slot, PROBATION);
+    this.byClient.add(slot, 2 * client + PROBATION);
+    this.countProbation(slot, 1);
+    return slot;
+  }
+
+  /** Ends a session. */
+  remove(slot: number): void {
+    this.byUse.remove(slot);
+    this.byClient.remove(slot);
+    this.index.remove(slot);
+    if (this.stage[slot] !== CONFIRMED) this.countProbation(slot, -1);
+    if (this.stage[slot] !== UNANSWERED) this.countAnswered(slot, -1);
+    this.shares.remove(slot);
+  }
+
+  /** The client has sent. */
+  asked(slot: number, now: number): void {
+    if (this.stage[slot] === ANSWERED) {
+      this.stage[slot] = CONFIRMED;
+      this.countProbation(slot, -1);
+    }
+    this.use(slot, now);
+  }
+
+  /** The upstream has sent. True for the first time, from which on another time-out counts. */
+  answered(slot: number, now: number): boolean {
+    const isFirst = this.stage[slot] === UNANSWERED;
+    if (isFirst) {
+      this.stage[slot] = ANSWERED;
+      this.countAnswered(slot, 1);
+    }
+    this.use(slot, now);
+    return isFirst;
+  }
+
+  /** Whether the client of a session has another one that has been answered: so it can be. */
+  isClientAnswered(slot: number): boolean {
+    return (this.hasAnswers[this.shares.client(slot)] as number) > 0;
+  }
+
+  /** When the session has been silent for too long, if nothing more is heard of it. */
+  deadline(slot: number): number {
+    return (this.seen[slot] as number) + this.timeoutOf(slot);
+  }
+
+  /** How far it has come: an answer, and the client's next datagram after it. */
+  phase(slot: number): (typeof phases)[number] {
+    return phases[this.stage[slot] as 0 | 1 | 2];
+  }
+
+  /** When either side has last sent. */
+  lastUse(slot: number): number {
+    return this.seen[slot] as number;
+  }
+
+  /** The session to end at `now` for a new one of `key`; -1: none, which is to be rejected. */
+  victim(now: number): number {
+    prefixOfKey(this.key, this.prefix);
+    return this.payer(this.shares.countOf(this.prefix) + 1, now);
+  }
+
+  /** The same for one more socket of the session with this number; never that one itself. */
+  victimFor(slot: number, now: number): number {
+    const victim = this.payer(this.shares.countWith(slot), now);
+    return victim === slot ? -1 : victim;
+  }
+
+  /**
+   * The next session to end early at `now`, as nearly all places are taken: one that has been
+   * silent, of whoever has the most, if that is more than an even share; -1 if there is none. Of
+   * the confirmed ones only if `alsoConfirmed`.
+   */
+  early(now: number, alsoConfirmed: boolean): number {
+    const { shares, byUse, byClient, index } = this;
+    const client = shares.heaviest;
+    if (client < 0) return -1;
+    const crowd = this.allOnProbation - (this.onProbation[client] as number);
+    if (crowd > shares.heaviestCount) return this.ifSilent(byUse.oldest(PROBATION), now);
+    if (!shares.isAboveShare(client, index.capacity)) return -1;
+    const newcomer = this.ifSilent(byClient.oldest(2 * client + PROBATION), now);
+    if (newcomer >= 0 || !alsoConfirmed) return newcomer;
+    return this.ifSilent(byClient.oldest(2 * client + SETTLED), now);
+  }
+
+  /** Who pays for a client that has `count` sessions then. */
+  private payer(count: number, now: number): number {
+    const { shares } = this;
+    const client = shares.heaviest;
+    if (client < 0) return -1;
+    const most = shares.heaviestCount;
+    const crowd = this.allOnProbation - (this.onProbation[client] as number);
+    if (crowd > most) return this.byUse.oldest(PROBATION);
+    // Clients with one each are all as heavy.
+    const isAny = most === 1;
+    const order = isAny ? this.byUse : this.byClient;
+    const first = isAny ? 0 : 2 * client;
+    const onProbation = isAny ? this.allOnProbation : (this.onProbation[client] as number);
+    const newcomer = order.oldest(first + PROBATION);
+    // Newcomers are kept for a while, or each would end the one before it.
+    if (onProbation >= this.kept) return newcomer;
+    const settled = order.oldest(first + SETTLED);
+    const silent = this.ifSilent(settled, now);
+    if (silent >= 0) return silent;
+    return newcomer < 0 && count < most ? settled : newcomer;
+  }
+
+  /** `slot` if it can be done without: it has been silent for a part of its time-out; else -1. */
+  private ifSilent(slot: number, now: number): number {
+    if (slot < 0) return -1;
+    const since = this.seen[slot] as number;
+    return since + sweptIdlePart * this.timeoutOf(slot) <= now ? slot : -1;
+  }
+
+  private timeoutOf(slot: number): number {
+    const { stage, idleMs, answeredIdleMs } = this;
+    return (stage[slot] === UNANSWERED ? idleMs[slot] : answeredIdleMs[slot]) as number;
+  }
+
+  private countProbation(slot: number, change: number): void {
+    const client = this.shares.client(slot);
+    this.onProbation[client] = (this.onProbation[client] as number) + change;
+    this.allOnProbation += change;
+  }
+
+  private countAnswered(slot: number, change: number): void {
+    const client = this.shares.client(slot);
+    this.hasAnswers[client] = (this.hasAnswers[client] as number) + change;
+  }
+
+  private use(slot: number, now: number): void {
+    this.seen[slot] = now;
+    const list = this.stage[slot] === CONFIRMED ? SETTLED : PROBATION;
+    this.byUse.use(slot, list);
+    this.byClient.use(slot, 2 * this.shares.client(slot) + list);
+  }
+}

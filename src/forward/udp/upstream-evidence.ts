@@ -1,0 +1,74 @@
+/** What a Worker's sessions let its pool of upstreams know. */
+
+import { EHOSTUNREACH } from "../../../ffi/errno.ts";
+import { silenceMs, silentSessionsMax } from "../../engine/limits.ts";
+import { hearSoftErrors } from "../../engine/udp-sockets.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { WorkerContext } from "../../workers/context.ts";
+import type { UpstreamPool } from "../upstream-pool.ts";
+import type { Session, SessionStart } from "./session.ts";
+import type { SessionTable } from "./session-table.ts";
+import { Unanswered } from "./unanswered.ts";
+
+export class UpstreamEvidence {
+  private readonly pool: UpstreamPool | undefined;
+  private readonly table: SessionTable;
+  private readonly context: WorkerContext;
+  private readonly unanswered = new Unanswered();
+
+  constructor(pool: UpstreamPool | undefined, table: SessionTable, context: WorkerContext) {
+    this.pool = pool;
+    this.table = table;
+    this.context = context;
+  }
+
+  /**
+   * Looks whether a session is a sign that its upstream is silent: no answer yet, to a client that
+   * others answer. Who only sends what nobody answers bears no witness.
+   */
+  noteSilence(session: Session): void {
+    const { start, startedAt, isSilent, receivedDatagrams } = session;
+    const { now } = this.context.loop;
+    // With no hop left nothing has been sent on.
+    if (isSilent || receivedDatagrams > 0 || session.sentDatagrams === 0) return;
+    if (now < Math.min(startedAt + silenceMs, this.table.deadline(start.slot))) return;
+    session.isSilent = true;
+    this.nameSilent(formatSocketAddress(start.upstream));
+    if (start.picked === undefined || !this.table.isClientAnswered(start.slot)) return;
+    this.pool?.silent(start.picked, start.id, now, start.client.address, startedAt);
+  }
+
+  private nameSilent(upstream: string): void {
+    if (!this.unanswered.silent(upstream)) return;
+    this.context.warn(
+      `udp://${upstream} has answered none of ${silentSessionsMax} sessions within ` +
+        `${silenceMs / 1000} s: what answers from another port than it was asked at, as TFTP ` +
+        "does, cannot be carried",
+      { kind: "silent upstreams" },
+    );
+  }
+
+  /** A session's first answer. */
+  answered({ picked, client, upstream, upstreamFd }: SessionStart): void {
+    if (!this.unanswered.isEmpty) this.unanswered.answered(formatSocketAddress(upstream));
+    if (picked === undefined) return;
+    hearSoftErrors(upstreamFd, upstream, false);
+    this.pool?.connected(picked, client.address, this.context.loop.now);
+  }
+
+  /**
+   * What is sent in a client's name fails for that client, and what is sent in ours for all. But
+   * EHOSTUNREACH is also what an ICMP "time exceeded" becomes: a client chooses its hop limit.
+   */
+  failed(
+    { picked, id, client }: Pick<SessionStart, "picked" | "id" | "client">,
+    source: string,
+    reason: string,
+    errno = 0,
+  ): void {
+    if (picked === undefined) return;
+    const isItsOwn = source === "client" || errno === EHOSTUNREACH;
+    const witness = isItsOwn ? client.address : undefined;
+    this.pool?.failed(picked, id, this.context.loop.now, reason, witness);
+  }
+}

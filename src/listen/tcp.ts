@@ -1,0 +1,172 @@
+/** The TCP side of `listen`: listeners, their connections, and the bounds around both. */
+
+import { EPOLLIN } from "../../ffi/constants.ts";
+import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { sockaddr_storage } from "../../ffi/layout.ts";
+import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
+import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
+import * as sys from "../../ffi/sys.ts";
+import type { Address, Fd } from "../../ffi/types.ts";
+import { IdleSweep, type SweptPlaces } from "../engine/idle-sweep.ts";
+import { receiveBytes, sweptIdlePart } from "../engine/limits.ts";
+import type { EventLoop } from "../engine/loop.ts";
+import { Listener, type ListenerOwner, resumeAll } from "../engine/tcp-listener.ts";
+import {
+  Admission,
+  type AdmissionOwner,
+  ENDED_FOR_OTHERS,
+  NO_PLACE,
+} from "../fairness/admission.ts";
+import { ClientLimits } from "../fairness/client-limits.ts";
+import { formatSocketAddress } from "../net/socket-address.ts";
+import type { Service, WorkerContext } from "../workers/context.ts";
+import { Counter, type SharedState } from "../workers/counters.ts";
+import type { CloseReason, Responding, RespondTask } from "../workers/protocol.ts";
+import type { Quota } from "./quota.ts";
+import { Responder, type ResponderOwner } from "./tcp-connection.ts";
+
+export class TcpService
+  implements Service, ListenerOwner, ResponderOwner, AdmissionOwner<Responder>, SweptPlaces
+{
+  readonly loop: EventLoop;
+  readonly counters: SharedState;
+  readonly answer: Responding;
+  readonly idleTimeoutMs: number;
+  readonly receiveBuffer = allocate(receiveBytes);
+  readonly reply: { readonly address: Address; readonly size: number };
+  private readonly task: RespondTask;
+  private readonly context: WorkerContext;
+  private readonly quota: Quota;
+  private readonly admission: Admission<Responder>;
+  private readonly idleSweep: IdleSweep;
+  private readonly onClosed: () => void;
+  readonly peerName = allocate(sockaddr_storage.size);
+  private readonly localName = allocate(sockaddr_storage.size);
+  private readonly connections = new Set<Responder>();
+  private listeners: Listener[] = [];
+  private accepts = 0;
+
+  /** `onClosed` is called after each connection's end. */
+  constructor(context: WorkerContext, task: RespondTask, quota: Quota, onClosed: () => void) {
+    this.context = context;
+    this.loop = context.loop;
+    this.counters = context.shared;
+    this.task = task;
+    this.quota = quota;
+    this.admission = new Admission(task, new ClientLimits(task.clients), this);
+    this.idleSweep = new IdleSweep(context.loop, this);
+    this.onClosed = onClosed;
+    this.answer = task.answer;
+    this.idleTimeoutMs = task.idleTimeoutMs;
+    this.reply = task.answer.kind === "reply" ? load(task.answer.bytes) : NO_REPLY;
+    for (const socket of task.sockets) {
+      if (socket.protocol === "tcp") this.listeners.push(new Listener(this, socket.fd as Fd));
+    }
+  }
+
+  accepted(fd: Fd): void {
+    const id = ++this.accepts;
+    const peer = decodeSockaddr(this.peerName.view, 0);
+    // A transparent listener's connection has the address that its client asked for.
+    sys.getsockname(fd, this.localName.address, this.localName.size);
+    const client = endpoint(peer);
+    const local = endpoint(decodeSockaddr(this.localName.view, 0));
+    const connection = new Responder(this, fd, id, client, local);
+    this.connections.add(connection);
+    this.counters.count(Counter.accepted, 1);
+    this.counters.count(Counter.active, 1);
+    if (this.task.report) this.context.report({ kind: "connection", id, client, local });
+    this.quota.spend();
+    if (peer === undefined || !this.admission.arrive(connection, peer)) {
+      return this.refuse(connection, NO_PLACE);
+    }
+    const verdict = this.admission.admit(connection, peer, this.loop.now);
+    if (this.admission.isFull) this.counters.count(Counter.atMaximum, 1);
+    if (verdict === "placed") this.proceed(connection);
+    else if (verdict !== "waits") this.refuse(connection, verdict);
+    this.idleSweep.taken();
+  }
+
+  get isNearlyFull(): boolean {
+    return this.admission.isNearlyFull;
+  }
+
+  sweep(): void {
+    for (const connection of this.admission.aboveShare()) connection.endIfIdle(sweptIdlePart);
+  }
+
+  /** It has a place. */
+  proceed(connection: Responder): void {
+    if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) connection.close("error");
+  }
+
+  evict(connection: Responder): void {
+    this.counters.count(Counter.evictedConnections, 1);
+    this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
+    connection.close("evicted");
+  }
+
+  private refuse(connection: Responder, reason: string): void {
+    this.counters.count(Counter.refusedConnections, 1);
+    this.context.warn(`a connection was ${reason}`);
+    connection.close("refused");
+  }
+
+  acceptFailed(errno: number, resting: boolean): void {
+    const consequence = resting
+      ? "accepting rests until descriptors or memory are free"
+      : "skipped";
+    this.counters.count(Counter.acceptFailures, 1);
+    this.context.warn(`accept4: ${errnoText(errno)}: ${consequence}`, { kind: errnoName(errno) });
+  }
+
+  data(connection: Responder, count: number): void {
+    if (!this.task.report) return;
+    const { id, client, local } = connection;
+    const bytes = this.receiveBuffer.bytes.slice(0, count);
+    this.context.report({ kind: "data", id, client, local, bytes });
+  }
+
+  closed(connection: Responder, reason: CloseReason): void {
+    this.connections.delete(connection);
+    this.counters.count(Counter.active, -1);
+    if (this.task.report) {
+      const { id, client, local, received, sent } = connection;
+      this.context.report({ kind: "closed", id, client, local, received, sent, reason });
+    }
+    this.admission.left(connection);
+    // A descriptor is free again, if accepting rests for one.
+    resumeAll(this.listeners);
+    this.onClosed();
+  }
+
+  /** Connections that are open. */
+  get active(): number {
+    return this.connections.size;
+  }
+
+  /** Accepts no more and lets what is open come to its end. */
+  stopAccepting(): void {
+    for (const listener of this.listeners) listener.close();
+    this.listeners = [];
+  }
+
+  stop(): void {
+    this.stopAccepting();
+    this.idleSweep.stop();
+    for (const connection of [...this.connections]) connection.close("stopped");
+  }
+}
+
+function endpoint(decoded: SocketAddress | undefined): string {
+  return decoded === undefined ? "unknown" : formatSocketAddress(decoded);
+}
+
+const NO_REPLY = { address: 0, size: 0 } as const;
+
+function load(bytes: Uint8Array): { address: Address; size: number } {
+  if (bytes.length === 0) return NO_REPLY;
+  const buffer: NativeBuffer = allocate(bytes.length);
+  buffer.bytes.set(bytes);
+  return buffer;
+}

@@ -1,0 +1,151 @@
+/**
+ * What Workers report, as text in the manner of the seed's transcript or as JSON, one object a
+ * line. Pure.
+ */
+
+import { describeErrno, errnoName } from "../../ffi/errno.ts";
+import { printable, printJson, printLine } from "../net/printable.ts";
+import type { WorkerEvent } from "../workers/protocol.ts";
+import {
+  connectionFields,
+  connectionLine,
+  countersFields,
+  countersLine,
+} from "./connection-lines.ts";
+
+/** Renders events one after the other; knows whose data the reader saw last. */
+export interface Transcript {
+  /** The lines of one event, each ended; empty if there is nothing to show. */
+  render(event: WorkerEvent): string;
+}
+
+/**
+ * Text for people. Received bytes follow the line of their connection; when others have come in
+ * between, a line says again whose they are.
+ */
+export class TextTranscript implements Transcript {
+  private readonly protocol: "tcp" | "udp";
+  private readonly stamp: (time: number) => string;
+  private last = -1;
+
+  /** `stamp` makes what is in front of each line, for its time in ms since 1970. */
+  constructor(protocol: "tcp" | "udp", stamp: (time: number) => string = () => "") {
+    this.protocol = protocol;
+    this.stamp = stamp;
+  }
+
+  render(event: WorkerEvent): string {
+    const head = this.head(event);
+    const body = "bytes" in event ? printable(event.bytes) : "";
+    if (head === "") return body;
+    return `${this.stamp("idleMs" in event ? event.time : Date.now())}${head}\n${body}`;
+  }
+
+  /** The line about the event; the bytes that it has follow. Empty: it has none. */
+  private head(event: WorkerEvent): string {
+    switch (event.kind) {
+      case "connection":
+        this.last = event.id;
+        return `[ ] Connection from tcp://${event.client} to tcp://${event.local}`;
+      case "data": {
+        const known = this.last === event.id;
+        this.last = event.id;
+        return known ? "" : `[ ] Data from tcp://${event.client} to tcp://${event.local}`;
+      }
+      case "closed":
+        if (event.reason === "done" || event.reason === "stopped") return "";
+        this.last = -1;
+        return `[-] ${closing[event.reason]}: tcp://${event.client} to tcp://${event.local}`;
+      case "datagram":
+        this.last = -1;
+        return `[ ] Datagram from udp://${event.client} to udp://${event.local}`;
+      case "accepted":
+      case "reached":
+      case "forwarded":
+      case "open":
+        return connectionLine(event);
+      case "counters":
+        return countersLine(event.worker, event.counters);
+      case "received":
+      case "connected":
+      case "tableEnd":
+        return "";
+      case "fault":
+        return `[!] ${this.protocol}: ${describeErrno(event.errno)}`;
+      case "died":
+        return died(event);
+      case "lost":
+        return `[!] ${event.lines} lines of the log were lost: it was not read or written in time`;
+      case "warning":
+        return `[!] ${printLine(event.text)}`;
+    }
+  }
+}
+
+const closing = {
+  reset: "Reset",
+  timeout: "Silent for too long",
+  error: "Failed",
+  refused: "Refused",
+  evicted: "Ended to make room",
+} as const;
+
+function died(event: WorkerEvent & { kind: "died" }): string {
+  const { worker, error, lost, lostSessions, isReplaced } = event;
+  const sessions = lostSessions > 0 ? ` and ${lostSessions} sessions` : "";
+  const after = isReplaced ? ", another takes its place" : "";
+  const head = `[!] Worker ${worker} died with ${lost} connections${sessions}${after}`;
+  return `${head}: ${printLine(error)}`;
+}
+
+/** JSON for programs: `event`, `time`, then what belongs to the event. */
+export class JsonTranscript implements Transcript {
+  private readonly protocol: "tcp" | "udp";
+  private readonly clock: () => Date;
+
+  constructor(protocol: "tcp" | "udp", clock: () => Date = () => new Date()) {
+    this.protocol = protocol;
+    this.clock = clock;
+  }
+
+  render(event: WorkerEvent): string {
+    if (event.kind === "tableEnd") return "";
+    if (event.kind === "counters") {
+      return jsonLine(countersFields(event.worker, event.counters), this.clock());
+    }
+    if ("idleMs" in event) return jsonLine(connectionFields(event), new Date(event.time));
+    const { kind, ...rest } = event;
+    const fields: Record<string, unknown> = { event: kind };
+    for (const [key, value] of Object.entries(rest)) {
+      if (value instanceof Uint8Array) Object.assign(fields, payload(value));
+      else if (key === "local") fields.original_destination = value;
+      else if (key === "isReplaced") fields.replaced = value;
+      else if (key === "lostSessions") fields.lost_sessions = value;
+      else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
+      else fields[key] = value;
+    }
+    // A Worker may carry both, and what is said of it says what it is about.
+    if (kind !== "warning" && kind !== "died" && kind !== "lost") {
+      fields.protocol = kind === "datagram" ? "udp" : this.protocol;
+    }
+    return jsonLine(fields, this.clock());
+  }
+}
+
+/** An event as one line of JSON: `event` and `time` come first. */
+export function jsonLine(
+  { event, ...fields }: { event?: unknown; [field: string]: unknown },
+  time: Date = new Date(),
+): string {
+  return `${printJson({ event, time: time.toISOString(), ...fields })}\n`;
+}
+
+/** Bytes for JSON: as text if they are UTF-8, otherwise in base 64. */
+function payload(bytes: Uint8Array): Record<string, unknown> {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return { bytes: bytes.length, text };
+  } catch {
+    return { bytes: bytes.length, base64: Buffer.from(bytes).toString("base64") };
+  }
+}

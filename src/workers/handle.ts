@@ -1,0 +1,134 @@
+/** One place in a pool: its Worker, and when that one has died the next, on the same sockets. */
+
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
+import { check } from "../../ffi/errno.ts";
+import * as sys from "../../ffi/sys.ts";
+import { type Counters, SharedState } from "./counters.ts";
+import type {
+  Command,
+  Outcome,
+  Task,
+  WorkerEvent,
+  WorkerInput,
+  WorkerMessage,
+} from "./protocol.ts";
+import { withRecords } from "./records.ts";
+
+/** What a handle tells the pool. */
+export interface WorkerHandleOwner {
+  /** A batch of events; `printed` lets the Worker send another. */
+  onEvents(handle: WorkerHandle, events: readonly WorkerEvent[], printed: () => void): void;
+  /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
+  onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
+}
+
+export class WorkerHandle {
+  /** From 1, for people. */
+  readonly number: number;
+  private readonly owner: WorkerHandleOwner;
+  private readonly entry: URL;
+  private readonly task: Task;
+  private readonly lossless: boolean;
+  private readonly wakeFd: number;
+  private readonly ending = Promise.withResolvers<Outcome>();
+  private shared = new SharedState();
+  /** Our end of the port for commands to the Worker. */
+  private commandPort: MessagePort | undefined;
+
+  constructor(owner: WorkerHandleOwner, number: number, entry: URL, task: Task, lossless: boolean) {
+    this.owner = owner;
+    this.number = number;
+    this.entry = entry;
+    this.task = task;
+    this.lossless = lossless;
+    this.wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
+  }
+
+  /** How the task ended; rejected by `fail`. */
+  get outcome(): Promise<Outcome> {
+    return this.ending.promise;
+  }
+
+  get counters(): Counters {
+    return this.shared.snapshot();
+  }
+
+  /** Starts a Worker, the first or the next one, and sends it `commands`. */
+  start(commands: Iterable<Command> = []): void {
+    const { shared, wakeFd, task, lossless } = this;
+    const { port1, port2: commandPort } = new MessageChannel();
+    this.commandPort = port1;
+    const input: WorkerInput = { task, wakeFd, memory: shared.memory, commandPort, lossless };
+    const worker = new Worker(this.entry, { workerData: input, transferList: [commandPort] });
+    let cause: unknown = "it ended without saying why";
+    let isDone = false;
+    worker.on("message", (message: WorkerMessage) => {
+      if (message.kind === "events") {
+        return this.owner.onEvents(this, withRecords(message.events, this.number), () =>
+          shared.batchPrinted(),
+        );
+      }
+      isDone = true;
+      this.ending.resolve(message.outcome);
+    });
+    worker.on("error", (error) => {
+      cause = error;
+    });
+    worker.on("exit", () => {
+      if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
+    });
+    for (const command of commands) this.send(command);
+  }
+
+  send(command: Command): void {
+    this.commandPort?.postMessage(command);
+    sys.eventfdSignal(this.wakeFd);
+  }
+
+  /** Tells the Worker to end. */
+  stop(): void {
+    this.shared.requestStop();
+    sys.eventfdSignal(this.wakeFd);
+  }
+
+  /** Ends the task as if its Worker had. */
+  settle(): void {
+    this.ending.resolve({ errno: 0, call: "", counters: this.counters });
+  }
+
+  fail(error: Error): void {
+    this.ending.reject(error);
+  }
+
+  /** Once no Worker is left. The handle is not used again. */
+  close(): void {
+    this.commandPort?.close();
+    sys.close(this.wakeFd);
+  }
+
+  /** The process ends now: what is open is reset then. No peer takes that for an end of theirs. */
+  abandon(): void {
+    for (const fd of openIn(this.shared.descriptors)) sys.setLinger(fd, true, 0);
+  }
+
+  private onDeath(cause: Error): void {
+    const { counters } = this;
+    this.commandPort?.close();
+    closeAll(this.shared.descriptors);
+    this.shared = this.shared.successor();
+    this.owner.onDeath(this, cause, counters);
+  }
+}
+
+/** Closes what a dead thread has left, connections with a reset: no peer takes it for an end. */
+function closeAll(openFds: Uint8Array): void {
+  for (const fd of openIn(openFds)) {
+    sys.setLinger(fd, true, 0);
+    sys.close(fd);
+  }
+}
+
+function* openIn(openFds: Uint8Array): Generator<number> {
+  for (let fd = openFds.indexOf(1); fd >= 0; fd = openFds.indexOf(1, fd + 1)) yield fd;
+}

@@ -1,0 +1,300 @@
+/**
+ * What passes between the main thread and its Workers. Sockets are made by the main thread, which
+ * can still say why one cannot be had; a Worker gets their numbers, since descriptors belong to
+ * the whole process.
+ */
+
+import type { MessagePort } from "node:worker_threads";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Mark } from "../../ffi/types.ts";
+import type { Balance, SourceChoice } from "../config/syntax.ts";
+import type { Cidr } from "../net/cidr.ts";
+import type { Counters } from "./counters.ts";
+
+/** A socket that a Worker serves, made, bound and (for TCP) listening. */
+export interface ServedSocket {
+  readonly fd: number;
+  readonly protocol: "tcp" | "udp";
+  /** AF_INET or AF_INET6. */
+  readonly domain: number;
+  /** Where it is bound: 4 or 16 bytes, and in host order. */
+  readonly address: Uint8Array;
+  readonly port: number;
+}
+
+/** What is done with what arrives. */
+export type Responding =
+  | { readonly kind: "reply"; readonly bytes: Uint8Array }
+  | { readonly kind: "echo" }
+  | { readonly kind: "discard" };
+
+/** What one client, an IPv4 address or the /64 of an IPv6 one, may have. */
+export interface ClientBounds {
+  /** At once, at all Workers; 0 for no bound of its own. */
+  readonly max: number;
+  /** What all Workers count by (`ClientCounts`), with such a bound. */
+  readonly counts: SharedArrayBuffer | undefined;
+  /** Begun in a second; 0 for no bound. */
+  readonly perSecond: number;
+  readonly workers: number;
+  /** Which one this is, from 0. */
+  readonly worker: number;
+}
+
+/** What bounds the answers to datagrams. */
+export interface AnswerBounds {
+  /** An answer may have more bytes than its question. */
+  readonly amplifies: boolean;
+  /** To one client (an address, of IPv6 a /64); 0: no bound. */
+  readonly perSecond: number;
+}
+
+/** Accepts and answers: `listen`, and `bind` without `--to`. */
+export interface RespondTask {
+  readonly kind: "respond";
+  readonly sockets: readonly ServedSocket[];
+  readonly answer: Responding;
+  readonly answers: AnswerBounds;
+  /** Connections and datagrams after which the Worker ends by itself; 0 for no end. */
+  readonly max: number;
+  readonly idleTimeoutMs: number;
+  /** Connections at once, and how many beyond them may wait. */
+  readonly connectionsMax: number;
+  readonly queueMax: number;
+  readonly clients: ClientBounds;
+  /** Whether events are wanted at all. */
+  readonly report: boolean;
+}
+
+/** Carries standard input and output over one connected TCP socket: `bind --tcp --to`. */
+export interface PipeTask {
+  readonly kind: "pipe";
+  readonly fd: number;
+  readonly connectTimeoutMs: number;
+  /** 0: a silent connection may stay. */
+  readonly idleTimeoutMs: number;
+  /** What is received is reported as events instead of written to standard output. */
+  readonly report: boolean;
+}
+
+/** Sends standard input as datagrams and prints the replies: `bind --udp --to`. */
+export interface DatagramTask {
+  readonly kind: "datagrams";
+  readonly fd: number;
+  /** Sent once, instead of the lines of standard input. */
+  readonly payload: Uint8Array | undefined;
+  /** How long another reply is awaited once everything has been sent. */
+  readonly timeoutMs: number;
+}
+
+/** Carries accepted connections to upstreams: `forward`. */
+export interface ForwardTask {
+  readonly kind: "forward";
+  readonly sockets: readonly ServedSocket[];
+  readonly upstreams: Upstreams;
+  readonly balance: Balance;
+  readonly source: SourceChoice;
+  /** Connect from an own address where the client's cannot be used, instead of refusing. */
+  readonly sourceFallback: boolean;
+  /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
+  readonly acceptProxy: readonly Cidr[] | undefined;
+  /** `v2:every` is in front of every datagram, not of a session's first; of TCP it is `v2`. */
+  readonly sendProxy: "v1" | "v2" | "v2:every" | undefined;
+  /** Connections come by NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
+  readonly redirected: boolean;
+  /** Of the sockets towards upstreams; those of clients have it from their listener. */
+  readonly keepAliveMs: number | undefined;
+  readonly userTimeoutMs: number | undefined;
+  /** SO_MARK of the connections to upstreams. */
+  readonly mark: Mark | undefined;
+  /** The addresses of this host, 4 or 16 bytes each. */
+  readonly ownAddresses: readonly Uint8Array[];
+  /** The flows towards upstreams that all Workers have opened (`OwnFlows`). */
+  readonly ownFlows: SharedArrayBuffer;
+  /** Connections at once, and how many beyond them may wait or have their header read. */
+  readonly connectionsMax: number;
+  readonly queueMax: number;
+  /** Of connections. */
+  readonly clients: ClientBounds;
+  readonly pipesMax: number;
+  readonly headerTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly halfClosedTimeoutMs: number;
+  readonly drainTimeoutMs: number;
+  /** For the UDP sockets among `sockets`. */
+  readonly sessions: SessionSettings | undefined;
+  /** One of `LogLevel`. */
+  readonly logLevel: number;
+}
+
+/** How UDP is forwarded. */
+export interface SessionSettings {
+  readonly sessionsMax: number;
+  readonly clients: ClientBounds;
+  /** Sockets of sessions, one or two each. */
+  readonly socketsMax: number;
+  readonly idleTimeoutMs: number;
+  /** By port of the original destination: another time-out once a session has been answered. */
+  readonly answeredTimeouts: readonly PortTimeout[];
+  readonly icmp: IcmpLimits;
+  /** The listeners have IP_TRANSPARENT. */
+  readonly transparent: boolean;
+}
+
+/** How many ICMP errors a Worker may send. */
+export interface IcmpLimits {
+  readonly perSecond: number;
+  readonly burst: number;
+  /** The time between two to one host of IPv4 and of IPv6, once six were sent; 0: no limit. */
+  readonly perPeerMs: number;
+  readonly perPeerMsV6: number;
+}
+
+export interface PortTimeout {
+  readonly port: number;
+  readonly timeoutMs: number;
+}
+
+/** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
+export type Upstreams =
+  | { readonly kind: "original" }
+  | { readonly kind: "fixed"; readonly addresses: readonly SocketAddress[] };
+
+export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
+
+/**
+ * What the main thread tells Workers that run (`WorkerPool.send`, `Service.onCommand`). Each kind
+ * but `table` describes a state: the newest one counts, and a Worker that is started in place of
+ * one that died is sent it as well.
+ */
+export type Command =
+  /** The upstreams from now on, all of them: connections that are open stay where they are. */
+  | { readonly kind: "upstreams"; readonly upstreams: Upstreams }
+  /** The addresses of this host from now on, 4 or 16 bytes each. */
+  | { readonly kind: "own-addresses"; readonly addresses: readonly Uint8Array[] }
+  /** Report every connection and session that is open. */
+  | { readonly kind: "table" };
+
+/** What a Worker is started with. */
+export interface WorkerInput {
+  readonly task: Task;
+  /** An eventfd: readable when there is something to look at in `memory` or at `commandPort`. */
+  readonly wakeFd: number;
+  readonly memory: SharedArrayBuffer;
+  /** Where commands arrive. */
+  readonly commandPort: MessagePort;
+  /** Waits for a slow reader of standard output, where it would otherwise drop lines. */
+  readonly lossless: boolean;
+}
+
+/** What happened in a Worker, for people and programs to read. Endpoints are text. */
+export type WorkerEvent =
+  | { kind: "connection"; id: number; client: string; local: string }
+  | { kind: "data"; id: number; client: string; local: string; bytes: Uint8Array }
+  | {
+      kind: "closed";
+      id: number;
+      client: string;
+      local: string;
+      received: number;
+      sent: number;
+      reason: CloseReason;
+    }
+  | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
+  | ConnectionEvent
+  /** So many lines of the log were dropped: standard output took them too slowly. */
+  | { kind: "lost"; lines: number }
+  /** The table of a Worker is complete. */
+  | { kind: "tableEnd" }
+  /** What a Worker, or all of them (0), have counted. */
+  | { kind: "counters"; worker: number; counters: Counters }
+  | { kind: "connected" }
+  | { kind: "received"; bytes: Uint8Array }
+  | { kind: "fault"; errno: number }
+  /** A Worker has died, and connections and sessions with it; the main thread says so. */
+  | {
+      kind: "died";
+      worker: number;
+      error: string;
+      lost: number;
+      lostSessions: number;
+      isReplaced: boolean;
+    }
+  | { kind: "warning"; text: string };
+
+/** Who ended a forwarded connection or session; empty while it is open. */
+export type EndedBy = "" | "client" | "upstream" | "proxy";
+
+/**
+ * Of a forwarded connection or session: it was accepted, its upstream is reached (a session's has
+ * answered), it is over, or (asked for with the `table` command) it is open.
+ */
+export interface ConnectionEvent {
+  kind: "accepted" | "reached" | "forwarded" | "open";
+  worker: number;
+  protocol: "tcp" | "udp";
+  /** Counts the Worker's connections, or its sessions. */
+  id: number;
+  /** When, in ms since 1970. */
+  time: number;
+  state: string;
+  client: string;
+  local: string;
+  upstream: string | undefined;
+  source: string;
+  /** Bytes that have reached the upstream, and the client. */
+  sent: number;
+  received: number;
+  sentDatagrams: number;
+  receivedDatagrams: number;
+  /** Since it was accepted, and since it last carried something. */
+  ms: number;
+  idleMs: number;
+  endedBy: EndedBy;
+  /** Why it ended; empty if both sides of a connection ended it. */
+  error: string;
+}
+
+/** Events of connections and sessions that leave a Worker together, as numbers (`records.ts`). */
+export interface RecordBlock {
+  readonly kind: "records";
+  readonly bytes: Uint8Array;
+  /** The words that the records name by their number. */
+  readonly words: readonly string[];
+}
+
+/** How much is logged: each level has all of those before it. */
+export const LogLevel = {
+  /** Faults of our own. */
+  error: 0,
+  /** Connections and sessions that failed, and what is at its bounds. */
+  warning: 1,
+  /** Every one, at its end. */
+  info: 2,
+  /** And when it is accepted and its upstream is reached. */
+  debug: 3,
+} as const;
+
+/** How a connection ended: by its peer, by us after the answer, for a bound, or by an accident. */
+export type CloseReason =
+  | "done"
+  | "reset"
+  | "timeout"
+  | "stopped"
+  | "error"
+  | "refused"
+  | "evicted";
+
+/** What a Worker posts. */
+export type WorkerMessage =
+  | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
+  | { readonly kind: "done"; readonly outcome: Outcome };
+
+/** How a Worker's task ended: `errno` 0 when it did what it was asked. */
+export interface Outcome {
+  readonly errno: number;
+  /** The system call that failed, or what timed out. */
+  readonly call: string;
+  readonly counters: Counters;
+}

@@ -1,0 +1,60 @@
+/** Reports everything that is open, a part in each turn of the loop, so that traffic goes on. */
+
+import { tableBatches, tablePauseMs, tableRowsPerTurn } from "../engine/limits.ts";
+import { Timer } from "../engine/timers.ts";
+import type { WorkerContext } from "./context.ts";
+import type { Recorded } from "./records.ts";
+
+/** What a service has open. */
+export interface OpenRows {
+  /** In the order of ids; it may change meanwhile. */
+  readonly open: Iterable<Recorded>;
+  /** The newest id there has been. */
+  readonly lastId: number;
+}
+
+export class TableWalk {
+  private readonly context: WorkerContext;
+  private readonly rest: Iterator<Recorded>;
+  private readonly timer = new Timer(() => this.step());
+  private done = false;
+
+  /** What is begun after this moment is left out. */
+  constructor(context: WorkerContext, services: readonly OpenRows[]) {
+    this.context = context;
+    this.rest = rowsOf(services.map(({ open, lastId }) => ({ open, lastId })));
+    this.step();
+  }
+
+  /** Everything has been reported. */
+  get isDone(): boolean {
+    return this.done;
+  }
+
+  private step(): void {
+    const { context } = this;
+    const { loop } = context;
+    // A slow reader slows the table alone, for as long as the log leaves room.
+    if (context.shared.outstanding >= tableBatches) {
+      return loop.timers.arm(this.timer, loop.now + tablePauseMs);
+    }
+    for (let row = 0; row < tableRowsPerTurn; row++) {
+      const { done, value } = this.rest.next();
+      if (done === true) {
+        this.done = true;
+        return context.report({ kind: "tableEnd" });
+      }
+      context.record("open", value);
+    }
+    loop.defer(() => this.step());
+  }
+}
+
+function* rowsOf(services: readonly OpenRows[]): Generator<Recorded, undefined> {
+  for (const { open, lastId } of services) {
+    for (const row of open) {
+      if (row.id > lastId) break;
+      yield row;
+    }
+  }
+}

@@ -1,0 +1,29 @@
+import { expect, test } from "bun:test";
+import type { Mark } from "../../../ffi/types.ts";
+import { LoopDetector } from "../../../src/forward/loop-detector.ts";
+import { OutboundFlows } from "../../../src/forward/outbound-flows.ts";
+import type { Router } from "../../../src/forward/router.ts";
+import type { WorkerContext } from "../../../src/workers/context.ts";
+
+/** What is said of a loop where our sockets have this mark. */
+function warningWith(mark: number | undefined): string {
+  const said: string[] = [];
+  const context = { shared: { count: () => {} }, warn: (text: string) => said.push(text) };
+  const ownFlows = OutboundFlows.memory(() => 1);
+  const task = { ownFlows, mark: mark as Mark | undefined };
+  const loops = new LoopDetector(context as unknown as WorkerContext, task, {} as Router, "udp");
+  loops.refused({ address: Uint8Array.of(8, 8, 8, 8), port: 53, scopeId: 0 });
+  return said.join("\n");
+}
+
+test("without a mark the advice is to give one", () => {
+  expect(warningWith(undefined)).toMatch(
+    /^a loop: .*udp:\/\/8\.8\.8\.8:53.*give --socket-mark MARK/,
+  );
+});
+
+test("where there is one already, it is that the rule has to let it pass", () => {
+  const text = warningWith(2);
+  expect(text).toContain("our sockets have mark 0x2, and a rule takes what they send all the same");
+  expect(text).not.toContain("give --socket-mark");
+});

@@ -1,0 +1,56 @@
+import { afterEach, expect, test } from "bun:test";
+import { EFD_NONBLOCK, O_NONBLOCK } from "../../../ffi/constants.ts";
+import { check } from "../../../ffi/errno.ts";
+import * as sys from "../../../ffi/sys.ts";
+import { Counter, SharedState, sumCounters } from "../../../src/workers/counters.ts";
+
+afterEach(() => sys.keepOpenFds(new Uint8Array(0)));
+
+test("the map of open descriptors has what this thread has made and not closed", () => {
+  const { descriptors } = new SharedState();
+  const before = check(sys.eventfd(0, EFD_NONBLOCK), "eventfd");
+  sys.keepOpenFds(descriptors);
+  const ends = sys.pipe(O_NONBLOCK) as [number, number];
+  const epoll = check(sys.epollCreate(), "epoll_create1");
+  for (const fd of [...ends, epoll]) expect(descriptors[fd]).toBe(1);
+  expect(descriptors[before]).toBe(0);
+  sys.close(epoll);
+  expect(descriptors[epoll]).toBe(0);
+  expect(descriptors.filter((owned) => owned === 1).length).toBe(2);
+  for (const fd of [...ends, before]) sys.close(fd);
+  expect(descriptors.includes(1)).toBe(false);
+});
+
+test("a stop does not undo the count of what is printed, nor wait for it", () => {
+  const main = new SharedState();
+  const worker = new SharedState(main.memory);
+  worker.sendBatch();
+  worker.sendBatch();
+  worker.awaitPrinted(8);
+  expect(main.outstanding).toBe(2);
+  expect(worker.stopping).toBe(false);
+  main.requestStop();
+  expect(worker.stopping).toBe(true);
+  // Would wait for ever: nobody prints.
+  worker.sendBatch();
+  worker.awaitPrinted(1);
+  expect(main.outstanding).toBe(3);
+  for (let batch = 0; batch < 3; batch++) main.batchPrinted();
+  expect(main.outstanding).toBe(0);
+  expect(worker.stopping).toBe(true);
+});
+
+test("a successor goes on counting, but has nothing open", () => {
+  const dead = new SharedState();
+  dead.count(Counter.accepted, 7);
+  dead.count(Counter.active, 3);
+  dead.descriptors[9] = 1;
+  const next = dead.successor();
+  next.count(Counter.accepted, 1);
+  expect(next.snapshot()).toMatchObject({ accepted: 8, active: 0 });
+  expect(next.descriptors[9]).toBe(0);
+  expect(sumCounters([dead.snapshot(), next.snapshot()])).toMatchObject({
+    accepted: 15,
+    active: 3,
+  });
+});
