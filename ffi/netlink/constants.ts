@@ -178,6 +178,11 @@ export const NFPROTO_IPV6 = 10;
 // linux/netfilter_ipv4.h
 export const NF_IP_PRI_CONNTRACK = -200;
 export const NF_IP_PRI_MANGLE = -150;
+export const NF_IP_PRI_NAT_DST = -100;
+export const NF_IP_PRI_RAW = -300;
+export const NF_IP_PRI_FILTER = 0;
+export const NF_IP_PRI_SECURITY = 50;
+export const NF_IP_PRI_NAT_SRC = 100;
 
 // linux/netfilter/nfnetlink.h
 export const NFNETLINK_V0 = 0;

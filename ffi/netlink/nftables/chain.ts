@@ -20,7 +20,14 @@ import {
   NLM_F_DUMP,
   NLM_F_EXCL,
 } from "../constants.ts";
-import { type Attributes, decodeCString, defined, type Message, required } from "../wire.ts";
+import {
+  type Attributes,
+  decodeCString,
+  defined,
+  type Message,
+  required,
+  type Writer,
+} from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
 
 /** Where and how a base chain sees packets. */
@@ -33,7 +40,7 @@ export interface BaseChain {
   readonly priority: number;
   /** What becomes of a packet that no rule decides on: NF_ACCEPT or NF_DROP. */
   readonly policy: number;
-  /** The interfaces of an ingress or egress chain, in dumps. */
+  /** The interfaces of an ingress or egress chain. */
   readonly devices?: readonly string[];
 }
 
@@ -61,7 +68,18 @@ export function newChain(chain: Chain): Message {
     to.nest(NFTA_CHAIN_HOOK | NLA_F_NESTED, () => {
       to.be32(NFTA_HOOK_HOOKNUM, base.hook);
       to.be32(NFTA_HOOK_PRIORITY, base.priority);
+      writeDevices(to, base.devices);
     });
+  });
+}
+
+/** Kernels before 5.5 know one interface alone. */
+function writeDevices(to: Writer, devices: readonly string[] = []): void {
+  const [first, second] = devices;
+  if (first !== undefined && second === undefined) return to.cstring(NFTA_HOOK_DEV, first);
+  if (first === undefined) return;
+  to.nest(NFTA_HOOK_DEVS | NLA_F_NESTED, () => {
+    for (const device of devices) to.cstring(NFTA_DEVICE_NAME, device);
   });
 }
 

@@ -1,7 +1,8 @@
 /** What stays of a capture while open connections come to their end. Pure. */
 
+import type { FirewallChain } from "./firewall-chain.ts";
 import type { Intent } from "./intent.ts";
-import { type FirewallChain, type FirewallRule, makePlan, type Plan } from "./plan.ts";
+import { type FirewallRule, makePlan, type Plan } from "./plan.ts";
 
 /**
  * The Plan that still delivers what belongs to open connections, in a table of another name, so

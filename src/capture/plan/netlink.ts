@@ -19,10 +19,10 @@ import { deleteRoute, newRoute, type Route } from "../../../ffi/netlink/route.ts
 import { deleteRule, newRule, type Rule } from "../../../ffi/netlink/rule.ts";
 import { defined, type Message } from "../../../ffi/netlink/wire.ts";
 import { addressBits } from "../../net/cidr.ts";
+import { type FirewallChain, hooks } from "./firewall-chain.ts";
 import { AnonymousSets, ipProtocols, ruleExpressions } from "./netlink-rules.ts";
 import { rangesOf } from "./networks.ts";
 import {
-  type FirewallChain,
   type FirewallTable,
   type IpRule,
   type LocalRoute,
@@ -49,7 +49,6 @@ export interface NetlinkOptions {
 }
 
 const addressFamily = { 4: AF_INET, 6: AF_INET6 } as const;
-const hooks = { prerouting: nl.NF_INET_PRE_ROUTING, output: nl.NF_INET_LOCAL_OUT } as const;
 
 /** The messages of one step. Adding what is there is EEXIST, removing what is not an error too. */
 export function stepMessages(step: Step, options: NetlinkOptions): StepMessages {
@@ -134,5 +133,5 @@ function setMessages(inet: { family: number; table: string }, set: NetworkSet): 
 }
 
 function baseOf({ type, hook, priority }: FirewallChain) {
-  return { type, hook: hooks[hook], priority, policy: nl.NF_ACCEPT };
+  return { type, hook: hooks[hook].number, priority, policy: nl.NF_ACCEPT };
 }

@@ -3,12 +3,14 @@
  * data. The same value is printed, applied, checked and removed.
  */
 
+import { NF_IP_PRI_MANGLE, NF_IP_PRI_NAT_DST } from "../../../ffi/netlink/constants.ts";
 import type { Port } from "../../../ffi/types.ts";
 import type { Address, Family } from "../../net/address.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import { isPrefix } from "../../net/interface.ts";
 import { fullMask, type MaskedMark } from "../../net/mark.ts";
 import { listedNetworksMax } from "./contradictions.ts";
+import type { FirewallChain } from "./firewall-chain.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
@@ -49,22 +51,6 @@ export interface LocalRoute {
 /** The comment of a rule in the kernel: whose it is, and what for. */
 export function ruleComment(table: { readonly name: string }, rule: FirewallRule): string {
   return `${table.name}: ${rule.purpose}`;
-}
-
-/**
- * A base chain: in `iptables` a chain of our own to which PREROUTING or OUTPUT jumps, in the table
- * mangle, or nat for `nat`. A chain of type `route` routes a packet anew when its mark changes.
- */
-export interface FirewallChain {
-  readonly name: "prerouting" | "output";
-  readonly type: "filter" | "route" | "nat";
-  readonly hook: "prerouting" | "output";
-  /**
-   * Of linux/netfilter_ipv4.h: NF_IP_PRI_MANGLE, before routing and after connection tracking, or
-   * NF_IP_PRI_NAT_DST.
-   */
-  readonly priority: -150 | -100;
-  readonly rules: readonly FirewallRule[];
 }
 
 /** A set of networks that rules of the table look up. */
@@ -218,8 +204,8 @@ function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
   ];
   const base = { name: "prerouting", hook: "prerouting", rules } as const;
   return redirect
-    ? { ...base, type: "nat", priority: -100 }
-    : { ...base, type: "filter", priority: -150 };
+    ? { ...base, type: "nat", priority: NF_IP_PRI_NAT_DST }
+    : { ...base, type: "filter", priority: NF_IP_PRI_MANGLE };
 }
 
 /** One rule, or one for all interfaces with a name of their own and one for each `eth*`. */
@@ -264,8 +250,8 @@ function outputChain(intent: Intent, sets: Sets): FirewallChain {
   ];
   const base = { name: "output", hook: "output", rules } as const;
   return redirect
-    ? { ...base, type: "nat", priority: -100 }
-    : { ...base, type: "route", priority: -150 };
+    ? { ...base, type: "nat", priority: NF_IP_PRI_NAT_DST }
+    : { ...base, type: "route", priority: NF_IP_PRI_MANGLE };
 }
 
 function captureMatches(intent: Intent, family: Family, protocol: Protocol, sets: Sets): Match[] {

@@ -5,17 +5,10 @@ import { formatCidr } from "../../net/cidr.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
-import type {
-  FirewallChain,
-  FirewallRule,
-  IpRule,
-  LocalRoute,
-  Match,
-  Statement,
-} from "../plan/plan.ts";
+import { type FirewallChain, hooks } from "../plan/firewall-chain.ts";
+import type { FirewallRule, IpRule, LocalRoute, Match, Statement } from "../plan/plan.ts";
 
 const listedMax = 4;
-const whens = { prerouting: "Before routing", output: "On the way out" } as const;
 
 /** One line about a route. */
 export function describeRoute({ table, family }: LocalRoute): string {
@@ -52,7 +45,7 @@ export function describeFirewallRule(
   );
   const where = rule.matches.map(describeMatch).filter((text) => text !== "");
   return [
-    `${whens[hook]}, ${actions.join(" and ")}:`,
+    `${hooks[hook].when}, ${actions.join(" and ")}:`,
     `IPv${rule.family} ${kinds.join("")}packets ${where.join(", ") || "to any address"}.`,
   ];
 }

@@ -6,7 +6,8 @@
 
 import type { Family } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
-import { type FirewallChain, type Plan, ruleComment } from "../plan/plan.ts";
+import { chainTypes, type FirewallChain, hooks } from "../plan/firewall-chain.ts";
+import { type Plan, ruleComment } from "../plan/plan.ts";
 import { describeFirewallRule } from "./describe.ts";
 import { ruleWords } from "./iptables-words.ts";
 import {
@@ -141,7 +142,7 @@ function jumpLine(
   { chain, family, name }: ReturnType<typeof chainsOf>[number],
 ): string {
   const note = ["-m", "comment", "--comment", plan.firewall.name];
-  return command(family, chain, verb, chain.hook.toUpperCase(), ...note, "-j", name);
+  return command(family, chain, verb, hooks[chain.hook].builtIn, ...note, "-j", name);
 }
 
 const tidyFunction: Section = {
@@ -164,22 +165,16 @@ const tidyFunction: Section = {
 
 /** A command of an undo script that, where it succeeds, may leave empty things behind. */
 function tidied(text: string, family: Family, chain: FirewallChain): string {
-  const table = tableOf(chain);
+  const { table, builtInChains } = chainTypes[chain.type];
   const tidy = line(
     "tidy",
     tool(family),
     family === 4 ? "ip" : "ip6",
     table,
-    chain.hook.toUpperCase(),
-    chainsOfTable[table],
+    hooks[chain.hook].builtIn,
+    builtInChains,
   );
   return [`if ${text}; then`, `  ${tidy}`, "else", "  status=1", "fi"].join("\n");
-}
-
-const chainsOfTable = { mangle: 5, nat: 4 } as const;
-
-function tableOf({ type }: FirewallChain): "mangle" | "nat" {
-  return type === "nat" ? "nat" : "mangle";
 }
 
 function tool(family: Family): string {
@@ -188,5 +183,5 @@ function tool(family: Family): string {
 
 /** A command that waits for the lock of other iptables commands (`-w`). */
 function command(family: Family, chain: FirewallChain, ...words: readonly string[]): string {
-  return line(tool(family), "-w", "-t", tableOf(chain), ...words);
+  return line(tool(family), "-w", "-t", chainTypes[chain.type].table, ...words);
 }

@@ -6,9 +6,9 @@ import { formatCidr } from "../../net/cidr.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import { fullMask } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
+import type { FirewallChain } from "../plan/firewall-chain.ts";
 import { formatRange, rangesOf } from "../plan/networks.ts";
 import {
-  type FirewallChain,
   type FirewallRule,
   type FirewallTable,
   type Match,

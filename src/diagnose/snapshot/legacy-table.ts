@@ -7,6 +7,12 @@
 import {
   NF_ACCEPT,
   NF_DROP,
+  NF_IP_PRI_FILTER,
+  NF_IP_PRI_MANGLE,
+  NF_IP_PRI_NAT_DST,
+  NF_IP_PRI_NAT_SRC,
+  NF_IP_PRI_RAW,
+  NF_IP_PRI_SECURITY,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
   NFT_GOTO,
@@ -72,12 +78,15 @@ const extension = { name: 2, nameLength: 29, revision: 31, data: 32 } as const;
 const hookNames = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 /** enum nf_ip_hook_priorities, by table; those of nat depend on the hook. */
 const priorities: Readonly<Record<string, number>> = {
-  raw: -300,
-  mangle: -150,
-  filter: 0,
-  security: 50,
+  raw: NF_IP_PRI_RAW,
+  mangle: NF_IP_PRI_MANGLE,
+  filter: NF_IP_PRI_FILTER,
+  security: NF_IP_PRI_SECURITY,
 };
-const natPriorities = [-100, 100, 0, -100, 100];
+const natPriorities = [
+  ...[NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC, 0],
+  ...[NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC],
+];
 
 /** The chains of a table. @throws RangeError for entries that make no sense */
 export function legacyChains(family: Family, table: string, block: LegacyBlock): RuledChain[] {

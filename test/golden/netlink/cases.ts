@@ -10,6 +10,7 @@ import {
   IFA_F_NODAD,
   NF_ACCEPT,
   NF_DROP,
+  NF_INET_INGRESS,
   NF_INET_LOCAL_OUT,
   NF_INET_PRE_ROUTING,
   NF_IP_PRI_MANGLE,
@@ -270,6 +271,22 @@ const tableCases: Case[] = [
         ...inet,
         name: "c",
         base: { type: "route", hook: NF_INET_LOCAL_OUT, priority: 7, policy: NF_DROP },
+      }),
+    ],
+  },
+  {
+    command:
+      "nft 'create chain inet t c { type filter hook ingress device veth0 " +
+      "priority 0; policy accept; }'",
+    setup,
+    messages: [
+      newChain({
+        ...inet,
+        name: "c",
+        base: {
+          ...{ type: "filter", hook: NF_INET_INGRESS, priority: 0, policy: NF_ACCEPT },
+          devices: ["veth0"],
+        },
       }),
     ],
   },

@@ -226,12 +226,16 @@ const chains = fc.record(
   {
     ...table,
     name,
-    base: fc.record({
-      type: name,
-      hook: u32,
-      priority: fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
-      policy: u32,
-    }),
+    base: fc.record(
+      {
+        type: name,
+        hook: u32,
+        priority: fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
+        policy: u32,
+        devices: fc.array(name, { minLength: 1, maxLength: 3 }),
+      },
+      { requiredKeys: ["type", "hook", "priority", "policy"] },
+    ),
   },
   { requiredKeys: ["family", "table", "name"] },
 );
