@@ -178,3 +178,10 @@ export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
 
 // linux/nsfs.h
 export const NS_GET_USERNS = 0xb701;
+
+// linux/if_ether.h
+export const ETH_P_IP = 0x0800;
+export const ETH_P_IPV6 = 0x86dd;
+
+// linux/if_arp.h
+export const ARPHRD_LOOPBACK = 772;

@@ -4,11 +4,25 @@
  * linux/netfilter_ipv6/ip6_tables.h, in host order.
  */
 
-import { AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM } from "./constants.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+} from "./constants.ts";
 import { errno, libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
 import { HOST_ORDER } from "./netlink/wire.ts";
 import * as sys from "./sys.ts";
+import {
+  IPT_SO_GET_ENTRIES,
+  IPT_SO_GET_INFO,
+  ip6t_entry,
+  ipt_entry,
+  xt_entry_match,
+} from "./xtables-constants.ts";
 
 /** A target or a match of a rule: its name, its revision and its own structure. */
 export interface Extension {
@@ -25,12 +39,7 @@ export interface LegacyRule {
   readonly target: Extension;
 }
 
-const SOL_IP = 0;
-const SOL_IPV6 = 41;
-/** IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES; those of IPv6 have the same numbers. */
-const GET_INFO = 64;
-const GET_ENTRIES = 65;
-
+// The options of IPv6 have the same numbers as IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES.
 const nameBytes = 32;
 /**
  * `struct ipt_getinfo`, and where it has the hooks, where the chain of each begins and where the
@@ -44,16 +53,11 @@ const infoSizeAt = 80;
 const hooksCount = 5;
 /** `struct ipt_get_entries`: name, size, and the entries, aligned to 8. */
 const entriesAt = 40;
-/** The header of a match and of a target: size, name, revision. */
-const extensionHeader = 32;
 /** Tables with more than this are not read: 64 MB, as many rules as nobody has. */
 const tableBytesMax = 64 * 1024 * 1024;
 
-/** `struct ipt_entry` and `struct ip6t_entry`: their size, and where the two offsets are. */
-const entryLayouts = {
-  [AF_INET]: { level: SOL_IP, size: 112, targetOffset: 88, nextOffset: 90 },
-  [AF_INET6]: { level: SOL_IPV6, size: 168, targetOffset: 140, nextOffset: 142 },
-} as const;
+const levels = { [AF_INET]: IPPROTO_IP, [AF_INET6]: IPPROTO_IPV6 } as const;
+const entryLayouts = { [AF_INET]: ipt_entry, [AF_INET6]: ip6t_entry } as const;
 
 /** A table as the kernel keeps it. */
 export interface LegacyBlock {
@@ -83,14 +87,14 @@ export function readLegacyBlock(
   family: typeof AF_INET | typeof AF_INET6,
   table: string,
 ): LegacyBlock | undefined {
-  const { level } = entryLayouts[family];
+  const level = levels[family];
   const fd = sys.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return undefined;
   try {
-    const info = ask(fd, level, GET_INFO, table, infoBytes);
+    const info = ask(fd, level, IPT_SO_GET_INFO, table, infoBytes);
     const size = info?.view.getUint32(infoSizeAt, HOST_ORDER) ?? 0;
     if (info === undefined || size === 0 || size > tableBytesMax) return undefined;
-    const block = ask(fd, level, GET_ENTRIES, table, entriesAt + size, size);
+    const block = ask(fd, level, IPT_SO_GET_ENTRIES, table, entriesAt + size, size);
     const words = (at: number) =>
       Array.from({ length: hooksCount }, (_, i) => info.view.getUint32(at + 4 * i, HOST_ORDER));
     return (
@@ -127,9 +131,9 @@ function decodeEntries(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const rules: LegacyRule[] = [];
   for (let at = 0; at + layout.size <= bytes.length; ) {
-    const target = at + view.getUint16(at + layout.targetOffset, HOST_ORDER);
-    const next = at + view.getUint16(at + layout.nextOffset, HOST_ORDER);
-    if (next <= at || target + extensionHeader > next || next > bytes.length) break;
+    const target = at + view.getUint16(at + layout.target_offset, HOST_ORDER);
+    const next = at + view.getUint16(at + layout.next_offset, HOST_ORDER);
+    if (next <= at || target + xt_entry_match.size > next || next > bytes.length) break;
     const matches = extensions(bytes, at + layout.size, target);
     const [own] = extensions(bytes, target, next);
     if (own !== undefined) rules.push({ family, table, matches, target: own });
@@ -141,14 +145,16 @@ function decodeEntries(
 function extensions(bytes: Uint8Array, from: number, to: number): Extension[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const found: Extension[] = [];
-  for (let at = from; at + extensionHeader <= to; ) {
+  for (let at = from; at + xt_entry_match.size <= to; ) {
     const size = view.getUint16(at, HOST_ORDER);
-    if (size < extensionHeader || at + size > to) break;
-    const name = new TextDecoder("latin1").decode(bytes.subarray(at + 2, at + 31));
+    if (size < xt_entry_match.size || at + size > to) break;
+    const name = new TextDecoder("latin1").decode(
+      bytes.subarray(at + xt_entry_match.name, at + xt_entry_match.revision),
+    );
     found.push({
       name: name.slice(0, Math.max(0, name.indexOf("\0"))),
-      revision: bytes[at + 31] as number,
-      info: bytes.slice(at + extensionHeader, at + size),
+      revision: bytes[at + xt_entry_match.revision] as number,
+      info: bytes.slice(at + xt_entry_match.size, at + size),
     });
     at += size;
   }

@@ -9,6 +9,7 @@ const treeRules = [
   rules.dependencyDirection,
   rules.purity,
   rules.foreignFunctions,
+  rules.kernelNumbers,
   rules.sizes,
   rules.cycles,
   rules.unusedFiles,
@@ -140,6 +141,31 @@ const broken: Broken[] = [
       'src/a.ts:2: export "idle" is unused',
       'src/a.ts:3: export "tested" is used by tests alone',
       'src/a.ts:5: export "Idle" is unused',
+    ],
+  ],
+  [
+    rules.unusedExports,
+    "of an expression's file all but the kernel's names",
+    {
+      "ffi/netlink/nftables/expr/a.ts":
+        "export const NFTA_A_KEY = 1;\nexport const aCodec = NFTA_A_KEY;\nexport type A = 1;\n",
+    },
+    [
+      'ffi/netlink/nftables/expr/a.ts:2: export "aCodec" is unused',
+      'ffi/netlink/nftables/expr/a.ts:3: export "A" is unused',
+    ],
+  ],
+  [
+    rules.kernelNumbers,
+    "a constant of nf_tables typed again",
+    {
+      "src/capture/a.ts": "const NFTA_REDIR_FLAGS = 3;\nconst { NFTA_X } = y;\nconst XTAL_A = 1;",
+      "ffi/b.ts": "const XT_RETURN = -5;",
+      "src/diagnose/c.ts": "  const RT_SCOPE_LINK = 253;",
+    },
+    [
+      'src/capture/a.ts:1: "NFTA_REDIR_FLAGS" belongs into ffi/',
+      'src/diagnose/c.ts:1: "RT_SCOPE_LINK" belongs into ffi/',
     ],
   ],
   [

@@ -69,6 +69,7 @@ export const RT_SCOPE_LINK = 253;
 export const RT_SCOPE_HOST = 254;
 export const RT_SCOPE_NOWHERE = 255;
 export const RT_TABLE_UNSPEC = 0;
+export const RT_TABLE_DEFAULT = 253;
 export const RT_TABLE_MAIN = 254;
 export const RT_TABLE_LOCAL = 255;
 export const RTM_F_CLONED = 0x200;
@@ -97,6 +98,9 @@ export const RTA_UID = 25;
 export const RTA_IP_PROTO = 27;
 export const RTA_SPORT = 28;
 export const RTA_DPORT = 29;
+
+// linux/ipv6_route.h
+export const IP6_RT_PRIO_USER = 1024;
 
 // linux/if_link.h
 export const IFLA_ADDRESS = 1;
@@ -127,6 +131,7 @@ export const IFA_LOCAL = 2;
 export const IFA_LABEL = 3;
 export const IFA_BROADCAST = 4;
 export const IFA_FLAGS = 8;
+export const IFA_F_SECONDARY = 0x01;
 export const IFA_F_NODAD = 0x02;
 export const IFA_F_TENTATIVE = 0x40;
 export const IFA_F_PERMANENT = 0x80;

@@ -4,6 +4,7 @@ import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { SyscallError } from "../../ffi/errno.ts";
 import {
   NETLINK_ROUTE,
+  RT_TABLE_DEFAULT,
   RT_TABLE_LOCAL,
   RT_TABLE_MAIN,
   RTN_LOCAL,
@@ -12,7 +13,6 @@ import { decodeRoute, dumpRoutes, type Route } from "../../ffi/netlink/route.ts"
 import { decodeRule, dumpRules, type Rule } from "../../ffi/netlink/rule.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
 
-const RT_TABLE_DEFAULT = 253;
 const usualTables: readonly number[] = [RT_TABLE_LOCAL, RT_TABLE_MAIN, RT_TABLE_DEFAULT];
 const LOOPBACK = 127;
 

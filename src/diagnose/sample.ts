@@ -3,7 +3,7 @@
  * Pure. What the intent leaves open is taken from the machine.
  */
 
-import { RT_TABLE_MAIN, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
+import { RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_UNICAST } from "../../ffi/netlink/constants.ts";
 import type { Intent } from "../capture/plan/intent.ts";
 import type { Address, Family } from "../net/address.ts";
 import { addressBits, type Cidr } from "../net/cidr.ts";
@@ -99,7 +99,6 @@ export function likelyInterface(machine: HostSnapshot, family: Family): string {
 export function neighbour(machine: HostSnapshot, iif: string, family: Family): Address {
   const index = machine.links.find(({ name }) => name === iif)?.index;
   const width = family === 4 ? 4 : 16;
-  const RT_SCOPE_LINK = 253;
   const own = machine.addresses.find((each) => {
     return each.index === index && each.address.length === width && each.scope !== RT_SCOPE_LINK;
   });

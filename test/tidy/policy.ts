@@ -106,10 +106,16 @@ export const TABLES = [
   "ffi/errno.ts",
   "ffi/layout.ts",
   "ffi/netlink/constants.ts",
+  "ffi/xtables-constants.ts",
 ];
 
 /** And folders of codecs, where only the kernel's names, in capitals, are such a table. */
 export const KERNEL_NAMES = "ffi/netlink/nftables/expr/";
+
+/** Names of netlink's and netfilter's headers: ffi/ alone gives them values. */
+const NETLINK_PREFIXES =
+  "NFTA?|NF|NFPROTO|IPS|IP_CT|IPT|IP6T|XT|IFLA|IFA|FRA|FR_ACT|NLMSG?|RT[AMN]?|RTPROT";
+export const NETLINK_NAME = new RegExp(`\\bconst ((${NETLINK_PREFIXES})_[A-Z0-9_]+) =`);
 
 /** Files whose lines may be long, with the reason. */
 export const LONG_LINES: Readonly<Record<string, string>> = {

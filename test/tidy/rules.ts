@@ -7,6 +7,7 @@ import {
   KERNEL_NAMES,
   LONG_LINES,
   layerOf,
+  NETLINK_NAME,
   PURE_GLOBALS,
   TABLES,
   TEST_ONLY_EXPORTS,
@@ -78,6 +79,18 @@ export function foreignFunctions(facts: readonly Facts[]): Problem[] {
           .map((name) => at(file.path, line, `"${name}" of bun:ffi is not for this file`)),
       ),
   );
+}
+
+/** The kernel's numbers for netlink and netfilter are typed in ffi/ alone, where C checks them. */
+export function kernelNumbers(facts: readonly Facts[]): Problem[] {
+  return facts
+    .filter(({ path }) => isProduct(path) && !path.startsWith("ffi/"))
+    .flatMap(({ path, text }) =>
+      text.split("\n").flatMap((line, index) => {
+        const name = NETLINK_NAME.exec(line)?.[1];
+        return name === undefined ? [] : [at(path, index + 1, `"${name}" belongs into ffi/`)];
+      }),
+    );
 }
 
 /** Lines of 100 characters, functions of 70 lines, files of 400 and tests of 600. */

@@ -5,6 +5,7 @@
 
 import { AF_INET6 } from "../../../ffi/constants.ts";
 import {
+  IP6_RT_PRIO_USER,
   NFT_SET_ELEM_INTERVAL_END,
   RTN_LOCAL,
   RTN_UNICAST,
@@ -15,9 +16,6 @@ import type { Prefix, Route } from "../../../ffi/netlink/route.ts";
 import type { Rule } from "../../../ffi/netlink/rule.ts";
 import { fullMask } from "../../net/mark.ts";
 import type { FilledSet, TableContents } from "./desired-state.ts";
-
-/** The metric that the kernel gives an IPv6 route that asks for none (IP6_RT_PRIO_USER). */
-const IP6_RT_PRIO_USER = 1024;
 
 /** Whether a live rule is the wanted one. A wanted rule without a priority is found at any. */
 export function isSameRule(wanted: Rule, live: Rule): boolean {
@@ -47,6 +45,7 @@ function ruleText(rule: Rule): string {
 
 function routeText(route: Route): string {
   const { family, type, table, protocol, destination, source, gateway, preferredSource } = route;
+  // The kernel gives an IPv6 route that asks for no metric this one.
   const metric = route.priority ?? (family === AF_INET6 ? IP6_RT_PRIO_USER : 0);
   const hasDevice = type === RTN_LOCAL || type === RTN_UNICAST;
   return stable({

@@ -22,6 +22,7 @@ import { fromHostOrder32 } from "../../../ffi/netlink/nftables/registers.ts";
 import type { FirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
 import { HOST_ORDER } from "../../../ffi/netlink/wire.ts";
 import type { Extension, LegacyRule } from "../../../ffi/xtables.ts";
+import { XT_CONNMARK_SAVE, XT_CONNMARK_SET } from "../../../ffi/xtables-constants.ts";
 import type { Family } from "../../net/address.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 
@@ -177,8 +178,8 @@ function targetWrite({ name, revision, info }: Extension): Written | undefined {
       const [ctMark, ctMask, packetMask] = [word(0), word(1), word(2)];
       // Revision 2 has two bytes about shifting in front of it.
       const mode = info[revision < 2 ? 12 : 14] ?? 0;
-      if (mode === 0) return masked("connection", ~ctMask >>> 0, ctMark);
-      const isSave = mode === 1;
+      if (mode === XT_CONNMARK_SET) return masked("connection", ~ctMask >>> 0, ctMark);
+      const isSave = mode === XT_CONNMARK_SAVE;
       // Bits that are replaced, and those of them that come from the other mark.
       const [replaced, copied] = isSave ? [ctMask, packetMask] : [packetMask, ctMask];
       const mask = (replaced & ~copied) >>> 0;

@@ -1,5 +1,6 @@
 /** What the loads of a rule find: of the packet, its interfaces, its connection. Pure. */
 
+import { ARPHRD_LOOPBACK, ETH_P_IP, ETH_P_IPV6 } from "../../../ffi/constants.ts";
 import * as nl from "../../../ffi/netlink/constants.ts";
 import {
   type ConntrackLoad,
@@ -55,9 +56,6 @@ import type { PacketState } from "./state.ts";
 /** NF_CT_STATE_BIT() of each state (linux/netfilter/nf_tables.h). */
 const ctStates = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
 
-const ETH_P_IP = 0x0800;
-const ETH_P_IPV6 = 0x86dd;
-const ARPHRD_LOOPBACK = 772;
 const SYN = 0x02;
 const ACK = 0x10;
 

@@ -1,6 +1,31 @@
 /** The matches of iptables that one packet can answer, by their name. Pure. */
 
 import { HOST_ORDER } from "../../../ffi/netlink/wire.ts";
+import {
+  XT_ADDRTYPE_INVERT_DEST,
+  XT_ADDRTYPE_INVERT_SOURCE,
+  XT_ADDRTYPE_LIMIT_IFACE_IN,
+  XT_ADDRTYPE_LIMIT_IFACE_OUT,
+  XT_CONNLIMIT_INVERT,
+  XT_CONNTRACK_DIRECTION,
+  XT_CONNTRACK_STATE,
+  XT_CONNTRACK_STATE_DNAT,
+  XT_CONNTRACK_STATE_SNAT,
+  XT_CONNTRACK_STATE_UNTRACKED,
+  XT_CONNTRACK_STATUS,
+  XT_HASHLIMIT_INVERT,
+  XT_OWNER_GID,
+  XT_OWNER_SOCKET,
+  XT_OWNER_UID,
+  XT_PHYSDEV_OP_MASK,
+  XT_POLICY_MATCH_NONE,
+  XT_RPFILTER_ACCEPT_LOCAL,
+  XT_RPFILTER_INVERT,
+  XT_RPFILTER_LOOSE,
+  XT_RPFILTER_VALID_MARK,
+  XT_SOCKET_NOWILDCARD,
+  XT_SOCKET_TRANSPARENT,
+} from "../../../ffi/xtables-constants.ts";
 import { ephemeralPort } from "../packet.ts";
 import { addressType } from "../policy.ts";
 import { every, type Ternary, ternary } from "./bits.ts";
@@ -17,30 +42,6 @@ type Matcher = (
   state: PacketState,
   revision: number,
 ) => Outcome | undefined;
-
-// linux/netfilter/xt_*.h
-const XT_SOCKET_TRANSPARENT = 1;
-const XT_SOCKET_NOWILDCARD = 2;
-const XT_ADDRTYPE_INVERT_SOURCE = 1;
-const XT_ADDRTYPE_INVERT_DEST = 2;
-const XT_ADDRTYPE_LIMIT_IFACE_IN = 4;
-const XT_ADDRTYPE_LIMIT_IFACE_OUT = 8;
-const XT_CONNTRACK_STATE = 0x1;
-const XT_CONNTRACK_STATUS = 0x40;
-const XT_CONNTRACK_DIRECTION = 0x1000;
-const XT_CONNTRACK_STATE_SNAT = 0x40;
-const XT_CONNTRACK_STATE_DNAT = 0x80;
-const XT_RPFILTER_LOOSE = 1;
-const XT_RPFILTER_VALID_MARK = 2;
-const XT_RPFILTER_ACCEPT_LOCAL = 4;
-const XT_RPFILTER_INVERT = 8;
-const XT_HASHLIMIT_INVERT = 16;
-const XT_CONNLIMIT_INVERT = 1;
-const XT_POLICY_MATCH_NONE = 4;
-const XT_OWNER_UID = 1;
-const XT_OWNER_GID = 2;
-const XT_OWNER_SOCKET = 4;
-const XT_PHYSDEV_OPS = 0x1f;
 
 const u16 = (info: DataView, at: number) => info.getUint16(at, HOST_ORDER);
 const u32 = (info: DataView, at: number) => info.getUint32(at, HOST_ORDER);
@@ -186,7 +187,7 @@ function conntrack(
   const add = (flag: number, answer: boolean) => {
     if ((flags & flag) !== 0) answers.push(ternary(answer !== ((inverted & flag) !== 0)));
   };
-  let bits = stateBit(context, state, 0x100);
+  let bits = stateBit(context, state, XT_CONNTRACK_STATE_UNTRACKED);
   for (const { side } of isTracked ? state.rewritten : []) {
     bits |= side === "source" ? XT_CONNTRACK_STATE_SNAT : XT_CONNTRACK_STATE_DNAT;
   }
@@ -242,7 +243,7 @@ function physdev(info: DataView, context: ChainContext): Outcome | undefined {
   const { packet, links } = context;
   if (links.find(({ name }) => name === packet.iif)?.kind === "bridge") return undefined;
   const [inverted, wanted] = [info.getUint8(64), info.getUint8(65)];
-  return is((wanted & ~inverted & XT_PHYSDEV_OPS) === 0);
+  return is((wanted & ~inverted & XT_PHYSDEV_OP_MASK) === 0);
 }
 
 function rpfilter(info: DataView, context: ChainContext, state: PacketState): Outcome {

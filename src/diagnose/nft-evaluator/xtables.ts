@@ -7,15 +7,15 @@
 import { NF_DROP } from "../../../ffi/netlink/constants.ts";
 import type { CompatExtension } from "../../../ffi/netlink/nftables/expr/compat.ts";
 import { HOST_ORDER, NETWORK_ORDER } from "../../../ffi/netlink/wire.ts";
+import {
+  XT_CONNMARK_SAVE,
+  XT_CONNMARK_SET,
+  XT_CT_NOTRACK,
+} from "../../../ffi/xtables-constants.ts";
 import type { ChainContext } from "./context.ts";
 import { type Effect, fails, matches, maybe, type Outcome } from "./effect.ts";
 import type { PacketState } from "./state.ts";
 import { matchers } from "./xtables-matches.ts";
-
-// linux/netfilter/xt_CT.h and xt_connmark.h
-const XT_CT_NOTRACK = 1;
-const XT_CONNMARK_SET = 0;
-const XT_CONNMARK_SAVE = 1;
 
 /** Targets that leave the packet where it is. */
 const harmless = new Set([

@@ -33,47 +33,42 @@ import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
 import { HOST_ORDER } from "../../../ffi/netlink/wire.ts";
 import type { LegacyBlock } from "../../../ffi/xtables.ts";
+import {
+  IP6T_F_GOTO,
+  IPT_F_FRAG,
+  IPT_F_GOTO,
+  IPT_INV_DSTIP,
+  IPT_INV_FRAG,
+  IPT_INV_SRCIP,
+  IPT_INV_VIA_IN,
+  IPT_INV_VIA_OUT,
+  ip6t_entry,
+  ip6t_ip6,
+  ipt_entry,
+  ipt_ip,
+  XT_ERROR_TARGET,
+  XT_INV_PROTO,
+  XT_RETURN,
+  xt_entry_match,
+} from "../../../ffi/xtables-constants.ts";
 import type { Family } from "../../net/address.ts";
 import type { RuledChain } from "./ruleset.ts";
 
 interface Layout {
   readonly addressLength: number;
-  readonly protocol: number;
-  readonly flags: number;
-  readonly inverted: number;
-  readonly targetOffset: number;
-  readonly size: number;
-  /** IPT_F_GOTO, IP6T_F_GOTO. */
+  /** Offsets of `struct ipt_ip` and `ip6t_ip6`, with which an entry begins. */
+  readonly ip: Readonly<Record<keyof typeof ipt_ip, number>>;
+  readonly entry: Readonly<Record<keyof typeof ipt_entry, number>>;
   readonly goto: number;
 }
 
 const layouts: Readonly<Record<Family, Layout>> = {
-  4: {
-    addressLength: 4,
-    protocol: 80,
-    flags: 82,
-    inverted: 83,
-    targetOffset: 88,
-    size: 112,
-    goto: 2,
-  },
-  6: {
-    ...{ addressLength: 16, protocol: 128, flags: 131, inverted: 132, targetOffset: 140 },
-    ...{ size: 168, goto: 4 },
-  },
+  4: { addressLength: 4, ip: ipt_ip, entry: ipt_entry, goto: IPT_F_GOTO },
+  6: { addressLength: 16, ip: ip6t_ip6, entry: ip6t_entry, goto: IP6T_F_GOTO },
 };
 
-const IPT_F_FRAG = 1;
-const IPT_INV_VIA_IN = 0x01;
-const IPT_INV_VIA_OUT = 0x02;
-const IPT_INV_SRCIP = 0x08;
-const IPT_INV_DSTIP = 0x10;
-const IPT_INV_FRAG = 0x20;
-const XT_INV_PROTO = 0x40;
-const XT_RETURN = -5;
-const XT_ERROR_TARGET = "ERROR";
-/** `struct xt_entry_match` and `xt_entry_target`: size, 29 bytes of name, revision, then data. */
-const extension = { name: 2, nameLength: 29, revision: 31, data: 32 } as const;
+/** Bytes of an extension's name. */
+const nameLength = xt_entry_match.revision - xt_entry_match.name;
 
 const hookNames = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 /** enum nf_ip_hook_priorities, by table; those of nat depend on the hook. */
@@ -131,8 +126,8 @@ class Reader {
     const heads: { name: string; at: number; from: number }[] = [];
     for (let at = 0; at < this.blob.length; at = this.next(at)) {
       const target = at + this.targetOffset(at);
-      if (this.text(target + extension.name, extension.nameLength) !== XT_ERROR_TARGET) continue;
-      heads.push({ name: this.text(target + extension.data, 30), at, from: this.next(at) });
+      if (this.text(target + xt_entry_match.name, nameLength) !== XT_ERROR_TARGET) continue;
+      heads.push({ name: this.text(target + xt_entry_match.size, 30), at, from: this.next(at) });
     }
     // The last one ends the table.
     return heads.slice(0, -1).map(({ name, from }, i) => {
@@ -155,19 +150,19 @@ class Reader {
   /** The verdict of a standard target; undefined for a jump or another target. */
   verdictAt(at: number): number | undefined {
     const target = at + this.targetOffset(at);
-    if (this.text(target + extension.name, extension.nameLength) !== "") return undefined;
-    const value = this.view.getInt32(target + extension.data, HOST_ORDER);
+    if (this.text(target + xt_entry_match.name, nameLength) !== "") return undefined;
+    const value = this.view.getInt32(target + xt_entry_match.size, HOST_ORDER);
     if (value === XT_RETURN) return NFT_RETURN;
     return value < 0 ? -value - 1 : undefined;
   }
 
   private targetOffset(at: number): number {
-    return this.view.getUint16(at + this.layout.targetOffset, HOST_ORDER);
+    return this.view.getUint16(at + this.layout.entry.target_offset, HOST_ORDER);
   }
 
   private next(at: number): number {
-    const length = this.view.getUint16(at + this.layout.targetOffset + 2, HOST_ORDER);
-    if (length < this.layout.size) throw new RangeError(`an entry of ${length} bytes`);
+    const length = this.view.getUint16(at + this.layout.entry.next_offset, HOST_ORDER);
+    if (length < this.layout.entry.size) throw new RangeError(`an entry of ${length} bytes`);
     return at + length;
   }
 
@@ -179,8 +174,8 @@ class Reader {
 
   /** The conditions of `struct ipt_ip`: addresses, interfaces, protocol, fragments. */
   private header(at: number): Expression[] {
-    const { addressLength: width, protocol, flags, inverted } = this.layout;
-    const invert = this.view.getUint8(at + inverted);
+    const { addressLength: width, ip } = this.layout;
+    const invert = this.view.getUint8(at + ip.invflags);
     const op = (flag: number) => ((invert & flag) === 0 ? NFT_CMP_EQ : NFT_CMP_NEQ);
     const bytes = (offset: number, length: number) =>
       this.blob.slice(at + offset, at + offset + length);
@@ -195,13 +190,13 @@ class Reader {
       ];
     };
     const device = (side: 0 | 1, key: number, flag: number): Expression[] => {
-      const names = 4 * width;
+      const names = ip.iniface;
       const length = bytes(names + 32 + 16 * side, 16).filter((byte) => byte !== 0).length;
       if (length === 0) return [];
       return [meta(key), compare(bytes(names + 16 * side, length), op(flag))];
     };
-    const number = this.view.getUint16(at + protocol, HOST_ORDER);
-    const isFragment = this.family === 4 && (this.view.getUint8(at + flags) & IPT_F_FRAG) !== 0;
+    const number = this.view.getUint16(at + ip.proto, HOST_ORDER);
+    const isFragment = this.family === 4 && (this.view.getUint8(at + ip.flags) & IPT_F_FRAG) !== 0;
     return [
       ...address(0, IPT_INV_SRCIP),
       ...address(1, IPT_INV_DSTIP),
@@ -223,9 +218,9 @@ class Reader {
   private matches(at: number): Expression[] {
     const found: Expression[] = [];
     const end = at + this.targetOffset(at);
-    for (let match = at + this.layout.size; match < end; ) {
+    for (let match = at + this.layout.entry.size; match < end; ) {
       const size = this.view.getUint16(match, HOST_ORDER);
-      if (size < extension.data) throw new RangeError(`a match of ${size} bytes`);
+      if (size < xt_entry_match.size) throw new RangeError(`a match of ${size} bytes`);
       found.push(this.extension("match", match, size));
       match += size;
     }
@@ -235,21 +230,21 @@ class Reader {
   private target(at: number): Expression[] {
     const target = at + this.targetOffset(at);
     const size = this.view.getUint16(target, HOST_ORDER);
-    const name = this.text(target + extension.name, extension.nameLength);
+    const name = this.text(target + xt_entry_match.name, nameLength);
     if (name !== "") return [this.extension("target", target, size)];
     const code = this.verdictAt(at);
     if (code !== undefined) return [verdict(code)];
-    const to = this.view.getInt32(target + extension.data, HOST_ORDER);
+    const to = this.view.getInt32(target + xt_entry_match.size, HOST_ORDER);
     const chain = this.chainNames?.get(to);
     // A rule without a target jumps to the one behind it.
     if (chain === undefined) return [];
-    const goes = (this.view.getUint8(at + this.layout.flags) & this.layout.goto) !== 0;
+    const goes = (this.view.getUint8(at + this.layout.ip.flags) & this.layout.goto) !== 0;
     return [verdict(goes ? NFT_GOTO : NFT_JUMP, chain)];
   }
 
   private extension(kind: "match" | "target", at: number, size: number): Expression {
-    const name = this.text(at + extension.name, extension.nameLength);
-    const revision = this.view.getUint8(at + extension.revision);
-    return { kind, name, revision, info: this.blob.slice(at + extension.data, at + size) };
+    const name = this.text(at + xt_entry_match.name, nameLength);
+    const revision = this.view.getUint8(at + xt_entry_match.revision);
+    return { kind, name, revision, info: this.blob.slice(at + xt_entry_match.size, at + size) };
   }
 }

@@ -3,6 +3,8 @@
 import { IPPROTO_TCP, IPPROTO_UDP } from "../../../ffi/constants.ts";
 import { EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH } from "../../../ffi/errno.ts";
 import {
+  IFA_F_SECONDARY,
+  RT_SCOPE_LINK,
   RTN_BLACKHOLE,
   RTN_LOCAL,
   RTN_PROHIBIT,
@@ -308,9 +310,7 @@ function primaryAddress(
   index: number,
   family: 4 | 6,
 ): Uint8Array | undefined {
-  const IFA_F_SECONDARY = 0x01;
   const width = family === 4 ? 4 : 16;
-  const RT_SCOPE_LINK = 253;
   return machine.addresses.find((each) => {
     const isSecondary = ((each.flags ?? 0) & IFA_F_SECONDARY) !== 0 && family === 4;
     const isLinkLocal = family === 6 && each.scope === RT_SCOPE_LINK;

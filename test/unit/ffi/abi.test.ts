@@ -28,6 +28,11 @@ const HEADERS = [
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",
   "linux/netfilter/nf_tables_compat.h linux/netfilter/nf_conntrack_common.h",
   "linux/netfilter/nf_nat.h",
+  "linux/netfilter_ipv4/ip_tables.h linux/netfilter/xt_addrtype.h linux/netfilter/xt_connlimit.h",
+  "linux/netfilter/xt_connmark.h linux/netfilter/xt_conntrack.h linux/netfilter/xt_CT.h",
+  "linux/netfilter/xt_hashlimit.h linux/netfilter/xt_owner.h linux/netfilter/xt_physdev.h",
+  "linux/netfilter/xt_policy.h linux/netfilter/xt_rpfilter.h linux/netfilter/xt_socket.h",
+  "linux/if_ether.h linux/if_arp.h linux/ipv6_route.h",
   "linux/inet_diag.h linux/capability.h linux/prctl.h linux/nsfs.h",
 ].flatMap((line) => line.split(" "));
 
@@ -55,6 +60,9 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 
 /** Table members that are no field of their own, as C spells them. */
 const EXPRESSIONS: Readonly<Record<string, string>> = {
+  "xt_entry_match.match_size": "offsetof(struct xt_entry_match, u.match_size)",
+  "xt_entry_match.name": "offsetof(struct xt_entry_match, u.user.name)",
+  "xt_entry_match.revision": "offsetof(struct xt_entry_match, u.user.revision)",
   "cmsghdr.align": "CMSG_ALIGN(1)",
   // Members of the struct inet_diag_sockid inside.
   ...Object.fromEntries(
