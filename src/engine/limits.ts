@@ -223,8 +223,8 @@ export const sweptAtOnce = 256;
 export const sweptIdlePart = 0.125;
 
 /**
- * UDP sessions of the heaviest client that are on probation until they pay for the next ones: so
- * many, or this part of all places if that is less.
+ * UDP sessions on probation that there are until they pay for the next ones: of the heaviest client
+ * so many, or this part of all places if that is less; of all clients that part.
  */
 export const newcomersKept = 64;
 export const newcomersKeptShare = 0.125;

@@ -60,10 +60,19 @@ export class ClientShares {
     return (this.ranks[this.most] as number) - 1;
   }
 
+  /** The client with this prefix, -1 if it has no member. */
+  find(prefix: Uint32Array): number {
+    return this.clients.find(prefix);
+  }
+
+  /** How many members a client has, of which -1 has none. */
+  count(client: number): number {
+    return client < 0 ? 0 : (this.counts[client] as number);
+  }
+
   /** How many members the client with this prefix has. */
   countOf(prefix: Uint32Array): number {
-    const client = this.clients.find(prefix);
-    return client < 0 ? 0 : (this.counts[client] as number);
+    return this.count(this.find(prefix));
   }
 
   /** How many members the client of this member has. */

@@ -90,13 +90,13 @@ class Simulation {
     }
     if (slots.size !== model.size) throw new Error("two sessions with one slot");
     const owner = this.setKey(this.random(this.clients), 0);
-    this.checkVictim(table.victim(this.now), this.countOf(owner.client) + 1);
+    this.checkVictim(table.victim(this.now), owner.client, this.countOf(owner.client) + 1);
     this.checkEarly();
     const session = this.anySession();
     if (session === undefined) return;
     const victim = table.victimFor(session.slot, this.now);
     if (victim === session.slot) throw new Error("a session pays for a socket of its own");
-    if (victim >= 0) this.checkVictim(victim, this.countOf(session.client));
+    if (victim >= 0) this.checkVictim(victim, "", this.countOf(session.client));
   }
 
   /** Silent sessions end early, of whoever has more than a share, and no confirmed one unasked. */
@@ -134,6 +134,7 @@ class Simulation {
       newcomers,
       most,
       count: all.length,
+      crowd,
       clients: all.filter(({ length }) => length === most),
       /** What is on probation counts as of one client, and has more than the one that has most. */
       isCrowded: (own: Modelled[]) => crowd(own) > most,
@@ -141,8 +142,8 @@ class Simulation {
   }
 
   /** That this is who pays for a client that has `count` sessions then. */
-  private checkVictim(victim: number, count: number): void {
-    const victims = this.victims(count).map((each) => each?.slot ?? -1);
+  private checkVictim(victim: number, client: string, count: number): void {
+    const victims = this.victims(client, count).map((each) => each?.slot ?? -1);
     if (victim < 0 && this.model.size > 0) this.counts.rejected++;
     if (!victims.includes(victim)) throw new Error(`victim ${victim}, not one of ${victims}`);
     const ended = [...this.model.values()].find(({ slot }) => slot === victim);
@@ -266,8 +267,8 @@ class Simulation {
    * Whoever has the most pays, and all that is on probation counts as of one client. Of several
    * clients with as many it may be any. Undefined: nobody.
    */
-  private victims(count: number): (Modelled | undefined)[] {
-    const { byUse, clients, most, isCrowded, newcomers } = this.survey();
+  private victims(asking: string, count: number): (Modelled | undefined)[] {
+    const { byUse, clients, most, isCrowded, crowd, newcomers } = this.survey();
     const kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * this.sessionsMax));
     if (byUse.length === 0) return [undefined];
     return clients.map((own) => {
@@ -277,7 +278,10 @@ class Simulation {
       const [newcomer] = newcomers(payers);
       if (newcomers(payers).length >= kept) return newcomer;
       if (confirmed !== undefined && this.isSilent(confirmed)) return confirmed;
-      return newcomer ?? (count < most ? confirmed : undefined);
+      if (newcomer !== undefined || count >= most) return newcomer;
+      const isFew = crowd(own) < newcomersKeptShare * this.sessionsMax;
+      const mine = newcomers(byUse.filter(({ client }) => client === asking));
+      return isFew ? confirmed : (mine[0] ?? newcomers(byUse)[0]);
     });
   }
 }
@@ -407,6 +411,17 @@ test("sources forged in the name of who has the most end none of its lively sess
   // Of those that it can do without there are a few less, for those of others.
   const left = table.confirmed(heavy, lively + silent) - lively;
   expect(left).toBeGreaterThanOrEqual(silent - 64);
+});
+
+test("a flood from sources in many names takes an eighth of the places of lively sessions", () => {
+  const table = new Table(800);
+  for (let i = 0; i < 700; i++) table.confirm(1, i);
+  for (let i = 0; i < 100; i++) table.confirm(2, i);
+  for (let forged = 1_000; forged < 50_000; forged++) table.ask(forged);
+  expect([table.confirmed(1, 700), table.confirmed(2, 100)]).toEqual([600, 100]);
+  // Who answers back gets more than that, up to an even share.
+  for (let i = 0; i < 300; i++) expect(table.confirm(3, i)).toBeGreaterThanOrEqual(0);
+  expect(table.confirmed(3, 300)).toBe(300);
 });
 
 test("nor do sources forged in the name of another, which make it the heaviest", () => {

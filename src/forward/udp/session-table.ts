@@ -11,10 +11,11 @@
  * heaviest client has sessions, the least recently used of that goes. So a flood takes room from
  * itself, whether from many addresses or from one that answers.
  *
- * A newcomer of a client that has fewer gets the place of any session of the heaviest one. Another
- * newcomer, which may be one that is forged in the heaviest client's own name, gets only what that
- * client can do without: the place of a session on probation, or of one that has been silent for
- * a part of its time-out (`sweptIdlePart`). If there is neither, it is rejected.
+ * A newcomer of a client that has fewer gets the place of any session of the heaviest one, but that
+ * of a lively and confirmed one only while few sessions are on probation. Another newcomer, which
+ * may be one that is forged in the heaviest client's own name, gets only what that client can do
+ * without: the place of a session on probation, or of one that has been silent for a part of its
+ * time-out (`sweptIdlePart`). If there is neither, it is rejected.
  */
 
 import { PREFIX_WORDS } from "../../engine/client-prefix.ts";
@@ -57,8 +58,9 @@ export class SessionTable {
   /** All sessions, in two lists; and those of each client, two lists for each. */
   private readonly byUse: UseOrder;
   private readonly byClient: UseOrder;
-  /** While a client has so many on probation, one of these pays. */
+  /** While a client has so many on probation, one of these pays; and for all clients. */
   private readonly kept: number;
+  private readonly crowdKept: number;
 
   /**
    * `random` answers any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
@@ -79,7 +81,8 @@ export class SessionTable {
     this.byUse.clear(PROBATION);
     this.byUse.clear(SETTLED);
     this.byClient = new UseOrder(sessionsMax, 2 * sessionsMax);
-    this.kept = Math.min(newcomersKept, Math.ceil(newcomersKeptShare * sessionsMax));
+    this.crowdKept = Math.ceil(newcomersKeptShare * sessionsMax);
+    this.kept = Math.min(newcomersKept, this.crowdKept);
   }
 
   get size(): number {
@@ -179,12 +182,14 @@ export class SessionTable {
   /** The session to end at `now` for a new one of `key`; -1: none, which is to be rejected. */
   victim(now: number): number {
     prefixOfKey(this.key, this.prefix);
-    return this.payer(this.shares.countOf(this.prefix) + 1, now);
+    const client = this.shares.find(this.prefix);
+    return this.payer(client, this.shares.count(client) + 1, now);
   }
 
   /** The same for one more socket of the session with this number; never that one itself. */
   victimFor(slot: number, now: number): number {
-    const victim = this.payer(this.shares.countWith(slot), now);
+    // Its own client's newest one on probation may be this one.
+    const victim = this.payer(-1, this.shares.countWith(slot), now);
     return victim === slot ? -1 : victim;
   }
 
@@ -205,8 +210,8 @@ export class SessionTable {
     return this.ifSilent(byClient.oldest(2 * client + SETTLED), now);
   }
 
-  /** Who pays for a client that has `count` sessions then. */
-  private payer(count: number, now: number): number {
+  /** Who pays for a client (-1: one without sessions) that has `count` sessions then. */
+  private payer(own: number, count: number, now: number): number {
     const { shares } = this;
     const client = shares.heaviest;
     if (client < 0) return -1;
@@ -224,7 +229,10 @@ export class SessionTable {
     const settled = order.oldest(first + SETTLED);
     const silent = this.ifSilent(settled, now);
     if (silent >= 0) return silent;
-    return newcomer < 0 && count < most ? settled : newcomer;
+    if (newcomer >= 0 || count >= most) return newcomer;
+    if (crowd < this.crowdKept) return settled;
+    const mine = own < 0 ? -1 : this.byClient.oldest(2 * own + PROBATION);
+    return mine >= 0 ? mine : this.byUse.oldest(PROBATION);
   }
 
   /** `slot` if it can be done without: it has been silent for a part of its time-out; else -1. */
