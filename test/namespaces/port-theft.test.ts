@@ -202,6 +202,7 @@ testAsRoot(
       background python3 joined.py fd00:1::1 5353
       logged warning 2
       tproxy doctor --listen udp://:5353 || :
+      tproxy doctor --proto udp --dport 53 --in p0 --family 4 --to-port 5353 || :
       `,
       { "joined.py": joined },
     );
@@ -213,7 +214,9 @@ testAsRoot(
     }
     expect(warnings.join("\n")).not.toContain("5354");
     expect(stdout).toMatch(/WARNING +shared port .*tproxy \(pid \d+\) on \[::\]:5353/);
-    expect(stdout.match(/python3 \(pid \d+\)/g)).toHaveLength(2);
+    // By the listener's name, and by the way of a packet to it.
+    expect(stdout.match(/WARNING +shared port/g)).toHaveLength(2);
+    expect(stdout.match(/python3 \(pid \d+\)/g)).toHaveLength(4);
   },
   60_000,
 );

@@ -8,14 +8,14 @@ import { command, constant, flag, option } from "@optique/core/primitives";
 import { type Intent, type IntentRequest, parseIntent } from "../../capture/plan/intent.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { adoptSetup } from "../../diagnose/adopt.ts";
-import { unknown } from "../../diagnose/checks/finding.ts";
+import { type Finding, unknown } from "../../diagnose/checks/finding.ts";
 import { checkListener, checkSharing } from "../../diagnose/checks/listener.ts";
 import { gatherLocal, judgeLocal, type LocalQuestion } from "../../diagnose/checks/local.ts";
 import { judgePath, sideChecks, wayChecks } from "../../diagnose/checks/path.ts";
 import { answerNeeds, bindNeeds, type Need } from "../../diagnose/checks/privileges.ts";
 import { judgeSystem } from "../../diagnose/checks/system.ts";
 import { connectSteps } from "../../diagnose/explain/connect.ts";
-import { endpointText, waitingOn } from "../../diagnose/lookup.ts";
+import { endpointText, type Wanted, waitingOn } from "../../diagnose/lookup.ts";
 import { runProbe } from "../../diagnose/probe/run.ts";
 import { conclusion, hasFailure, renderSections, type Section } from "../../diagnose/report.ts";
 import { type CapturedPacket, samplePackets } from "../../diagnose/sample.ts";
@@ -173,10 +173,15 @@ function listenerSections({ listen }: DoctorOptions, machine: HostSnapshot): Sec
   const protocol = listen.scheme ?? "tcp";
   const expected = { protocol, address: address?.bytes, port };
   const title = `Listener on ${protocol} port ${port}`;
-  const sockets = machine.sockets[protocol];
-  const inodes = waitingOn(sockets, protocol, port).map(({ inode }) => inode);
-  const shared = checkSharing(sockets, expected, holdersOf(inodes));
-  return [{ title, findings: [checkListener(sockets, expected), ...shared] }];
+  const listener = checkListener(machine.sockets[protocol], expected);
+  return [{ title, findings: [listener, ...sharingOf(machine, expected)] }];
+}
+
+/** What there is to say of several programs that have one port. */
+function sharingOf({ sockets }: HostSnapshot, at: Pick<Wanted, "protocol" | "port">): Finding[] {
+  const ofProtocol = sockets[at.protocol];
+  const waiting = waitingOn(ofProtocol, at.protocol, at.port);
+  return checkSharing(ofProtocol, at, holdersOf(waiting.map(({ inode }) => inode)));
 }
 
 function pathSections(intent: Intent, options: DoctorOptions, machine: HostSnapshot): Section[] {
@@ -198,8 +203,9 @@ function pathSections(intent: Intent, options: DoctorOptions, machine: HostSnaps
 }
 
 function pathSection(question: PathQuestion, machine: HostSnapshot): Section {
-  const findings = judgePath(gatherPath(machine, question), [...wayChecks, ...sideChecks]);
-  return { title: titleOf(question), findings };
+  const facts = gatherPath(machine, question);
+  const findings = judgePath(facts, [...wayChecks, ...sideChecks]);
+  return { title: titleOf(question), findings: [...findings, ...sharingOf(machine, facts.wanted)] };
 }
 
 /** The connections that the proxy makes to backends with its clients' addresses. */

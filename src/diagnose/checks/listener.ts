@@ -48,7 +48,7 @@ export function checkListener(
  */
 export function checkSharing(
   sockets: readonly InetSocket[],
-  { protocol, port }: ExpectedListener,
+  { protocol, port }: Pick<ExpectedListener, "protocol" | "port">,
   holders: ReadonlyMap<number, Holder>,
 ): Finding[] {
   const waiting = waitingOn(sockets, protocol, port);
