@@ -454,6 +454,39 @@ describe("UDP at --max-sessions", () => {
     });
   }
 
+  testInUdpLab(
+    "when all that it has is in use, its newcomers are rejected, counted and said",
+    async () => {
+      const { stdout, proxy } = await inUdpLab(
+        `
+      in_background backend python3 picky.py
+      until [ -e picky ]; do sleep 0.02; done
+      capture
+      forward :50053 --udp --to 10.9.2.2:9000 --max-sessions 20
+      in_background client python3 keeps.py 8.8.8.8 10.9.1.2 20
+      keeps=$!
+      until [ -e keeping ]; do kill -0 "$keeps"; sleep 0.02; done
+      in_background client python3 forges.py 8.8.8.8 10.9.1.2
+      forges=$!
+      until [ -e forging ]; do kill -0 "$forges"; sleep 0.02; done
+      : > enough
+      wait "$keeps" "$forges"
+      kill -USR1 "$proxy"
+      logged counters 1
+      stop
+    `,
+        { "picky.py": picky, "keeps.py": keeps, "forges.py": forges },
+      );
+      expect(stdout).toContain("kept 20 of 20\n");
+      expect(JSON.stringify(eventsOf(proxy, "warning"))).toContain(
+        "a session was refused: all places are taken, and its client has as many sessions as any",
+      );
+      const [counted] = eventsOf(proxy, "counters");
+      expect(counted).toMatchObject({ sessions: 20, evicted_sessions: 0 });
+      expect(counted?.refused_sessions).toBeGreaterThan(200);
+    },
+  );
+
   for (const [what, asked, named, other] of [
     ["IPv4", "8.8.8.8", "10.9.1.2", "10.9.1.3"],
     ["IPv6", "2001:db8::9", "fd00:1::2", "fd00:8::2"],

@@ -13,7 +13,7 @@ import type { Session } from "./session.ts";
 import { SessionClients } from "./session-clients.ts";
 import { SessionTable } from "./session-table.ts";
 
-const NO_PLACE = "all places are taken, and no client has more sessions that it could lose";
+const NO_PLACE = "all places are taken, and its client has as many sessions as any";
 
 /** Who is told that a session ends, and gives up all that it has here. */
 export interface PlacesOwner {
