@@ -27,12 +27,14 @@ function tryUnshare(): boolean {
  * a pair of interfaces, A here and B there, up and without waiting for duplicate addresses;
  * `neighbour NAME A B` does both and gives A 10.9.0.1 and fd00:9::1, B 10.9.0.2 and fd00:9::2;
  * `background COMMAND…` starts a program (not a function: its process is the one to end). All that
- * was started is ended when the script ends.
+ * was started is ended when the script ends; `at_exit STATUS` is called before, for a script to
+ * define anew.
  */
 const prelude = `
 set -eu
 started=
-trap 'for pid in $started; do kill "$pid" 2>/dev/null || :; done' EXIT
+at_exit() { :; }
+trap 'at_exit $?; for pid in $started; do kill "$pid" 2>/dev/null || :; done' EXIT
 trap 'exit 143' TERM INT
 PATH="/usr/bin:/bin:/usr/sbin:/sbin:$PATH"
 background() { "$@" & started="$started $!"; }
@@ -80,7 +82,7 @@ export async function inNamespace(
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
-      timeout: options.timeoutMs ?? 25_000,
+      timeout: options.timeoutMs ?? 55_000,
       killSignal: "SIGTERM",
     });
     const [stdout, stderr, status] = await Promise.all([

@@ -9,8 +9,15 @@ import { tproxy } from "./tproxy.ts";
 /** tproxy as a word of the scripts. */
 export const command = tproxy.map((word) => `'${word}'`).join(" ");
 
-/** The hosts, and `at_backend …`, which starts tproxy there: its id in $server, its log too. */
+/**
+ * The hosts, and `at_backend …`, which starts tproxy there: its id in $server, its log too. Of a
+ * script that fails, standard error has the ends of the logs.
+ */
 const threeHosts = `
+at_exit() {
+  [ "$1" != 0 ] || return 0
+  for log in proxy backend; do [ ! -e $log.log ] || tail -n 40 $log.log >&2; done
+}
 namespace client
 namespace backend
 veth client p0 c0
