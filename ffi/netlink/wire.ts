@@ -86,34 +86,40 @@ export class Writer {
   }
 
   u8(type: number, value: number): void {
-    this.#attribute(type, 1).setUint8(0, value);
+    const at = this.#attribute(type, 1);
+    this.#view.setUint8(at, value);
   }
 
   u16(type: number, value: number): void {
-    this.#attribute(type, 2).setUint16(0, value, HOST_ORDER);
+    const at = this.#attribute(type, 2);
+    this.#view.setUint16(at, value, HOST_ORDER);
   }
 
   /** A 32-bit integer in host order; negative values are written in two's complement. */
   u32(type: number, value: number): void {
-    this.#attribute(type, 4).setUint32(0, value, HOST_ORDER);
+    const at = this.#attribute(type, 4);
+    this.#view.setUint32(at, value, HOST_ORDER);
   }
 
   be16(type: number, value: number): void {
-    this.#attribute(type, 2).setUint16(0, value, NETWORK_ORDER);
+    const at = this.#attribute(type, 2);
+    this.#view.setUint16(at, value, NETWORK_ORDER);
   }
 
   /** A 32-bit integer in network order; negative values are written in two's complement. */
   be32(type: number, value: number): void {
-    this.#attribute(type, 4).setUint32(0, value, NETWORK_ORDER);
+    const at = this.#attribute(type, 4);
+    this.#view.setUint32(at, value, NETWORK_ORDER);
   }
 
   be64(type: number, value: bigint): void {
-    this.#attribute(type, 8).setBigUint64(0, value, NETWORK_ORDER);
+    const at = this.#attribute(type, 8);
+    this.#view.setBigUint64(at, value, NETWORK_ORDER);
   }
 
   bytes(type: number, value: Uint8Array): void {
-    const payload = this.#attribute(type, value.length);
-    this.#bytes.set(value, payload.byteOffset);
+    const at = this.#attribute(type, value.length);
+    this.#bytes.set(value, at);
   }
 
   /** UTF-8 with a final NUL. */
@@ -133,14 +139,14 @@ export class Writer {
     this.#view.setUint16(at + nlattr.nla_len, length, HOST_ORDER);
   }
 
-  /** Appends an attribute's header and `size` zeroed bytes; answers a view of the payload. */
-  #attribute(type: number, size: number): DataView {
+  /** Appends an attribute's header and `size` zeroed bytes; returns where the payload begins. */
+  #attribute(type: number, size: number): number {
     const length = nlattr.size + size;
     if (length > 0xffff) throw new RangeError(`netlink attribute of ${length} bytes`);
     const at = this.#reserve(length);
     this.#view.setUint16(at + nlattr.nla_len, length, HOST_ORDER);
     this.#view.setUint16(at + nlattr.nla_type, type, HOST_ORDER);
-    return new DataView(this.#bytes.buffer, at + nlattr.size, size);
+    return at + nlattr.size;
   }
 
   #reserve(size: number): number {

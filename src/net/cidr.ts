@@ -38,14 +38,23 @@ export function parseCidr(text: string): Parsed<Cidr> {
         `from 0 to ${bits}`,
     );
   }
-  const network = networkOf(address.value, Number(prefixText));
-  if (network.bytes.some((byte, i) => byte !== bytes[i])) {
+  const prefix = Number(prefixText);
+  if (hasHostBits(bytes, prefix)) {
+    const network = networkOf(address.value, prefix);
     return refuse(
       `${quote(text)} has bits set after its prefix: give ${quote(formatCidr(network))} for the ` +
         `network, or ${quote(formatBytes(bytes))} for the one address`,
     );
   }
-  return ok(network);
+  return ok({ family, bytes, prefix });
+}
+
+/** Whether any bit behind the prefix is set. */
+export function hasHostBits(bytes: Uint8Array, prefix: number): boolean {
+  for (let i = prefix >> 3; i < bytes.length; i++) {
+    if (((bytes[i] as number) & (0xff >> clamp(prefix - i * 8, 0, 8))) !== 0) return true;
+  }
+  return false;
 }
 
 /** The network of `prefix` bits that an address is in. */
@@ -69,5 +78,9 @@ export function cidrContains(cidr: Cidr, inner: Address | Cidr): boolean {
   if (cidr.family !== inner.family) return false;
   const innerPrefix = "prefix" in inner ? inner.prefix : addressBits(inner.family);
   if (innerPrefix < cidr.prefix) return false;
-  return networkOf(inner, cidr.prefix).bytes.every((byte, i) => byte === cidr.bytes[i]);
+  for (let i = 0; i * 8 < cidr.prefix; i++) {
+    const differing = (cidr.bytes[i] as number) ^ (inner.bytes[i] as number);
+    if ((differing & (0xff00 >> clamp(cidr.prefix - i * 8, 0, 8)) & 0xff) !== 0) return false;
+  }
+  return true;
 }

@@ -32,11 +32,12 @@ function order(a: Cidr, b: Cidr): number {
 /** Replaces the last two by the network that they are the halves of, as long as they are. */
 function joinHalves(networks: Cidr[]): void {
   for (;;) {
-    const [low, high] = networks.slice(-2);
+    const low = networks.at(-2);
+    const high = networks.at(-1);
     if (low === undefined || high === undefined || low.prefix !== high.prefix) return;
-    const whole = networkOf(low, low.prefix - 1);
-    if (!cidrContains(whole, high)) return;
-    networks.splice(-2, 2, whole);
+    const prefix = low.prefix - 1;
+    if (!cidrContains({ ...low, prefix }, high)) return;
+    networks.splice(-2, 2, networkOf(low, prefix));
   }
 }
 
@@ -46,13 +47,23 @@ export function rangesOf(networks: readonly Cidr[]): readonly AddressRange[] {
   for (const { bytes, prefix } of networks) {
     const last = bytes.map((byte, i) => byte | (0xff >> Math.min(Math.max(prefix - 8 * i, 0), 8)));
     const previous = ranges.at(-1);
-    if (previous !== undefined && numberOf(previous.last) + 1n === numberOf(bytes)) {
+    if (previous !== undefined && isNext(previous.last, bytes)) {
       ranges[ranges.length - 1] = { first: previous.first, last };
     } else {
       ranges.push({ first: bytes, last });
     }
   }
   return ranges;
+}
+
+/** Whether one address comes right behind another. */
+function isNext(before: Uint8Array, bytes: Uint8Array): boolean {
+  let i = bytes.length - 1;
+  // What ends in ones ends in zeros behind them.
+  while (i > 0 && before[i] === 0xff && bytes[i] === 0) i--;
+  if ((before[i] as number) + 1 !== bytes[i]) return false;
+  while (--i >= 0) if (before[i] !== bytes[i]) return false;
+  return true;
 }
 
 /** The text of a range as nft(8) takes it: `192.0.2.0/24`, or `192.0.2.1-192.0.2.2`. */

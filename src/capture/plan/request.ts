@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import type { Port } from "../../../ffi/types.ts";
 import type { Address } from "../../net/address.ts";
-import { addressBits, type Cidr, networkOf } from "../../net/cidr.ts";
+import { addressBits, type Cidr, hasHostBits } from "../../net/cidr.ts";
 import { isPattern } from "../../net/interface.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 import type { PortRange } from "../../net/port.ts";
@@ -162,7 +162,7 @@ function isCidr(input: unknown): input is Cidr {
   const bits = addressBits(family);
   if (bytes.length * 8 !== bits || !Number.isInteger(prefix)) return false;
   if (prefix === undefined || prefix < 0 || prefix > bits) return false;
-  return networkOf({ family, bytes }, prefix).bytes.every((byte, i) => byte === bytes[i]);
+  return !hasHostBits(bytes, prefix);
 }
 
 /** An address without a zone, which no rule could carry. */
