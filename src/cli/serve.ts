@@ -71,13 +71,15 @@ export async function serve(
   io.onExit(() => pool.abandon());
   // All is open by now, and Workers get what the main thread has.
   if (limits.remaining !== undefined) reducePrivileges(limits.remaining);
+  // Before Workers begin: whoever else has the port gets their traffic from the start.
+  ports?.watch();
   try {
     for (const task of tasks) pool.start(io.workerEntry, task);
   } catch (error) {
+    ports?.close();
     throw told(error);
   }
   started?.(pool);
-  ports?.watch();
   io.onStop(stop);
   io.onReport(() => (hasTable ? pool.showTable() : pool.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;

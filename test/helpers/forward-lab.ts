@@ -33,8 +33,12 @@ forward() {
   proxy=$!
   started="$started $proxy"
   until_true grep -q '"bound"' proxy.log
+  # What the main thread opens for a moment at the start is closed before there is a Worker.
+  until_true has_worker
   sockets=$(descriptors socket:)
 }
+# The main thread has one, and each Worker two, its loop last.
+has_worker() { [ "$(descriptors 'anon_inode:.eventpoll')" -ge 3 ]; }
 until_true() { until "$@"; do kill -0 "$proxy"; sleep 0.02; done; }
 ended() { until_true has_ended "\${1:-1}"; }
 has_ended() { [ "$(grep -c '"forwarded"' proxy.log)" -ge "$1" ]; }

@@ -136,7 +136,8 @@ describe("clients", () => {
           [ "$(ss -Htn state syn-sent | wc -l)" = 5 ]
       }
       until_true are_there
-      [ "$(descriptors socket:)" = $((sockets + 20)) ]
+      has_all() { [ "$(descriptors socket:)" = $((sockets + 20)) ]; }
+      until_true has_all
       exec 8>&-
       ended 15
       kill "$server"
