@@ -23,6 +23,10 @@ const MEMINFO = "/proc/meminfo";
 const TCP_MEM = "/proc/sys/net/ipv4/tcp_mem";
 const TCP_RMEM = "/proc/sys/net/ipv4/tcp_rmem";
 
+const SHORT =
+  "the host's memory for TCP is half used (net.ipv4.tcp_mem): new connections get small buffers, " +
+  "and from three quarters on those end whose readers have stalled";
+
 /** The text of a file of /proc, empty if it cannot be read. */
 type Read = (path: string) => string;
 
@@ -53,7 +57,7 @@ export class TcpMemory {
   /** How far the kernel lets a receive buffer grow (tcp_rmem), in bytes; 0 if that is not known. */
   readonly largestBuffer: number;
   private readonly read: Read;
-  private readonly onShort: () => void;
+  private readonly warn: (text: string) => void;
   private readonly workers: number;
   private readAt = Number.NEGATIVE_INFINITY;
   private low = Number.NaN;
@@ -61,10 +65,10 @@ export class TcpMemory {
   /** What streams that have begun since it was read may hold. */
   private promised = 0;
 
-  /** One of so many `workers` that share it. `onShort` is called whenever it is found short. */
-  constructor(workers: number, onShort: () => void, read: Read = readProc) {
+  /** One of so many `workers` that share it. `warn` is called whenever it is found short. */
+  constructor(workers: number, warn: (text: string) => void, read: Read = readProc) {
     this.workers = workers;
-    this.onShort = onShort;
+    this.warn = warn;
     this.read = read;
     this.low = lowBytes(read);
     this.largestBuffer = Number(read(TCP_RMEM).trim().split(/\s+/)[2]) || 0;
@@ -108,6 +112,6 @@ export class TcpMemory {
     this.promised = 0;
     this.low = lowBytes(this.read);
     this.used = usedBytes(this.read);
-    if (this.used > this.low * tcpMemoryShare) this.onShort();
+    if (this.used > this.low * tcpMemoryShare) this.warn(SHORT);
   }
 }

@@ -151,6 +151,11 @@ export class Admission<T extends Applicant> {
     return this.placed.countWith(number);
   }
 
+  /** A number for the client of a connection that has a place. */
+  clientOf({ number }: T): number {
+    return this.placed.client(number);
+  }
+
   /** Whether all places are taken. */
   get isFull(): boolean {
     return this.placed.size >= this.bounds.connectionsMax;

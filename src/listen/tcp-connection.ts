@@ -27,6 +27,7 @@ import { lingerBytes, lingerMs, readsPerTurn } from "../engine/limits.ts";
 import type { EventLoop, Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Applicant } from "../fairness/admission.ts";
+import type { Flow } from "../fairness/stall-watch.ts";
 import { Counter, type SharedState } from "../workers/counters.ts";
 import type { CloseReason, Responding } from "../workers/protocol.ts";
 
@@ -45,7 +46,7 @@ export interface ResponderOwner {
   closed(connection: Responder, reason: CloseReason): void;
 }
 
-export class Responder implements Handler, Applicant {
+export class Responder implements Handler, Applicant, Flow {
   number = -1;
   readonly id: number;
   readonly client: string;
@@ -54,6 +55,9 @@ export class Responder implements Handler, Applicant {
   sent = 0;
   private readonly service: ResponderOwner;
   readonly fd: Fd;
+  /** As a flow: what is sent to the peer comes from the same socket, or from nowhere. */
+  readonly from = this;
+  readonly to = this;
   private readonly timer = new Timer(() => this.onTimer());
   lastActive: number;
   private interest = EPOLLIN;
@@ -93,6 +97,10 @@ export class Responder implements Handler, Applicant {
     if (!this.lingering && this.lastActive + part * idleTimeoutMs <= loop.now) {
       this.close("timeout");
     }
+  }
+
+  get bytes(): number {
+    return this.sent;
   }
 
   /** Closes and reports. The object is not used again. */

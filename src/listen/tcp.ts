@@ -11,6 +11,7 @@ import { IdleSweep, type SweptPlaces } from "../engine/idle-sweep.ts";
 import { receiveBytes, sweptIdlePart } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import { Listener, type ListenerOwner, resumeAll } from "../engine/tcp-listener.ts";
+import { TcpMemory } from "../engine/tcp-memory.ts";
 import {
   Admission,
   type AdmissionOwner,
@@ -18,6 +19,7 @@ import {
   NO_PLACE,
 } from "../fairness/admission.ts";
 import { ClientLimits } from "../fairness/client-limits.ts";
+import { ENDED_STALLED, type Flow, type StallOwner, StallWatch } from "../fairness/stall-watch.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Service, WorkerContext } from "../workers/context.ts";
 import { Counter, type SharedState } from "../workers/counters.ts";
@@ -26,7 +28,13 @@ import type { Quota } from "./quota.ts";
 import { Responder, type ResponderOwner } from "./tcp-connection.ts";
 
 export class TcpService
-  implements Service, ListenerOwner, ResponderOwner, AdmissionOwner<Responder>, SweptPlaces
+  implements
+    Service,
+    ListenerOwner,
+    ResponderOwner,
+    AdmissionOwner<Responder>,
+    SweptPlaces,
+    StallOwner<Responder>
 {
   readonly loop: EventLoop;
   readonly counters: SharedState;
@@ -39,6 +47,7 @@ export class TcpService
   private readonly quota: Quota;
   private readonly admission: Admission<Responder>;
   private readonly idleSweep: IdleSweep;
+  private readonly stallWatch: StallWatch<Responder>;
   private readonly onClosed: () => void;
   readonly peerName = allocate(sockaddr_storage.size);
   private readonly localName = allocate(sockaddr_storage.size);
@@ -55,6 +64,8 @@ export class TcpService
     this.quota = quota;
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.idleSweep = new IdleSweep(context.loop, this);
+    const memory = new TcpMemory(task.clients.workers, (text) => context.warn(text));
+    this.stallWatch = new StallWatch(context.loop, memory, this);
     this.onClosed = onClosed;
     this.answer = task.answer;
     this.idleTimeoutMs = task.idleTimeoutMs;
@@ -97,6 +108,7 @@ export class TcpService
 
   /** It has a place. */
   proceed(connection: Responder): void {
+    this.stallWatch.begin();
     if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) connection.close("error");
   }
 
@@ -104,6 +116,24 @@ export class TcpService
     this.counters.count(Counter.evictedConnections, 1);
     this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
     connection.close("evicted");
+  }
+
+  get open(): Iterable<Responder> {
+    return this.connections;
+  }
+
+  flowsOf(connection: Responder): readonly Flow[] {
+    return [connection];
+  }
+
+  clientOf(connection: Responder): number {
+    return this.admission.clientOf(connection);
+  }
+
+  endStalled(connection: Responder): void {
+    this.counters.count(Counter.stalledConnections, 1);
+    this.context.warn(`a connection was ${ENDED_STALLED}`);
+    connection.close("stalled");
   }
 
   private refuse(connection: Responder, reason: string): void {
@@ -154,6 +184,7 @@ export class TcpService
   stop(): void {
     this.stopAccepting();
     this.idleSweep.stop();
+    this.stallWatch.stop();
     for (const connection of [...this.connections]) connection.close("stopped");
   }
 }

@@ -88,6 +88,7 @@ const closing = {
   error: "Failed",
   refused: "Refused",
   evicted: "Ended to make room",
+  stalled: "Ended to free memory",
 } as const;
 
 function died(event: WorkerEvent & { kind: "died" }): string {

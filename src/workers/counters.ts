@@ -43,6 +43,8 @@ export const Counter = {
   evictedConnections: 22,
   /** Sessions that have ended without an answer. */
   unansweredSessions: 23,
+  /** Ended because TCP's memory was nearly used up and their readers had stalled. */
+  stalledConnections: 24,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

@@ -284,7 +284,8 @@ export type CloseReason =
   | "stopped"
   | "error"
   | "refused"
-  | "evicted";
+  | "evicted"
+  | "stalled";
 
 /** What a Worker posts. */
 export type WorkerMessage =

@@ -58,7 +58,8 @@ export class TcpConnection implements Recorded, Applicant {
   private readonly trail: Trail;
   /** By which its flow to the upstream is known, should it come back; 0: it is not. */
   private flowHandle = 0;
-  private relay: Relay | undefined;
+  /** Once its upstream is connected. */
+  relay: Relay | undefined;
   /** What its PROXY protocol header says beside the two ends. */
   private passed: PassedOn | undefined;
   private state: "header" | "queued" | "connecting" | "relaying" | "closed";

@@ -31,6 +31,12 @@ import {
   NO_PLACE,
 } from "../../fairness/admission.ts";
 import { ClientLimits } from "../../fairness/client-limits.ts";
+import {
+  ENDED_STALLED,
+  type Flow,
+  type StallOwner,
+  StallWatch,
+} from "../../fairness/stall-watch.ts";
 import type { Service, WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
 import { type Command, type ForwardTask, LogLevel } from "../../workers/protocol.ts";
@@ -46,10 +52,6 @@ import { StreamBuffers } from "./stream-buffers.ts";
 import { StreamHeaders } from "./stream-headers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
 
-const MEMORY_IS_SHORT =
-  "the host's memory for TCP is half used (net.ipv4.tcp_mem): new connections get small receive " +
-  "buffers, so that slow readers hold less of it";
-
 export class TcpForwarder
   implements
     Service,
@@ -58,7 +60,8 @@ export class TcpForwarder
     TcpConnectionOwner<TcpConnection>,
     PipeWatcher,
     AdmissionOwner<TcpConnection>,
-    SweptPlaces
+    SweptPlaces,
+    StallOwner<TcpConnection>
 {
   readonly context: WorkerContext;
   readonly task: ForwardTask;
@@ -80,6 +83,7 @@ export class TcpForwarder
   private listeners: Listener[];
   private readonly memory: TcpMemory;
   private readonly buffers: StreamBuffers;
+  private readonly stallWatch: StallWatch<TcpConnection>;
   private readonly admission: Admission<TcpConnection>;
   private readonly maximumText: string;
   private accepts = 0;
@@ -97,8 +101,9 @@ export class TcpForwarder
       "the next ones wait, and clients with more than others pay";
     this.admission = new Admission(task, new ClientLimits(task.clients), this);
     this.idleSweep = new IdleSweep(context.loop, this);
-    this.memory = new TcpMemory(task.clients.workers, () => context.warn(MEMORY_IS_SHORT));
+    this.memory = new TcpMemory(task.clients.workers, (text) => context.warn(text));
     this.buffers = new StreamBuffers(this.memory, context.loop);
+    this.stallWatch = new StallWatch(context.loop, this.memory, this);
     this.kernel = new SystemKernel(task.pipesMax, this, context.loop, this.buffers);
     this.upstreamSockets = new UpstreamSockets(task, this);
     this.router = new Router(context, task, "tcp");
@@ -272,7 +277,22 @@ export class TcpForwarder
     this.context.warn(text);
   }
 
+  flowsOf({ relay }: TcpConnection): readonly Flow[] {
+    return relay?.flows() ?? [];
+  }
+
+  clientOf(connection: TcpConnection): number {
+    return this.admission.clientOf(connection);
+  }
+
+  endStalled(connection: TcpConnection): void {
+    this.context.shared.count(Counter.stalledConnections, 1);
+    this.context.warn(`a connection was ${ENDED_STALLED}`);
+    connection.abort(ENDED_STALLED);
+  }
+
   connected(connection: TcpConnection): void {
+    this.stallWatch.begin();
     if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", connection);
   }
 
@@ -325,6 +345,7 @@ export class TcpForwarder
   private finish(): void {
     this.loop.timers.disarm(this.drainTimer);
     this.idleSweep.stop();
+    this.stallWatch.stop();
     this.kernel.close();
     this.onFinished();
   }

@@ -120,6 +120,11 @@ export class Relay {
     return this.inward.bytes;
   }
 
+  /** Both directions. */
+  flows(): readonly Direction[] {
+    return [this.outward, this.inward];
+  }
+
   /** Whether one side has ended its stream and the other has not. */
   get isHalfClosed(): boolean {
     return this.outward.ended !== this.inward.ended;
