@@ -1,7 +1,6 @@
 /** `byteorder`: turns numbers in a register from one order of bytes to the other. Pure. */
 
-import { required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFTA_BYTEORDER_SREG = 1;
@@ -21,24 +20,10 @@ export interface Byteorder {
   readonly size: number;
 }
 
-export const byteorderCodec: ExpressionCodec<Byteorder> = {
-  name: "byteorder",
-  kinds: ["byteorder"],
-  encode(to, { sreg, dreg, op, length, size }) {
-    to.be32(NFTA_BYTEORDER_SREG, sreg);
-    to.be32(NFTA_BYTEORDER_DREG, dreg);
-    to.be32(NFTA_BYTEORDER_OP, op);
-    to.be32(NFTA_BYTEORDER_LEN, length);
-    to.be32(NFTA_BYTEORDER_SIZE, size);
-  },
-  decode(from) {
-    return {
-      kind: "byteorder",
-      sreg: required(from.be32(NFTA_BYTEORDER_SREG), "NFTA_BYTEORDER_SREG"),
-      dreg: required(from.be32(NFTA_BYTEORDER_DREG), "NFTA_BYTEORDER_DREG"),
-      op: required(from.be32(NFTA_BYTEORDER_OP), "NFTA_BYTEORDER_OP"),
-      length: required(from.be32(NFTA_BYTEORDER_LEN), "NFTA_BYTEORDER_LEN"),
-      size: required(from.be32(NFTA_BYTEORDER_SIZE), "NFTA_BYTEORDER_SIZE"),
-    };
-  },
-};
+export const byteorderCodec = fieldCodec<Byteorder>("byteorder", {
+  sreg: be32({ NFTA_BYTEORDER_SREG }),
+  dreg: be32({ NFTA_BYTEORDER_DREG }),
+  op: be32({ NFTA_BYTEORDER_OP }),
+  length: be32({ NFTA_BYTEORDER_LEN }),
+  size: be32({ NFTA_BYTEORDER_SIZE }),
+});

@@ -1,9 +1,7 @@
 /** `cmp`: compares a register with a constant. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
-import { required } from "../../wire.ts";
-import { readData, writeData } from "../data.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, data, fieldCodec } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_CMP_EQ = 0;
@@ -29,20 +27,8 @@ export function compare(data: Uint8Array, op: number = NFT_CMP_EQ): Compare {
   return { kind: "cmp", op, sreg: NFT_REG_1, data };
 }
 
-export const cmpCodec: ExpressionCodec<Compare> = {
-  name: "cmp",
-  kinds: ["cmp"],
-  encode(to, { op, sreg, data }) {
-    to.be32(NFTA_CMP_SREG, sreg);
-    to.be32(NFTA_CMP_OP, op);
-    writeData(to, NFTA_CMP_DATA, data);
-  },
-  decode(from) {
-    return {
-      kind: "cmp",
-      op: required(from.be32(NFTA_CMP_OP), "NFTA_CMP_OP"),
-      sreg: required(from.be32(NFTA_CMP_SREG), "NFTA_CMP_SREG"),
-      data: required(readData(from, NFTA_CMP_DATA), "NFTA_CMP_DATA"),
-    };
-  },
-};
+export const cmpCodec = fieldCodec<Compare>("cmp", {
+  sreg: be32({ NFTA_CMP_SREG }),
+  op: be32({ NFTA_CMP_OP }),
+  data: data({ NFTA_CMP_DATA }),
+});

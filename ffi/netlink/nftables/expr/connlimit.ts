@@ -1,7 +1,6 @@
 /** `connlimit`: how many connections there are. Pure. */
 
-import { required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, or } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_CONNLIMIT_F_INV = 1;
@@ -15,18 +14,7 @@ export interface ConnectionLimit {
   readonly flags: number;
 }
 
-export const connlimitCodec: ExpressionCodec<ConnectionLimit> = {
-  name: "connlimit",
-  kinds: ["connlimit"],
-  encode(to, { count, flags }) {
-    to.be32(NFTA_CONNLIMIT_COUNT, count);
-    to.be32(NFTA_CONNLIMIT_FLAGS, flags);
-  },
-  decode(from) {
-    return {
-      kind: "connlimit",
-      count: required(from.be32(NFTA_CONNLIMIT_COUNT), "NFTA_CONNLIMIT_COUNT"),
-      flags: from.be32(NFTA_CONNLIMIT_FLAGS) ?? 0,
-    };
-  },
-};
+export const connlimitCodec = fieldCodec<ConnectionLimit>("connlimit", {
+  count: be32({ NFTA_CONNLIMIT_COUNT }),
+  flags: or(be32({ NFTA_CONNLIMIT_FLAGS }), 0),
+});

@@ -1,7 +1,6 @@
 /** `exthdr`: extension headers of IPv6, and options of TCP, IPv4, SCTP and DCCP. Pure. */
 
-import { defined, required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, optional, or, u8, unlessZero } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_EXTHDR_F_PRESENT = 1;
@@ -33,28 +32,12 @@ export interface ExtensionHeader {
   readonly sreg?: number;
 }
 
-export const exthdrCodec: ExpressionCodec<ExtensionHeader> = {
-  name: "exthdr",
-  kinds: ["exthdr"],
-  encode(to, { op, type, offset, length, flags, dreg, sreg }) {
-    if (dreg !== undefined) to.be32(NFTA_EXTHDR_DREG, dreg);
-    if (sreg !== undefined) to.be32(NFTA_EXTHDR_SREG, sreg);
-    to.u8(NFTA_EXTHDR_TYPE, type);
-    to.be32(NFTA_EXTHDR_OFFSET, offset);
-    to.be32(NFTA_EXTHDR_LEN, length);
-    to.be32(NFTA_EXTHDR_OP, op);
-    if (flags !== undefined) to.be32(NFTA_EXTHDR_FLAGS, flags);
-  },
-  decode(from) {
-    return defined({
-      kind: "exthdr",
-      op: from.be32(NFTA_EXTHDR_OP) ?? NFT_EXTHDR_OP_IPV6,
-      type: required(from.u8(NFTA_EXTHDR_TYPE), "NFTA_EXTHDR_TYPE"),
-      offset: from.be32(NFTA_EXTHDR_OFFSET) ?? 0,
-      length: from.be32(NFTA_EXTHDR_LEN) ?? 0,
-      flags: from.be32(NFTA_EXTHDR_FLAGS) || undefined,
-      dreg: from.be32(NFTA_EXTHDR_DREG),
-      sreg: from.be32(NFTA_EXTHDR_SREG),
-    });
-  },
-};
+export const exthdrCodec = fieldCodec<ExtensionHeader>("exthdr", {
+  dreg: optional(be32({ NFTA_EXTHDR_DREG })),
+  sreg: optional(be32({ NFTA_EXTHDR_SREG })),
+  type: u8({ NFTA_EXTHDR_TYPE }),
+  offset: or(be32({ NFTA_EXTHDR_OFFSET }), 0),
+  length: or(be32({ NFTA_EXTHDR_LEN }), 0),
+  op: or(be32({ NFTA_EXTHDR_OP }), NFT_EXTHDR_OP_IPV6),
+  flags: unlessZero(be32({ NFTA_EXTHDR_FLAGS })),
+});

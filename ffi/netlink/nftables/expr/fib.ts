@@ -1,8 +1,7 @@
 /** `fib`: what the routing tables say of an address of the packet. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
-import { required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, or } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_FIB_RESULT_OIF = 1;
@@ -31,20 +30,8 @@ export function fibType(flags: number): FibLoad {
   return { kind: "fib", result: NFT_FIB_RESULT_ADDRTYPE, flags, dreg: NFT_REG_1 };
 }
 
-export const fibCodec: ExpressionCodec<FibLoad> = {
-  name: "fib",
-  kinds: ["fib"],
-  encode(to, { result, flags, dreg }) {
-    to.be32(NFTA_FIB_FLAGS, flags);
-    to.be32(NFTA_FIB_RESULT, result);
-    to.be32(NFTA_FIB_DREG, dreg);
-  },
-  decode(from) {
-    return {
-      kind: "fib",
-      result: required(from.be32(NFTA_FIB_RESULT), "NFTA_FIB_RESULT"),
-      flags: from.be32(NFTA_FIB_FLAGS) ?? 0,
-      dreg: required(from.be32(NFTA_FIB_DREG), "NFTA_FIB_DREG"),
-    };
-  },
-};
+export const fibCodec = fieldCodec<FibLoad>("fib", {
+  flags: or(be32({ NFTA_FIB_FLAGS }), 0),
+  result: be32({ NFTA_FIB_RESULT }),
+  dreg: be32({ NFTA_FIB_DREG }),
+});

@@ -1,7 +1,6 @@
 /** `limit`: how many packets or bytes come in a time. Pure. */
 
-import { required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, be64, fieldCodec, or } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_LIMIT_F_INV = 1;
@@ -23,24 +22,10 @@ export interface Limit {
   readonly flags: number;
 }
 
-export const limitCodec: ExpressionCodec<Limit> = {
-  name: "limit",
-  kinds: ["limit"],
-  encode(to, { rate, unit, burst, type, flags }) {
-    to.be64(NFTA_LIMIT_RATE, rate);
-    to.be64(NFTA_LIMIT_UNIT, unit);
-    to.be32(NFTA_LIMIT_BURST, burst);
-    to.be32(NFTA_LIMIT_TYPE, type);
-    to.be32(NFTA_LIMIT_FLAGS, flags);
-  },
-  decode(from) {
-    return {
-      kind: "limit",
-      rate: required(from.be64(NFTA_LIMIT_RATE), "NFTA_LIMIT_RATE"),
-      unit: required(from.be64(NFTA_LIMIT_UNIT), "NFTA_LIMIT_UNIT"),
-      burst: from.be32(NFTA_LIMIT_BURST) ?? 0,
-      type: from.be32(NFTA_LIMIT_TYPE) ?? 0,
-      flags: from.be32(NFTA_LIMIT_FLAGS) ?? 0,
-    };
-  },
-};
+export const limitCodec = fieldCodec<Limit>("limit", {
+  rate: be64({ NFTA_LIMIT_RATE }),
+  unit: be64({ NFTA_LIMIT_UNIT }),
+  burst: or(be32({ NFTA_LIMIT_BURST }), 0),
+  type: or(be32({ NFTA_LIMIT_TYPE }), 0),
+  flags: or(be32({ NFTA_LIMIT_FLAGS }), 0),
+});

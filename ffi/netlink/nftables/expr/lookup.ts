@@ -1,8 +1,7 @@
 /** `lookup`: looks a register up in a set or a map. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
-import { defined, required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, optional, text, unlessZero } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_LOOKUP_F_INV = 1;
@@ -33,24 +32,10 @@ export function lookup(set: { name: string; id?: number }, flags = 0): Lookup {
   return flags === 0 ? identified : { ...identified, flags };
 }
 
-export const lookupCodec: ExpressionCodec<Lookup> = {
-  name: "lookup",
-  kinds: ["lookup"],
-  encode(to, { set, sreg, dreg, setId, flags }) {
-    to.be32(NFTA_LOOKUP_SREG, sreg);
-    if (dreg !== undefined) to.be32(NFTA_LOOKUP_DREG, dreg);
-    to.cstring(NFTA_LOOKUP_SET, set);
-    if (setId !== undefined) to.be32(NFTA_LOOKUP_SET_ID, setId);
-    if (flags !== undefined) to.be32(NFTA_LOOKUP_FLAGS, flags);
-  },
-  decode(from) {
-    return defined({
-      kind: "lookup",
-      set: required(from.string(NFTA_LOOKUP_SET), "NFTA_LOOKUP_SET"),
-      sreg: required(from.be32(NFTA_LOOKUP_SREG), "NFTA_LOOKUP_SREG"),
-      dreg: from.be32(NFTA_LOOKUP_DREG),
-      setId: from.be32(NFTA_LOOKUP_SET_ID),
-      flags: from.be32(NFTA_LOOKUP_FLAGS) || undefined,
-    });
-  },
-};
+export const lookupCodec = fieldCodec<Lookup>("lookup", {
+  sreg: be32({ NFTA_LOOKUP_SREG }),
+  dreg: optional(be32({ NFTA_LOOKUP_DREG })),
+  set: text({ NFTA_LOOKUP_SET }),
+  setId: optional(be32({ NFTA_LOOKUP_SET_ID })),
+  flags: unlessZero(be32({ NFTA_LOOKUP_FLAGS })),
+});

@@ -1,7 +1,6 @@
 /** `quota`: how many bytes have come in all. Pure. */
 
-import { required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, be64, fieldCodec, or } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_QUOTA_F_INV = 1;
@@ -17,20 +16,8 @@ export interface Quota {
   readonly flags: number;
 }
 
-export const quotaCodec: ExpressionCodec<Quota> = {
-  name: "quota",
-  kinds: ["quota"],
-  encode(to, { bytes, consumed, flags }) {
-    to.be64(NFTA_QUOTA_BYTES, bytes);
-    to.be64(NFTA_QUOTA_CONSUMED, consumed);
-    to.be32(NFTA_QUOTA_FLAGS, flags);
-  },
-  decode(from) {
-    return {
-      kind: "quota",
-      bytes: required(from.be64(NFTA_QUOTA_BYTES), "NFTA_QUOTA_BYTES"),
-      consumed: from.be64(NFTA_QUOTA_CONSUMED) ?? 0n,
-      flags: from.be32(NFTA_QUOTA_FLAGS) ?? 0,
-    };
-  },
-};
+export const quotaCodec = fieldCodec<Quota>("quota", {
+  bytes: be64({ NFTA_QUOTA_BYTES }),
+  consumed: or(be64({ NFTA_QUOTA_CONSUMED }), 0n),
+  flags: or(be32({ NFTA_QUOTA_FLAGS }), 0),
+});

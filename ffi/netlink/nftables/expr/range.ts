@@ -1,8 +1,6 @@
 /** `range`: compares a register with two constants. Pure. */
 
-import { required } from "../../wire.ts";
-import { readData, writeData } from "../data.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, data, fieldCodec } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_RANGE_EQ = 0;
@@ -21,22 +19,9 @@ export interface RangeCompare {
   readonly to: Uint8Array;
 }
 
-export const rangeCodec: ExpressionCodec<RangeCompare> = {
-  name: "range",
-  kinds: ["range"],
-  encode(to, { op, sreg, from, to: last }) {
-    to.be32(NFTA_RANGE_SREG, sreg);
-    to.be32(NFTA_RANGE_OP, op);
-    writeData(to, NFTA_RANGE_FROM_DATA, from);
-    writeData(to, NFTA_RANGE_TO_DATA, last);
-  },
-  decode(from) {
-    return {
-      kind: "range",
-      op: required(from.be32(NFTA_RANGE_OP), "NFTA_RANGE_OP"),
-      sreg: required(from.be32(NFTA_RANGE_SREG), "NFTA_RANGE_SREG"),
-      from: required(readData(from, NFTA_RANGE_FROM_DATA), "NFTA_RANGE_FROM_DATA"),
-      to: required(readData(from, NFTA_RANGE_TO_DATA), "NFTA_RANGE_TO_DATA"),
-    };
-  },
-};
+export const rangeCodec = fieldCodec<RangeCompare>("range", {
+  sreg: be32({ NFTA_RANGE_SREG }),
+  op: be32({ NFTA_RANGE_OP }),
+  from: data({ NFTA_RANGE_FROM_DATA }),
+  to: data({ NFTA_RANGE_TO_DATA }),
+});

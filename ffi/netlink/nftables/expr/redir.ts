@@ -1,8 +1,7 @@
 /** `redir`: destination NAT to this host. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
-import { defined } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, optional, unlessZero } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFTA_REDIR_REG_PROTO_MIN = 1;
@@ -31,20 +30,8 @@ export function redirect(): Redirect {
   };
 }
 
-export const redirCodec: ExpressionCodec<Redirect> = {
-  name: "redir",
-  kinds: ["redir"],
-  encode(to, { portRegister, lastPortRegister, flags }) {
-    if (portRegister !== undefined) to.be32(NFTA_REDIR_REG_PROTO_MIN, portRegister);
-    if (lastPortRegister !== undefined) to.be32(NFTA_REDIR_REG_PROTO_MAX, lastPortRegister);
-    if (flags !== undefined) to.be32(NFTA_REDIR_FLAGS, flags);
-  },
-  decode(from) {
-    return defined({
-      kind: "redir",
-      portRegister: from.be32(NFTA_REDIR_REG_PROTO_MIN),
-      lastPortRegister: from.be32(NFTA_REDIR_REG_PROTO_MAX),
-      flags: from.be32(NFTA_REDIR_FLAGS) || undefined,
-    });
-  },
-};
+export const redirCodec = fieldCodec<Redirect>("redir", {
+  portRegister: optional(be32({ NFTA_REDIR_REG_PROTO_MIN })),
+  lastPortRegister: optional(be32({ NFTA_REDIR_REG_PROTO_MAX })),
+  flags: unlessZero(be32({ NFTA_REDIR_FLAGS })),
+});

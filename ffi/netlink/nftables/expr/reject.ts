@@ -1,7 +1,6 @@
 /** `reject`: drops the packet and tells its sender. Pure. */
 
-import { defined, required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, optional, u8 } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_REJECT_ICMP_UNREACH = 0;
@@ -18,18 +17,7 @@ export interface Reject {
   readonly code?: number;
 }
 
-export const rejectCodec: ExpressionCodec<Reject> = {
-  name: "reject",
-  kinds: ["reject"],
-  encode(to, { type, code }) {
-    to.be32(NFTA_REJECT_TYPE, type);
-    if (code !== undefined) to.u8(NFTA_REJECT_ICMP_CODE, code);
-  },
-  decode(from) {
-    return defined({
-      kind: "reject",
-      type: required(from.be32(NFTA_REJECT_TYPE), "NFTA_REJECT_TYPE"),
-      code: from.u8(NFTA_REJECT_ICMP_CODE),
-    });
-  },
-};
+export const rejectCodec = fieldCodec<Reject>("reject", {
+  type: be32({ NFTA_REJECT_TYPE }),
+  code: optional(u8({ NFTA_REJECT_ICMP_CODE })),
+});

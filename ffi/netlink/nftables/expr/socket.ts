@@ -1,8 +1,7 @@
 /** `socket`: what the socket is that the packet belongs to. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
-import { defined, required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, unlessZero } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFT_SOCKET_TRANSPARENT = 0;
@@ -32,21 +31,9 @@ export function socketControlGroup(level: number): SocketLoad {
   return { kind: "socket", key: NFT_SOCKET_CGROUPV2, dreg: NFT_REG_1, level };
 }
 
-export const socketCodec: ExpressionCodec<SocketLoad> = {
-  name: "socket",
-  kinds: ["socket"],
-  encode(to, { key, dreg, level }) {
-    to.be32(NFTA_SOCKET_KEY, key);
-    to.be32(NFTA_SOCKET_DREG, dreg);
-    if (level !== undefined) to.be32(NFTA_SOCKET_LEVEL, level);
-  },
-  decode(from) {
-    return defined({
-      kind: "socket",
-      key: required(from.be32(NFTA_SOCKET_KEY), "NFTA_SOCKET_KEY"),
-      dreg: required(from.be32(NFTA_SOCKET_DREG), "NFTA_SOCKET_DREG"),
-      // nft writes 0 for the other keys.
-      level: from.be32(NFTA_SOCKET_LEVEL) || undefined,
-    });
-  },
-};
+export const socketCodec = fieldCodec<SocketLoad>("socket", {
+  key: be32({ NFTA_SOCKET_KEY }),
+  dreg: be32({ NFTA_SOCKET_DREG }),
+  // nft writes 0 for the other keys.
+  level: unlessZero(be32({ NFTA_SOCKET_LEVEL })),
+});

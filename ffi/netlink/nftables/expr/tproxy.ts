@@ -1,8 +1,7 @@
 /** `tproxy`: hands a packet to a transparent listener. Pure. */
 
 import { NFT_REG_1, NFT_REG_2 } from "../../constants.ts";
-import { defined, required } from "../../wire.ts";
-import type { ExpressionCodec } from "../expression-codec.ts";
+import { be32, fieldCodec, optional } from "../fields.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFTA_TPROXY_FAMILY = 1;
@@ -27,20 +26,8 @@ export function tproxy(family: number, hasAddress: boolean): Tproxy {
     : { kind: "tproxy", family, portRegister: NFT_REG_1 };
 }
 
-export const tproxyCodec: ExpressionCodec<Tproxy> = {
-  name: "tproxy",
-  kinds: ["tproxy"],
-  encode(to, { family, addressRegister, portRegister }) {
-    to.be32(NFTA_TPROXY_FAMILY, family);
-    if (addressRegister !== undefined) to.be32(NFTA_TPROXY_REG_ADDR, addressRegister);
-    if (portRegister !== undefined) to.be32(NFTA_TPROXY_REG_PORT, portRegister);
-  },
-  decode(from) {
-    return defined({
-      kind: "tproxy",
-      family: required(from.be32(NFTA_TPROXY_FAMILY), "NFTA_TPROXY_FAMILY"),
-      addressRegister: from.be32(NFTA_TPROXY_REG_ADDR),
-      portRegister: from.be32(NFTA_TPROXY_REG_PORT),
-    });
-  },
-};
+export const tproxyCodec = fieldCodec<Tproxy>("tproxy", {
+  family: be32({ NFTA_TPROXY_FAMILY }),
+  addressRegister: optional(be32({ NFTA_TPROXY_REG_ADDR })),
+  portRegister: optional(be32({ NFTA_TPROXY_REG_PORT })),
+});
