@@ -1,7 +1,7 @@
 /**
- * Who this process is and what it may do (credentials(7), capabilities(7)), by system call: /proc
+ * The identity and rights of this process (credentials(7), capabilities(7)), by system call: /proc
  * may be missing. Capabilities are each thread's own; those of new threads are their maker's.
- * Results are those of `sys.ts`: never an exception for what the kernel answers.
+ * Results are those of `sys.ts`: never an exception for an error of the kernel.
  */
 
 import { closeSync, openSync } from "node:fs";

@@ -4,7 +4,7 @@
  * `test/unit/ffi/abi.test.ts` compares each with a C program, per libc and per architecture.
  */
 
-/** What differs between the architectures that tproxy is built for. */
+/** The differences between the architectures that tproxy is built for. */
 export interface EpollEventLayout {
   readonly size: number;
   readonly events: number;

@@ -30,7 +30,7 @@ const {
 
 const NAME_WORDS = NAME_BYTES / WORD;
 
-/** What the kernel tells of a received datagram: its original destination, GRO's size, and more. */
+/** Control data of a received datagram: its original destination, GRO's size, and more. */
 const CONTROL_BYTES = 160;
 const CONTROL_WORDS = CONTROL_BYTES / WORD;
 
@@ -62,7 +62,7 @@ export class PayloadSlots {
   }
 }
 
-/** What `recvmmsg` fills. Valid until the next `receive` into the same slots. */
+/** The buffers that `recvmmsg` fills. Valid until the next `receive` into the same slots. */
 export class ReceiveBatch {
   readonly slots: PayloadSlots;
   /** The senders' socket addresses (struct sockaddr_in or sockaddr_in6); `nameAt` finds one. */
@@ -109,7 +109,7 @@ export class ReceiveBatch {
     return this.slots.count;
   }
 
-  /** Takes what is queued at `fd`, up to `capacity` messages, or answers a negated errno. */
+  /** Takes up to `capacity` queued messages of `fd`, or returns a negated errno. */
   receive(fd: number): Result {
     const { words } = this;
     for (let i = 0; i < this.used; i++) {

@@ -39,7 +39,7 @@ export interface Envelope {
   readonly control: Uint32Array;
 }
 
-/** What is copied out of it has no ArrayBuffer of its own, which would cost more. */
+/** Copies out of it share its ArrayBuffer: one of their own would cost more. */
 const scratch = new DataView(new ArrayBuffer(Math.max(NAME_BYTES, packetInfoBytesMax)));
 const scratchWords = new Uint32Array(scratch.buffer);
 

@@ -6,7 +6,7 @@
 import { AF_INET, AF_INET6 } from "./constants.ts";
 import { sockaddr_in, sockaddr_in6 } from "./layout.ts";
 
-/** An IP address and port as the kernel tells them. */
+/** An IP address and port as the kernel reports them. */
 export interface SocketAddress {
   /** 4 or 16 bytes, network order. */
   readonly address: Uint8Array;
@@ -17,7 +17,7 @@ export interface SocketAddress {
 }
 
 /**
- * Writes a socket address at `offset` and answers its length. The family is AF_INET for 4 bytes
+ * Writes a socket address at `offset` and returns its length. The family is AF_INET for 4 bytes
  * of address and AF_INET6 for 16.
  */
 export function encodeSockaddr(
@@ -68,7 +68,7 @@ export function decodeSockaddr(view: DataView, offset: number): SocketAddress | 
   };
 }
 
-/** `::ffff:a.b.c.d` of a 4-byte address: how an AF_INET6 socket is told of an IPv4 one. */
+/** `::ffff:a.b.c.d` of a 4-byte address: the form of an IPv4 address on an AF_INET6 socket. */
 export function mapped(address: Uint8Array): Uint8Array {
   if (address.length === 16) return address;
   const bytes = new Uint8Array(16);

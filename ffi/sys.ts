@@ -1,6 +1,6 @@
 /**
  * System calls: one function each, answering a result >= 0 or a negated errno. Nothing here throws
- * for what the kernel answers, and nothing allocates: values that the kernel reads or writes
+ * for an error of the kernel, and nothing allocates: values that the kernel reads or writes
  * go through scratch buffers of this thread, overwritten by the next call.
  *
  * Addresses are those of a `NativeBuffer`; the caller keeps the buffer. See each call's page 2 of
@@ -99,7 +99,7 @@ export function setLinger(fd: number, on: boolean, seconds: number): Result {
   return latch(libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, SCRATCH, linger.size));
 }
 
-/** SO_RCVTIMEO (socket(7)): how long a blocking receive waits before it answers EAGAIN. */
+/** SO_RCVTIMEO (socket(7)): how long a blocking receive waits before it returns EAGAIN. */
 export function setReceiveTimeoutMs(fd: number, milliseconds: number): Result {
   const seconds = Math.floor(milliseconds / 1000);
   scratch.view.setBigInt64(timeval.tv_sec, BigInt(seconds), true);
@@ -112,7 +112,7 @@ export function bind(fd: number, address: Address, length: number): Result {
   return latch(libc.bind(fd, address, length));
 }
 
-/** `connect(2)`; a non-blocking stream answers EINPROGRESS. */
+/** `connect(2)`; a non-blocking stream returns EINPROGRESS. */
 export function connect(fd: number, address: Address, length: number): Result {
   return latch(libc.connect(fd, address, length));
 }
@@ -210,7 +210,7 @@ export function shutdown(fd: number, how: number): Result {
   return latch(libc.shutdown(fd, how));
 }
 
-/** `close(2)`. The descriptor is gone whatever the answer. */
+/** `close(2)`. The descriptor is gone whatever it returns. */
 export function close(fd: number): Result {
   openFds[fd] = 0;
   return latch(libc.close(fd));

@@ -18,7 +18,7 @@ export type Port = Brand<"Port">;
 /** A firewall mark, an unsigned 32-bit number in host byte order. */
 export type Mark = Brand<"Mark">;
 
-/** What a system call answers here: a result >= 0, or a negated errno. */
+/** The result of a system call: a value >= 0, or a negated errno. */
 export type Result = number;
 
 /** The address of a native buffer, as C sees it. */

@@ -110,7 +110,7 @@ export function readLegacyBlock(
   }
 }
 
-/** What getsockopt(2) fills in behind the name of the table; undefined if it refuses. */
+/** The bytes that getsockopt(2) fills in behind the table's name; undefined on an error. */
 function ask(fd: number, level: number, option: number, table: string, bytes: number, size = 0) {
   const block = allocate(bytes);
   const length = allocate(4);

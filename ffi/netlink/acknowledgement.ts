@@ -1,5 +1,5 @@
 /**
- * What the kernel answers to a request: NLMSG_ERROR, NLMSG_DONE and the extended acknowledgement.
+ * The kernel's reply to a request: NLMSG_ERROR, NLMSG_DONE and the extended acknowledgement.
  * Pure. Sources: linux/netlink.h; netlink_ack() and netlink_dump_done() of af_netlink.c.
  */
 
@@ -20,7 +20,7 @@ import {
   structOf,
 } from "./wire.ts";
 
-/** What the kernel answered to a request (NLMSG_ERROR or the end of a dump). */
+/** The kernel's reply to a request (NLMSG_ERROR or the end of a dump). */
 export interface Acknowledgement {
   /** 0 when it was carried out, otherwise a positive errno. */
   readonly errno: number;

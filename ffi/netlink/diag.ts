@@ -49,7 +49,7 @@ const inet_diag_msg = {
 /** Bits of the first byte of `struct inet_diag_sockopt`. */
 const sockopt = { freebind: 1 << 2, transparent: 1 << 5 } as const;
 
-/** A socket of TCP or UDP, of whatever process. */
+/** A TCP or UDP socket of any process. */
 export interface InetSocket {
   /** AF_INET or AF_INET6. */
   readonly family: number;

@@ -41,7 +41,7 @@ import {
 /** `struct ifinfomsg` (linux/rtnetlink.h). */
 const ifinfomsg = { size: 16, ifi_index: 4, ifi_flags: 8, ifi_change: 12 } as const;
 
-/** A network interface as the kernel tells it. */
+/** A network interface as the kernel reports it. */
 export interface Link {
   readonly index: number;
   readonly name: string;
@@ -64,7 +64,7 @@ export interface Link {
   readonly peerNamespaceId?: number;
 }
 
-/** What an interface is made from. Absent members are the kernel's choice. */
+/** The parameters of a new interface. The kernel chooses absent ones. */
 export interface NewLink {
   readonly name: string;
   readonly kind: string;

@@ -1,5 +1,5 @@
 /**
- * A netlink socket that is told of other people's changes (multicast groups, netlink(7)).
+ * A netlink socket that receives other programs' changes (multicast groups, netlink(7)).
  *
  * It is read without waiting. A reader that falls behind loses messages (ENOBUFS), so most only
  * drain it and take what came for the occasion to look at the state itself.

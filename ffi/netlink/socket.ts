@@ -53,7 +53,7 @@ import {
 /** The kernel sends datagrams of up to 32 KiB; larger ones only when asked with a larger buffer. */
 const receiveBytes = 64 * 1024;
 const sendBytesInitial = 16 * 1024;
-/** What the kernel may queue for and from us: whole batches and their errors. It doubles this. */
+/** Bytes that the kernel may queue each way: whole batches and their errors. It doubles this. */
 const queueBytesMax = 8 * 1024 * 1024;
 const receiveTimeoutMs = 5000;
 /** How often a dump that changed under way is started again. */
@@ -146,7 +146,7 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends a look-up and answers the one object it finds.
+   * Sends a look-up and returns the one object it finds.
    * @throws NetlinkError, SyscallError, WireError
    */
   get<T>(message: Message, decode: (body: Uint8Array) => T): T {

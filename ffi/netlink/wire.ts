@@ -71,7 +71,7 @@ export class Writer {
   }
 
   /**
-   * Appends `size` zeroed bytes, padded to 4, and answers a view of them to fill in at once: the
+   * Appends `size` zeroed bytes, padded to 4, and returns a view of them to fill in at once: the
    * next write may move the buffer.
    */
   struct(size: number): DataView {
@@ -250,7 +250,7 @@ function parseAttributes(bytes: Uint8Array, offset = 0): Attribute[] {
 }
 
 /**
- * Attributes by type, read as what they should be. Every getter answers undefined when the
+ * Attributes by type, read as what they should be. Every getter returns undefined when the
  * attribute is absent and throws WireError when its length is wrong; `required` turns the former
  * into the latter. The last of several attributes of one type counts, as in the kernel.
  */

@@ -1,4 +1,4 @@
-/** What kind of address some bytes are: 4 or 16 of them. Pure. */
+/** Classifies an address of 4 or 16 bytes. Pure. */
 
 /** 0.0.0.0 and ::, which stand for no address or for all. */
 export function isUnspecified(address: Uint8Array): boolean {

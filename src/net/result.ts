@@ -1,6 +1,6 @@
 import { printJson } from "./printable.ts";
 
-/** What every parser of `src/net/` and `src/routing/` answers: parsers never throw. */
+/** The result of every parser of `src/net/`: parsers never throw. */
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: string };
@@ -10,7 +10,7 @@ export function ok<T>(value: T): Parsed<T> {
   return { ok: true, value };
 }
 
-/** A parser's refusal: one line that quotes the offending value and says what is accepted. */
+/** A parser's error: one line that quotes the bad value and names the accepted ones. */
 export function refuse(error: string): { readonly ok: false; readonly error: string } {
   return { ok: false, error };
 }

@@ -1,7 +1,7 @@
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatBytes } from "./address.ts";
 
-/** What the kernel said of a socket, as text: `8.8.8.8:80`, `[fe80::1%2]:80` (interface 2). */
+/** Formats a socket address of the kernel: `8.8.8.8:80`, `[fe80::1%2]:80` (interface 2). */
 export function formatSocketAddress(socket: SocketAddress): string {
   const text = formatBytes(socket.address);
   if (socket.address.length === 4) return `${text}:${socket.port}`;

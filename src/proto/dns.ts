@@ -15,14 +15,14 @@ const aliasesMax = 16;
 /** The largest time to live that counts (RFC 8767: a week); one with its first bit set is 0. */
 const ttlMax = 604_800;
 
-/** What is asked: the addresses of one family. */
+/** A question for the addresses of one family. */
 export interface Question {
   readonly id: number;
   readonly name: string;
   readonly family: 4 | 6;
 }
 
-/** What has been answered. */
+/** A decoded answer. */
 export type Reply =
   | { readonly kind: "found"; readonly addresses: readonly Address[]; readonly ttlSeconds: number }
   /** There is no such name, or it has no address of this family. */
@@ -44,7 +44,7 @@ export function encodeQuestion({ id, name, family }: Question): Uint8Array {
   return encode({ type: "query", id, flags: RECURSION_DESIRED, questions: [question] });
 }
 
-/** What `bytes` answer to `question`; undefined: they are no answer to it. */
+/** Decodes the answer to `question` in `bytes`; undefined: they do not answer it. */
 export function readReply(bytes: Uint8Array, question: Question): Reply | undefined {
   let packet: ReturnType<typeof decode>;
   try {

@@ -22,12 +22,12 @@ export class DatagramHeader {
   /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it is no such header. */
   addressBytes: 0 | 4 | 16 = 0;
   addressesAt = 0;
-  /** What a line of version 1 says. Without either, the datagram's own addresses count. */
+  /** The contents of a version 1 line. Without either, the datagram's own addresses count. */
   ends: ProxyAddresses | undefined;
   /** What the next proxy shall know of a line of version 1; the other is asked for. */
   private isLine = false;
   private linePassed = plainHeader;
-  /** Why a header is of no use: one of a few fixed texts. */
+  /** Why a header is rejected: one of a few fixed texts. */
   error = "";
   private readonly reader = new ProxyV2Reader();
 

@@ -1,4 +1,4 @@
-/** What a PROXY protocol header says, whichever version it is written in. */
+/** A decoded PROXY protocol header of either version. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { isMulticast, isUnspecified } from "../net/ip.ts";
@@ -10,7 +10,7 @@ export interface ProxyAddresses {
 }
 
 /**
- * What a header says. Without addresses (UNKNOWN, LOCAL, and families that are not IP) those of
+ * A header's contents. Without addresses (UNKNOWN, LOCAL, and families that are not IP) those of
  * the connection that the header came on count. The two may differ in family: a sender that has an
  * IPv4 and an IPv6 address writes the first as `::ffff:a.b.c.d`, and it is read as IPv4.
  */
@@ -22,7 +22,7 @@ export interface ProxyHeader {
   readonly passed: PassedOn;
 }
 
-/** What of a header is for the next proxy as well, beside the two ends. */
+/** The fields of a header that go to the next proxy, beside the two ends. */
 export interface PassedOn {
   /** The two ends; nobody (UNKNOWN, families that are not IP); or the sender itself (LOCAL). */
   readonly names: "ends" | "nobody" | "sender";
@@ -52,7 +52,7 @@ export function destinationFault({ address, port }: SocketAddress): string {
   return port === 0 ? "the destination has port 0" : "";
 }
 
-/** What the bytes of a connection so far are: part of a header, a whole one, or none. */
+/** The state of a connection's first bytes: part of a header, a whole one, or none. */
 export type ProxyDecoding =
   | { readonly kind: "more" }
   /** `length` bytes are the header; those behind them belong to whoever the header is for. */
@@ -62,7 +62,7 @@ export type ProxyDecoding =
 /** The header is not complete, and right so far. */
 export const more: ProxyDecoding = { kind: "more" };
 
-/** No header, and none that more bytes could make of it: one line that says why. */
+/** Not a header, whatever bytes may follow: one line with the reason. */
 export function failed(error: string): ProxyDecoding {
   return { kind: "error", error: `invalid PROXY protocol header: ${error}` };
 }

@@ -32,7 +32,7 @@ export function decodeProxyV1(bytes: Uint8Array): ProxyDecoding {
     const isBegun = OPENINGS.some((each) => each.startsWith(text));
     return isBegun ? more : failed(`the connection starts with ${quote(text)}`);
   }
-  // Whatever an UNKNOWN line says is to be ignored up to the CRLF.
+  // The receiver must ignore the rest of an UNKNOWN line up to the CRLF.
   const end = text.indexOf("\r\n");
   return end < 0 ? unended(text) : decoded(end + 2);
 }
@@ -54,7 +54,7 @@ function decodeLine(text: string, start: number, family: Family): ProxyDecoding 
         return failed(`${quote(field)} is not an IPv${family} address`);
       }
     } else {
-      // What a port begins with is a port.
+      // The prefix of a valid port is a valid port.
       const port = parsePort(field, { zero: true });
       if (port.ok) ports.push(port.value);
       else if (isWhole || field !== "") return failed(`${quote(field)} is not a port`);

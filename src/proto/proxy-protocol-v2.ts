@@ -31,7 +31,7 @@ const PP2_TYPE_NOOP = 0x04;
 const PP2_TYPE_NETNS = 0x30;
 
 /**
- * What is of the sender's own hop: padding, the checksum of its own header, and the namespace that
+ * TLVs of the sender's own hop: padding, the checksum of its own header, and the namespace that
  * its own socket is in. All others tell of the client's connection.
  */
 const OWN_HOP: readonly number[] = [PP2_TYPE_CRC32C, PP2_TYPE_NOOP, PP2_TYPE_NETNS];
@@ -47,7 +47,7 @@ const DGRAM = 2;
 
 const CHECKSUM_TLV_BYTES = pp2_tlv.size + 4;
 
-/** What `walk` answers for TLVs that are none. */
+/** The result of `walk` for malformed TLVs. */
 const WRONG = -1;
 
 /** `union proxy_addr` by family: AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX. */
@@ -65,10 +65,10 @@ export function isSigned(bytes: Uint8Array, from: number, end: number): boolean 
 
 /**
  * Reads headers where they lie, one after the other, and allocates nothing for one that is right.
- * What the last one said stays in the fields until the next one.
+ * The fields keep the last header's values until the next one.
  */
 export class ProxyV2Reader {
-  /** Of the whole header. */
+  /** Bytes of the whole header. */
   length = 0;
   /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it says none. */
   addressBytes: 0 | 4 | 16 = 0;

@@ -22,7 +22,7 @@ import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT } from "..
 import { icmphdr, ip6_hdr, iphdr, udphdr } from "../../ffi/layout.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 
-/** Of the IP header that is quoted: the usual one, since the client's own is not known. */
+/** The TTL in the quoted IP header: the usual one, since the client's own is not known. */
 const QUOTED_TTL = 64;
 
 /**

@@ -38,7 +38,7 @@ export interface BaseChain {
   readonly hook: number;
   /** Signed, ascending: NF_IP_PRI_MANGLE (-150) is after connection tracking and before NAT. */
   readonly priority: number;
-  /** What becomes of a packet that no rule decides on: NF_ACCEPT or NF_DROP. */
+  /** The verdict on a packet that no rule decides on: NF_ACCEPT or NF_DROP. */
   readonly policy: number;
   /** The interfaces of an ingress or egress chain. */
   readonly devices?: readonly string[];

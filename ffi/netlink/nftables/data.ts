@@ -9,7 +9,7 @@ import {
 } from "../constants.ts";
 import { type Attributes, defined, required, type Writer } from "../wire.ts";
 
-/** What becomes of a packet. */
+/** The verdict on a packet. */
 export interface Decision {
   /** NF_ACCEPT, NF_DROP, NFT_RETURN, NFT_JUMP, NFT_GOTO, … */
   readonly code: number;

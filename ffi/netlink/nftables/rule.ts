@@ -24,7 +24,7 @@ import { decodeExpression, encodeExpression } from "./expressions.ts";
 
 /** NFTNL_UDATA_RULE_COMMENT (libnftnl/udata.h): the type of the comment within the user data. */
 const NFTNL_UDATA_RULE_COMMENT = 0;
-/** What nft(8) takes (NFTNL_UDATA_COMMENT_MAXLEN), the final NUL included. */
+/** The longest comment of nft(8) (NFTNL_UDATA_COMMENT_MAXLEN), the final NUL included. */
 const commentBytesMax = 128;
 
 /** Which chain. */
@@ -37,7 +37,7 @@ export interface ChainReference {
 /** A rule of a chain. */
 export interface FirewallRule extends ChainReference {
   readonly expressions: readonly Expression[];
-  /** What nft shows as `comment "…"`: up to 127 bytes. */
+  /** The text that nft shows as `comment "…"`: up to 127 bytes. */
   readonly comment?: string;
   /** The kernel's number of it, in dumps. */
   readonly handle?: bigint;
@@ -104,7 +104,7 @@ export function decodeFirewallRule(body: Uint8Array): FirewallRule {
   });
 }
 
-/** What the rule's first counter has counted; undefined when it has none. */
+/** The value of the rule's first counter; undefined when it has none. */
 export function counterOf(rule: FirewallRule): Counter | undefined {
   return rule.expressions.find((expression) => expression.kind === "counter");
 }

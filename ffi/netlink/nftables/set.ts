@@ -80,9 +80,9 @@ export interface SetElement {
   readonly key: Uint8Array;
   /** Of a range over fields: its last key, in dumps. */
   readonly keyEnd?: Uint8Array;
-  /** What a map has for the key, in dumps. */
+  /** The value of a map's key, in dumps. */
   readonly data?: Uint8Array;
-  /** What a verdict map has for the key, in dumps. */
+  /** The verdict of a verdict map's key, in dumps. */
   readonly verdict?: { readonly code: number; readonly chain?: string };
   /** NFT_SET_ELEM_*; absent for none. */
   readonly flags?: number;

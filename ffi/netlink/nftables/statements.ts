@@ -1,5 +1,5 @@
 /**
- * What nft(8) calls matches and statements, as the expressions that it makes of them. Pure. Put
+ * The matches and statements of nft(8), as the expressions that it compiles them to. Pure. Put
  * them one after the other for a rule; in a table of NFPROTO_INET, `family` has to come before a
  * match of addresses and `protocol` before one of ports.
  */

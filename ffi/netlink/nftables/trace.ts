@@ -1,4 +1,4 @@
-/** What nf_tables tells of a traced packet (`meta nftrace set 1`, `nft monitor trace`). Pure. */
+/** Trace messages of nf_tables (`meta nftrace set 1`, `nft monitor trace`). Pure. */
 
 import {
   NFNL_SUBSYS_NFTABLES,

@@ -23,13 +23,13 @@ export interface ApplyOptions {
   readonly tag: number | undefined;
   /** The firewall table goes with this process. */
   readonly owned?: boolean;
-  /** What was captured is dropped when the table is gone. */
+  /** Drop the captured traffic when the table is gone. */
   readonly closed?: boolean;
-  /** It waits for `--confirm`, which an empty table beside it says. */
+  /** It waits for `--confirm`; an empty table beside it marks that. */
   readonly pending?: boolean;
 }
 
-/** What was done. */
+/** The steps that were done. */
 export interface Applied {
   /** A line for each change; none when all was as it should be. */
   readonly changes: readonly string[];
@@ -38,7 +38,7 @@ export interface Applied {
 }
 
 /**
- * Makes the live system what the Plan says. What fails is undone.
+ * Makes the running system match the Plan. Undoes all steps when one fails.
  * @throws NetlinkError, SyscallError, UnmarkedCapture
  */
 export function applyParts(

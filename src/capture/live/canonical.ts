@@ -1,5 +1,5 @@
 /**
- * Texts by which parts are the same or not, whoever described them: an iproute2 or nft command,
+ * Canonical texts of parts, equal for equal parts from any source: an iproute2 or nft command,
  * this program's messages, or the kernel in a dump. Pure.
  */
 

@@ -12,7 +12,7 @@ import type { CurrentState } from "./current-state.ts";
 import { ownSetup, taggedRules } from "./differences.ts";
 import { neededBy, rulesOf, type Setup } from "./setups.ts";
 
-/** What tells one set-up from another. */
+/** The identity of a set-up. */
 export interface Identity {
   readonly tableName: string;
   readonly mark: MaskedMark;
@@ -37,7 +37,7 @@ export interface Choosing {
   readonly isFreeTable: (table: number) => boolean;
 }
 
-/** The bit by which a proxy's own sockets are told when nothing else is said: no set-up's mark. */
+/** The default mark bit of a proxy's own sockets: no set-up's mark. */
 export const guardBit = 0x2;
 
 const tablesMax = 252;
@@ -66,7 +66,7 @@ export function chooseIdentity(choosing: Choosing): Identity {
   ): T => {
     if (given !== undefined) return given;
     if (old !== undefined) return old;
-    // Of this program's own set-ups a named one evades; other programs in the way are told of.
+    // A named set-up avoids tproxy's other set-ups; conflicts with other programs are reported.
     if (kind === "named" && isFree(usual, ourselves)) return usual;
     for (const candidate of candidates) if (isFree(candidate, beside)) return candidate;
     return usual;
@@ -100,7 +100,7 @@ export function markBits(live: CurrentState, tableName: string): number {
   return marks.reduce((bits, { mark }) => (bits | mark.mask) >>> 0, 0);
 }
 
-/** What there is beside the set-up. */
+/** The other set-ups and rules on this host. */
 interface Surroundings
   extends Pick<CurrentState, "rules" | "others" | "interfaces" | "chains" | "markWrites"> {
   /** The ip rules that set-ups of this program need which capture. */

@@ -1,5 +1,5 @@
 /**
- * What stays behind a held set-up so that it fails closed. Pure.
+ * The table that stays behind a held set-up so that it fails closed. Pure.
  *
  * Beside the table that the kernel removes with its owner there is a second one that nobody owns.
  * Its chains see packets right behind those of the first, select the same ones, and drop those that
@@ -30,7 +30,7 @@ import { closedSuffix } from "./names.ts";
 /** Ids of sets are the batch's: these must not be those of the table beside it. */
 const setIdOffset = 0x10000;
 
-/** A firewall rule captures without a mark, so that nothing tells what it has captured. */
+/** A firewall rule captures without a mark, so its captured packets cannot be recognised. */
 export class UnmarkedCapture extends Error {}
 
 /** The messages that make the table beside the Plan's. @throws UnmarkedCapture */

@@ -5,7 +5,7 @@
  * its own, which says that it waits; the other makes one that is the confirmation. The first sees
  * it, and removes both; taking back fails, in one transaction, if it is there. So one of the two
  * wins, for every process of the network namespace, with no file, socket or process id in between,
- * and whoever may not change the firewall cannot confirm. It takes a table that is made, not one
+ * and a user who may not change the firewall cannot confirm. It takes a table that is made, not one
  * that is gone: nobody confirms by flushing all rules.
  */
 
@@ -20,7 +20,7 @@ import {
 import type { Kernel } from "./kernel.ts";
 import { confirmedSuffix, pendingSuffix, setupOf } from "./names.ts";
 
-/** What came of it. `lost`: the set-up is gone, or went while it was confirmed. */
+/** The outcome. `lost`: the set-up is gone, or went while it was confirmed. */
 export type Confirmation = "confirmed" | "nothing" | "lost";
 
 const pollMs = 20;
@@ -43,7 +43,7 @@ export async function confirm(kernel: Kernel, name: string): Promise<Confirmatio
   if (!isThere(confirmedSuffix)) {
     return isThere("") && !isThere(pendingSuffix) ? "confirmed" : "lost";
   }
-  // Whoever waited is gone, or does not answer.
+  // The waiting process is gone, or does not answer.
   kernel.netfilter.batch([deleteTable(confirmation)]);
   return "lost";
 }

@@ -1,5 +1,5 @@
 /**
- * What on this machine a Plan would get into conflict with. Pure: found before anything is changed.
+ * Finds what a Plan would conflict with on this host, before anything is changed. Pure.
  *
  * Mark bits of other programs, from their sources: Tailscale 0xff0000 (util/linuxfw), of which it
  * uses 0x80000 and 0x40000; kube-proxy 0x4000 and 0x8000 (iptablesMasqueradeBit and the mark for
@@ -41,7 +41,7 @@ const knownTools: readonly KnownTool[] = [
 
 /**
  * Every conflict of the Plan's parts with what is there; `tag` is the protocol number of ours,
- * `guard` the mark by which our own packets are told.
+ * `guard` the mark that identifies our own packets.
  */
 export function findConflicts(
   parts: DesiredState,
@@ -62,8 +62,8 @@ export function findConflicts(
 }
 
 /**
- * Who else uses bits of a mark that packets of these families are to get. `others` has the ip rules
- * that are neither the Plan's nor another set-up's.
+ * Returns who else uses bits of a mark that packets of these families will get. `others` has the
+ * ip rules that are neither the Plan's nor another set-up's.
  */
 export function markConflicts(
   mark: MaskedMark,
@@ -129,7 +129,7 @@ function sharesMark({ value, mask }: MaskedMark, rule: Rule): boolean {
   return (other & mask) >>> 0 === value || other === value;
 }
 
-/** Who else sends packets of that mark elsewhere, or gives it to packets of other programs. */
+/** Returns who else routes packets with that mark, or sets it on packets of other programs. */
 function guardConflicts(
   guard: MaskedMark,
   parts: DesiredState,
@@ -148,7 +148,7 @@ function familyOf({ family }: Rule): Family {
 }
 
 /**
- * A set-up that captures marks packets with the same bits, or tells its proxy's own by them. What
+ * A set-up that marks captured packets with the same bits, or its proxy's own packets. What
  * lets its connections end wants no more than that they are delivered here, as we do.
  */
 function setupConflicts(

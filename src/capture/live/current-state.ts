@@ -54,11 +54,11 @@ export interface CurrentState {
   readonly interfaces: readonly string[];
   /** Set-ups of this program under other names, those made by its scripts included. */
   readonly others: readonly Setup[];
-  /** What the firewall rules of others do to marks; none while our own table is held. */
+  /** Marks that firewall rules of others set; none while our own table is held. */
   readonly markWrites: readonly MarkWrite[];
 }
 
-/** What to read. */
+/** Selects the objects to read. */
 export interface Selector {
   readonly tables: readonly number[];
   /** The protocol number of rules and routes; undefined when they have none. */

@@ -125,9 +125,9 @@ export function describeFirewallRule(rule: FirewallRule, sets: readonly FilledSe
 }
 
 interface Words {
-  /** What the register holds now. */
+  /** The value in the register. */
   readonly loads?: string;
-  /** What the rule says with it. */
+  /** The rule's condition or action on it. */
   readonly says?: string;
 }
 
@@ -156,7 +156,7 @@ type Describe<Kind extends Expression["kind"]> = (
   sets: readonly FilledSet[],
 ) => Words;
 
-/** A kind that is not here is told by its name alone. */
+/** A kind that is not here is shown by its name alone. */
 const descriptions: { readonly [Kind in Expression["kind"]]?: Describe<Kind> } = {
   bitwise: ({ mask, xor }, loaded) => ({ loads: `${loaded} & ${hexOf(mask)} ^ ${hexOf(xor)}` }),
   cmp: ({ op, data }, loaded) => ({ says: `${loaded} ${comparisons[op]}${value(loaded, data)}` }),

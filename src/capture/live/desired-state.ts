@@ -1,5 +1,5 @@
 /**
- * What a Plan makes in the kernel, in a form that can be compared with what is there: ip rules,
+ * The kernel objects of a Plan, in a form that can be compared with the existing ones: ip rules,
  * routes and firewall tables. Pure.
  *
  * The form is decoded from the very messages that apply the Plan, as that of the live system is
@@ -52,7 +52,7 @@ export type RoutingPart =
   | { readonly kind: "rule"; readonly rule: Rule; readonly message: Message }
   | { readonly kind: "route"; readonly route: Route; readonly message: Message };
 
-/** What has to be there for a Plan. */
+/** The objects that a Plan needs. */
 export interface DesiredState {
   /** In the order in which they are made. */
   readonly routing: readonly RoutingPart[];

@@ -10,7 +10,7 @@ import type { DesiredState, RoutingPart, TableContents } from "./desired-state.t
 import { closedSuffix } from "./names.ts";
 import { type LivePart, neededBy, type Setup, setupFrom } from "./setups.ts";
 
-/** One respect in which the system is not what the Plan says. */
+/** One difference between the system and the Plan. */
 export interface Difference {
   /** `missing`: the Plan has it and the system has not. `extra`: the other way round. */
   readonly kind: "missing" | "extra";
@@ -19,7 +19,7 @@ export interface Difference {
   readonly what: string;
 }
 
-/** Every difference; none means that the system is as the Plan says. */
+/** Every difference; none means that the system matches the Plan. */
 export function compare(
   parts: DesiredState,
   live: CurrentState,
@@ -226,7 +226,7 @@ function describeWith(rule: FirewallRule, contents: TableContents): string {
   return comment === undefined ? words : `${words} comment "${comment}"`;
 }
 
-/** What of `all` is not in `others`, each as often as it is there once more. */
+/** Returns the members of `all` that `others` lacks, counting duplicates. */
 function without(all: readonly Described[], others: readonly Described[]): Described[] {
   const left = others.map(({ key }) => key);
   return all.filter(({ key }) => {

@@ -1,6 +1,6 @@
 /**
- * What firewall rules do to the marks of packets and connections: those of other programs may give
- * packets the bits by which ours are told. Pure.
+ * How firewall rules change the marks of packets and connections. Rules of other programs may set
+ * the bits that identify our packets. Pure.
  *
  * A rule of nf_tables is run with what its registers may hold: a constant, the mark or the
  * connection's mark with some bits kept and others flipped, or something unknown. Targets of
@@ -26,7 +26,7 @@ import { XT_CONNMARK_SAVE, XT_CONNMARK_SET } from "../../../ffi/xtables-constant
 import type { Family } from "../../net/address.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 
-/** What a rule writes. */
+/** A write of a rule. */
 export interface MarkWrite {
   /** The rule's place, for people: `table ip mangle chain PREROUTING`. */
   readonly where: string;
@@ -45,7 +45,7 @@ type Bits =
   | { readonly of: "packet" | "connection"; readonly keep: number; readonly flip: number }
   | { readonly of: "constant"; readonly keep: 0; readonly flip: number };
 
-/** What the rule writes, in its order. */
+/** The rule's writes, in its order. */
 export function markWrites(rule: FirewallRule): MarkWrite[] {
   const registers = new Map<number, Bits>();
   const place = { where: placeOf(rule), families: familiesOf(rule.family) };
@@ -64,7 +64,7 @@ export function legacyMarkWrites(rule: LegacyRule): MarkWrite[] {
   return [{ where, families: [isV6 ? 6 : 4], ...written }];
 }
 
-/** Whether the rule is one that this program has made, or printed: it says so in its comment. */
+/** Whether tproxy has made or printed the rule, as its comment tells. */
 export function isOurRule(comment: string | undefined): boolean {
   return comment?.startsWith("tproxyd") === true && comment.includes(": ");
 }
@@ -81,7 +81,8 @@ export function compatMatches(expressions: readonly Expression[]): readonly Exte
 }
 
 /**
- * Who gives packets of these families bits of `mark`; each as the object of "shares bits with".
+ * Returns the rules that give packets of these families bits of `mark`, each as the object of
+ * "shares bits with".
  * One that replaces all bits, made without a thought of others, counts if it makes just `mark`.
  */
 export function foreignMarks(
@@ -141,7 +142,7 @@ function run(expression: Expression, registers: Map<number, Bits>): Written | un
     case "target":
       return targetWrite(expression);
     case "other":
-      // What it loads, and where, is not known here.
+      // This evaluator does not know which value it loads, or into which register.
       registers.clear();
       return undefined;
     default:
@@ -150,7 +151,7 @@ function run(expression: Expression, registers: Map<number, Bits>): Written | un
   }
 }
 
-/** What is written to a mark if `bits` is. */
+/** The write to a mark if the register holds `bits`. */
 function write(to: "packet" | "connection", bits: Bits | undefined): Written {
   if (bits === undefined) return { to, mask: fullMask, value: undefined, copied: 0 };
   if (bits.of === "constant") return { to, mask: fullMask, value: bits.flip, copied: 0 };

@@ -1,5 +1,5 @@
 /**
- * What a process that holds a set-up does, and when: the decisions of `hold.ts`. Pure.
+ * The decisions of a process that holds a set-up (`hold.ts`). Pure.
  *
  * `pending`: in force, and taken back at the deadline unless it is confirmed. A session that hangs
  * up meanwhile is ignored: the user may be on the way back, and the deadline does its work without

@@ -46,7 +46,7 @@ import { deleteTables, removeRouting } from "./remove.ts";
 
 const tickMs = 100;
 
-/** What is held, and how. */
+/** The set-up that is held, and how. */
 export interface Holding {
   readonly kernel: Kernel;
   readonly parts: DesiredState;
@@ -196,7 +196,7 @@ export class Hold {
     return findConflicts(parts, { ...live, tables: [] }, question.tag);
   }
 
-  /** What fails is no reason to end, and with that the capture: it is tried again. */
+  /** A failure does not end the process, and with it the capture: the step is retried. */
   #look(): void {
     const { say, now } = this.#holding;
     try {
@@ -208,7 +208,7 @@ export class Hold {
     }
   }
 
-  /** Puts back what is missing, and tells of what has come; whether anything was missing. */
+  /** Restores missing objects and logs new ones. Returns whether anything was missing. */
   #repair(): boolean {
     const { kernel, parts, owned, closed, say, keepSettings } = this.#holding;
     const closedName = parts.firewall.table.name + closedSuffix;

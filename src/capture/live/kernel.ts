@@ -7,7 +7,7 @@ import { decodeLink, getLink } from "../../../ffi/netlink/link.ts";
 import { NetlinkSocket } from "../../../ffi/netlink/socket.ts";
 import { type LegacyRule, readLegacyTable } from "../../../ffi/xtables.ts";
 
-/** What is asked of a netlink socket. */
+/** The operations of a netlink socket. */
 export type Channel = Pick<NetlinkSocket, "portId" | "request" | "get" | "dump" | "batch">;
 
 export interface Kernel {

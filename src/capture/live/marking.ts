@@ -34,7 +34,7 @@ export function markSetBy(rule: FirewallRule): MaskedMark | undefined {
   return written && { value: (written.value ?? 0) as Mark, mask: written.mask };
 }
 
-/** The bits of the mark that a rule compares: by them the proxy's own packets are told. */
+/** The bits of the mark that a rule compares. They identify the proxy's own packets. */
 export function markBitsReadBy({ expressions }: FirewallRule): number {
   return expressions.reduce((bits, each, i) => {
     if (each.kind !== "meta" || each.key !== NFT_META_MARK) return bits;

@@ -5,7 +5,7 @@
 
 /** Drops what a held set-up captured, once that is gone. */
 export const closedSuffix = "_closed";
-/** Empty; says that a process waits for a confirmation. */
+/** An empty table: a process waits for a confirmation. */
 export const pendingSuffix = "_pending";
 /** Empty; is the confirmation, until that process has seen it. */
 export const confirmedSuffix = "_confirmed";

@@ -1,4 +1,4 @@
-/** Reads the set-ups of this program that are in the kernel, whoever has made them. */
+/** Reads all set-ups of tproxy in the kernel, of every process. */
 
 import { NFPROTO_IPV4, NFPROTO_IPV6 } from "../../../ffi/netlink/constants.ts";
 import type { Chain } from "../../../ffi/netlink/nftables/chain.ts";

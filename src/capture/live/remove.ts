@@ -17,7 +17,7 @@ import type { Kernel } from "./kernel.ts";
 import { isOurName } from "./names.ts";
 import { type LivePart, neededBy, type Setup } from "./setups.ts";
 
-/** What is taken back. */
+/** The set-up to remove. */
 export interface RemoveOptions {
   /** The protocol number of rules and routes of this program. */
   readonly tag: number | undefined;
@@ -28,7 +28,7 @@ export interface RemoveOptions {
   readonly everything: boolean;
 }
 
-/** What was removed: a line for each. */
+/** The removed objects, a line for each. */
 export interface Removed {
   readonly changes: readonly string[];
   /** A table of our name that is not ours, and was left alone. */
@@ -91,7 +91,7 @@ export function deleteTables({ tables }: Pick<CurrentState, "tables">, name: str
     .map((table) => deleteTable({ family: NFPROTO_INET, name: table.name }));
 }
 
-/** ESRCH: how the kernel answers for a route that is not there. */
+/** ESRCH: the kernel's error for a route that does not exist. */
 const goneErrnos: readonly number[] = [ENOENT, 3];
 
 /** Removes rules and routes in this order; one that is gone is no error. @throws NetlinkError */

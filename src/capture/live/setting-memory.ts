@@ -1,5 +1,5 @@
 /**
- * What kernel settings were before they were changed, in a file of /run, which a reboot empties as
+ * The former values of changed kernel settings, in a file of /run, which a reboot empties as
  * it resets them.
  *
  * The file is named after the network namespace: its cookie (SO_NETNS_COOKIE, Linux 5.14), which is
@@ -56,7 +56,7 @@ export const stateFolder = "/run/tproxy";
 /** A setting cannot be read or written, or what is remembered is not to be trusted. */
 export class SysctlError extends Error {}
 
-/** What is remembered of this network namespace. @throws SysctlError */
+/** Returns the former values of this network namespace. @throws SysctlError */
 export function recall(folder: string): readonly Remembered[] {
   const path = memoryPath(folder);
   let fd: number;
@@ -124,7 +124,7 @@ function checkOwner(path: string, { uid, mode }: { uid: number; mode: number }):
   }
 }
 
-/** What an error says. */
+/** The text of an error. */
 export function reason(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -4,7 +4,7 @@
  * Rules and routes have no owner that the kernel would know. A set-up is its firewall table, which
  * the kernel shows with all that is in it, for as long as it captures anything. The marks that its
  * rules set lead to the ip rules that ask for them, and these to the table of the routes.
- * What bears our protocol number and is no set-up's is left over from a process that was killed.
+ * An object with our protocol number that belongs to no set-up is left over from a killed process.
  */
 
 import { AF_INET6 } from "../../../ffi/constants.ts";
@@ -19,7 +19,7 @@ import { isDraining } from "./names.ts";
 
 /** A set-up as its firewall rules show it. */
 export interface Setup {
-  /** Of its firewall table, or of its chain where iptables has made it. */
+  /** The name of its firewall table, or of its chain where iptables has made it. */
   readonly name: string;
   /** The firewall table and those beside it; none where iptables has made it. */
   readonly tables: readonly Table[];

@@ -1,4 +1,4 @@
-/** Which process holds a firewall table: the kernel tells its netlink port, /proc the rest. */
+/** Finds the owner of a firewall table: the kernel has its netlink port, /proc the process. */
 
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { NETLINK_NETFILTER } from "../../../ffi/netlink/constants.ts";
@@ -6,7 +6,7 @@ import { NETLINK_NETFILTER } from "../../../ffi/netlink/constants.ts";
 /** A process as /proc shows it. */
 export interface Holder {
   readonly pid: number;
-  /** What was started, without its arguments. */
+  /** The program, without its arguments. */
   readonly command: string;
 }
 
@@ -35,7 +35,7 @@ export function holderText(port: number): string {
   return `a process that /proc does not show here (netlink port ${port})`;
 }
 
-/** Of /proc/net/netlink: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`, Pid the port. */
+/** /proc/net/netlink: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`, Pid the port. */
 function socketInode(table: string, port: number): string | undefined {
   const rows = table.split("\n").map((line) => line.trim().split(/\s+/));
   const row = rows.find(

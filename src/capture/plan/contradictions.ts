@@ -1,4 +1,4 @@
-/** What a request for an Intent must not say at once. Every message is one line for its author. */
+/** Contradictions in a request for an Intent. Every message is one line for its author. */
 
 import { type Address, type Family, formatAddress, isLoopback } from "../../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../../net/cidr.ts";
@@ -7,7 +7,7 @@ import { quote } from "../../net/result.ts";
 import { aggregate } from "./networks.ts";
 import type { IntentRequest } from "./request.ts";
 
-/** What became of the request: the parts of an Intent that contradictions show in. */
+/** The parts of an Intent that can contradict each other. */
 interface Completed {
   readonly families: readonly Family[];
   readonly protocols: readonly string[];
@@ -195,7 +195,7 @@ function checkGuardMark({ guardMark }: IntentRequest, { mark }: Completed): stri
   );
 }
 
-/** Rules that would take from this host more than the answers of a backend, or nothing at all. */
+/** Rules that would take more than a backend's replies from this host, or nothing at all. */
 function checkBackends({ backends = [] }: IntentRequest, { families }: Completed) {
   for (const { address, port, here } of backends) {
     const text = formatAddress(address);

@@ -1,4 +1,4 @@
-/** What stays of a capture while open connections come to their end. Pure. */
+/** The part of a capture that stays until the open connections have ended. Pure. */
 
 import type { FirewallChain } from "./firewall-chain.ts";
 import type { Intent } from "./intent.ts";

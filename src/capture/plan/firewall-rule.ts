@@ -59,7 +59,7 @@ export type Statement =
   | { readonly kind: "redirect"; readonly port: Port }
   | { readonly kind: "return" };
 
-/** What a rule is for, which its comment says behind the table's name. */
+/** The purpose of a rule, which its comment names behind the table's name. */
 export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain";
 
 /** A firewall rule for one family. */

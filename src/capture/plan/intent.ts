@@ -1,6 +1,6 @@
 /**
- * What to capture, and how: the first stage of Intent -> Plan -> text. An Intent comes from a
- * request (`request.ts`), checked, completed and free of contradictions.
+ * Which traffic to capture, and how: the first stage of Intent -> Plan -> text. An Intent comes
+ * from a request (`request.ts`), checked, completed and free of contradictions.
  */
 
 import * as v from "valibot";
@@ -17,7 +17,7 @@ import { type IntentRequest, RequestSchema } from "./request.ts";
 export type { BackendRequest, IntentRequest } from "./request.ts";
 export type Protocol = "tcp" | "udp";
 
-/** What tells the proxy's own packets from those to capture. Empty: nothing does. */
+/** Conditions that exempt the proxy's own packets from the capture. Empty: there are none. */
 export interface Guards {
   /** Sockets with this SO_MARK. */
   readonly mark: MaskedMark | undefined;
@@ -52,7 +52,7 @@ export interface Intent {
   readonly ports: readonly PortRange[];
   /** Where packets arrive. Empty: every interface. */
   readonly interfaces: readonly string[];
-  /** Destinations that are left alone, whatever else is asked for. */
+  /** Destinations that are never captured. */
   readonly bypass: readonly Cidr[];
   /** Also what programs of this host send, except what the guards name. */
   readonly local: boolean;
@@ -61,7 +61,7 @@ export interface Intent {
   readonly replyPath: boolean;
   readonly mark: MaskedMark;
   readonly table: number;
-  /** Of the ip rule. Undefined: the kernel's choice, one less than the lowest but 0. */
+  /** The ip rule's priority. Undefined: the kernel chooses one below the lowest, other than 0. */
   readonly priority: number | undefined;
   /** Sent with ip rules and routes to tell whose they are (rtm_protocol, FRA_PROTOCOL). */
   readonly tag: number | undefined;

@@ -53,7 +53,7 @@ import { addressBits } from "../../net/cidr.ts";
 import { rangesOf } from "./networks.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./plan.ts";
 
-/** What a Plan leaves to the place where it is applied. */
+/** The values of a Plan that only the host where it is applied can give. */
 interface RuleOptions {
   readonly counters: boolean;
   readonly cgroupId?: ((path: string) => bigint) | undefined;

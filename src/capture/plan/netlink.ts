@@ -38,7 +38,7 @@ export type StepMessages =
   /** All of them are one batch on a NETLINK_NETFILTER socket: carried out all or none. */
   | { readonly protocol: "netfilter"; readonly messages: readonly Message[] };
 
-/** What a Plan leaves to the place where it is applied. */
+/** The values of a Plan that only the host where it is applied can give. */
 export interface NetlinkOptions {
   /** The index of an interface. */
   readonly interfaceIndex: (name: string) => number;

@@ -59,7 +59,7 @@ export function rangesOf(networks: readonly Cidr[]): readonly AddressRange[] {
 /** Whether one address comes right behind another. */
 function isNext(before: Uint8Array, bytes: Uint8Array): boolean {
   let i = bytes.length - 1;
-  // What ends in ones ends in zeros behind them.
+  // An address that ends in ones is followed by one that ends in zeros.
   while (i > 0 && before[i] === 0xff && bytes[i] === 0) i--;
   if ((before[i] as number) + 1 !== bytes[i]) return false;
   while (--i >= 0) if (before[i] !== bytes[i]) return false;

@@ -1,4 +1,4 @@
-/** What somebody who puts a Plan in place should know of it. Pure. */
+/** Notes for the user who applies a Plan. Pure. */
 
 import { formatAddress, isLoopback } from "../../net/address.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";

@@ -1,5 +1,5 @@
 /**
- * What has to exist in the kernel for an Intent: ip rules, routes, firewall rules and sysctls, as
+ * The kernel objects that an Intent needs: ip rules, routes, firewall rules and sysctls, as
  * data. The same value is printed, applied, checked and removed.
  */
 
@@ -76,7 +76,7 @@ export interface Sysctl {
   readonly reason: string;
 }
 
-/** What another host needs so that its answers to spoofed addresses come back through this one. */
+/** The route that another host needs so that its replies to spoofed addresses come back here. */
 export interface Backend {
   readonly address: Address;
   readonly port: Port | undefined;
@@ -156,7 +156,7 @@ function everyAddress(family: Family): Cidr {
   return { family, bytes: new Uint8Array(family === 4 ? 4 : 16), prefix: 0 };
 }
 
-/** The sets of a table: a long list of networks is one, whatever number of rules look it up. */
+/** The sets of a table. A long list of networks is one set, which several rules may look up. */
 class Sets {
   readonly #sets = new Map<string, NetworkSet>();
 
@@ -228,7 +228,7 @@ function captureRules(
 }
 
 /**
- * What programs of this host send. A packet that gets the mark is routed anew, to lo, and is then
+ * Traffic of this host's programs. A packet that gets the mark is routed anew, to lo, and is then
  * in prerouting like one that arrives.
  */
 function outputChain(intent: Intent, sets: Sets): FirewallChain {
@@ -267,7 +267,7 @@ function portMatch({ ports }: Intent): readonly Match[] {
   return ranges.length === 0 ? [] : [{ kind: "destination-port", ranges }];
 }
 
-/** What is done with a packet that is to be captured where it arrives. */
+/** The statements for a packet that is captured where it arrives. */
 function deliver(intent: Intent, family: Family): Statement[] {
   const { toPort: port, toAddresses, mark, redirect } = intent;
   if (redirect && port !== undefined) return [{ kind: "redirect", port }];
@@ -285,7 +285,7 @@ function bypassRules({ bypass }: Intent, family: Family, sets: Sets): readonly F
   return [{ family, purpose: "bypass", matches, statements: [{ kind: "return" }] }];
 }
 
-/** What the proxy itself sends, and what answers a connection made from elsewhere. */
+/** Rules that exempt the proxy's own packets and replies to connections from other hosts. */
 function guardRules({ guards }: Intent, family: Family): readonly FirewallRule[] {
   const { mark, uids, gids, cgroups } = guards;
   const matches: Match[] = [
@@ -332,7 +332,7 @@ function sysctlsOf(intent: Intent): readonly Sysctl[] {
   return interfaces.filter((name) => name !== "lo" && !isPrefix(name)).map(acceptLocal);
 }
 
-/** The setting by which an interface takes what our table says comes from this host. */
+/** The setting that lets an interface accept packets whose source our table calls local. */
 export function acceptLocal(name: string): Sysctl {
   return {
     name: `net/ipv4/conf/${name}/accept_local`,

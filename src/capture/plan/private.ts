@@ -3,7 +3,7 @@
 import { type Cidr, parseCidr } from "../../net/cidr.ts";
 
 /**
- * What is not of the public Internet, by the registries of RFC 6890. Documentation networks
+ * Networks outside the public Internet, by the registries of RFC 6890. Documentation networks
  * (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24, 2001:db8::/32) are not in it: nobody has them.
  */
 const table: readonly (readonly [network: string, rfc: number, what: string])[] = [

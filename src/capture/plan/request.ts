@@ -116,7 +116,7 @@ const ControlGroup = v.pipe(
 
 const identity = (what: string) => integer(0, 0xfffffffe, what);
 
-/** What a request for an Intent may have. */
+/** The schema of a request for an Intent. */
 export const RequestSchema = v.strictObject({
   destinations: networks("destinations"),
   sources: networks("sources"),
@@ -151,7 +151,7 @@ export const RequestSchema = v.strictObject({
   sysctl: v.optional(v.boolean()),
 });
 
-/** What may be asked for; every field is optional. */
+/** A request for an Intent; every field is optional. */
 export type IntentRequest = v.InferOutput<typeof RequestSchema>;
 /** A backend as it is asked for. */
 export type BackendRequest = NonNullable<IntentRequest["backends"]>[number];

@@ -1,5 +1,5 @@
 /**
- * What a backend needs so that its replies to spoofed clients come back through this host. It is
+ * The routes that a backend needs so that its replies to spoofed clients come back here. They are
  * only ever printed: as comments under a script, and in the JSON.
  */
 

@@ -1,4 +1,4 @@
-/** What a plan's parts do, in words for the comments of the printed scripts. */
+/** Describes a plan's parts for the comments of the printed scripts. */
 
 import { type Family, formatAddress, isLoopback } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";

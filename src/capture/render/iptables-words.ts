@@ -8,7 +8,7 @@ import type { AddressType, FirewallRule, Match, Statement } from "../plan/plan.t
 /** The most ports that `-m multiport` takes; a range counts as two (iptables-extensions(8)). */
 const multiportMax = 15;
 
-/** What makes rules ours: their comment, and the beginning of the names of their ipsets. */
+/** The marks of our rules: their comment, and the prefix of their ipsets' names. */
 interface Ours {
   readonly table: string;
   readonly comment: string;
@@ -29,7 +29,7 @@ export function ruleWords(rule: FirewallRule, ours?: Ours): readonly (readonly s
   return products.map((words) => [...words, ...note, ...targetWords(rule.statements)]);
 }
 
-/** What a match has to know of its rule. */
+/** The properties of a rule that its matches depend on. */
 interface Around {
   readonly protocol: string | undefined;
   readonly table: string | undefined;

@@ -1,4 +1,4 @@
-/** What the scripts of all dialects share: their frame, their quoting and the commands of `ip`. */
+/** The common parts of all dialects' scripts: frame, quoting and the commands of `ip`. */
 
 import { formatAddress } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
@@ -31,7 +31,7 @@ export function line(...words: readonly (string | number | undefined)[]): string
 
 /**
  * The script that puts a plan in place: it stops at the first command that fails. What a backend
- * needs follows in comments. `origin` says who prints it, and what takes it back.
+ * needs follows in comments. `origin` names the command that prints it and the one that undoes it.
  */
 export function applyScript(
   plan: Plan,
@@ -48,7 +48,7 @@ export function applyScript(
   return frame(head, sections, backendLines(plan, false));
 }
 
-/** What a script is for, in two lines. */
+/** Describes the purpose of a script in two lines. */
 function purposeOf(plan: Plan): readonly string[] {
   const families = describeFamilies(plan.families);
   if (plan.routes.length === 0) {
@@ -74,12 +74,12 @@ function capturesAny({ firewall }: Plan): boolean {
   return firewall.chains.some(({ rules }) => rules.some(({ purpose }) => purpose === "capture"));
 }
 
-/** What begins with the last command of a script. */
+/** The effect that begins with the last command of a script. */
 export function beginning(plan: Plan): string {
   return `From here on ${capturesAny(plan) ? "packets are captured" : "replies are delivered"}`;
 }
 
-/** What ends with the first command of one that takes a plan back. */
+/** The effect that ends with the first command of an undo script. */
 export function ending(plan: Plan): string {
   return `From here on nothing is ${capturesAny(plan) ? "captured" : "delivered"}.`;
 }

@@ -11,7 +11,7 @@ export const NFTA_MATCH_NAME = 1;
 export const NFTA_MATCH_REV = 2;
 export const NFTA_MATCH_INFO = 3;
 
-/** What `iptables -m name` asks, or does what `iptables -j name` does. */
+/** The match `iptables -m name`, or the target `iptables -j name`. */
 export interface CompatExtension<Kind extends "match" | "target" = "match" | "target">
   extends Extension {
   readonly kind: Kind;
