@@ -100,6 +100,14 @@ describe.skipIf(!isStatic)("of the built executable", () => {
       expect(names).toContain(part);
     }
     expect(new Set(names).size).toBe(names.length);
+    // What they need in turn is inside as well.
+    const bundled = new Set(Object.keys(packageJson.dependencies));
+    for (const name of bundled) {
+      const file = Bun.file(join(root, "node_modules", name, "package.json"));
+      const { version, dependencies = {} } = await file.json();
+      expect(sbom.components).toContainEqual(expect.objectContaining({ name, version }));
+      for (const each of Object.keys(dependencies)) bundled.add(each);
+    }
   });
 
   testWith(["tar"])("the tarball has the executable and its documents", async () => {

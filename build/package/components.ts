@@ -38,6 +38,17 @@ const bundled: readonly Component[] = Object.entries(packageJson.dependencies).m
   ([name, version]) => ({ name, version, licence: "MIT", copyright: `the authors of ${name}` }),
 );
 
+/** npm packages that those need; their versions are those of bun.lock. */
+const indirect: readonly Component[] = (
+  [
+    ["@leichtgewicht/ip-codec", "2.0.5", "MIT"],
+    ["eslint-visitor-keys", "5.0.1", "Apache-2.0"],
+  ] as const
+).map(([name, version, licence]) => ({
+  ...{ name, version, licence },
+  copyright: `the authors of ${name}`,
+}));
+
 const bun: Component = {
   name: "Bun",
   version: bunVersion,
@@ -82,7 +93,7 @@ const partsOfBun: readonly Component[] = (
   ] as const
 ).map(([name, licence, copyright]) => ({ name, licence, copyright }));
 
-const components: readonly Component[] = [bun, ...linked, ...bundled, ...partsOfBun];
+const components: readonly Component[] = [bun, ...linked, ...bundled, ...indirect, ...partsOfBun];
 
 /** A CycloneDX 1.5 document: tproxy and everything inside. `sha256` is the executable's. */
 export function makeSbom(sha256: string, architecture: string): string {
@@ -92,9 +103,9 @@ export function makeSbom(sha256: string, architecture: string): string {
     "bom-ref": version === undefined ? name : `${name}@${version}`,
     name,
     ...(version === undefined ? {} : { version }),
-    ...(packageJson.dependencies[name as keyof typeof packageJson.dependencies] === undefined
-      ? {}
-      : { purl: `pkg:npm/${name.replace("@", "%40")}@${version}` }),
+    ...([...bundled, ...indirect].some((each) => each.name === name)
+      ? { purl: `pkg:npm/${name.replace("@", "%40")}@${version}` }
+      : {}),
     licenses: [{ expression: licence }],
   });
   const all = components.map(component);
