@@ -42,9 +42,9 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
     return command(listenCommand, runListen);
   },
   forward: async () => {
-    const { complete, forwardCommand } = await import("./options/forward.ts");
+    const { forwardCommand } = await import("./options/forward.ts");
     const { runForward } = await import("./commands/forward.ts");
-    return command(forwardCommand, (options, io) => runForward(complete(options), io));
+    return command(forwardCommand, (options, io) => runForward(options, io));
   },
   routes: async () => {
     const { routesCommand, runRoutes } = await import("./commands/routes.ts");

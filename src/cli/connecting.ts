@@ -4,6 +4,7 @@ import { SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Mark } from "../../ffi/types.ts";
 import type { IntentRequest } from "../capture/plan/intent.ts";
+import type { Service } from "../config/service.ts";
 import type { SourceChoice } from "../config/syntax.ts";
 import { explainRefusal } from "../diagnose/explain/refusal.ts";
 import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
@@ -11,9 +12,6 @@ import { bindSocket } from "../engine/sockets.ts";
 import { CommandError } from "../errors.ts";
 import { formatBytes } from "../net/address.ts";
 import { forwardNeeds } from "./needs.ts";
-import type { WantedSocket } from "./open-socket.ts";
-import type { ForwardOptions } from "./options/forward.ts";
-import { checkThreads } from "./options/workers.ts";
 import { checkPrivileges } from "./privileges.ts";
 
 /**
@@ -22,13 +20,12 @@ import { checkPrivileges } from "./privileges.ts";
  * @throws CommandError with what it cannot
  */
 export function checkForward(
-  options: ForwardOptions,
-  wanted: readonly WantedSocket[],
+  service: Service,
+  installsRules: boolean,
   request: IntentRequest,
 ): string[] {
-  checkThreads(options.workers);
-  const lacks = checkPrivileges(forwardNeeds(options, wanted, request));
-  return [...lacks, ...checkConnecting(options.source, options.socketMark)];
+  const lacks = checkPrivileges(forwardNeeds(service, installsRules, request));
+  return [...lacks, ...checkConnecting(service.route.source, service.dial.mark)];
 }
 
 /**

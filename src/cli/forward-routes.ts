@@ -4,14 +4,16 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../ffi/types.ts";
 import { guardBit } from "../capture/live/choose.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
+import { defined } from "../config/request.ts";
+import type { Service } from "../config/service.ts";
+import type { RoutesSettings } from "../config/settings.ts";
 import { UsageError } from "../errors.ts";
 import { type Address, type Family, formatBytes } from "../net/address.ts";
 import { addressBits } from "../net/cidr.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { toRequest } from "./options/capture.ts";
-import type { ForwardOptions } from "./options/forward.ts";
+import { captureRequestOf } from "./options/capture.ts";
 
 /** What is captured, and the mark by which our own connections are left alone. */
 export interface ForwardCapture {
@@ -33,51 +35,18 @@ export interface CapturedService {
 }
 
 /**
- * The options of `routes` that were given, without those that `forward` answers itself. Reads the
- * files of lists.
- * @throws UsageError, also for options that nothing would use
+ * What a service says of its capture, without what `forward` answers itself. The files of lists
+ * have been read; `say` is told of alternative names of interfaces.
+ * @throws UsageError
  */
 export function captureRequest(
-  options: ForwardOptions,
+  { capture, ingress }: Pick<Service, "capture" | "ingress">,
+  routes: RoutesSettings,
   say?: (line: string) => void,
 ): IntentRequest {
-  const settled = { toPort: undefined, toAddress: [], proto: [], replyPath: false, backend: [] };
-  const request = toRequest({ ...options, ...settled }, say);
-  const { redirect: _, ...capture } = request;
-  const [first] = Object.keys(capture) as (keyof typeof capture)[];
-  if (options.routes !== "none" || first === undefined) return request;
-  const own = first === "mark" ? "; the mark of our own sockets is --socket-mark" : "";
-  throw new UsageError(
-    `--${optionOf[first]} is about what is captured, and nothing puts in rules for it: give ` +
-      `--routes auto, or --routes print to see them${own}`,
-  );
+  const request = captureRequestOf(capture, routes, say);
+  return ingress.redirected ? { ...request, redirect: true } : request;
 }
-
-/** The option that gives each field of a request. */
-const optionOf: Readonly<Record<Exclude<keyof IntentRequest, "redirect">, string>> = {
-  destinations: "dst",
-  sources: "src",
-  ports: "dport",
-  interfaces: "in",
-  protocols: "proto",
-  families: "family",
-  bypass: "bypass",
-  bypassPrivate: "bypass-private",
-  local: "local",
-  guardMark: "guard-mark",
-  guardUids: "guard-uid",
-  guardGids: "guard-gid",
-  guardCgroups: "guard-cgroup",
-  replyPath: "reply-path",
-  mark: "mark",
-  table: "table",
-  priority: "priority",
-  toPort: "to-port",
-  toAddresses: "to-address",
-  backends: "backend",
-  tableName: "table-name",
-  sysctl: "sysctl",
-};
 
 /**
  * What is captured for these listeners: any destination at their port unless the options say
@@ -85,11 +54,11 @@ const optionOf: Readonly<Record<Exclude<keyof IntentRequest, "redirect">, string
  * @throws UsageError
  */
 export function captureOf(
-  options: ForwardOptions,
+  service: Service,
   request: IntentRequest,
   captured: CapturedService,
 ): ForwardCapture {
-  if (options.noTransparent && !options.redirect) {
+  if (!service.ingress.transparent && !service.ingress.redirected) {
     throw new UsageError(
       "--routes brings what is for other hosts, which --no-transparent does not accept: leave " +
         "one of them out",
@@ -102,19 +71,19 @@ export function captureOf(
   ];
   const families = wantedFamilies(request, listeners);
   const where = target(request, captured, listeners, families);
-  if (where.ports === undefined) refuseNeedless(options);
+  if (where.ports === undefined) refuseNeedless(service);
   const complete = defined({
     ...request,
     protocols: [...captured.protocols],
     families,
     ...where,
-    ...replies(options, captured, families),
+    ...replies(service, captured, families),
     guardMark,
   });
   const parsed = parseIntent(complete);
   if (!parsed.ok) throw new UsageError(parsed.error);
   const intent = parsed.value;
-  return { intent, mark: markOf(options, intent) };
+  return { intent, mark: markOf(service, intent) };
 }
 
 /** The options that say what is captured. */
@@ -235,16 +204,15 @@ function servedBy(listeners: readonly SocketAddress[]): Family[] {
  * what we send from one: also towards clients, whoever's address upstreams see.
  */
 function replies(
-  options: ForwardOptions,
+  { ingress, route: { source } }: Service,
   { backends = [] }: CapturedService,
   families: readonly Family[],
 ): Pick<IntentRequest, "replyPath" | "backends"> {
-  const { source } = options;
-  if (options.redirect && source.kind === "self") return {};
+  if (ingress.redirected && source.kind === "self") return {};
   // Of another family than the client, an upstream sees an address of ours.
   const spoofed = backends.filter(({ address }) => families.includes(address.family));
   const isSpoofed = source.kind !== "self" && spoofed.length > 0;
-  if (!options.redirect) return { replyPath: true, ...(isSpoofed ? { backends: spoofed } : {}) };
+  if (!ingress.redirected) return { replyPath: true, ...(isSpoofed ? { backends: spoofed } : {}) };
   const address = source.kind === "address" ? formatBytes(source.address) : "client";
   throw new UsageError(
     `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +
@@ -253,8 +221,8 @@ function replies(
 }
 
 /** @throws UsageError where rules would do nothing: no capture, and no reply that goes elsewhere */
-function refuseNeedless({ source, redirect }: ForwardOptions): void {
-  if (!redirect && source.kind !== "self") return;
+function refuseNeedless({ ingress, route: { source } }: Service): void {
+  if (!ingress.redirected && source.kind !== "self") return;
   throw new UsageError(
     "--routes has nothing to put in: what is sent to an address of this host arrives by itself" +
       `${source.kind === "self" ? ", and so does what upstreams answer" : ""}; say what else is ` +
@@ -276,7 +244,8 @@ function guardOf(request: IntentRequest, takenBits = 0): MaskedMark | undefined 
   );
 }
 
-function markOf({ socketMark }: ForwardOptions, { mark, guards }: Intent): Mark | undefined {
+function markOf({ dial }: Service, { mark, guards }: Intent): Mark | undefined {
+  const socketMark = dial.mark;
   if (socketMark !== undefined && (socketMark & mark.mask) >>> 0 === mark.value) {
     throw new UsageError(
       `--socket-mark "0x${socketMark.toString(16)}" has the mark ${formatMark(mark)} in it, by ` +
@@ -286,10 +255,4 @@ function markOf({ socketMark }: ForwardOptions, { mark, guards }: Intent): Mark 
   if (guards.mark === undefined) return socketMark;
   const { value, mask } = guards.mark;
   return ((((socketMark ?? 0) & ~mask) | value) >>> 0) as Mark;
-}
-
-function defined(request: IntentRequest): IntentRequest {
-  return Object.fromEntries(
-    Object.entries(request).filter(([, value]) => value !== undefined),
-  ) as IntentRequest;
 }

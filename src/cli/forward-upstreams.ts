@@ -5,7 +5,7 @@ import type { Mark } from "../../ffi/types.ts";
 import { type NameListener, systemEdges, WatchedName } from "../control/dns-names.ts";
 import { type MarkOf, scopeOf } from "../control/look-up.ts";
 import { nameStartMs, upstreamsMax } from "../engine/limits.ts";
-import { CommandError, UsageError } from "../errors.ts";
+import { CommandError } from "../errors.ts";
 import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
@@ -30,16 +30,13 @@ export class UpstreamList {
   /**
    * Looks up what is a name. Once one upstream is known, the names that are still looked up are
    * awaited for a short time only. `mark` is that of the sockets that ask (SO_MARK).
-   * @throws UsageError for `original` beside others, CommandError if no upstream is known
+   * @throws CommandError if no upstream is known
    */
   static async resolve(
     to: readonly (Target | "original")[],
     mark: Mark | undefined,
   ): Promise<UpstreamList> {
-    if (to.includes("original")) {
-      if (to.length > 1) throw new UsageError("--to original stands alone: give no other --to");
-      return new UpstreamList(undefined);
-    }
+    if (to.includes("original")) return new UpstreamList(undefined);
     const list: UpstreamList = new UpstreamList(
       to
         .filter((target) => target !== "original")

@@ -1,6 +1,7 @@
 /** The capabilities that listeners and `forward` need at their start. */
 
 import type { IntentRequest } from "../capture/plan/intent.ts";
+import type { Listener, Service } from "../config/service.ts";
 import {
   answerNeeds,
   bindNeeds,
@@ -11,38 +12,35 @@ import {
 import type { PortRange } from "../net/port.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { bindAddress } from "./endpoints.ts";
-import type { WantedSocket } from "./open-socket.ts";
-import type { ForwardOptions } from "./options/forward.ts";
 import { portStart } from "./privileges.ts";
 
 /** The needs of sockets that receive, and of the answers of UDP ones by rules of others. */
-export function socketNeeds(wanted: readonly WantedSocket[], transparent: boolean): Need[] {
+export function socketNeeds(wanted: readonly Listener[], transparent: boolean): Need[] {
   const own = transparent ? answers(wanted, undefined, portStart()) : [];
   return [...listenNeeds(wanted, transparent), ...own];
 }
 
 /** The needs of `forward`, but for those of its connections to upstreams. */
 export function forwardNeeds(
-  options: ForwardOptions,
-  wanted: readonly WantedSocket[],
+  { listen, ingress, route: { source } }: Service,
+  installsRules: boolean,
   request: IntentRequest,
 ): Need[] {
   const start = portStart();
-  const { redirect, noTransparent, source, routes } = options;
-  const transparent = !(noTransparent || redirect);
-  const captured = routes === "auto" ? (request.ports ?? portsOf(wanted)) : undefined;
+  const { transparent } = ingress;
+  const captured = installsRules ? (request.ports ?? portsOf(listen)) : undefined;
   const keepsPort = source.kind === "client" && source.keepPort;
   return [
-    ...listenNeeds(wanted, transparent),
-    ...(transparent ? answers(wanted, captured, start) : []),
+    ...listenNeeds(listen, transparent),
+    ...(transparent ? answers(listen, captured, start) : []),
     ...(keepsPort ? clientPortNeeds(start) : []),
-    ...(routes === "auto" ? ruleNeeds("apply routes") : []),
+    ...(installsRules ? ruleNeeds("apply routes") : []),
   ];
 }
 
 /** Of those that receive UDP. */
 function answers(
-  wanted: readonly WantedSocket[],
+  wanted: readonly Listener[],
   captured: readonly PortRange[] | undefined,
   start: number | undefined,
 ): Need[] {
@@ -51,7 +49,7 @@ function answers(
   return udp.length === 0 ? [] : answerNeeds({ listeners, captured }, start);
 }
 
-function listenNeeds(wanted: readonly WantedSocket[], transparent: boolean): Need[] {
+function listenNeeds(wanted: readonly Listener[], transparent: boolean): Need[] {
   const start = portStart();
   return wanted.flatMap(({ protocol, endpoint }) => {
     const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
@@ -60,6 +58,6 @@ function listenNeeds(wanted: readonly WantedSocket[], transparent: boolean): Nee
 }
 
 /** The listeners' own ports: what `--routes auto` captures unless more is said. */
-function portsOf(wanted: readonly WantedSocket[]): PortRange[] {
+function portsOf(wanted: readonly Listener[]): PortRange[] {
   return wanted.map(({ endpoint: { port } }) => ({ from: port, to: port }) as PortRange);
 }

@@ -1,23 +1,20 @@
 /** What is said when nothing brings the packets that `forward` is there for. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Service } from "../config/service.ts";
 import { hostTakesOwnOnly } from "../control/foreign-packets.ts";
 import { isUnspecified } from "../net/ip.ts";
-import type { ForwardOptions } from "./options/forward.ts";
-
-type Options = Pick<
-  ForwardOptions,
-  "routes" | "redirect" | "noTransparent" | "acceptProxy" | "source" | "to"
->;
 
 /**
- * A warning where only this host's own addresses can be reached, although the listeners take those
- * of others: empty where that is meant, as of a plain reverse proxy, or not so.
+ * A warning, where no rules are installed, if only this host's own addresses can be reached
+ * although the listeners take those of others; none where that is meant, as of a reverse proxy.
  */
-export function captureDoubts(options: Options, listeners: readonly SocketAddress[]): string[] {
-  const { routes, redirect, noTransparent, acceptProxy, source, to } = options;
-  if (routes !== "none" || redirect || noTransparent || acceptProxy.length > 0) return [];
-  if (source.kind === "self" && !to.includes("original")) return [];
+export function captureDoubts(
+  { ingress, route }: Pick<Service, "ingress" | "route">,
+  listeners: readonly SocketAddress[],
+): string[] {
+  if (!ingress.transparent || ingress.acceptProxy !== undefined) return [];
+  if (route.source.kind === "self" && !route.pool.to.includes("original")) return [];
   if (!listeners.some(({ address }) => isUnspecified(address)) || !hostTakesOwnOnly()) return [];
   return [
     "no ip rule and no route here brings packets to other hosts' addresses: only what is sent to " +

@@ -5,6 +5,7 @@ import { EADDRINUSE, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
+import type { Listener } from "../config/service.ts";
 import type { User } from "../control/passwd.ts";
 import { explainRefusal } from "../diagnose/explain/refusal.ts";
 import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
@@ -18,7 +19,6 @@ import {
 } from "../engine/sockets.ts";
 import { CommandError } from "../errors.ts";
 import { formatBytes } from "../net/address.ts";
-import type { Endpoint } from "../net/endpoint.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
 import { bindAddress } from "./endpoints.ts";
@@ -67,12 +67,6 @@ interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePor
 /** A user that no program runs as, among numbers that are given to nobody; one for a process. */
 const nobodyElse = 0xc000_0000 + process.pid;
 
-/** A socket that a user asked to receive on. */
-export interface WantedSocket {
-  readonly protocol: "tcp" | "udp";
-  readonly endpoint: Endpoint;
-}
-
 /**
  * For each of `workers` Workers a socket at every wanted address; several share its traffic. The
  * first one is bound alone, so that another process that has the address is found out, whatever its
@@ -85,7 +79,7 @@ export interface WantedSocket {
  */
 export function openForWorkers(
   workers: number,
-  wanted: readonly WantedSocket[],
+  wanted: readonly Listener[],
   { hasSessions, user, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
   const sets: OpenSocket[][] = [];

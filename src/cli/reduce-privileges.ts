@@ -12,6 +12,7 @@ import {
   limitCapabilities,
 } from "../../ffi/credentials.ts";
 import { describeErrno } from "../../ffi/errno.ts";
+import type { Service } from "../config/service.ts";
 import type { User } from "../control/passwd.ts";
 import { fewest, type Need, type Running, runningNeeds } from "../diagnose/checks/privileges.ts";
 import { capabilityBits, effectiveCapabilities } from "../diagnose/snapshot/capabilities.ts";
@@ -19,7 +20,6 @@ import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import { flowBufferBytes, pipeBytes, pipesMax } from "../engine/limits.ts";
 import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
-import type { ForwardOptions } from "./options/forward.ts";
 
 /** What is left of a process's privileges. */
 export interface Remaining {
@@ -32,16 +32,21 @@ export interface Remaining {
 export const nothing: Remaining = { needs: [], user: undefined };
 
 /** What `forward` needs once it runs. */
-export function forwardRunning(options: ForwardOptions, protocols: readonly Scheme[]): Need[] {
-  const { source, redirect, noTransparent, routes, local, socketMark, guardMark } = options;
+export function forwardRunning(service: Service, installsRules: boolean): Need[] {
+  const { listen, ingress, route, dial, capture } = service;
+  const { source } = route;
+  const protocols = listen.map(({ protocol }) => protocol);
   return needsOf({
     tcp: protocols.includes("tcp"),
     udp: protocols.includes("udp"),
-    transparent: !(noTransparent || redirect),
+    transparent: ingress.transparent,
     spoofs: source.kind !== "self",
     keepsPorts: source.kind === "client" && source.keepPort,
-    marks: socketMark !== undefined || guardMark !== undefined || (local && routes !== "none"),
-    rules: routes === "auto",
+    marks:
+      dial.mark !== undefined ||
+      capture["guard-mark"] !== undefined ||
+      (capture.local === true && installsRules),
+    rules: installsRules,
   });
 }
 

@@ -1,47 +1,53 @@
 /** How many connections and sessions there is room for, and what of that was asked for. */
 
+import type { ServiceLimits } from "../config/service.ts";
 import * as limits from "../engine/limits.ts";
 import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
 import { connectionPlaces } from "./options/clients.ts";
-import type { ForwardOptions } from "./options/forward.ts";
 import { partOf } from "./options/workers.ts";
 
+/** What all Workers share among them. */
+export interface Sharing {
+  readonly limits: ServiceLimits;
+  readonly workers: number;
+  /** Of one protocol. */
+  readonly descriptors: number;
+}
+
 /** The connections of one Worker, of `descriptors` for all of them. */
-export function placesOf(options: ForwardOptions, descriptors: number, worker: number) {
-  const { workers, maxConnections } = options;
+export function placesOf({ limits: bounds, workers, descriptors }: Sharing, worker: number) {
   // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
   const pipesMax = Math.max(4, Math.min(limits.pipesMax, Math.floor(descriptors / 8 / workers)));
   const share = Math.floor(descriptors / workers) - 2 * pipesMax;
-  return { pipesMax, ...connectionPlaces(share, partOf(maxConnections, workers, worker)) };
+  return { pipesMax, ...connectionPlaces(share, partOf(bounds.maxConnections, workers, worker)) };
 }
 
 /** Its sessions of UDP. */
-export function sessionPlacesOf(options: ForwardOptions, descriptors: number, worker: number) {
-  const { workers, maxSessions } = options;
+export function sessionPlacesOf({ limits: bounds, workers, descriptors }: Sharing, worker: number) {
   const socketsMax = Math.max(2, Math.floor(descriptors / workers));
-  const wanted = partOf(maxSessions, workers, worker) ?? socketsMax;
+  const wanted = partOf(bounds.maxSessions, workers, worker) ?? socketsMax;
   // One has two sockets at most; whichever runs out first ends another one.
   return { socketsMax, sessionsMax: Math.max(1, Math.min(wanted, socketsMax - 1)) };
 }
 
 /**
- * What there is less room for than `forward` was asked for; `descriptors` are of one protocol.
+ * What there is less room for than `forward` was asked for.
  * @returns a line for each
- * @throws CommandError with them, with --strict-limits
+ * @throws CommandError with them, if it is strict
  */
 export function checkLimits(
-  options: ForwardOptions,
+  sharing: Sharing,
   protocols: readonly Scheme[],
-  descriptors: number,
+  isStrict: boolean,
 ): string[] {
-  const { workers, maxConnections, maxSessions, strictLimits } = options;
-  return checkPlaces(strictLimits, workers, [
+  const { maxConnections, maxSessions } = sharing.limits;
+  return checkPlaces(isStrict, sharing.workers, [
     ...(protocols.includes("tcp")
       ? [
           {
             ...{ option: "--max-connections", wanted: maxConnections },
-            of: (worker: number) => placesOf(options, descriptors, worker).connectionsMax,
+            of: (worker: number) => placesOf(sharing, worker).connectionsMax,
           },
         ]
       : []),
@@ -49,7 +55,7 @@ export function checkLimits(
       ? [
           {
             ...{ option: "--max-sessions", wanted: maxSessions },
-            of: (worker: number) => sessionPlacesOf(options, descriptors, worker).sessionsMax,
+            of: (worker: number) => sessionPlacesOf(sharing, worker).sessionsMax,
           },
         ]
       : []),

@@ -27,7 +27,7 @@ export interface IssueArgs {
   /** Two have one name. */
   "same-name": { readonly name: string };
   /** Two services would accept at one socket. */
-  "same-socket": { readonly socket: string; readonly other: string };
+  "same-socket": { readonly socket: string; readonly taken: string; readonly owner: string };
   "too-many-sockets": { readonly count: number; readonly max: number };
   "no-such-pool": { readonly name: string; readonly names: readonly string[] };
   /** Both a pool and upstreams of its own, or neither. */
@@ -93,6 +93,8 @@ export function checkSettings(settings: Settings, { cores }: CheckContext): Issu
   for (const [i, each] of service.entries()) {
     issues.push(...checkService(["service", i], each, { settings, pools, workers }));
   }
+  const { install: _, ...routes } = settings.routes ?? {};
+  issues.push(...withoutRoutes(["routes"], routes, settings));
   issues.push(...sameNames("pool", pool), ...sameNames("service", service));
   issues.push(...sharedSockets(service));
   if (settings.user !== undefined && settings.routes?.sysctl && isInstalled(settings)) {
@@ -150,12 +152,14 @@ function checkService(path: Path, service: ServiceSettings, around: Surroundings
     const args = {};
     issues.push({ path: [...path, "header-timeout"], code: "header-without-proxy", args });
   }
-  const [captured] = Object.keys(service.capture ?? {});
-  if (captured !== undefined && !isInstalled(settings)) {
-    const args = { setting: captured };
-    issues.push({ path: [...path, "capture"], code: "capture-without-routes", args });
-  }
-  return issues;
+  return [...issues, ...withoutRoutes([...path, "capture"], service.capture, settings)];
+}
+
+/** The first setting about rules, where none are installed. */
+function withoutRoutes(path: Path, given: object | undefined, settings: Settings): Issue[] {
+  const [setting] = Object.entries(given ?? {}).find(([, value]) => value !== false) ?? [];
+  if (setting === undefined || isInstalled(settings)) return [];
+  return [{ path: [...path, setting], code: "capture-without-routes", args: { setting } }];
 }
 
 /** Whether TCP_KEEPIDLE, in seconds, can say it. */
@@ -266,7 +270,8 @@ function sharedSockets(services: readonly ServiceSettings[]): Issue[] {
       }
       const other = occupy(byPort, { listen: each, owner: name });
       if (other === undefined) continue;
-      const args = { socket: formatListen(other.listen), other: other.owner };
+      const taken = formatListen(other.listen);
+      const args = { socket: formatListen(each), taken, owner: other.owner };
       issues.push({ path, code: "same-socket", args });
     }
   }

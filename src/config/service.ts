@@ -6,13 +6,13 @@
 import type { Mark } from "../../ffi/types.ts";
 import * as limits from "../engine/limits.ts";
 import type { Endpoint } from "../net/endpoint.ts";
-import type { MaskedMark } from "../net/mark.ts";
 import type { Scheme } from "../net/target.ts";
 import { endpointsOf } from "./listen.ts";
 import type {
   CaptureSettings,
   DefaultSettings,
   PoolSettings,
+  RoutesSettings,
   ServiceSettings,
   Settings,
   UdpTimeout,
@@ -30,7 +30,8 @@ export interface Configuration {
   /** Refuses to start where the limit on descriptors is too low. */
   readonly strictLimits: boolean;
   readonly log: LogConfiguration;
-  readonly routes: RoutesConfiguration;
+  /** The rules of all services together; what is not set is chosen with the rules. */
+  readonly routes: RoutesSettings & { readonly install: "auto" | "none" };
   readonly pools: readonly Pool[];
   readonly services: readonly Service[];
 }
@@ -41,16 +42,6 @@ export interface LogConfiguration {
   /** Undefined: local time, and none where the journal takes the lines. */
   readonly time: "local" | "utc" | "none" | undefined;
   readonly lossless: boolean;
-}
-
-/** The rules of all services together; what is undefined is chosen with the rules. */
-export interface RoutesConfiguration {
-  readonly install: "auto" | "none";
-  readonly mark: MaskedMark | undefined;
-  readonly table: number | undefined;
-  readonly priority: number | undefined;
-  readonly tableName: string | undefined;
-  readonly sysctl: boolean;
 }
 
 /** Upstreams, and which of them a connection gets. */
@@ -80,7 +71,7 @@ export interface Service {
 
 /** How connections arrive. */
 export interface Ingress {
-  /** At addresses of other hosts as well (IP_TRANSPARENT). */
+  /** At addresses of other hosts as well (IP_TRANSPARENT): not of what comes by NAT. */
   readonly transparent: boolean;
   /** By NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
   readonly redirected: boolean;
@@ -129,7 +120,7 @@ export interface Timeouts {
 }
 
 /** The name of what is served by a command line. */
-const namelessService = "forward";
+export const namelessService = "forward";
 
 /** What applies to every service where nothing else is set. */
 export const builtIn = {
@@ -180,7 +171,6 @@ export function complete(settings: Settings): Configuration {
   const { pool = [], service = [], defaults = {}, user } = settings;
   const all = { ...builtInOfAll, ...settings };
   const log = { ...builtInOfAll.log, ...settings.log };
-  const routes = { ...builtInOfAll.routes, ...settings.routes };
   const pools = new Map(pool.map((each) => [each.name, completePool(each, defaults)]));
   return {
     workers: all.workers,
@@ -193,14 +183,7 @@ export function complete(settings: Settings): Configuration {
       time: settings.log?.time,
       lossless: log.lossless,
     },
-    routes: {
-      install: routes.install,
-      mark: settings.routes?.mark,
-      table: settings.routes?.table,
-      priority: settings.routes?.priority,
-      tableName: settings.routes?.["table-name"],
-      sysctl: routes.sysctl,
-    },
+    routes: { ...builtInOfAll.routes, ...settings.routes },
     pools: [...pools.values()],
     services: service.map((own) => {
       const named = own.pool === undefined ? undefined : pools.get(own.pool);
@@ -229,7 +212,7 @@ function completeService(
     ),
     capture: own.capture ?? {},
     ingress: {
-      transparent: all.transparent,
+      transparent: all.transparent && !all.redirect,
       redirected: all.redirect,
       acceptProxy: typeof senders === "boolean" ? (senders ? [] : undefined) : senders,
     },

@@ -306,4 +306,5 @@ export type Settings = GivenBy<typeof configurationKind>;
 export type ServiceSettings = GivenBy<typeof service>;
 export type PoolSettings = GivenBy<typeof pool>;
 export type CaptureSettings = GivenBy<typeof capture>;
+export type RoutesSettings = GivenBy<typeof routes>;
 export type DefaultSettings = Given<typeof defaultable>;

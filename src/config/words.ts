@@ -16,8 +16,8 @@ const words: Words = {
   "newer-version": ({ newest }) =>
     `this program knows the format up to version ${newest}: give that, or a newer program`,
   "same-name": ({ name }) => `another one is called ${quote(name)}: give each a name of its own`,
-  "same-socket": ({ socket, other }) =>
-    `${quote(socket)} of service ${quote(other)} has that socket: give another port or address`,
+  "same-socket": ({ taken, owner }) =>
+    `${quote(taken)} of service ${quote(owner)} has that socket: give another port or address`,
   "too-many-sockets": ({ max }) => `all services together want more than ${max} sockets`,
   "no-such-pool": ({ name, names }) => {
     const [meant] = similarTo(name, names);

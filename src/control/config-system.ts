@@ -1,11 +1,11 @@
 /** What a configuration is read from: files, /etc/passwd and /etc/group, the processors. */
 
 import { readdir, realpath } from "node:fs/promises";
-import { availableParallelism } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { ConfigurationSystem } from "../config/file.ts";
-import { configurationBytesMax, networkListBytesMax, workersMax } from "../engine/limits.ts";
+import { configurationBytesMax, networkListBytesMax } from "../engine/limits.ts";
 import { readInput } from "./read-input.ts";
+import { coreCount } from "./threads.ts";
 import { findGroupId, findUser } from "./users.ts";
 
 /** The running system. */
@@ -39,8 +39,7 @@ export const configurationSystem: ConfigurationSystem = {
     }
   },
   groupId: findGroupId,
-  // Heeds sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
-  cores: Math.min(availableParallelism(), workersMax),
+  cores: coreCount(),
 };
 
 /** A path as a file means it: relative to its folder, or for standard input to ours. */

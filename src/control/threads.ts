@@ -1,8 +1,10 @@
 /** How many more threads this process may have: the kernel refuses one more in mid-flight. */
 
 import { readdirSync, readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { RLIMIT_NPROC } from "../../ffi/constants.ts";
 import * as sys from "../../ffi/sys.ts";
+import { workersMax } from "../engine/limits.ts";
 
 /** A limit on threads, and what it leaves. */
 export interface ThreadLimit {
@@ -12,6 +14,14 @@ export interface ThreadLimit {
   readonly setting: string;
   /** Threads that may still be started. */
   readonly room: number;
+}
+
+/**
+ * The cores that this process may run on, of which each gets a Worker at most: heeds
+ * sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
+ */
+export function coreCount(): number {
+  return Math.min(availableParallelism(), workersMax);
 }
 
 /** The tightest limit; undefined without one, or if none can be read. */

@@ -6,11 +6,16 @@ import type { Mark, Port } from "../../../ffi/types.ts";
 import type { BackendRequest, IntentRequest } from "../../capture/plan/intent.ts";
 import { makePlan } from "../../capture/plan/plan.ts";
 import { renderNft } from "../../capture/render/nft.ts";
+import { checkSettings } from "../../config/check.ts";
+import { networksOf } from "../../config/request.ts";
+import { type Configuration, complete, type Pool, type Service } from "../../config/service.ts";
+import type { Settings } from "../../config/settings.ts";
+import type { NetworkSource } from "../../config/syntax.ts";
 import { OwnAddresses } from "../../control/local-addresses.ts";
 import type { User } from "../../control/passwd.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
+import { coreCount } from "../../control/threads.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
-import * as limits from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
 import { CommandError, exitStatus, UsageError } from "../../errors.ts";
 import { addressKey, isSelf } from "../../forward/dial.ts";
@@ -18,28 +23,29 @@ import { OutboundFlows } from "../../forward/outbound-flows.ts";
 import { Log } from "../../log/log.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import { formatDuration } from "../../net/duration.ts";
-import { quote } from "../../net/result.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { Scheme } from "../../net/target.ts";
 import { type ClientBounds, type ForwardTask, LogLevel } from "../../workers/protocol.ts";
 import { checkForward } from "../connecting.ts";
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import { bindAddress } from "../endpoints.ts";
-import { type CapturedService, captureOf, captureRequest } from "../forward-routes.ts";
-import { carries, checkProtocols, sessionSettings, wantedSockets } from "../forward-udp.ts";
+import { captureOf, captureRequest } from "../forward-routes.ts";
+import { sessionSettings } from "../forward-udp.ts";
 import { UpstreamList } from "../forward-upstreams.ts";
 import { HeldRoutes } from "../held-routes.ts";
-import { readNetworks } from "../network-lists.ts";
 import { captureDoubts } from "../no-capture.ts";
-import { type OpenSocket, openForWorkers, served, type WantedSocket } from "../open-socket.ts";
+import { type OpenSocket, openForWorkers, served } from "../open-socket.ts";
 import { placed } from "../options/capture.ts";
 import { clientBounds } from "../options/clients.ts";
 import type { ForwardOptions } from "../options/forward.ts";
+import { settingsOf, withoutStdin } from "../options/forward-settings.ts";
 import { wantedUser } from "../options/user.ts";
-import { checkParts } from "../options/workers.ts";
+import { checkThreads, workerCount } from "../options/workers.ts";
 import { forwardRunning } from "../reduce-privileges.ts";
 import type { Identified } from "../routes-context.ts";
 import { serve } from "../serve.ts";
-import { checkLimits, placesOf } from "../strict-limits.ts";
+import { checkLimits, placesOf, type Sharing } from "../strict-limits.ts";
+import { issueLine } from "../words/settings.ts";
 
 /** What goes with rules that tell our own connections by their mark. */
 function markHint(mark = 0): string {
@@ -54,50 +60,70 @@ const printed = { command: "tproxy forward --routes print", undo: "`tproxy route
 
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, io: ProcessIo): Promise<number> {
-  const wanted = wantedSockets(options);
-  refuse(options, wanted);
-  const senders = sendersOf(options);
-  const request = captureRequest(options, (line) => void io.stderr.write(`tproxy: ${line}\n`));
-  const protocols = (["tcp", "udp"] as const).filter((each) => carries(wanted, each));
-  if (options.routes === "print") return printRoutes(options, request, protocols, io);
-  const user = wantedUser(options.user, carries(wanted, "udp"));
+  const settings = settingsOf(options);
+  refuse(options, settings);
+  if (options.printConfig) return printConfiguration(settings, io);
+  const configuration = complete(settings);
+  const [service] = configuration.services as [Service];
+  const request = captureRequest(
+    service,
+    configuration.routes,
+    (line) => void io.stderr.write(`tproxy: ${line}\n`),
+  );
+  return options.routes === "print"
+    ? printRoutes(service, request, io)
+    : serveService(service, request, configuration, io);
+}
+
+/** Serves until it is stopped; the exit status. @throws UsageError, CommandError */
+async function serveService(
+  service: Service,
+  request: IntentRequest,
+  configuration: Configuration,
+  io: ProcessIo,
+): Promise<number> {
+  const { routes: rules, drainTimeoutMs } = configuration;
+  const senders = networksFrom(service.ingress.acceptProxy);
+  const protocols = protocolsOf(service);
+  const user = wantedUser(configuration.user, protocols.includes("udp"));
+  const workers = workerCount(configuration.workers);
   // With two protocols each gets one half: neither can take the other's.
-  const share = Math.floor(raiseDescriptorLimit() / protocols.length);
-  const doubts = checkForward(options, wanted, request);
-  doubts.push(...checkLimits(options, protocols, share));
-  const upstreams = await UpstreamList.resolve(options.to, options.socketMark);
-  const sets = openListeners(options, wanted, user);
+  const descriptors = Math.floor(raiseDescriptorLimit() / protocols.length);
+  const sharing = { limits: service.limits, workers, descriptors };
+  checkThreads(workers);
+  const doubts = checkForward(service, rules.install === "auto", request);
+  doubts.push(...checkLimits(sharing, protocols, configuration.strictLimits));
+  const upstreams = await UpstreamList.resolve(service.route.pool.to, service.dial.mark);
+  const sets = openListeners(service, workers, user);
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
   const listeners = (sets[0] ?? []).map(({ local }) => local);
-  doubts.push(...captureDoubts(options, listeners));
-  const { json, logTime: time, logLossless: lossless } = options;
+  if (rules.install === "none") doubts.push(...captureDoubts(service, listeners));
+  const { json, time, lossless } = configuration.log;
   const log = new Log(io, {
     ...{ protocol: protocols[0] ?? "tcp", json, time, lossless },
-    level: logLevel(options),
+    level: LogLevel[service.log.level],
     outlivesReader: true,
   });
   const say = (text: string) => log.warn(text);
   const captured = { protocols, backends: upstreams.fixed.map(backendOf), listeners, isOwn };
   const build = ({ request, takenBits }: Identified) =>
-    captureOf(options, request, { ...captured, takenBits });
+    captureOf(service, request, { ...captured, takenBits });
   const routes =
-    options.routes === "auto" ? await HeldRoutes.apply(request, build, io, say) : undefined;
+    rules.install === "auto" ? await HeldRoutes.apply(request, build, io, say) : undefined;
   io.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
   if (routes !== undefined) io.onHangup(() => io.exit(exitStatus.hungUp));
   logStart(log, routes?.changes ?? [], sets[0] ?? []);
   for (const each of doubts) say(each);
-  const mark = routes?.capture.mark ?? options.socketMark;
+  const mark = routes?.capture.mark ?? service.dial.mark;
   upstreams.mark = mark;
-  const ownFlows = flowMemory();
-  const settings = { options, upstreams, senders, mark, own, ownFlows, descriptors: share };
+  const parts = { upstreams, senders, mark, own, ownFlows: flowMemory(), drainTimeoutMs };
   try {
-    const tasks = makeTasks(settings, sets, carries(wanted, "udp"));
-    const { stoppedBy } = await serve(io, tasks, log, {
-      remaining: { needs: forwardRunning(options, protocols), user },
+    const { stoppedBy } = await serve(io, makeTasks(service, parts, sharing, sets), log, {
+      remaining: { needs: forwardRunning(service, rules.install === "auto"), user },
       shared: { listeners: sets.flat(), joined: say },
-      drainTimeoutMs: options.drainTimeout,
+      drainTimeoutMs,
       replaces: true,
       hasTable: true,
       started: (pool) => {
@@ -106,7 +132,7 @@ export async function runForward(options: ForwardOptions, io: ProcessIo): Promis
       },
       stopping: (pool) => {
         routes?.drain();
-        sayDraining(pool.counters().active, options.drainTimeout, say);
+        sayDraining(pool.counters().active, drainTimeoutMs, say);
       },
     });
     return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
@@ -117,33 +143,54 @@ export async function runForward(options: ForwardOptions, io: ProcessIo): Promis
   }
 }
 
+/** The protocols that a service carries. */
+function protocolsOf({ listen }: Service): Scheme[] {
+  return (["tcp", "udp"] as const).filter((each) =>
+    listen.some(({ protocol }) => protocol === each),
+  );
+}
+
+/** The networks whose PROXY headers count; undefined: no header is expected. */
+function networksFrom(sources: readonly NetworkSource[] | undefined): Cidr[] | undefined {
+  const networks = networksOf(sources);
+  if (!networks.ok) throw new UsageError(networks.error);
+  return networks.value;
+}
+
 async function printRoutes(
-  options: ForwardOptions,
+  service: Service,
   request: IntentRequest,
-  protocols: CapturedService["protocols"],
   io: ProcessIo,
 ): Promise<number> {
-  const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-  const captured = { protocols, backends: backendsOf(options), listeners, isOwn };
-  const { intent, mark } = captureOf(options, request, captured);
+  const listeners = service.listen.map(({ endpoint }) => bindAddress(endpoint));
+  const backends = backendsOf(service.route.pool);
+  const captured = { protocols: protocolsOf(service), backends, listeners, isOwn };
+  const { intent, mark } = captureOf(service, request, captured);
   await io.stdout.write(renderNft(makePlan(intent), { origin: printed }));
-  if (mark !== options.socketMark) await io.stderr.write(markHint(mark));
+  if (mark !== service.dial.mark) await io.stderr.write(markHint(mark));
+  return exitStatus.success;
+}
+
+/** Prints the configuration file that does the same. Lists from standard input stand in it. */
+async function printConfiguration(settings: Settings, io: ProcessIo): Promise<number> {
+  const { writeToml } = await import("../../config/write.ts");
+  await io.stdout.write(writeToml(withoutStdin(settings)));
   return exitStatus.success;
 }
 
 function openListeners(
-  options: ForwardOptions,
-  wanted: readonly WantedSocket[],
+  { listen, ingress, timeouts }: Service,
+  workers: number,
   user: User | undefined,
 ): OpenSocket[][] {
-  return openForWorkers(options.workers, wanted, {
+  return openForWorkers(workers, listen, {
     hasSessions: true,
     user,
     savesSyn: true,
-    transparent: !(options.noTransparent || options.redirect),
+    transparent: ingress.transparent,
     noDelay: true,
-    keepAliveMs: options.keepalive || undefined,
-    userTimeoutMs: options.userTimeout || undefined,
+    keepAliveMs: timeouts.keepAliveMs,
+    userTimeoutMs: timeouts.userMs,
   });
 }
 
@@ -200,48 +247,21 @@ function refuseSelf(
   }
 }
 
-/** Whose PROXY headers count: of nobody, of everybody (none is named), or of these networks. */
-function sendersOf({ acceptProxy }: ForwardOptions): readonly Cidr[] | undefined {
-  if (acceptProxy.length === 0) return undefined;
-  const named = acceptProxy.filter((list) => list.length > 0);
-  if (named.length === 0) return [];
-  if (named.length === acceptProxy.length) return readNetworks(named.flat());
-  throw new UsageError(
-    "--accept-proxy alone is for every sender, with networks for those: give one of the two",
-  );
-}
-
 /** @throws UsageError for options that contradict each other */
-function refuse(options: ForwardOptions, wanted: readonly WantedSocket[]): void {
-  checkProtocols(options, wanted);
-  checkParts("--max-connections", options.maxConnections, options.workers);
-  if (options.quiet && options.logLevel !== undefined) {
-    throw new UsageError("--quiet is the same as --log-level warning: give one of them");
+function refuse(options: ForwardOptions, settings: Settings): void {
+  const [issue] = checkSettings(settings, { cores: coreCount() });
+  if (issue !== undefined) throw new UsageError(issueLine(issue));
+  if (options.routes !== "print") return;
+  if (options.printConfig) {
+    throw new UsageError("--print-config and --routes print both print: give one of the two");
   }
-  if (options.user !== undefined && options.sysctl && options.routes === "auto") {
-    throw new UsageError(
-      "--sysctl with --user: only root can give the settings back: set them by routes --apply",
-    );
-  }
-  if (options.keepalive && !isKeepAlive(options.keepalive)) {
-    const given = formatDuration(options.keepalive);
-    throw new UsageError(`--keepalive ${quote(given)} is not accepted: give "1s" to "9h"`);
-  }
-  if (options.headerTimeout !== undefined && options.acceptProxy.length === 0) {
-    throw new UsageError("--header-timeout is of --accept-proxy: give that with it");
-  }
-  const hasFreePort = options.addresses.some(({ endpoint }) => endpoint.port === 0);
-  if (options.routes === "print" && hasFreePort) {
+  if (options.addresses.some(({ endpoint }) => endpoint.port === 0)) {
     throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
   }
 }
 
-function logLevel({ logLevel: name, quiet }: Pick<ForwardOptions, "logLevel" | "quiet">): number {
-  return LogLevel[name ?? (quiet ? "warning" : "info")];
-}
-
 /** The upstreams that are addresses, as hosts that have to route their replies through this one. */
-function backendsOf({ to }: ForwardOptions): BackendRequest[] {
+function backendsOf({ to }: Pool): BackendRequest[] {
   return to.flatMap((target) => {
     if (target === "original" || typeof target.host === "string") return [];
     return [backendOf({ address: target.host.bytes, port: target.port })];
@@ -253,68 +273,68 @@ function backendOf({ address, port }: Pick<SocketAddress, "address" | "port">): 
   return placed({ address: { family, bytes: address }, port: port as Port });
 }
 
-/** Whether TCP_KEEPIDLE, in seconds, can say it. */
-function isKeepAlive(ms: number): boolean {
-  return ms >= 1000 && ms <= limits.keepAliveMsMax;
-}
-
-/** What the tasks of all Workers are made of. */
-interface Settings {
-  readonly options: ForwardOptions;
+/** What the tasks of all Workers have in common besides the service. */
+interface CommonParts {
   readonly upstreams: UpstreamList;
   readonly senders: readonly Cidr[] | undefined;
   readonly mark: Mark | undefined;
   readonly own: OwnAddresses;
   readonly ownFlows: SharedArrayBuffer;
-  readonly descriptors: number;
+  readonly drainTimeoutMs: number;
 }
 
 /** A task for each Worker, whose sockets are one of the `sets`. */
 function makeTasks(
-  settings: Settings,
+  service: Service,
+  parts: CommonParts,
+  sharing: Sharing,
   sets: readonly (readonly OpenSocket[])[],
-  hasSessions: boolean,
 ): ForwardTask[] {
-  const { options, descriptors } = settings;
-  const { workers, maxConnectionsPerClient, maxSessionsPerClient } = options;
-  const ofTcp = clientBounds(maxConnectionsPerClient, options.connectionRatePerClient, workers);
-  const ofUdp = clientBounds(maxSessionsPerClient, options.sessionRatePerClient, workers);
+  const { limits } = service;
+  const { workers } = sharing;
+  const ofTcp = clientBounds(
+    limits.maxConnectionsPerClient,
+    limits.connectionRatePerClient,
+    workers,
+  );
+  const ofUdp = clientBounds(limits.maxSessionsPerClient, limits.sessionRatePerClient, workers);
+  const hasSessions = protocolsOf(service).includes("udp");
   return sets.map((sockets, worker) => ({
-    ...task(settings, sockets, ofTcp[worker] as ClientBounds),
+    ...task(service, parts, sharing, ofTcp[worker] as ClientBounds),
+    sockets: sockets.map(served),
     sessions: hasSessions
-      ? sessionSettings(options, descriptors, ofUdp[worker] as ClientBounds)
+      ? sessionSettings(service, sharing, ofUdp[worker] as ClientBounds)
       : undefined,
   }));
 }
 
 function task(
-  settings: Settings,
-  sockets: readonly OpenSocket[],
+  { ingress, route, dial, timeouts, log }: Service,
+  { upstreams, senders, mark, own, ownFlows, drainTimeoutMs }: CommonParts,
+  sharing: Sharing,
   clients: ClientBounds,
-): Omit<ForwardTask, "sessions"> {
-  const { options, upstreams, senders, mark, own, ownFlows, descriptors } = settings;
+): Omit<ForwardTask, "sockets" | "sessions"> {
   return {
     kind: "forward",
-    sockets: sockets.map(served),
     upstreams: upstreams.upstreams,
-    balance: options.balance,
-    source: options.source,
-    sourceFallback: options.sourceFallback === "self",
+    balance: route.pool.balance,
+    source: route.source,
+    sourceFallback: route.sourceFallback,
     acceptProxy: senders,
-    sendProxy: options.sendProxy,
-    redirected: options.redirect,
-    keepAliveMs: options.keepalive || undefined,
-    userTimeoutMs: options.userTimeout || undefined,
+    sendProxy: dial.sendProxy,
+    redirected: ingress.redirected,
+    keepAliveMs: timeouts.keepAliveMs,
+    userTimeoutMs: timeouts.userMs,
     mark,
     ownAddresses: own.addresses,
     ownFlows,
-    ...placesOf(options, descriptors, clients.worker),
+    ...placesOf(sharing, clients.worker),
     clients,
-    headerTimeoutMs: options.headerTimeout ?? limits.headerTimeoutMs,
-    connectTimeoutMs: options.connectTimeout ?? limits.connectTimeoutMs,
-    idleTimeoutMs: options.idleTimeout ?? limits.forwardIdleTimeoutMs,
-    halfClosedTimeoutMs: options.halfClosedTimeout ?? limits.halfClosedTimeoutMs,
-    drainTimeoutMs: options.drainTimeout,
-    logLevel: logLevel(options),
+    headerTimeoutMs: timeouts.headerMs,
+    connectTimeoutMs: timeouts.connectMs,
+    idleTimeoutMs: timeouts.idleMs,
+    halfClosedTimeoutMs: timeouts.halfClosedMs,
+    drainTimeoutMs,
+    logLevel: LogLevel[log.level],
   };
 }

@@ -2,10 +2,11 @@
 
 import { object } from "@optique/core/constructs";
 import { commandLine } from "@optique/core/message";
-import { multiple, optional, withDefault } from "@optique/core/modifiers";
+import { map, multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
+import type { Listener } from "../../config/service.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { InputError, readInput } from "../../control/read-input.ts";
 import * as limits from "../../engine/limits.ts";
@@ -18,13 +19,19 @@ import type { ClientBounds, Responding, RespondTask } from "../../workers/protoc
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import { examplesFooter } from "../examples.ts";
 import { socketNeeds } from "../needs.ts";
-import { openForWorkers, served, type WantedSocket } from "../open-socket.ts";
+import { openForWorkers, served } from "../open-socket.ts";
 import { clientBounds, connectionFields, connectionPlaces } from "../options/clients.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { logFields, marksText } from "../options/log.ts";
 import { userOption, wantedUser } from "../options/user.ts";
 import { fileValue, numberValue, schemedEndpointValue, timeoutValue } from "../options/values.ts";
-import { checkParts, checkThreads, partOf, workersOption } from "../options/workers.ts";
+import {
+  checkParts,
+  checkThreads,
+  partOf,
+  workerCount,
+  workersOption,
+} from "../options/workers.ts";
 import { checkPrivileges } from "../privileges.ts";
 import { prose } from "../prose.ts";
 import { listenRunning } from "../reduce-privileges.ts";
@@ -111,7 +118,7 @@ const fields = object({
   }),
   ...connectionFields,
   ...inGroup("Process", {
-    workers: workersOption,
+    workers: map(workersOption, workerCount),
     user: userOption,
   }),
   ...inGroup("Output", {
@@ -212,7 +219,7 @@ export async function runListen(options: ListenOptions, io: ProcessIo): Promise<
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 
-function hasUdp(wanted: readonly WantedSocket[]): boolean {
+function hasUdp(wanted: readonly Listener[]): boolean {
   return wanted.some(({ protocol }) => protocol === "udp");
 }
 
@@ -229,7 +236,7 @@ function answersLine({ amplify, answerRate }: ListenOptions, answer: Responding)
 }
 
 /** Each address with its own scheme, or with each protocol asked for. */
-function wantedSockets(options: ListenOptions): WantedSocket[] {
+function wantedSockets(options: ListenOptions): Listener[] {
   const protocols: Scheme[] = [];
   if (options.tcp || !options.udp) protocols.push("tcp");
   if (options.udp) protocols.push("udp");

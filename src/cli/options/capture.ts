@@ -9,13 +9,15 @@ import type { InferValue } from "@optique/core/parser";
 import { flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
 import type { BackendRequest, IntentRequest } from "../../capture/plan/intent.ts";
-import type { NetworkSource } from "../../config/syntax.ts";
+import { defined, requestOf } from "../../config/request.ts";
+import type { CaptureSettings, RoutesSettings } from "../../config/settings.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
-import { type Address, type Family, formatAddress, parseAddress } from "../../net/address.ts";
+import { UsageError } from "../../errors.ts";
+import { type Address, formatAddress, parseAddress } from "../../net/address.ts";
 import { formatEndpoint, parseEndpoint } from "../../net/endpoint.ts";
 import { ok, quote, refuse } from "../../net/result.ts";
 import { realNames } from "../interface-names.ts";
-import { networkSourceValue, readNetworks } from "../network-lists.ts";
+import { networkSourceValue } from "../network-lists.ts";
 import { prose } from "../prose.ts";
 import { inGroup } from "./groups.ts";
 import { groupIdValue, userIdValue } from "./id-values.ts";
@@ -30,8 +32,6 @@ import {
   type Value,
   wordValue,
 } from "./values.ts";
-
-const familyNames = { 4: [4], 6: [6], both: [4, 6] } as const;
 
 /** A flag that is off unless it is given. */
 function yes(name: `--${string}`, description: Message) {
@@ -218,6 +218,40 @@ export type CaptureOptions = {
   readonly [Name in keyof typeof captureFields]: InferValue<(typeof captureFields)[Name]>;
 };
 
+/** Those of them that do not say where captured packets go. */
+type SelectionOptions = Omit<
+  CaptureOptions,
+  "proto" | "toPort" | "toAddress" | "redirect" | "replyPath" | "backend"
+>;
+
+/** What the options say of a service's capture: what was not given stays out. */
+export function captureSettingsOf(options: SelectionOptions): CaptureSettings {
+  return given({
+    dst: flat(options.dst),
+    src: flat(options.src),
+    dport: flat(options.dport),
+    in: flat(options.in),
+    family: options.family,
+    bypass: flat(options.bypass),
+    "bypass-private": options.bypassPrivate || undefined,
+    local: options.local || undefined,
+    "guard-mark": options.guardMark,
+    "guard-uid": flat(options.guardUid),
+    "guard-gid": flat(options.guardGid),
+    "guard-cgroup": options.guardCgroup.length === 0 ? undefined : options.guardCgroup,
+  });
+}
+
+/** What they say of the rules of all services. */
+export function routesSettingsOf(options: SelectionOptions): RoutesSettings {
+  const { mark, table, priority, tableName, sysctl } = options;
+  return given({
+    ...{ mark, table, priority },
+    "table-name": tableName,
+    sysctl: sysctl || undefined,
+  });
+}
+
 /**
  * The options as an intent's fields; what was not given stays out. Files of lists have been read;
  * looks up alternative names of interfaces, which `say` tells.
@@ -227,37 +261,27 @@ export function toRequest(
   options: CaptureOptions,
   say: (line: string) => void = () => {},
 ): IntentRequest {
-  const { dst, src, bypass } = options;
-  const family: readonly Family[] | undefined =
-    options.family === undefined ? undefined : familyNames[options.family];
-  const request = {
-    destinations: networks(dst),
-    sources: networks(src),
-    ports: given(options.dport),
-    interfaces: realNames(given(options.in), say),
-    protocols: given(options.proto),
-    families: family === undefined ? undefined : [...family],
-    bypass: networks(bypass),
-    bypassPrivate: options.bypassPrivate || undefined,
-    local: options.local || undefined,
-    guardMark: options.guardMark,
-    guardUids: given(options.guardUid),
-    guardGids: given(options.guardGid),
-    guardCgroups: options.guardCgroup.length === 0 ? undefined : [...options.guardCgroup],
+  const capture = captureSettingsOf(options);
+  return defined({
+    ...captureRequestOf(capture, routesSettingsOf(options), say),
+    protocols: flat(options.proto),
     replyPath: options.replyPath || undefined,
-    mark: options.mark,
-    table: options.table,
-    priority: options.priority,
     toPort: options.toPort,
-    toAddresses: given(options.toAddress),
+    toAddresses: flat(options.toAddress),
     redirect: options.redirect || undefined,
-    backends: given(options.backend)?.map(placed),
-    tableName: options.tableName,
-    sysctl: options.sysctl || undefined,
-  };
-  return Object.fromEntries(
-    Object.entries(request).filter(([, value]) => value !== undefined),
-  ) as IntentRequest;
+    backends: flat(options.backend)?.map(placed),
+  });
+}
+
+/** The same of what is captured alone. @throws UsageError */
+export function captureRequestOf(
+  capture: CaptureSettings,
+  routes: RoutesSettings,
+  say: (line: string) => void = () => {},
+): IntentRequest {
+  const request = requestOf(capture, routes);
+  if (!request.ok) throw new UsageError(request.error);
+  return defined({ ...request.value, interfaces: realNames(request.value.interfaces, say) });
 }
 
 /** A backend, and whether it is on this host. */
@@ -265,11 +289,16 @@ export function placed(backend: BackendRequest): BackendRequest {
   return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
 }
 
-function networks(lists: readonly (readonly NetworkSource[])[]) {
-  return lists.length === 0 ? undefined : readNetworks(lists.flat());
+/** The lists of an option that was given any number of times, as one. */
+function flat<T>(lists: readonly (readonly T[])[]): T[] | undefined {
+  return lists.length === 0 ? undefined : lists.flat();
 }
 
-/** The lists of an option that was given any number of times, as one. */
-function given<T>(lists: readonly (readonly T[])[]): T[] | undefined {
-  return lists.length === 0 ? undefined : lists.flat();
+/** The properties that have a value. */
+export type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };
+
+/** An object without the properties that have none. */
+export function given<T extends object>(values: T): Defined<T> {
+  const entries = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as Defined<T>;
 }

@@ -5,8 +5,6 @@ import { commandLine, optionName } from "@optique/core/message";
 import { map, multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
-import type { Balance, SourceChoice } from "../../config/syntax.ts";
-import * as limits from "../../engine/limits.ts";
 import { examplesFooter } from "../examples.ts";
 import { networkSourceValue } from "../network-lists.ts";
 import { prose } from "../prose.ts";
@@ -76,13 +74,12 @@ const fields = object({
       }),
       { min: 1, errors: { tooFew: prose`--to is missing: give HOST:PORT or ${"original"}` } },
     ),
-    balance: withDefault(
+    balance: optional(
       option("--balance", wordValue("WAY", ["round-robin", "least-connections", "source-hash"]), {
         description: prose`Which of several upstreams a connection gets: each in turn
           (${"round-robin"}, the default), the one with the fewest, or always the same for a
           client's address.`,
       }),
-      "round-robin" as Balance,
     ),
     source: optional(
       option("--source", sourceValue(), {
@@ -191,11 +188,10 @@ const fields = object({
         long (TCP_USER_TIMEOUT). By default the kernel waits some 15 minutes.`,
       }),
     ),
-    drainTimeout: withDefault(
+    drainTimeout: optional(
       option("--drain-timeout", durationValue(), {
         description: prose`After SIGTERM, how long open connections may go on; 30s by default.`,
       }),
-      limits.drainTimeoutMs,
     ),
   }),
   ...inGroup("Process", {
@@ -203,6 +199,12 @@ const fields = object({
     user: userOption,
   }),
   ...inGroup("Output", {
+    printConfig: withDefault(
+      flag("--print-config", {
+        description: prose`Print the configuration file that does the same, and do nothing else.`,
+      }),
+      false,
+    ),
     logLevel: optional(
       option("--log-level", wordValue("error|warning|info|debug", logLevels), {
         description: prose`What is logged: ${"error"}, faults of our own; ${"warning"}, also what
@@ -243,18 +245,5 @@ export const forwardCommand = command("forward", fields, {
   footer: examplesFooter(examples),
 });
 
-type GivenOptions = InferValue<typeof fields>;
-
-/** The options of `forward`, complete. */
-export type ForwardOptions = GivenOptions & { readonly source: SourceChoice };
-
-/**
- * Fills in what follows from other options. Where connections are redirected, transparent sockets
- * are not at hand, and NAT makes no way back for the replies to a client's address.
- */
-export function complete(given: GivenOptions): ForwardOptions {
-  const source: SourceChoice = given.redirect
-    ? { kind: "self" }
-    : { kind: "client", keepPort: false };
-  return { ...given, source: given.source ?? source };
-}
+/** The options of `forward` once parsed. */
+export type ForwardOptions = InferValue<typeof fields>;

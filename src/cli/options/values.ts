@@ -4,7 +4,6 @@
  */
 
 import { readdirSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { type Message, message, text } from "@optique/core/message";
 import type { NonEmptyString } from "@optique/core/nonempty";
 import type { Suggestion } from "@optique/core/parser";
@@ -23,7 +22,6 @@ import {
   wordSyntax,
   workersSyntax,
 } from "../../config/syntax.ts";
-import { workersMax } from "../../engine/limits.ts";
 import { formatDuration } from "../../net/duration.ts";
 import type { EndpointOptions } from "../../net/endpoint.ts";
 import { parseInterfaceName, parseInterfacePattern } from "../../net/interface.ts";
@@ -154,17 +152,11 @@ export function timeoutValue(): Value<number> {
 }
 
 /** How many Workers: a number, or `auto` for one on each core that this process may run on. */
-export function workersValue(): Value<number> {
-  return makeValue({
+export function workersValue(): Value<number | "auto"> {
+  return makeValue<number | "auto">({
     metavar: "N|auto",
     placeholder: 1,
-    // Heeds sched_setaffinity(2) and cgroups' cpusets, as taskset and container runtimes set them.
-    parse: (input) => {
-      const workers = workersSyntax.parse(input);
-      if (!workers.ok || workers.value !== "auto") return workers as Parsed<number>;
-      return ok(Math.min(availableParallelism(), workersMax));
-    },
-    format: String,
+    ...workersSyntax,
     suggest: suggestWords(["auto"]),
   });
 }

@@ -3,9 +3,10 @@
 import { availableParallelism } from "node:os";
 import { withDefault } from "@optique/core/modifiers";
 import { option } from "@optique/core/primitives";
-import { threadLimit } from "../../control/threads.ts";
+import { coreCount, threadLimit } from "../../control/threads.ts";
 import { CommandError, UsageError } from "../../errors.ts";
 import { prose } from "../prose.ts";
+import { lessThanWorkers } from "../words/settings.ts";
 import { workersValue } from "./values.ts";
 
 /** How many Workers there are. */
@@ -16,6 +17,11 @@ export const workersOption = withDefault(
   }),
   1,
 );
+
+/** How many Workers that are. */
+export function workerCount(workers: number | "auto"): number {
+  return workers === "auto" ? coreCount() : workers;
+}
 
 /** Threads that the runtime starts once it is at work: compilers, collectors, name look-ups. */
 const threadsOfRuntime = 2 + Math.min(8, availableParallelism());
@@ -52,8 +58,5 @@ export function partOf(
 /** @throws UsageError for a bound that leaves a Worker nothing; `name` is its option */
 export function checkParts(name: string, total: number | undefined, workers: number): void {
   if (total === undefined || total >= workers) return;
-  throw new UsageError(
-    `${name} ${total} is less than one for each of the ${workers} workers: ` +
-      `give at least ${workers}, or fewer --workers`,
-  );
+  throw new UsageError(lessThanWorkers(name, total, workers));
 }

@@ -4,17 +4,25 @@ import { parse } from "@optique/core/parser";
 import { drainPlan } from "../../../src/capture/plan/drain.ts";
 import { bindAddress } from "../../../src/cli/endpoints.ts";
 import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli/forward-routes.ts";
-import { complete, forwardCommand } from "../../../src/cli/options/forward.ts";
+import { forwardCommand } from "../../../src/cli/options/forward.ts";
+import { settingsOf } from "../../../src/cli/options/forward-settings.ts";
+import { issueLine } from "../../../src/cli/words/settings.ts";
+import { checkSettings } from "../../../src/config/check.ts";
+import { complete, type Service } from "../../../src/config/service.ts";
 
 /** What `forward` with these arguments would capture. @throws UsageError */
 function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardCapture {
   const parsed = parse(forwardCommand, ["forward", ...line.split(" ")]);
   if (!parsed.success) throw new Error(formatMessage(parsed.error));
-  const options = complete(parsed.value);
-  const listeners = options.addresses.map(({ endpoint }) => bindAddress(endpoint));
-  const request = captureRequest(options);
+  const settings = settingsOf(parsed.value);
+  const [issue] = checkSettings(settings, { cores: 1 });
+  if (issue !== undefined) throw new Error(issueLine(issue));
+  const { services, routes } = complete(settings);
+  const [service] = services as [Service];
+  const listeners = service.listen.map(({ endpoint }) => bindAddress(endpoint));
+  const request = captureRequest(service, routes);
   const isOwn = (address: Uint8Array) => [10, 127, 0xfd].includes(address[0] as number);
-  return captureOf(options, request, { listeners, protocols, backends: undefined, isOwn });
+  return captureOf(service, request, { listeners, protocols, backends: undefined, isOwn });
 }
 
 const auto = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`);

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadFiles } from "../../../src/cli/input-file.ts";
-import { readNetworks } from "../../../src/cli/network-lists.ts";
+import { parseNetworkList } from "../../../src/config/networks.ts";
 import { formatCidr } from "../../../src/net/cidr.ts";
 import { routes } from "../../helpers/routes.ts";
 
@@ -21,7 +21,8 @@ function withFile<T>(text: string, use: (file: string) => T): T {
 describe("a file of networks", () => {
   test("has them between blanks, line breaks and commas, with comments", () => {
     const text = "# a list\n10.0.0.0/8, 192.0.2.1\t2001:db8::/32 # here\r\n\n  8.8.8.8";
-    expect(readNetworks([{ file: "list", text }]).map(formatCidr)).toEqual([
+    const list = parseNetworkList({ file: "list", text });
+    expect(list.ok && list.value.map(formatCidr)).toEqual([
       "10.0.0.0/8",
       "192.0.2.1",
       "2001:db8::/32",

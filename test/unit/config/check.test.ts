@@ -131,8 +131,10 @@ describe("contradictions", () => {
 
   test("rules", () => {
     expect(of({ capture: { "bypass-private": true } })).toEqual([
-      "service.0.capture: capture-without-routes",
+      "service.0.capture.bypass-private: capture-without-routes",
     ]);
+    expect(of({ capture: { local: false } }, { routes: { sysctl: false } })).toEqual([]);
+    expect(of({}, { routes: { table: 7 } })).toEqual(["routes.table: capture-without-routes"]);
     const routes = { install: "auto" as const, sysctl: true };
     expect(of({ capture: { "bypass-private": true } }, { routes })).toEqual([]);
     expect(of({}, { routes, user: "nobody" })).toEqual(["user: user-with-sysctl"]);

@@ -41,11 +41,11 @@ capture = { dport = [80, "x"], family = 5, guard-uid = ["nobdy"] }
         '"[2001:db8::9]:80" or "example.com:80"',
       'main.toml:13:17: service[1]: accept-proxy[0]: "10.0.0.1/8" has bits set after its prefix: ' +
         'give "10.0.0.0/8" for the network, or "10.0.0.1" for the one address',
-      "main.toml:14:1: service[1]: capture: nothing installs rules for it: give [routes] " +
-        'install = "auto"',
       'main.toml:14:26: service[1]: capture.dport[1]: "x" is not a port or a range of ports: ' +
         'give a number from 1 to 65535, "443", or two, "8000-9000"',
       'main.toml:14:41: service[1]: capture.family: "5" is not accepted: give "4", "6" or "both"',
+      "main.toml:14:44: service[1]: capture.guard-uid: nothing installs rules for it: give " +
+        '[routes] install = "auto"',
       'main.toml:14:57: service[1]: capture.guard-uid[0]: "nobdy" is no user of /etc/passwd: ' +
         "give one of its names or a number",
     ]);
