@@ -112,6 +112,19 @@ function ip(family: number): string {
   return family === AF_INET6 ? "ip -6" : "ip";
 }
 
+const familyNames: Readonly<Record<number, string>> = {
+  [nl.NFPROTO_INET]: "inet",
+  [nl.NFPROTO_IPV4]: "ip",
+  [nl.NFPROTO_IPV6]: "ip6",
+  [nl.NFPROTO_NETDEV]: "netdev",
+  [nl.NFPROTO_BRIDGE]: "bridge",
+};
+
+/** A table's family as nft(8) names it. */
+export function familyName(family: number): string {
+  return familyNames[family] ?? String(family);
+}
+
 /** `meta l4proto tcp ip daddr 8.8.8.8 meta mark set …`; long sets are cut short. */
 export function describeFirewallRule(rule: FirewallRule, sets: readonly FilledSet[]): string {
   const words: string[] = [];

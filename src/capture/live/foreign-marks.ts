@@ -8,13 +8,6 @@
  */
 
 import { AF_INET, AF_INET6 } from "../../../ffi/constants.ts";
-import {
-  NFPROTO_BRIDGE,
-  NFPROTO_INET,
-  NFPROTO_IPV4,
-  NFPROTO_IPV6,
-  NFPROTO_NETDEV,
-} from "../../../ffi/netlink/constants.ts";
 import { NFT_CT_MARK } from "../../../ffi/netlink/nftables/expr/ct.ts";
 import { NFT_META_MARK } from "../../../ffi/netlink/nftables/expr/meta.ts";
 import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
@@ -25,6 +18,7 @@ import type { Extension, LegacyRule } from "../../../ffi/xtables.ts";
 import { XT_CONNMARK_SAVE, XT_CONNMARK_SET } from "../../../ffi/xtables-constants.ts";
 import type { Family } from "../../net/address.ts";
 import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
+import { familyName } from "./describe.ts";
 
 /** A write of a rule. */
 export interface MarkWrite {
@@ -204,18 +198,9 @@ function constant(data: Uint8Array): Bits {
   return { of: "constant", keep: 0, flip: data.length === 4 ? fromHostOrder32(data) : 0 };
 }
 
-const tableFamilies = new Map([
-  [NFPROTO_INET, "inet"],
-  [NFPROTO_IPV4, "ip"],
-  [NFPROTO_IPV6, "ip6"],
-  [NFPROTO_NETDEV, "netdev"],
-  [NFPROTO_BRIDGE, "bridge"],
-]);
-
 function placeOf({ family, table, chain, handle }: FirewallRule): string {
-  const name = tableFamilies.get(family) ?? String(family);
   const at = handle === undefined ? "" : ` handle ${handle}`;
-  return `table ${name} ${table} chain ${chain}${at}`;
+  return `table ${familyName(family)} ${table} chain ${chain}${at}`;
 }
 
 function familiesOf(family: number): readonly Family[] {

@@ -12,7 +12,6 @@ import {
   NF_INET_INGRESS,
   NF_NETDEV_EGRESS,
   NF_NETDEV_INGRESS,
-  NFPROTO_BRIDGE,
   NFPROTO_INET,
   NFPROTO_IPV4,
   NFPROTO_IPV6,
@@ -26,6 +25,7 @@ import type { Chain } from "../../../ffi/netlink/nftables/chain.ts";
 import { NFTA_FIB_F_SADDR } from "../../../ffi/netlink/nftables/expr/fib.ts";
 import type { FirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
 import { defined } from "../../../ffi/netlink/wire.ts";
+import { familyName } from "../../capture/live/describe.ts";
 import type { Packet } from "../packet.ts";
 import type { RuledChain } from "../snapshot/ruleset.ts";
 import type { ChainContext, Surroundings } from "./context.ts";
@@ -305,21 +305,13 @@ function decides({ expressions }: FirewallRule): boolean {
   });
 }
 
-const familyNames: ReadonlyMap<number, string> = new Map([
-  [NFPROTO_INET, "inet"],
-  [NFPROTO_IPV4, "ip"],
-  [NFPROTO_IPV6, "ip6"],
-  [NFPROTO_NETDEV, "netdev"],
-  [NFPROTO_BRIDGE, "bridge"],
-]);
-
 /** `inet filter input` */
 export function chainName({
   family,
   table,
   name,
 }: Pick<Chain, "family" | "table" | "name">): string {
-  return `${familyNames.get(family) ?? family} ${table} ${name}`;
+  return `${familyName(family)} ${table} ${name}`;
 }
 
 /** A rule as it is named: by its chain and its handle. */
