@@ -22,6 +22,7 @@ const SOCKSTAT = "/proc/net/sockstat";
 const MEMINFO = "/proc/meminfo";
 const TCP_MEM = "/proc/sys/net/ipv4/tcp_mem";
 const TCP_RMEM = "/proc/sys/net/ipv4/tcp_rmem";
+const TCP_WMEM = "/proc/sys/net/ipv4/tcp_wmem";
 
 const SHORT =
   "the host's memory for TCP is half used (net.ipv4.tcp_mem): new connections get small buffers, " +
@@ -49,13 +50,19 @@ function lowBytes(read: Read): number {
   return (Number(/^MemTotal: +(\d+) kB$/m.exec(read(MEMINFO))?.[1]) * 1024 * 3) / 64;
 }
 
+/** The third of three sizes, the largest one, in bytes; 0 if that is not known. */
+const largest = (text: string) => Number(text.trim().split(/\s+/)[2]) || 0;
+
 /** What it uses, in bytes. */
 const usedBytes = (read: Read) =>
   Number(/^TCP:.* mem (\d+)$/m.exec(read(SOCKSTAT))?.[1]) * PAGE_BYTES;
 
 export class TcpMemory {
-  /** How far the kernel lets a receive buffer grow (tcp_rmem), in bytes; 0 if that is not known. */
-  readonly largestBuffer: number;
+  /**
+   * How far the kernel lets the buffers of a stream grow (tcp_rmem of one socket and tcp_wmem of
+   * the other), in bytes; 0 if that is not known.
+   */
+  readonly largestStream: number;
   private readonly read: Read;
   private readonly warn: (text: string) => void;
   private readonly workers: number;
@@ -71,7 +78,7 @@ export class TcpMemory {
     this.warn = warn;
     this.read = read;
     this.low = lowBytes(read);
-    this.largestBuffer = Number(read(TCP_RMEM).trim().split(/\s+/)[2]) || 0;
+    this.largestStream = largest(read(TCP_RMEM)) + largest(read(TCP_WMEM));
   }
 
   /** A stream has begun that may hold so many bytes at most. */
@@ -93,18 +100,18 @@ export class TcpMemory {
 
   /** How many streams of this Worker may have receive buffers that grow as far as they can. */
   get wideStreams(): number {
-    const wide = this.buffersIn(wideStreamsShare / this.workers);
+    const wide = this.streamsIn(wideStreamsShare / this.workers);
     return Math.max(wideStreamsMin, Math.min(wideStreamsMax, wide));
   }
 
   /** The same of one client. */
   get wideOfClient(): number {
-    return Math.max(wideStreamsMin, Math.min(wideOfClientMax, this.buffersIn(wideOfClientShare)));
+    return Math.max(wideStreamsMin, Math.min(wideOfClientMax, this.streamsIn(wideOfClientShare)));
   }
 
-  /** How many of the largest receive buffers a part of the memory has room for. */
-  private buffersIn(part: number): number {
-    return Math.floor((this.low * part) / this.largestBuffer) || 0;
+  /** How many of the largest streams a part of the memory has room for. */
+  private streamsIn(part: number): number {
+    return Math.floor((this.low * part) / this.largestStream) || 0;
   }
 
   private update(now: number): void {

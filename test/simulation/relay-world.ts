@@ -183,8 +183,8 @@ class FakeKernel implements RelayKernel {
     this.begun.add(from);
   }
 
-  widen(from: number): boolean {
-    if (!this.begun.has(from)) throw new Error(`${from} has not begun a stream`);
+  widen(from: number, to: number): boolean {
+    if (!this.begun.has(from) || from === to) throw new Error(`${from} has not begun a stream`);
     if (this.random(2) === 0) return false;
     this.wide++;
     return true;

@@ -184,8 +184,8 @@ export class SystemKernel implements RelayKernel {
     this.buffers.begin(from, to);
   }
 
-  widen(from: number): boolean {
-    return this.buffers.widen(from);
+  widen(from: number, to: number): boolean {
+    return this.buffers.widen(from, to);
   }
 
   narrow(): void {

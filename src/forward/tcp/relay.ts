@@ -72,7 +72,7 @@ export interface RelayKernel {
   /** A stream has begun: much is read from one socket, or the other one does not take all. */
   begin(from: number, to: number): void;
   /** Asks that more may be queued of a stream; if so, `narrow` is called at its end. */
-  widen(from: number): boolean;
+  widen(from: number, to: number): boolean;
   narrow(): void;
   /** How many bytes the shared buffer holds. */
   readonly bufferBytes: number;
@@ -203,8 +203,8 @@ export class Relay {
   /** Asks once, and if there was no room again later. */
   private widen(direction: Direction): void {
     const { kernel } = this;
-    const { from, bytes, begun, ended } = direction;
-    direction.wide = begun && !ended && this.errno === 0 && kernel.widen(from.fd);
+    const { from, to, bytes, begun, ended } = direction;
+    direction.wide = begun && !ended && this.errno === 0 && kernel.widen(from.fd, to.fd);
     const again = bytes + wideAgainTimes * kernel.earnedBytes;
     direction.widenAt = direction.wide ? Number.POSITIVE_INFINITY : again;
   }

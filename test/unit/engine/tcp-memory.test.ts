@@ -8,6 +8,7 @@ const host =
   (used: number, low: number, most = 6 * MiB) =>
   (path: string) => {
     if (path.endsWith("tcp_mem")) return `${low}\t${2 * low}\t${3 * low}\n`;
+    if (path.endsWith("tcp_wmem")) return "4096\t16384\t0\n";
     if (path.endsWith("tcp_rmem")) return `4096\t131072\t${most}\n`;
     return `sockets: used 15
 TCP: inuse 4001 orphan 802 tw 2 alloc 8820 mem ${used}
@@ -79,7 +80,7 @@ test("where the kernel says nothing, memory is not short, and few buffers grow",
   );
   memory.promise(GiB);
   expect([memory.isShort(5_000), memory.excess]).toEqual([false, 0]);
-  expect([memory.wideStreams, memory.wideOfClient, memory.largestBuffer]).toEqual([4, 4, 0]);
+  expect([memory.wideStreams, memory.wideOfClient, memory.largestStream]).toEqual([4, 4, 0]);
 });
 
 test("the large buffers of one client, and of all, are a small part of the memory", () => {

@@ -38,6 +38,7 @@ const buffers = (used = 0) => {
     () => {},
     (path) => {
       if (path.endsWith("tcp_mem")) return `${GiB / 4096} 0 0`;
+      if (path.endsWith("tcp_wmem")) return "";
       if (path.endsWith("tcp_rmem")) return `4096 131072 ${GiB / 16}`;
       return `TCP: inuse 1 orphan 0 tw 2 alloc 3 mem ${Math.floor(used / 4096)}\n`;
     },
@@ -67,21 +68,27 @@ test("while memory is short a new socket receives little, and nothing is widened
   // What it has offered already has to have room.
   short.begin(from, to);
   expect(receives(from)).toBe(streamReceiveBytes);
-  expect([short.widen(from), receives(from)]).toEqual([false, streamReceiveBytes]);
+  expect([short.widen(from, to), receives(from)]).toEqual([false, streamReceiveBytes]);
 });
 
 test("few streams are widened, whosever they are; the room of one that ends is for others", () => {
   const all = buffers();
   const fds = Array.from({ length: 6 }, socket);
-  for (const fd of fds) all.begin(fd, fds[0] as number);
-  expect(fds.map((fd) => all.widen(fd))).toEqual([true, true, true, true, false, false]);
+  const sink = socket();
+  for (const fd of fds) all.begin(fd, sink);
+  expect(fds.map((fd) => all.widen(fd, sink))).toEqual([true, true, true, true, false, false]);
   expect(fds.map(receives)).toEqual([
     ...Array(4).fill(growingReceiveBytes),
     earnedReceiveBytes,
     earnedReceiveBytes,
   ]);
+  // Zero: what net.ipv4.tcp_notsent_lowat says, which is no bound by default.
+  expect(unsent(sink)).toBe(0);
   all.narrow();
-  expect([all.widen(fds[4] as number), all.widen(fds[5] as number)]).toEqual([true, false]);
+  expect([all.widen(fds[4] as number, sink), all.widen(fds[5] as number, sink)]).toEqual([
+    true,
+    false,
+  ]);
 });
 
 test("of streams that begin within one second, what they may hold is bounded", () => {
