@@ -1,6 +1,6 @@
 /**
  * Lines of standard input as datagrams to one address, and the replies: `bind --udp --to`. The
- * socket is bound to its source and connected, so that ICMP errors are told (udp(7)).
+ * socket is bound to its source and connected, so that the kernel reports ICMP errors (udp(7)).
  */
 
 import { EPOLLIN, EPOLLOUT, MSG_NOSIGNAL } from "../../ffi/constants.ts";

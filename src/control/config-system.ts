@@ -1,4 +1,4 @@
-/** What a configuration is read from: files, /etc/passwd and /etc/group, the processors. */
+/** The sources of a configuration: files, /etc/passwd and /etc/group, the processors. */
 
 import { readdir, realpath } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";

@@ -27,7 +27,7 @@ const datagramsPerTurn = 16;
 
 const buffer = allocate(65_537);
 
-/** What `server` answers in time; what goes wrong is a failed reply that says it. */
+/** Returns the answer of `server`; an error is a failed reply with its reason. */
 export async function exchange(
   server: SocketAddress,
   question: Question,

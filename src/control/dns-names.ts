@@ -9,14 +9,14 @@ import {
 import { type Address, formatAddress } from "../net/address.ts";
 import { lookUp, type MarkOf, type NameAnswer } from "./look-up.ts";
 
-/** What a watched name needs around it; injected, so that tests have their own time and DNS. */
+/** The surroundings of a watched name; injected, so that tests have their own time and DNS. */
 export interface NamesIo {
   readonly resolve: (name: string) => Promise<NameAnswer>;
-  /** Calls `callback` after `ms`; answers how to call that off. */
+  /** Calls `callback` after `ms`; returns a function that cancels it. */
   readonly after: (ms: number, callback: () => void) => () => void;
 }
 
-/** What happens to a watched name. */
+/** The events of a watched name. */
 export interface NameListener {
   /** It has other addresses than before. */
   changed(): void;
@@ -72,7 +72,7 @@ export class WatchedName {
     if (this.isTold) this.listener?.say(`the name "${this.name}" is found again`);
     this.isTold = false;
     const before = this.addresses.map(formatAddress).join();
-    // Of a family that no server has told of, what is known stays.
+    // The known addresses of a family stay when no server has answered for it.
     const kept = this.addresses.filter(({ family }) => answer.unanswered.includes(family));
     this.addresses = sorted([...answer.addresses, ...kept]);
     if (this.addresses.map(formatAddress).join() !== before) this.listener?.changed();

@@ -14,7 +14,7 @@ import { isDomainName, type Reply } from "../proto/dns.ts";
 import { exchange } from "./dns-exchange.ts";
 import { candidates, hostsOf, parseResolvConf, type ResolverSettings } from "./resolver-files.ts";
 
-/** What is known of a name. */
+/** The known addresses of a name. */
 export interface NameAnswer {
   readonly addresses: readonly Address[];
   /** Undefined: nobody said, as in hosts(5). */
@@ -127,7 +127,7 @@ function nothing(problem: string): NameAnswer {
   return { addresses: [], ttlSeconds: undefined, unanswered: [], problem };
 }
 
-/** What is in a file, up to a bound; nothing if it cannot be read. Never waits for a writer. */
+/** Reads a file up to a bound; nothing if it cannot be read. Never waits for a writer. */
 function textOf(path: string): string {
   let fd: number | undefined;
   try {

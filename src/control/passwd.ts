@@ -1,6 +1,6 @@
 /** Users in the texts of /etc/passwd and /etc/group (passwd(5), group(5)). Pure. */
 
-/** Who a process is to be. */
+/** The user and groups that a process becomes. */
 export interface User {
   readonly name: string;
   readonly uid: number;

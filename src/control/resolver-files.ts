@@ -1,4 +1,4 @@
-/** What resolv.conf(5) and hosts(5) say, as glibc reads them: text in, settings out. */
+/** Reads resolv.conf(5) and hosts(5) as glibc does: text in, settings out. */
 
 import { type Address, parseAddress } from "../net/address.ts";
 
@@ -22,7 +22,7 @@ export interface ResolverSettings {
 
 const serversMax = 3;
 const searchMax = 6;
-/** Of one name in hosts(5). */
+/** The addresses of one name in hosts(5). */
 const addressesMax = 64;
 
 const LOOPBACK: Address = { family: 4, bytes: Uint8Array.of(127, 0, 0, 1) };

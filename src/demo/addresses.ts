@@ -12,7 +12,7 @@ function address(text: string): Address {
   return parsed.value;
 }
 
-/** Who plays, by family. No interface of the demo ever has the address of `foreign`. */
+/** The demo's addresses, by family. No interface of the demo ever has the address of `foreign`. */
 export const addresses = {
   4: {
     foreign: address("8.8.8.8"),
@@ -36,7 +36,7 @@ export const loopback = address("127.0.0.1");
 export const webPort = 80;
 export const datagramPort = 8080;
 
-/** How long a connection that shall succeed may take, and how long one that shall fail gets. */
+/** Time limits for a connection that must succeed, and for one that must fail. */
 export const patientMs = 3_000;
 export const impatientMs = 400;
 

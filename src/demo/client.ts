@@ -31,7 +31,7 @@ export interface Answered {
   readonly errno: number;
   /** The client's own address, as `192.0.2.2:39435`. */
   readonly local: string;
-  /** What was received until the other side closed. */
+  /** The bytes received until the other side closed. */
   readonly text: string;
 }
 

@@ -1,4 +1,4 @@
-/** What every act is given. */
+/** The input of every scenario. */
 
 import type { Step } from "../capture/plan/steps.ts";
 import { findProgram } from "../control/programs.ts";
@@ -6,7 +6,7 @@ import type { Report } from "./report.ts";
 import type { Setting } from "./server.ts";
 import type { Host } from "./topology-builder.ts";
 
-/** What the demo has from the machine around it; injected, so that tests can take it away. */
+/** The host's tools that the demo uses; injected, so that tests can take them away. */
 export interface Means {
   /** The path of a program, or undefined. */
   readonly findProgram: (name: string) => string | undefined;

@@ -18,10 +18,10 @@ import { helloWorld, Server } from "./server.ts";
 import { Host } from "./topology-builder.ts";
 import { Interrupted } from "./wait.ts";
 
-/** What a client has to say of its attempt. */
+/** The result of a client's attempt. */
 interface Visit {
   readonly ok: boolean;
-  /** What it received. */
+  /** The bytes it received. */
   readonly text: string;
   /** Why it failed. */
   readonly error: string;

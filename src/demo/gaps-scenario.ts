@@ -8,7 +8,7 @@ import { commandsOf, impatientMs, patientMs } from "./addresses.ts";
 import type { Context, Scenario } from "./context.ts";
 import { type Attempt, Topology } from "./topology.ts";
 
-/** What the reader is told of each step. */
+/** The text for each step. */
 const stepNames: Readonly<Record<PathStep, string>> = {
   arrival: "arrival",
   mark: "mark",

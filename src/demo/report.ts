@@ -1,15 +1,15 @@
-/** What the demo tells: a transcript for people, or one JSON object a line for programs. */
+/** The demo's output: a transcript for people, or one JSON object a line for programs. */
 
 import type { Sink } from "../log/sink.ts";
 import { jsonLine } from "../log/transcript.ts";
 
-/** Something that the demo says, and whether it has turned out to be so. */
+/** A claim of the demo, and whether it is true. */
 export interface Claim {
   /** A name for programs. */
   readonly step: string;
   readonly text: string;
   readonly ok: boolean;
-  /** What the kernel said. */
+  /** The kernel's evidence. */
   readonly evidence: Readonly<Record<string, unknown>>;
   /** For people, under the claim: why it is so. */
   readonly because?: readonly string[];
@@ -18,7 +18,7 @@ export interface Claim {
 /** How all of it went. */
 export interface Summary {
   readonly acts: readonly { readonly act: number; readonly title: string; readonly ok: boolean }[];
-  /** What could not be played here. */
+  /** The scenarios that this host does not allow. */
   readonly skipped: readonly string[];
 }
 
@@ -28,7 +28,7 @@ export interface Report {
   readonly failed: number;
   begin(): void;
   act(number: number, title: string, intro: string): void;
-  /** What somebody would type for what is done. */
+  /** The command that a user would type for this step. */
   commands(lines: readonly string[]): void;
   /** Lines that a program has printed. */
   output(program: string, text: string): void;

@@ -55,7 +55,7 @@ export async function restartAsRoot(io: ProcessIo): Promise<number> {
   io.onStop((reason) => {
     setTimeout(() => child.kill(signalOf(reason)), forwardAfterMs);
   });
-  // Death by a signal is told as a shell tells it.
+  // A death by a signal gives the status that a shell gives.
   return child.exited;
 }
 

@@ -14,13 +14,13 @@ import type { Responding, RespondTask, WorkerEvent } from "../workers/protocol.t
 import type { Host } from "./topology-builder.ts";
 import { waitFor } from "./wait.ts";
 
-/** What the demo needs to run: where Workers start, and when to stop. */
+/** The demo's surroundings: where Workers start, and when to stop. */
 export interface Setting {
   readonly workerEntry: URL;
   readonly signal: AbortSignal;
 }
 
-/** What is served, and how. */
+/** The listener and its behaviour. */
 export interface ServerOptions {
   readonly protocol: "tcp" | "udp";
   readonly address: Uint8Array;

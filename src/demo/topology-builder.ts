@@ -95,7 +95,7 @@ export class Host {
     );
   }
 
-  /** Takes an end of the cable into use; answers a look at whether it can be sent through. */
+  /** Takes an end of the cable into use; returns a function that tells whether it can send. */
   plug({ address, prefixLength }: CableEnd): () => boolean {
     const index = this.control.interfaceIndex(cableInterface);
     this.request(setLink(index, { up: true }));
@@ -149,7 +149,7 @@ export class Veth {
     try {
       cable.box.request(newVeth(cableInterface, cableInterface, cable.client.namespace.fd));
       const ends = [cable.box.plug(box), cable.client.plug(client)];
-      // What is sent before that is lost, and sent again after a second.
+      // A packet sent before that is lost, and sent again after a second.
       await waitFor(() => ends.every((isRunning) => isRunning()) || undefined, plugMs, signal);
       const route = { ...mainRoute(box.address), gateway: box.address.bytes };
       cable.client.request(newRoute(route));

@@ -13,7 +13,7 @@ import type { Context } from "./context.ts";
 import { helloWorld, Server } from "./server.ts";
 import { cableInterface, type Veth } from "./topology-builder.ts";
 
-/** One attempt of the client, and what the box's kernel says of it. */
+/** One attempt of the client, and the evidence of the box's kernel. */
 export interface Attempt {
   readonly answered: Answered;
   readonly seen: PathObservations;

@@ -5,7 +5,7 @@ import { type InetSocket, TCP_CLOSE, TCP_LISTEN } from "../../ffi/netlink/diag.t
 import { type Address, formatBytes } from "../net/address.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 
-/** What is looked for: where the packet goes, or where TPROXY hands it to. */
+/** The key of the look-up: the packet's destination, or where TPROXY hands it to. */
 export interface Wanted {
   readonly protocol: "tcp" | "udp";
   /** 4 or 16 bytes. */

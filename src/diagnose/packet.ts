@@ -1,8 +1,8 @@
 import type { Address } from "../net/address.ts";
 
 /**
- * What a packet is to its connection: the first one of whoever begins it, the other side's answer
- * to that, or a later one of who began.
+ * A packet's place in its connection: the initiator's first one, the other side's answer
+ * to that, or a later one of the initiator.
  */
 export type Stage = "first" | "answer" | "later";
 

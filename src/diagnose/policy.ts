@@ -37,7 +37,7 @@ export interface Decision {
   readonly route: Route | undefined;
 }
 
-/** What decides on a packet that comes in with this mark; undefined if nothing does. */
+/** The rule that decides on a packet that arrives with this mark; undefined if none does. */
 export function decide(tables: PolicyTables, packet: Packet, mark: number): Decision | undefined {
   let from = 0;
   for (const rule of tables.rules) {
@@ -86,7 +86,7 @@ export function bestRoute(
 }
 
 /**
- * What kind of address it is (RTN_*), as inet_addr_type_table() of fib_frontend.c finds it in the
+ * The type of an address (RTN_*), as inet_addr_type_table() of fib_frontend.c finds it in the
  * local table. Without such a table, as long as lo has never been up, everything is a broadcast.
  * With `device`, an index, only what is an address of that interface is local.
  */

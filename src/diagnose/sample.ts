@@ -11,7 +11,7 @@ import { patternMatches } from "../net/interface.ts";
 import type { HostSnapshot } from "./snapshot/host.ts";
 import type { Capture, PathQuestion } from "./snapshot/path-facts.ts";
 
-/** What of an intent a packet is made from. */
+/** The parts of an intent that a packet is made from. */
 export type CapturedTraffic = Pick<
   Intent,
   | "destinations"
@@ -29,7 +29,7 @@ export type CapturedTraffic = Pick<
 /** A question about a packet that is meant to be captured. */
 export type CapturedPacket = PathQuestion & { readonly capture: Capture };
 
-/** Of the documentation networks of RFC 5737 and 3849: nobody's, so certainly not this host's. */
+/** Addresses of the documentation networks (RFC 5737, 3849), which no host has. */
 const foreign: Readonly<Record<Family, Address>> = {
   4: { family: 4, bytes: Uint8Array.of(203, 0, 113, 80) },
   6: { family: 6, bytes: Uint8Array.of(0x20, 1, 0x0d, 0xb8, ...new Array(11).fill(0), 0x50) },

@@ -1,6 +1,6 @@
 /**
- * By what clients are told apart where they share something: an IPv4 address, or the /64 of an IPv6
- * one, for who has one address of a /64 has them all. Pure.
+ * The prefix that identifies a client where clients share something: an IPv4 address, or the /64 of
+ * an IPv6 one, since the owner of one address of a /64 has them all. Pure.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";

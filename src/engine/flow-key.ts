@@ -26,7 +26,7 @@ const V6_SCOPE = sockaddr_in6.sin6_scope_id / 4;
 /** The third word of `::ffff:a.b.c.d` in memory. */
 const MAPPED = 0xffff0000;
 
-/** Words of a key whose ends a header says. */
+/** Words of a key whose ends come from a header. */
 export const PROXIED_KEY_WORDS = 2 * KEY_WORDS;
 
 /** Four words of address at word `at` of `key`; false for another family. */

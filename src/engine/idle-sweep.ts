@@ -1,6 +1,6 @@
 /**
- * Ends what is idle sooner while nearly all places are taken, of whoever has the most: so there is
- * room for others before anybody asks for it.
+ * Ends idle connections and sessions of the heaviest client sooner while nearly all places are
+ * taken: so there is room for others before they ask for it.
  */
 
 import { sweepIntervalMs } from "./limits.ts";
@@ -10,7 +10,7 @@ import { Timer } from "./timers.ts";
 /** Why such a connection or session ends; the access log has these words. */
 export const SHORTENED = "idle timeout, shortened for want of room";
 
-/** Who has the places. */
+/** The holders of the places. */
 export interface SweptPlaces {
   /** Whether nearly all places are taken. */
   readonly isNearlyFull: boolean;

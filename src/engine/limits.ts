@@ -14,7 +14,7 @@ export const closedUntilQuiet = 2048;
 /** Connections accepted from one listener before others get their turn. */
 export const acceptsPerTurn = 64;
 
-/** Accepting from one listener goes on for so long before others get their turn. */
+/** The longest time in ms that one listener accepts before others get their turn. */
 export const acceptMsPerTurn = 2;
 
 /** Reads from one connection, and datagrams from one socket, before others get their turn. */
@@ -27,7 +27,7 @@ export const receiveBytes = 64 * 1024;
 /** The largest datagram that UDP can carry. */
 export const datagramBytesMax = 65_535;
 
-/** What `listen(2)` asks for; the kernel lowers it to net.core.somaxconn. */
+/** The backlog of `listen(2)`; the kernel lowers it to net.core.somaxconn. */
 export const backlog = 4096;
 
 /** How long accepting rests after EMFILE, ENFILE, ENOBUFS or ENOMEM. */
@@ -71,7 +71,7 @@ export const stopGraceMs = 2_000;
 /** After a signal to stop, how long the reader of standard output may take for what is left. */
 export const flushMaxMs = 1_000;
 
-/** Of the log, what a slow reader has not taken: above it Workers keep their lines. */
+/** Bytes of the log that a slow reader has not taken: above this Workers keep their lines. */
 export const logBytesMax = 4 * 1024 * 1024;
 
 /** Descriptors kept free for the process itself when connections are planned. */
@@ -89,7 +89,7 @@ export const connectionsMax = 1_000_000;
 /** The most that one UDP datagram over IPv4 carries: 65,535 less 20 of IP and 8 of UDP. */
 export const datagramPayloadMax = 65_507;
 
-/** What every path of IPv6 carries (RFC 8200, 5). */
+/** The packet size that every path of IPv6 carries (RFC 8200, 5). */
 export const ipv6MtuMin = 1280;
 
 /** Connections that `bind` without `--to` shows at once. */
@@ -120,7 +120,7 @@ export const tcpMemoryIntervalMs = 1_000;
 /** From this part on stalled connections end. */
 export const stalledEndShare = 0.75;
 
-/** A connection has stalled if its reader has taken nothing of what is queued for so long. */
+/** A connection has stalled if its reader has taken nothing of the queued bytes for this long. */
 export const stalledMs = 5_000;
 
 /** Stalled connections that are looked at, and ended, in one interval. */
@@ -210,7 +210,7 @@ export const queueShare = 0.125;
 export const queueMin = 64;
 export const queueMax = 512;
 
-/** Of so many of the oldest connections of a client the idlest ends for others. */
+/** How many of a client's oldest connections are compared to find the idlest, which is evicted. */
 export const idlestOf = 64;
 
 /**
@@ -243,7 +243,7 @@ export const nameStartMs = 2_000;
 /** When a name that was not found is looked up again, at the latest. */
 export const nameRetryMs = 10_000;
 
-/** After so many failures in a row an upstream rests: first so long, then twice that, up to … */
+/** Failures in a row after which an upstream backs off. The back-off doubles up to its maximum. */
 export const upstreamFailuresMax = 3;
 export const upstreamRestMs = 10_000;
 export const upstreamRestMsMax = 300_000;
@@ -251,7 +251,7 @@ export const upstreamRestMsMax = 300_000;
 /** Clients for which upstreams have failed that may be well for others. */
 export const clientRestsMax = 1_024;
 
-/** A UDP session that has had no answer for so long is a sign that its upstream is silent. */
+/** A UDP session without an answer for this long shows that its upstream is silent. */
 export const silenceMs = 3_000;
 
 /** After so many sessions without one answer an upstream of UDP is named; upstreams so watched. */
@@ -283,7 +283,7 @@ export const batchesPerTurn = 4;
 /** Datagrams that are looked through at once for those of others, when a socket is new. */
 export const strayDatagrams = 16;
 
-/** What may be queued at a UDP listener, either way, in bytes as the kernel counts them. */
+/** Bytes that may be queued at a UDP listener, each way, as the kernel counts them. */
 export const listenerBufferBytes = 8 * 1024 * 1024;
 
 /** Batches in which a full listener's queue has been taken: 768 bytes are counted for the least. */
@@ -311,7 +311,7 @@ export const answerBytesFree = 18;
 /** Answers of `listen --udp` to one client in a second, if nothing else is asked for. */
 export const answersPerSecond = 5_000;
 
-/** What the kernel's limits on ICMP errors are where it does not tell them: its defaults. */
+/** The kernel's default limits on ICMP errors, for a kernel that does not show them. */
 export const icmpLimits = { perSecond: 1_000, burst: 50, perPeerMs: 1_000 } as const;
 
 /** Sockets of their own that sessions to one destination may have: each costs every look-up. */
@@ -323,17 +323,17 @@ export const joinedSocketsMax = 512;
 /** How often it is tried to join a socket that another Worker is making. */
 export const joinAttemptsMax = 3;
 
-/** A session with so many datagrams, both ways together, within so long has much traffic. */
+/** A session with this many datagrams, both ways together, within this time is busy. */
 export const busyDatagrams = 32;
 export const busyWithinMs = 100;
 
-/** A UDP session that carries nothing for so long has ended. */
+/** A UDP session ends after this long without a datagram. */
 export const sessionIdleTimeoutMs = 60_000;
 
 /** So has one with a DNS server, once it has been answered. */
 export const dnsIdleTimeoutMs = 5_000;
 
-/** Warnings of one kind are counted together for so long; kinds of them at once. */
+/** The interval in which warnings of one kind are counted together; the most kinds at once. */
 export const warningIntervalMs = 10_000;
 export const warningKindsMax = 100;
 
@@ -343,9 +343,9 @@ export const failureLinesMax = 10;
 /** Flows towards upstreams that are known again when they come back: a power of two. */
 export const ownFlowsMax = 32_768;
 
-/** What has come back so often is a loop, whoever may have sent it: all bits set. */
+/** Traffic that has come back this often is a loop: all bits set. */
 export const loopRoundsMax = 31;
 
-/** Of a configuration: the bytes of one file, and files, the included ones among them. */
+/** Bounds of a configuration: bytes of one file, and files, included ones among them. */
 export const configurationBytesMax = 1024 * 1024;
 export const configurationFilesMax = 1_000;

@@ -31,7 +31,7 @@ export class EventLoop {
   private readonly generations: number[] = [];
   private deferred: (() => void)[] = [];
   private running = false;
-  /** What one turn has to do: handlers and deferred callbacks to call, at least 1. */
+  /** The work of one turn: handlers and deferred callbacks to call, at least 1. */
   private due = 1;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};

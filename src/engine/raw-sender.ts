@@ -67,7 +67,7 @@ export function rawRefusal(errno: number): string {
     : `an answer was dropped: ${describeFailure({ call: "raw sendmmsg", errno })}`;
 }
 
-/** What sends datagrams and ICMP errors from any address; one for each Worker that needs it. */
+/** Sends datagrams and ICMP errors from any address; one for each Worker that needs it. */
 export class RawSender {
   private readonly mark: Mark | undefined;
   private readonly packet = allocate(udphdr.size + datagramBytesMax);

@@ -44,7 +44,7 @@ import type { Fd, Mark, Result } from "../../ffi/types.ts";
 import { backlog, keepAliveProbes } from "./limits.ts";
 import { hearHopLimits } from "./transparent.ts";
 
-/** What a socket shall be before it is bound. */
+/** The options of a socket before it is bound. */
 export interface SocketOptions {
   readonly protocol: "tcp" | "udp";
   /** IP_TRANSPARENT: may be bound to, and be reached at, addresses that this host does not own. */
@@ -65,9 +65,9 @@ export interface SocketOptions {
   readonly noDelay?: boolean;
   /** TCP_SAVE_SYN: accepted connections can tell the hop limit that they came with. */
   readonly savesSyn?: boolean;
-  /** SO_KEEPALIVE: probe a peer that is silent for so long. */
+  /** SO_KEEPALIVE: probe a peer after this long without a packet. */
   readonly keepAliveMs?: number | undefined;
-  /** TCP_USER_TIMEOUT: give up what is not acknowledged for so long. */
+  /** TCP_USER_TIMEOUT: end a connection after this long without an acknowledgement. */
   readonly userTimeoutMs?: number | undefined;
 }
 
@@ -194,7 +194,7 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
     set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) need(allowSharing(fd), "setsockopt", "SO_REUSEPORT");
-  // What a sandbox lacks of these costs time or ports, and nothing else.
+  // A sandbox that lacks one of these costs time or ports, and nothing else.
   if (options.portAtConnect === true) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (options.protocol === "tcp") {
     if (options.noDelay === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);

@@ -56,7 +56,7 @@ export class StandardInput implements Handler {
     return count === -EBADF ? 0 : count;
   }
 
-  /** What epoll cannot watch is read once a turn, so that the other side gets its turns too. */
+  /** Input that epoll cannot watch is read once a turn, so that the other side gets its turns. */
   private defer(): void {
     if (this.deferred) return;
     this.deferred = true;

@@ -27,14 +27,14 @@ import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn, backlog } from "./limit
 import type { EventLoop, Handler } from "./loop.ts";
 import { Timer } from "./timers.ts";
 
-/** What a listener tells its owner. */
+/** The events that a listener passes to its owner. */
 export interface ListenerOwner {
   readonly loop: EventLoop;
   /** Where the address of an accepted peer is written. */
   readonly peerName: NativeBuffer;
   /** A new connection, non-blocking and close-on-exec, its peer in `peerName`. */
   accepted(fd: Fd): void;
-  /** accept4(2) failed with `errno`; `resting` says that no more are accepted for a while. */
+  /** accept4(2) failed with `errno`; `resting`: the listener pauses accepting for a while. */
   acceptFailed(errno: number, resting: boolean): void;
 }
 
@@ -120,7 +120,7 @@ export class Listener implements Handler {
   }
 }
 
-/** Whether a call failed for want of descriptors or memory, which others may set free. */
+/** Whether a call failed because descriptors or memory are short, which others may free. */
 export function isShortage(errno: number): boolean {
   return errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
 }

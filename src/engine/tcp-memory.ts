@@ -40,9 +40,9 @@ const readProc: Read = (path) => {
 };
 
 /**
- * What TCP has without regulation, in bytes; NaN if that is not known. Only the first network
- * namespace of a host shows its tcp_mem. Elsewhere, as in containers, it is taken to be the default
- * (tcp_init_mem() in tcp.c): three quarters of a sixteenth of the memory.
+ * The memory that TCP has without regulation, in bytes; NaN if that is not known. Only the first
+ * network namespace of a host shows its tcp_mem. Elsewhere, as in containers, it is taken to be the
+ * default (tcp_init_mem() in tcp.c): three quarters of a sixteenth of the memory.
  */
 function lowBytes(read: Read): number {
   const pages = Number.parseInt(read(TCP_MEM), 10);
@@ -53,7 +53,7 @@ function lowBytes(read: Read): number {
 /** The third of three sizes, the largest one, in bytes; 0 if that is not known. */
 const largest = (text: string) => Number(text.trim().split(/\s+/)[2]) || 0;
 
-/** What it uses, in bytes. */
+/** The memory that TCP uses, in bytes. */
 const usedBytes = (read: Read) =>
   Number(/^TCP:.* mem (\d+)$/m.exec(read(SOCKSTAT))?.[1]) * PAGE_BYTES;
 
@@ -69,7 +69,7 @@ export class TcpMemory {
   private readAt = Number.NEGATIVE_INFINITY;
   private low = Number.NaN;
   private used = Number.NaN;
-  /** What streams that have begun since it was read may hold. */
+  /** Bytes that streams may hold that began since the last reading. */
   private promised = 0;
 
   /** One of so many `workers` that share it. `warn` is called whenever it is found short. */

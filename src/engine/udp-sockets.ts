@@ -28,16 +28,16 @@ import { allowSharing, bindTo, connectTo, familyOf, setMark } from "./sockets.ts
 import { allowFragments, setTransparent } from "./transparent.ts";
 
 /**
- * Who else may have a socket's own end (SO_REUSEPORT, which the kernel grants to sockets of one
- * user alone; with SO_REUSEADDR any program could take their traffic). `nobody`; `joined`: other
- * sockets of ours, now and later; `first`: the same, but alone if nobody has that end yet. That
- * costs the same whatever else has the port; to be bound with SO_REUSEPORT, all sockets of the port
- * are walked. `first` is for sockets that receive nothing: until another one joins it, the kernel
- * does not know that a connected one is among those that share an end.
+ * Which other sockets may share a socket's own end (SO_REUSEPORT, which the kernel grants to
+ * sockets of one user alone; with SO_REUSEADDR any program could take their traffic). `nobody`;
+ * `joined`: other sockets of ours, now and later; `first`: the same, but alone if nobody has that
+ * end yet. Then bind(2) costs the same whatever else has the port; with SO_REUSEPORT, the kernel
+ * walks all sockets of the port. `first` is for sockets that receive nothing: until another one
+ * joins it, the kernel does not know that a connected one is among those that share an end.
  */
 export type Sharing = "nobody" | "first" | "joined";
 
-/** What a socket of a session shall be. */
+/** The options of a session's socket. */
 export interface FlowSocket {
   /** Its own end; undefined leaves that to the kernel, port 0 the port alone. */
   readonly local: { readonly address: Uint8Array; readonly port: number } | undefined;
@@ -126,8 +126,8 @@ export function openReplySocket(local: SocketAddress, transparent: boolean): Fd 
 }
 
 /**
- * Whether a connected socket is told that a host or a network cannot be reached (IP_RECVERR). The
- * kernel keeps that from it otherwise, since it may pass; before a first answer it is of use.
+ * Makes a connected socket report unreachable hosts and networks (IP_RECVERR). The
+ * kernel hides these errors otherwise, since they may pass; before a first answer they are useful.
  */
 export function hearSoftErrors(fd: number, { address }: SocketAddress, wanted: boolean): void {
   const isV4 = address.length === 4;

@@ -1,5 +1,5 @@
 /**
- * Who gets a place among the connections of a Worker, so that nobody takes them all.
+ * Decides which connection gets a place in a Worker, so that no client takes all places.
  *
  * A connection is pending until its client is known (behind a PROXY protocol header that is not the
  * peer) and there is a place for it. While there are places, each newcomer gets one. When there is
@@ -40,7 +40,7 @@ export interface AdmissionBounds {
   readonly queueMax: number;
 }
 
-/** Who is told. */
+/** The owner of the connections. */
 export interface AdmissionOwner<T extends Applicant> {
   /** One that waited has a place. */
   proceed(member: T): void;
@@ -48,7 +48,7 @@ export interface AdmissionOwner<T extends Applicant> {
   evict(member: T): void;
 }
 
-/** What becomes of a connection whose client is known: it has a place, waits, or why it ends. */
+/** The decision on a connection whose client is known: placed, waiting, or why it ends. */
 export type Admitted = "placed" | "waits" | typeof CLIENT_IS_FULL | typeof CLIENT_IS_FAST;
 
 const PENDING = 1;

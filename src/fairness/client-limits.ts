@@ -18,7 +18,7 @@ export class ClientLimits {
   constructor({ max, counts, perSecond, workers, worker }: ClientBounds) {
     this.max = max;
     this.counts = counts && new ClientCounts(counts, workers, worker);
-    // What a client begins is spread evenly over the Workers.
+    // A client's connections are spread evenly over the Workers.
     if (perSecond > 0) this.rates = new ClientRates(perSecond / workers, randomWord);
   }
 

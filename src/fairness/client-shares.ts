@@ -1,5 +1,5 @@
 /**
- * Who has how much of something that all clients share: its members (connections, sessions), by the
+ * Each client's share of a common resource: its members (connections, sessions), by the
  * prefix of their clients. The client with the most of them is known at any time, so that it pays
  * when there is no more room. Every call takes the same time whatever the number of members.
  * Nothing is allocated after the constructor. Pure; the random numbers are handed in.

@@ -45,7 +45,7 @@ interface Seen {
   readonly since: number;
 }
 
-/** What SO_MEMINFO has: bytes that wait to be read, and those that wait to be acknowledged. */
+/** SO_MEMINFO: bytes that wait to be read, and those that wait to be acknowledged. */
 const memory = allocate(9 * 4);
 const memoryWords = memory.words();
 const SK_MEMINFO_RMEM_ALLOC = 0;
@@ -126,7 +126,7 @@ export class StallWatch<T> {
   }
 }
 
-/** What the kernel keeps of a flow in the queues of its sockets. */
+/** Bytes of a flow in the kernel's socket queues. */
 function heldBytes({ from, to }: Flow): number {
   return queued(from.fd, SK_MEMINFO_RMEM_ALLOC) + queued(to.fd, SK_MEMINFO_WMEM_QUEUED);
 }

@@ -53,7 +53,7 @@ export function answerPacket({ packet, back, names }: PathFacts) {
 
 const lower = (what: string) => what.charAt(0).toLowerCase() + what.slice(1);
 
-/** What routes of a table turn into: fib_props[] of net/ipv4/fib_semantics.c. */
+/** The errors of a table's routes: fib_props[] of net/ipv4/fib_semantics.c. */
 function hint(back: RouteLookup): string {
   const kinds: Record<string, string> = {
     EINVAL: " (as a blackhole route gives)",

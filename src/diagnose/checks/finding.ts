@@ -1,4 +1,4 @@
-/** What a check found: a sentence, how bad it is, and the command that repairs it. */
+/** The result of a check: a sentence, its severity, and the command that repairs the fault. */
 
 export type Severity = "ok" | "warning" | "failure" | "unknown";
 

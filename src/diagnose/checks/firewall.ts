@@ -1,4 +1,4 @@
-/** What the firewall does with a packet on its way in: PREROUTING and INPUT. Pure. */
+/** Checks of the firewall on a packet's way in: PREROUTING and INPUT. Pure. */
 
 import { formatAddress } from "../../net/address.ts";
 import { formatMark, fullMask } from "../../net/mark.ts";
@@ -35,7 +35,7 @@ export function checkFirewall(facts: PathFacts): Finding {
   return ok("firewall", `${captureText(facts, passage)}${limitText(passage.limited)}`);
 }
 
-/** That the mark, or the port of TPROXY, is not what was meant. */
+/** Finds a mark, or a port of TPROXY, that differs from the intended one. */
 function missedCapture(facts: PathFacts, passage: PacketTrace): Finding | undefined {
   const { capture } = facts;
   if (capture === undefined) return undefined;
@@ -66,7 +66,7 @@ function missedCapture(facts: PathFacts, passage: PacketTrace): Finding | undefi
   return failure("firewall", text, "tproxy routes --print");
 }
 
-/** What was done to a packet with which all went well. */
+/** Describes the treatment of a packet that passed. */
 function captureText(facts: PathFacts, passage: PacketTrace): string {
   const { capture } = facts;
   const { missed, marking, tproxy, mark } = passage;
@@ -121,7 +121,7 @@ export function checkInput(facts: PathFacts): Finding | undefined {
   return ok("input", `INPUT lets it in.${limitText(input.limited)}`);
 }
 
-/** That the first packet gets through is not enough: nothing to say if the others do as well. */
+/** Checks the later packets, since the first one's passing is not enough; none if all pass. */
 export function checkLater(facts: PathFacts): Finding | undefined {
   const { later, passage, input, capture, unmarked, rank } = facts;
   if (later === undefined || passage === undefined || input === undefined) return undefined;
@@ -148,7 +148,7 @@ export function checkLater(facts: PathFacts): Finding | undefined {
   return undecided("later packets", doubtText(own, what), probe);
 }
 
-/** What lets a packet through that a rule drops. */
+/** The repair for a packet that a rule drops. */
 export function repairOf(touch: Touch, facts: PathFacts): string | undefined {
   const { capture, packet, chains } = facts;
   if (!touch.isReversePath || capture === undefined) return letThrough(touch, packet, chains);

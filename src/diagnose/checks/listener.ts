@@ -1,11 +1,11 @@
-/** The listener that doctor is told of, looked at by itself. Pure. */
+/** Checks the listener that `--listen` names. Pure. */
 
 import type { InetSocket } from "../../../ffi/netlink/diag.ts";
 import { boundTo, endpointText, findSocket, overlaps, waitingOn } from "../lookup.ts";
 import type { Holder } from "../snapshot/port-holder.ts";
 import { type Finding, failure, ok, unknown, warning } from "./finding.ts";
 
-/** Who is expected to listen. */
+/** The listener that the user expects. */
 export interface ExpectedListener {
   readonly protocol: "tcp" | "udp";
   /** Undefined: every address. */

@@ -31,7 +31,7 @@ import { type Finding, failure, ok, undecided, unknown, warning } from "./findin
 import { doubtText, ruleText, subject } from "./firewall-words.ts";
 import { letThrough } from "./repairs.ts";
 
-/** What happens to a packet of this host before it comes back in by lo. */
+/** The treatment of a packet of this host before it comes back in by lo. */
 export interface LocalFacts {
   readonly destination: Address;
   readonly packet: Packet;
@@ -81,7 +81,7 @@ export function gatherLocal(
   return { facts, rest: passage === undefined ? rest : { ...rest, connection: passage } };
 }
 
-/** What is let out with the mark is what was meant. */
+/** Whether the packet leaves with the intended mark. */
 function rankOf({ mark }: Capture): Rank {
   return (trace) => (trace.verdict === "drop" ? 0 : 1 + Number(hasMark(trace, mark)));
 }

@@ -33,7 +33,7 @@ export const wayChecks: readonly PathCheck[] = [
   checkLater,
 ];
 
-/** What else can spoil it. */
+/** Other facts that can break it. */
 export const sideChecks: readonly PathCheck[] = [checkOverlap, checkReplies, checkBridge];
 
 /** Runs checks in their order. */
@@ -161,7 +161,7 @@ export function describe(rule: Rule): string {
   return `${rule.priority ?? 0} (${ruleWords(rule)})`;
 }
 
-/** What becomes of a packet that is not delivered here. */
+/** The end of a packet that is not delivered here. */
 function fateOf({ marked, names }: PathFacts): string {
   if (marked.kind === "error") return `So it is dropped (${errnoName(marked.errno)}).`;
   const { type, oif = 0, table } = marked.route;

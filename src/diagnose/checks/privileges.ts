@@ -22,7 +22,7 @@ export const names = [
 ] as const;
 export type Capability = (typeof names)[number];
 
-/** What a process has. */
+/** The rights of a process. */
 export interface Held {
   readonly effective: ReadonlySet<string>;
   /** Its user namespace owns its network namespace: only then its capabilities count there. */
@@ -33,13 +33,13 @@ export interface Held {
 export interface Need {
   /** Each of them alone is enough. */
   readonly anyOf: readonly Capability[];
-  /** What fails without: `bind tcp://0.0.0.0:80`. */
+  /** The action that fails without it: `bind tcp://0.0.0.0:80`. */
   readonly action: string;
-  /** What needs it, in the plural or as the name of an option: `ports below 1024`. */
+  /** The feature that needs it, in the plural or as an option's name: `ports below 1024`. */
   readonly subject: string;
-  /** What can be done instead of getting the capability. */
+  /** The alternative to getting the capability. */
   readonly instead?: string;
-  /** What becomes of it, where the command is of use all the same. */
+  /** The consequence, where the command is useful without it. */
   readonly otherwise?: string;
 }
 
@@ -57,7 +57,7 @@ export interface SocketWish {
 }
 
 /**
- * What it takes to bind a socket. `portStart` is net.ipv4.ip_unprivileged_port_start, for both
+ * The capabilities to bind a socket. `portStart` is net.ipv4.ip_unprivileged_port_start, for both
  * families; undefined if it cannot be read, and then it is left to the kernel.
  */
 export function bindNeeds(wish: SocketWish, portStart: number | undefined): Need[] {
@@ -71,23 +71,23 @@ export function bindNeeds(wish: SocketWish, portStart: number | undefined): Need
   ];
 }
 
-/** What every transparent socket takes, whatever it is for. */
+/** The capability that every transparent socket needs. */
 export const transparentNeeds: readonly Need[] = bindNeeds(
   { name: "", port: 0, transparent: true },
   undefined,
 );
 
-/** What a port of a socket needs that the kernel has refused. */
+/** The capability that a refused port needs. */
 export function lowPort(action: string, portStart: number): Need {
   const instead = `choose a port from ${portStart}`;
   return { anyOf: LOW_PORT, action, subject: `ports below ${portStart}`, instead };
 }
 
-/** What it takes to send UDP answers from the destinations that clients asked for. */
+/** The capabilities to send UDP answers from the destinations that clients asked for. */
 export interface AnswerWish {
   /** The ports of the listeners: through these answers leave without a bind. */
   readonly listeners: readonly number[];
-  /** What is captured; undefined if rules of others decide, empty for every port. */
+  /** The captured ports; undefined if rules of others decide, empty for every port. */
   readonly captured: readonly PortRange[] | undefined;
 }
 
@@ -113,7 +113,7 @@ export function answerNeeds(wish: AnswerWish, portStart: number | undefined): Ne
   return [{ ...need, otherwise: "clients that asked such a port get no answer" }];
 }
 
-/** What the kernel asks of a proxy that keeps its clients' ports towards upstreams. */
+/** The capability to keep clients' ports towards upstreams. */
 export function clientPortNeeds(portStart: number | undefined): Need[] {
   if (!portStart) return [];
   const subject = `clients' ports below ${portStart}`;
@@ -121,12 +121,12 @@ export function clientPortNeeds(portStart: number | undefined): Need[] {
   return [{ anyOf: LOW_PORT, action: "connect", subject, otherwise }];
 }
 
-/** What ip rules, routes and nf_tables take; `action` as in `apply routes`. */
+/** The capability for ip rules, routes and nf_tables; `action` as in `apply routes`. */
 export function ruleNeeds(action: string): Need[] {
   return [{ anyOf: ["CAP_NET_ADMIN"], action, subject: "ip rules and nf_tables" }];
 }
 
-/** What another user's name takes; `givesSockets`: that user gets sockets that are open. */
+/** The capabilities to become another user; `givesSockets`: that user gets open sockets. */
 export function userNeeds(name: string, givesSockets: boolean): Need[] {
   const action = `become user ${name}`;
   const chown: Need = { anyOf: ["CAP_CHOWN"], action, subject: "changes of a socket's owner" };
@@ -137,7 +137,7 @@ export function userNeeds(name: string, givesSockets: boolean): Need[] {
   ];
 }
 
-/** What a proxy does once it runs, as far as it takes a capability. */
+/** The actions of a running proxy that need a capability. */
 export interface Running {
   /** It carries TCP, UDP. */
   readonly tcp: boolean;
@@ -226,7 +226,7 @@ function reasonOf({ subject, anyOf }: Need): string {
   return `${subject} ${verb} ${anyOf.join(" or ")}`;
 }
 
-/** What a user without the capabilities can do. */
+/** The advice for a user without the capabilities. */
 function waysTo(capabilities: readonly Capability[]): string {
   return (
     `run it with sudo, from a service with AmbientCapabilities=${capabilities.join(" ")}, ` +

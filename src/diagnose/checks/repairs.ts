@@ -34,7 +34,7 @@ export function letThrough(
   const isUfw = chains.some((each) => each.table === table && each.name.startsWith("ufw"));
   if (table === "firewalld" && wanted.way === "in" && !isAnswer) return ofFirewalld(wanted);
   if (isUfw && table === "filter" && wanted.way === "in" && !isAnswer) {
-    // What is not addressed to this host is dropped before the rules that "ufw allow" makes.
+    // ufw drops packets for other addresses before the rules that "ufw allow" makes.
     return ofIptables(wanted, table, `ufw${wanted.isV6 ? "6" : ""}-before-input`, "dport", false);
   }
   const side = isAnswer ? "sport" : "dport";

@@ -1,6 +1,6 @@
 /**
- * What keeps packets from rules that are about to be put in, as far as it can be told from facts
- * alone. Pure.
+ * Finds what keeps packets away from rules that are about to be applied, as far as facts alone
+ * show it. Pure.
  */
 
 import { AF_INET6 } from "../../../ffi/constants.ts";
@@ -15,7 +15,7 @@ import { isPrefix, patternMatches } from "../../net/interface.ts";
 import { fullMask } from "../../net/mark.ts";
 import { masterOf } from "../master.ts";
 
-/** What is looked at. */
+/** The facts. */
 export interface StartFacts {
   readonly links: readonly Link[];
   /** Ip rules of both families that are not ours. */

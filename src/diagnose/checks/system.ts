@@ -127,7 +127,7 @@ function checkBridges({ sysctls, bridges }: SystemFacts): Finding {
   const on = names.filter((name) => sysctls.get(name) === 1);
   const [first] = bridges;
   if (first === undefined) return ok("bridges", "There is no bridge here.");
-  // What can be read elsewhere and is not here does not exist: br_netfilter is not loaded.
+  // The file is missing although /proc is readable: br_netfilter is not loaded.
   if (!sysctls.has("net.ipv4.ip_forward")) return unreadable("bridges", names.join(" and "));
   if (on.length === 0) return ok("bridges", "Bridged packets do not pass iptables.");
   const text =

@@ -29,7 +29,7 @@ export interface BindFacts {
   readonly nonlocalBind: boolean;
   /** net.ipv4.ip_unprivileged_port_start, for both families. */
   readonly unprivilegedPortStart: number;
-  /** What inet_addr_type_table() says of the address: RTN_*. */
+  /** The result of inet_addr_type_table() for the address: RTN_*. */
   readonly addressType: number;
   /** IPv6: whether an interface has the address, as ipv6_chk_addr() asks. */
   readonly hasAddress: boolean;

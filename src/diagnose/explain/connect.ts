@@ -121,7 +121,7 @@ function replySteps(facts: ConnectFacts): Finding[] {
   return [{ ...found, check: "way back", text: `${came}. ${found.text}` }];
 }
 
-/** What PREROUTING or INPUT does to a reply, if it is not let through. */
+/** The effect of PREROUTING or INPUT on a reply that does not pass. */
 function hookStep(reply: PathFacts, came: string): Finding | undefined {
   const { passage, input, packet, chains, rank } = reply;
   for (const hook of [passage, input]) {

@@ -10,7 +10,7 @@ export interface Explanation {
   readonly conclusion: string;
 }
 
-/** What depends on the firewall's mark: where that is not known, nothing behind it is either. */
+/** Steps that depend on the firewall's mark: without it, nothing behind them is known. */
 const decisive: readonly string[] = ["ip rule", "way back"];
 
 /** Ends at the first step that fails or cannot be told, with a sentence about it. */

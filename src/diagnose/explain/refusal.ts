@@ -21,7 +21,7 @@ import { quote } from "../../net/result.ts";
 import { type Capability, explainUnmet, lowPort } from "../checks/privileges.ts";
 import type { Holder } from "../snapshot/port-holder.ts";
 
-/** What of this machine bears on a refusal. */
+/** The facts of this host that explain a refusal. */
 export interface Facts {
   readonly capabilities: ReadonlySet<string>;
   /** net.ipv4.ip_nonlocal_bind, or its namesake of net.ipv6. */
@@ -35,7 +35,7 @@ export interface Facts {
   readonly holder?: Holder | undefined;
 }
 
-/** What was attempted. */
+/** The attempted call. */
 export interface Attempt {
   /** `bind` or `connect`, with the endpoint it was about: `udp://8.8.8.8:8080`. */
   readonly what: string;

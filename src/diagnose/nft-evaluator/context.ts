@@ -1,4 +1,4 @@
-/** What surrounds a packet while the rules of a chain look at it. Pure. */
+/** The surroundings of a packet while a chain's rules test it. Pure. */
 
 import type { Link } from "../../../ffi/netlink/link.ts";
 import type { Family } from "../../net/address.ts";
@@ -10,7 +10,7 @@ import type { TproxyTarget } from "./state.ts";
 /** Returns whether a transparent socket takes what TPROXY would hand over. */
 export type TproxyLookup = (target: TproxyTarget) => boolean;
 
-/** What of a socket rules can ask. */
+/** The properties of a socket that rules can test. */
 export interface SocketFacts {
   readonly transparent: boolean;
   readonly wildcard: boolean;

@@ -1,4 +1,4 @@
-/** What an expression does to a packet. Pure. */
+/** The effect of an expression on a packet. Pure. */
 
 import type { Ternary } from "./bits.ts";
 import type { TproxyTarget } from "./state.ts";
@@ -26,7 +26,7 @@ export type Effect =
   | { readonly kind: "unknown"; readonly reason: string };
 
 /**
- * What an expression comes to: a condition with the reason if it cannot be told; a condition that
+ * The result of an expression: a condition with the reason if it cannot be told; a condition that
  * a limit sets, within which it is as `answer` says; or an effect.
  */
 export type Outcome =

@@ -1,5 +1,5 @@
 /**
- * What the expression `fib` and the match `rpfilter` find in the routing tables: nft_fib_ipv4.c,
+ * The expression `fib` and the match `rpfilter`, looked up in the routing tables: nft_fib_ipv4.c,
  * nft_fib_ipv6.c and ipt_rpfilter.c of Linux. Pure.
  *
  * The look-up is made as for a packet of this host itself: ip rules with `iif lo` select it, those
@@ -25,7 +25,7 @@ import { type Bits, host32, known, unknownBits } from "./bits.ts";
 import type { ChainContext } from "./context.ts";
 import type { PacketState } from "./state.ts";
 
-/** What `fib` loads. */
+/** The value that `fib` loads. */
 export function loadFib(context: ChainContext, state: PacketState, load: FibLoad): Bits {
   const isDestination = (load.flags & NFTA_FIB_F_DADDR) !== 0;
   if (load.result === NFT_FIB_RESULT_ADDRTYPE) return loadType(context, state, load);

@@ -1,5 +1,5 @@
 /**
- * What the firewall would do with a packet: a reading of its rules as the kernel reads them. Pure.
+ * Evaluates the firewall's rules on a packet as the kernel does. Pure.
  *
  * Base chains of a hook run in the order of their priorities; `accept` ends one of them, `drop`
  * all. A rule of which it cannot be told whether it matches is followed both ways: where that
@@ -102,8 +102,8 @@ interface Ended {
 }
 
 /**
- * What a rule leaves: packets that go on with the next rule (`goesOn`: or with the next expression
- * of this one), that go back, that jump, and that have ended.
+ * The packets that a rule leaves: those that go on with the next rule (`goesOn`: or with the next
+ * expression of this one), that go back, that jump, and that have ended.
  */
 type RuleEnd =
   | { readonly kind: "next"; readonly state: PacketState; readonly goesOn?: true }

@@ -1,4 +1,4 @@
-/** What the loads of a rule find: of the packet, its interfaces, its connection. Pure. */
+/** The values that a rule loads: of the packet, its interfaces, its connection. Pure. */
 
 import { ARPHRD_LOOPBACK, ETH_P_IP, ETH_P_IPV6 } from "../../../ffi/constants.ts";
 import * as nl from "../../../ffi/netlink/constants.ts";
@@ -79,7 +79,7 @@ export function connectionState(
   return packet.stage === "answer" || packet.stage === "later" ? "established" : "new";
 }
 
-/** What `ct` loads. */
+/** The value that `ct` loads. */
 export function loadConntrack(
   context: ChainContext,
   state: PacketState,
@@ -111,7 +111,7 @@ export function loadConntrack(
   }
 }
 
-/** What `meta` loads. */
+/** The value that `meta` loads. */
 export function loadMeta(context: ChainContext, state: PacketState, { key }: MetaLoad): Loaded {
   const { packet } = context;
   const isV4 = packet.destination.family === 4;
@@ -189,7 +189,7 @@ export function socketOf({ packet, listener }: ChainContext): SocketFacts | unde
   return packet.socket ?? listener;
 }
 
-/** What `socket` loads. */
+/** The value that `socket` loads. */
 export function loadSocket(context: ChainContext, { key }: SocketLoad): Loaded {
   const socket = socketOf(context);
   // The level of a control group, of which only a packet of this host has one.

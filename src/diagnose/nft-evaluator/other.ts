@@ -107,7 +107,7 @@ const byKind: { readonly [Kind in Foreign]: (of: Of<Kind>, running: Running) => 
 
 type Run = (from: Attributes, running: Running) => Outcome;
 
-/** Expressions that load something that no packet tells before it is there, and where they do. */
+/** Expressions that load a value that only a real packet has, and their registers. */
 function loads(registerAttribute: number): Run {
   return (from, { registers }) => {
     registers.write(from.be32(registerAttribute) ?? 0, unknownBits(16));

@@ -16,7 +16,7 @@ import { runForeign } from "./other.ts";
 import { Registers } from "./registers.ts";
 import type { PacketState } from "./state.ts";
 
-/** What fills a register from the packet and what is around it. */
+/** Fills a register from the packet and its surroundings. */
 type Load = Extract<Expression, { kind: "meta" | "ct" | "fib" | "payload" | "socket" }>;
 
 /** The registers of one rule while it looks at one packet. */
@@ -81,7 +81,7 @@ export class RuleRun {
     return condition(answer, this.reason);
   }
 
-  /** What the last load could not tell. */
+  /** The doubt that the last load left. */
   private reason = "a value";
 
   private load(expression: Load, state: PacketState): Outcome {

@@ -1,4 +1,4 @@
-/** What a packet carries from rule to rule and from hook to hook. Pure. */
+/** The state that a packet carries from rule to rule and from hook to hook. Pure. */
 
 /** Where TPROXY wants to hand a packet to. */
 export interface TproxyTarget {
@@ -51,7 +51,7 @@ export interface PacketState {
   readonly rewritten: readonly Rewrite[];
   /** Rules that let a limited number of packets through, or drop what is above it. */
   readonly limited: readonly Touch[];
-  /** What was assumed on the way, one way or the other. */
+  /** The assumptions made on the way. */
   readonly doubts: readonly Doubt[];
 }
 

@@ -12,7 +12,7 @@ import type { Surroundings } from "./context.ts";
 import { type Doubt, type Hook, passHook, type Trace } from "./hooks.ts";
 import { freshState, type PacketState } from "./state.ts";
 
-/** What has become of a packet: the best way it may go, and all others if rules leave a doubt. */
+/** The ways of a packet: the best one, and all others if rules leave a doubt. */
 export interface PacketTrace extends Trace {
   readonly others: readonly Trace[];
 }
@@ -92,7 +92,7 @@ export function passOut(
   return passHooks(surroundings, packet, [NF_INET_POST_ROUTING, "egress"], state);
 }
 
-/** What a packet takes along from one hook to the next, without the doubts of the first. */
+/** The state that a packet keeps from one hook to the next, without the doubts of the first. */
 export function carried(trace: Trace, mark = trace.mark): PacketState {
   const { ctMark, ctMarkKnown, untracked, rewritten } = trace;
   return { ...freshState(mark), ctMark, ctMarkKnown, untracked, rewritten };

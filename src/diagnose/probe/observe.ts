@@ -66,7 +66,7 @@ export class PathWatch {
     this.packets = this.marking().packets;
   }
 
-  /** What was seen of the attempt. `listener` is the socket that ought to have it, if any. */
+  /** The observations of the attempt. `listener` is the socket that should accept it, if any. */
   observe(connected: boolean, listener: Fd | undefined): PathObservations {
     const { destination, port, mark } = this.question;
     const { family } = destination;
@@ -147,7 +147,7 @@ function covers({ destination }: Route, address: Address): boolean {
   return cidrContains({ family, bytes: destination.address, prefix: destination.length }, address);
 }
 
-/** Of the thread's namespace, which need not be that of /proc/self. */
+/** The path in the thread's namespace, which may differ from that of /proc/self. */
 function readNet(file: string): string {
   try {
     return readFileSync(`/proc/thread-self/net/${file}`, "latin1");

@@ -1,5 +1,5 @@
 /**
- * Where on its way through the kernel a captured packet ended, from what the kernel says. Pure.
+ * Where on its way through the kernel a captured packet ended, by the kernel's own evidence. Pure.
  *
  * The way of a SYN for an address that is not this host's:
  * 1. arrival: the IP layer of this host receives it;
@@ -29,12 +29,12 @@ export const pathSteps = [
 ] as const;
 export type PathStep = (typeof pathSteps)[number];
 
-/** What a look-up of the routing tables answers (RTM_GETROUTE). */
+/** The result of a look-up in the routing tables (RTM_GETROUTE). */
 export type RouteAnswer =
   | { readonly kind: "route"; readonly type: number; readonly table: number }
   | { readonly kind: "error"; readonly errno: number };
 
-/** How far the kernel's counters have moved. `names` of `counters.ts` says what each is called. */
+/** How far the kernel's counters have moved; `names` of `counters.ts` has their names. */
 export interface PathCounters {
   readonly received: number;
   readonly addressErrors: number;
@@ -73,7 +73,7 @@ export interface PathObservations {
   /** The listener on the port. `transparent` is undefined if it is not known. */
   readonly listener: { readonly transparent: boolean | undefined } | undefined;
   readonly counters: PathCounters;
-  /** What /proc calls the counters of this family. */
+  /** The names of this family's counters in /proc. */
   readonly counterNames: Readonly<Record<PathCounterName, string>>;
 }
 
@@ -156,7 +156,7 @@ function judgeAnswer(seen: PathObservations): Judgement {
   return { step: "answer", reason: "The listener has the packet; no answer reached the client." };
 }
 
-/** What became of a packet that is not routed to this host. */
+/** The end of a packet that is not routed to this host. */
 function fate({ counters, counterNames, destination }: PathObservations, answer: RouteAnswer) {
   const by = (name: PathCounterName) =>
     counters[name] > 0 ? ` (${moved(name, counters, counterNames)})` : "";

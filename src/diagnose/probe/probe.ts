@@ -65,12 +65,12 @@ const timeoutMs = 1_500;
 const pollMs = 2;
 const LOOPBACK_INDEX = 1;
 
-/** What a probe has seen, but for what the rules say of it. */
+/** A probe's observations, without the judgement of the rules. */
 export interface ProbeResult {
   readonly counts: Readonly<Record<Hop, number>>;
   readonly outcome: "connected" | "refused" | "timeout" | "answered" | "sent";
   readonly moved: readonly string[];
-  /** The rules that the packet and its answer have met, as far as the kernel tells them. */
+  /** The rules that the packet and its answer met, as far as the kernel reports them. */
   readonly steps: readonly TraceStep[];
 }
 
@@ -154,7 +154,7 @@ export class Probe {
     }
   }
 
-  /** Of packets that the probe's own table has begun to trace: others may be traced as well. */
+  /** Trace ids of the probe's own packets: others may be traced as well. */
   private steps(): TraceStep[] {
     const all = this.tracer.read().flatMap((message) => decodeTraceStep(message) ?? []);
     const own = new Set(all.filter(({ table }) => table === probeTable).map(({ id }) => id));

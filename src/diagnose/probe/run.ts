@@ -19,7 +19,7 @@ import { Probe, probeInterface } from "./probe.ts";
 import type { ProbedFlow, StandIn } from "./table.ts";
 import { judgeProbe } from "./verdict.ts";
 
-/** What is probed. */
+/** The packet to probe with. */
 export interface ProbeRequest {
   readonly protocol: "tcp" | "udp";
   readonly destination: Address;
@@ -29,7 +29,7 @@ export interface ProbeRequest {
   readonly meant: PathQuestion | undefined;
 }
 
-/** Probes, and takes everything back. What is refused for want of privileges is a finding too. */
+/** Probes, and undoes everything. A lack of privileges is a finding too. */
 export async function runProbe(
   request: ProbeRequest,
   signal: AbortSignal,
@@ -109,7 +109,7 @@ async function probeOn(
   });
 }
 
-/** What rules do to the packet that is meant and not to the probe's; undefined if they do both. */
+/** Rules that match the real packet and not the probe's; undefined if they treat both alike. */
 function standInFor({ passage, capture }: PathFacts, probed = 0): StandIn | undefined {
   if (passage === undefined || capture === undefined) return undefined;
   const { value, mask } = capture.mark;

@@ -2,7 +2,7 @@
  * The probe's own firewall table: a counter at each hop of its packets, and nothing that touches
  * others. It belongs to the probe's netlink socket and goes with it. Pure.
  *
- * What would leave this host again, past the proxy, is counted and dropped: a probe sends nothing
+ * A packet that would leave this host past the proxy is counted and dropped: a probe sends nothing
  * to the address that it asks for.
  */
 
@@ -54,7 +54,7 @@ export interface ProbedFlow {
   readonly iif: string;
 }
 
-/** What is done to the probe in the place of rules that only match another interface. */
+/** Treatment of the probe in place of rules that match another interface only. */
 export interface StandIn {
   readonly mark: number;
   readonly tproxy: TproxyTarget | undefined;
@@ -96,7 +96,7 @@ export function probeTableMessages(flow: ProbedFlow, standIn: StandIn | undefine
       const [hook, priority, side] = hooks[hop];
       const ending = hop === "forwarded" ? [verdict(NF_DROP)] : [];
       const device = hop === "answered" ? [] : deviceOf(flow, side);
-      // The kernel then tells which rules the packet meets, from here on.
+      // From here on the kernel reports each rule that the packet meets.
       const traced = hop === "arrival" || hop === "answered" ? trace : [];
       return chainWith(hop, hook, priority, [
         ...device,

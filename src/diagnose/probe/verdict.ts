@@ -15,7 +15,7 @@ export interface ProbeSeen {
   readonly standIn: StandIn | undefined;
   /** The interface that the stand-in speaks for. */
   readonly insteadOf: string;
-  /** What the rules and tables say of the same packet: the first thing that is wrong, if any. */
+  /** The first fault in the rules and tables for the same packet, if any. */
   readonly cause: Finding | undefined;
 }
 

@@ -24,7 +24,7 @@ import {
 } from "./path-facts.ts";
 import type { RuledChain } from "./ruleset.ts";
 
-/** What is to be connected. */
+/** The connection to make. */
 export interface ConnectQuestion {
   readonly protocol: "tcp" | "udp";
   readonly to: Address;
@@ -36,7 +36,7 @@ export interface ConnectQuestion {
   readonly capabilities: ReadonlySet<string>;
 }
 
-/** What `explain connect` judges by. */
+/** The facts that `explain connect` judges. */
 export interface ConnectFacts {
   readonly to: string;
   readonly port: number;

@@ -1,5 +1,5 @@
 /**
- * What this kernel can do, found out by doing it: in a network namespace that nothing else sees
+ * Finds out what this kernel can do by doing it, in a network namespace that nothing else sees
  * and that is gone when its descriptor is closed.
  */
 
@@ -53,7 +53,7 @@ export const featureNames = [
 ] as const;
 export type FeatureName = (typeof featureNames)[number];
 
-/** What there is, or why that could not be tried. The reason of an absence is the kernel's. */
+/** A feature's presence, or why it could not be tried. The reason of an absence is the kernel's. */
 export type Features =
   | { readonly kind: "tested"; readonly missing: ReadonlyMap<FeatureName, string> }
   | { readonly kind: "untested"; readonly reason: string };
@@ -69,7 +69,7 @@ export function testFeatures(): Features {
   }
   try {
     const missing = namespace.run(tryAll);
-    // What is not allowed says nothing about what there is.
+    // A call that is not permitted does not show that the feature is missing.
     const isAllowed = ![...missing.values()].includes("EPERM");
     return isAllowed ? { kind: "tested", missing } : { kind: "untested", reason: "EPERM" };
   } finally {
@@ -109,8 +109,8 @@ function tryAll(): Map<FeatureName, string> {
   refused("nft tproxy", () =>
     addRule(netfilter, NFPROTO_INET, [...protocol(IPPROTO_TCP), ...tproxyTo(1)]),
   );
-  // What iptables-nft makes of `-j TPROXY` and `-m socket`: struct xt_tproxy_target_info_v1, 28
-  // bytes, struct xt_socket_mtinfo3, 1 byte.
+  // iptables-nft makes these of `-j TPROXY` and `-m socket`: struct xt_tproxy_target_info_v1,
+  // 28 bytes, and struct xt_socket_mtinfo3, 1 byte.
   refused("xt_TPROXY", () => {
     makeChain(netfilter, NFPROTO_IPV4);
     addRule(netfilter, NFPROTO_IPV4, [...protocol(IPPROTO_TCP), compat("target", "TPROXY", 1, 28)]);

@@ -32,7 +32,7 @@ import { readLegacy } from "./read-legacy.ts";
 import { readRuleset } from "./read-ruleset.ts";
 import type { Ruleset } from "./ruleset.ts";
 
-/** What a look-up of the kernel's routing tables answers (RTM_GETROUTE). */
+/** The result of a look-up in the kernel's routing tables (RTM_GETROUTE). */
 export type RouteLookup =
   | { readonly kind: "route"; readonly route: Route }
   | { readonly kind: "error"; readonly errno: number };
@@ -75,7 +75,7 @@ export function readHostSnapshot(): HostSnapshot {
   };
 }
 
-/** What `make` answers, or `otherwise` if the kernel refuses. */
+/** Returns the result of `make`, or `otherwise` if the kernel refuses. */
 function attempt<T>(make: () => T, otherwise: T): T {
   try {
     return make();

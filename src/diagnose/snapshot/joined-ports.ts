@@ -22,7 +22,7 @@ export interface OwnListener {
   readonly local: { readonly address: Uint8Array; readonly port: number };
 }
 
-/** What is watched, and who is told. */
+/** The watched ports, and the callback for each foreign socket. */
 export interface JoinedPortsSettings {
   readonly listeners: readonly OwnListener[];
   readonly joined: (text: string) => void;
@@ -31,7 +31,7 @@ export interface JoinedPortsSettings {
 export class JoinedPorts {
   private readonly listeners: readonly OwnListener[];
   private readonly joined: (text: string) => void;
-  /** Inodes of sockets that are ours, or have been told of. */
+  /** Inodes of our own sockets, and of those already reported. */
   private known: Set<number>;
   /** Inodes of sockets of which no process was found. */
   private unclear = new Set<number>();
@@ -68,7 +68,7 @@ export class JoinedPorts {
       present.add(inode);
       if (this.known.has(inode)) continue;
       const holder = holdersOf([inode]).get(inode);
-      // Of another user's process nothing is known, nor of a socket that is closed by now.
+      // Another user's process, or a socket that is closed by now, cannot be identified.
       if (holder === undefined && !this.unclear.has(inode)) unclear.add(inode);
       else {
         this.known.add(inode);

@@ -37,7 +37,7 @@ import { addressType, type Decision, decide, type PolicyTables } from "../policy
 import type { HostSnapshot, RouteLookup } from "./host.ts";
 import { type SourceSettings, sourceSettings } from "./source-settings.ts";
 
-/** What was meant to happen to the packet; absent when only the machine is asked. */
+/** The intended treatment of the packet; absent when only this host's own is asked for. */
 export interface Capture {
   readonly mark: MaskedMark;
   readonly table: number;
@@ -57,11 +57,11 @@ export interface AnswerFacts {
 export interface PathFacts {
   readonly packet: Packet;
   readonly capture: Capture | undefined;
-  /** What the firewall does with it before it is routed; undefined if its rules cannot be read. */
+  /** The firewall's effect before routing; undefined if its rules cannot be read. */
   readonly passage: PacketTrace | undefined;
   /** How good a way through the firewall is, by what was meant. */
   readonly rank: Rank;
-  /** What INPUT does with it, marked as it was meant to be. */
+  /** The effect of INPUT on it, with the intended mark. */
   readonly input: PacketTrace | undefined;
   /** The same two hooks for the connection's later packets. */
   readonly later: { readonly passage: PacketTrace; readonly input: PacketTrace } | undefined;
@@ -83,11 +83,11 @@ export interface PathFacts {
   readonly loUp: boolean;
   /** Packets of a bridge pass iptables before they are routed; undefined if that cannot be read. */
   readonly bridgeCall: boolean | undefined;
-  /** The interface it is said to come by; undefined: there is none of that name. */
+  /** The interface that the user named; undefined: there is none of that name. */
   readonly link: Link | undefined;
   /** The bridge or bond that the interface is a port of. */
   readonly master: Link | undefined;
-  /** What the look-up of the socket asks for. */
+  /** The keys of the socket look-up. */
   readonly wanted: Wanted;
   readonly sockets: readonly InetSocket[];
   /** Names of interfaces by their index. */
@@ -96,13 +96,13 @@ export interface PathFacts {
   readonly chains: Surroundings["ruleset"]["chains"];
 }
 
-/** What is asked of the machine. */
+/** The question to this host. */
 export interface PathQuestion {
   readonly packet: Omit<Packet, "destinationType">;
   readonly capture: Capture | undefined;
-  /** What the output hook has marked it with, for a packet of this host itself. */
+  /** The mark that the output hook set, for a packet of this host itself. */
   readonly mark?: number;
-  /** What an earlier packet of its connection has left there. */
+  /** The connection mark that an earlier packet set. */
   readonly connection?: Pick<PacketState, "ctMark" | "ctMarkKnown" | "untracked">;
 }
 
@@ -134,7 +134,7 @@ export function gatherPath(machine: HostSnapshot, question: PathQuestion): PathF
   const look = (query: Omit<RouteQuery, "destination">, to: Address = destination) =>
     machine.lookUp({ destination: to.bytes, ...query });
   const isSourceLocal = addressType(tables.routes, source) === RTN_LOCAL;
-  // What loops through lo keeps the route that it left by: it is not looked up again.
+  // A packet that loops through lo keeps its route: the kernel does not look it up again.
   const isLooped = packet.iif === "lo" && isSourceLocal;
   const way = isLooped ? { source: source.bytes } : { iif, source: source.bytes };
   const wanted =
@@ -177,7 +177,7 @@ export function gatherPath(machine: HostSnapshot, question: PathQuestion): PathF
   };
 }
 
-/** What rules can ask of the host about a packet; undefined if they cannot be read. */
+/** The host's state that rules can test for a packet; undefined if it cannot be read. */
 export function surroundingsOf(
   machine: HostSnapshot,
   packet: Packet,
@@ -202,7 +202,7 @@ export function surroundingsOf(
   };
 }
 
-/** What was meant comes first, then what is let through. */
+/** Sorts the intended treatment first, then packets that pass. */
 function rankOf(capture: Capture | undefined): Rank {
   return (trace) => {
     if (trace.verdict === "drop") return 0;
@@ -285,14 +285,14 @@ export function outputRoute(machine: HostSnapshot, packet: Packet, mark: number)
   return { kind: "route", route };
 }
 
-/** What routes that refuse turn into: fib_props[] of net/ipv4/fib_semantics.c. */
+/** The errors of rejecting route types: fib_props[] of net/ipv4/fib_semantics.c. */
 const refusals: ReadonlyMap<number, number> = new Map<number, number>([
   [RTN_BLACKHOLE, EINVAL],
   [RTN_UNREACHABLE, EHOSTUNREACH],
   [RTN_PROHIBIT, EACCES],
 ]);
 
-/** Whether a look-up says that packets are delivered to this host. */
+/** Whether a look-up delivers packets to this host. */
 export function isLocal(lookup: RouteLookup): boolean {
   return lookup.kind === "route" && lookup.route.type === RTN_LOCAL;
 }
@@ -322,6 +322,6 @@ function primaryAddress(
 function bridgeCalls({ sysctl }: HostSnapshot, family: 4 | 6): boolean | undefined {
   const value = sysctl(`net.bridge.bridge-nf-call-${family === 4 ? "iptables" : "ip6tables"}`);
   if (value !== undefined) return value === 1;
-  // What can be read elsewhere and is not here does not exist: br_netfilter is not loaded.
+  // The file is missing although /proc is readable: br_netfilter is not loaded.
   return sysctl("net.ipv4.ip_forward") === undefined ? undefined : false;
 }

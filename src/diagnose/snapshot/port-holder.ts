@@ -74,7 +74,7 @@ function nameOf(pid: number): string {
   return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
 }
 
-/** What its descriptors are; none of a process that has ended or is another user's. */
+/** The targets of a process's descriptors; none if it has ended or is another user's. */
 function descriptorsOf(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));

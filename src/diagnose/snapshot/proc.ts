@@ -1,4 +1,4 @@
-/** What /proc tells of this process and of the kernel's settings. I/O, and no judgement. */
+/** Reads facts of this process and kernel settings from /proc. I/O, and no judgement. */
 
 import { readFileSync } from "node:fs";
 

@@ -7,7 +7,7 @@ import type { Family } from "../../net/address.ts";
 import { legacyChains } from "./legacy-table.ts";
 import type { RuledChain } from "./ruleset.ts";
 
-/** What of them can be read, and the tables that cannot. */
+/** The readable tables, and the names of the others. */
 export interface LegacyTables {
   readonly chains: readonly RuledChain[];
   readonly unread: readonly string[];

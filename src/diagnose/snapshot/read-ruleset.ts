@@ -77,7 +77,7 @@ function readSets(
   return sets;
 }
 
-/** What `make` answers; undefined for what the kernel refuses, or is not understood. */
+/** Returns the result of `make`; undefined if the kernel refuses, or the reply is malformed. */
 function attempt<T>(make: () => T): T | undefined {
   try {
     return make();

@@ -33,7 +33,7 @@ export interface SetContents {
   /** Where each field of the key begins, and its bytes. */
   readonly fields: readonly (readonly [offset: number, length: number])[];
   readonly entries: readonly SetEntry[];
-  /** What a key gets that no entry has. */
+  /** The value for keys without an entry. */
   readonly catchall: Pick<SetElement, "data" | "verdict"> | undefined;
 }
 
@@ -100,7 +100,7 @@ function intervals(elements: readonly SetElement[]): Range[] {
   });
 }
 
-/** What a set has for a key. */
+/** A set's entry for a key. */
 export interface Found {
   readonly isFound: Ternary;
   /** The element if that is certain, otherwise all that it may be. */

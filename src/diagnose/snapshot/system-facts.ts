@@ -1,4 +1,4 @@
-/** What of this process and this system bears on a transparent proxy. I/O, and no judgement. */
+/** Facts of this process and system that matter to a transparent proxy. I/O, and no judgement. */
 
 import { RLIMIT_NOFILE } from "../../../ffi/constants.ts";
 import { ENODATA } from "../../../ffi/errno.ts";
@@ -14,12 +14,12 @@ export interface SystemFacts {
   readonly capabilities: ReadonlySet<string>;
   /** They count in this network namespace (`Held`). */
   readonly ownsNetwork: boolean;
-  /** What the proxy in question needs, beside IP_TRANSPARENT and rules. */
+  /** The proxy's needs, beside IP_TRANSPARENT and rules. */
   readonly needs: readonly Need[];
   /** Whether the executable carries capabilities; undefined if that cannot be read. */
   readonly fileCapabilities: boolean | undefined;
   readonly executable: string;
-  /** Whether its runtime obeys variables of whoever starts it, such as BUN_OPTIONS. */
+  /** Whether its runtime obeys environment variables such as BUN_OPTIONS. */
   readonly obeysVariables: boolean;
   readonly features: Features;
   readonly loUp: boolean;
