@@ -123,7 +123,7 @@ export const stalledEndShare = 0.75;
 /** A connection has stalled if its reader has taken nothing of the queued bytes for this long. */
 export const stalledMs = 5_000;
 
-/** Stalled connections that are looked at, and ended, in one interval. */
+/** Connections with something queued that are watched, and stalled ones that end in an interval. */
 export const stalledWatchedMax = 4_096;
 export const stalledEndedMax = 256;
 

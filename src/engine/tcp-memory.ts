@@ -25,8 +25,8 @@ const TCP_RMEM = "/proc/sys/net/ipv4/tcp_rmem";
 const TCP_WMEM = "/proc/sys/net/ipv4/tcp_wmem";
 
 const SHORT =
-  "the host's memory for TCP is half used (net.ipv4.tcp_mem): new connections get small buffers, " +
-  "and from three quarters on those end whose readers have stalled";
+  "the host's memory for TCP is half used (net.ipv4.tcp_mem): " +
+  "from three quarters on, connections end whose readers have stalled";
 
 /** The text of a file of /proc, empty if it cannot be read. */
 type Read = (path: string) => string;

@@ -92,7 +92,7 @@ export class StallWatch<T> {
     for (const { member } of chooseStalled(stalled, excess)) this.owner.endStalled(member);
   }
 
-  /** The members with a flow that has stalled and holds enough. Bounded in system calls. */
+  /** The members with a flow that has stalled and holds enough: one call for most flows. */
   private stalledAt(now: number): (Stalled & { member: T })[] {
     const { owner } = this;
     const stalled: (Stalled & { member: T })[] = [];
