@@ -10,6 +10,7 @@ import { explainUnmet, ruleNeeds } from "../diagnose/checks/privileges.ts";
 import { heldCapabilities } from "../diagnose/snapshot/capabilities.ts";
 import { CommandError } from "../errors.ts";
 import type { RoutesContext } from "./routes-context.ts";
+import { conflictLine } from "./words/conflicts.ts";
 
 /**
  * In whose way applying would get; a line each.
@@ -17,7 +18,9 @@ import type { RoutesContext } from "./routes-context.ts";
  */
 export function conflictsOf({ parts, live, question, guard }: RoutesContext): readonly string[] {
   const held = heldTable(live);
-  if (held === undefined) return findConflicts(parts, live, question.tag, guard);
+  if (held === undefined) {
+    return findConflicts(parts, live, question.tag, guard).map(conflictLine);
+  }
   throw new CommandError(
     `Cannot apply: ${holderText(held.owner)} holds the firewall table inet ${held.name}: end ` +
       "that process first, or give another --table-name",

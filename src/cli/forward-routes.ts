@@ -14,6 +14,7 @@ import { formatMark, type MaskedMark } from "../net/mark.ts";
 import { quote } from "../net/result.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { captureRequestOf } from "./options/capture.ts";
+import { planLine } from "./words/plan.ts";
 
 /** What is captured, and the mark by which our own connections are left alone. */
 export interface ForwardCapture {
@@ -81,7 +82,7 @@ export function captureOf(
     guardMark,
   });
   const parsed = parseIntent(complete);
-  if (!parsed.ok) throw new UsageError(parsed.error);
+  if (!parsed.ok) throw new UsageError(planLine(parsed.issue));
   const intent = parsed.value;
   return { intent, mark: markOf(service, intent) };
 }

@@ -17,6 +17,7 @@ import { formatMark } from "../net/mark.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { type Identified, identify, loadContext, type RoutesContext } from "./routes-context.ts";
 import { Settings } from "./settings.ts";
+import { conflictLine } from "./words/conflicts.ts";
 
 /** What is held for listeners, from a request whose set-up has its name and marks. */
 type Build<Capture> = (identified: Identified) => Capture;
@@ -97,7 +98,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
       const { owned } = applied;
       if (!owned) say("this kernel has no tables with an owner: killed, its rules would stay");
       const hold = new Hold({
-        ...{ kernel, parts, question, owned, say },
+        ...{ kernel, parts, question, owned, say, conflictLine },
         keepSettings: () => settings.watch(),
         closed: false,
         deadlineMs: undefined,

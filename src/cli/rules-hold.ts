@@ -11,6 +11,7 @@ import type { RuleOptions } from "./options/rules.ts";
 import { reducePrivileges } from "./reduce-privileges.ts";
 import type { RoutesContext } from "./routes-context.ts";
 import type { Settings } from "./settings.ts";
+import { conflictLine } from "./words/conflicts.ts";
 
 /**
  * Stays until the set-up is confirmed, taken back, or the process is told to end; the exit status.
@@ -29,7 +30,7 @@ export async function holdOn(
   const closed = options.onExit === "closed";
   const now = () => performance.now();
   const hold = new Hold({
-    ...{ kernel, parts, question, closed, staysHeld, now },
+    ...{ kernel, parts, question, closed, staysHeld, now, conflictLine },
     keepSettings: () => settings.watch(),
     owned: applied.owned,
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,

@@ -25,6 +25,7 @@ import { checkPrivileges } from "./privileges.ts";
 import { identify, loadContext, type RoutesContext } from "./routes-context.ts";
 import { holdOn } from "./rules-hold.ts";
 import { Settings } from "./settings.ts";
+import { planLine } from "./words/plan.ts";
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
 export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<number> {
@@ -87,7 +88,7 @@ function liveIntent(request: IntentRequest): Intent {
   const seed = parseCidr("8.8.8.8");
   const isBare = Object.keys(request).length === 0 && seed.ok;
   const intent = parseIntent(isBare ? { destinations: [seed.value], interfaces: ["lo"] } : request);
-  if (!intent.ok) throw new UsageError(intent.error);
+  if (!intent.ok) throw new UsageError(planLine(intent.issue));
   return intent.value;
 }
 

@@ -5,6 +5,7 @@
 
 import * as limits from "../engine/limits.ts";
 import { isUnspecified } from "../net/ip.ts";
+import type { IssueOf, Path } from "../net/issue.ts";
 import type { Scheme } from "../net/target.ts";
 import { formatListen, type Listen } from "./listen.ts";
 import {
@@ -14,9 +15,6 @@ import {
   type Settings,
 } from "./settings.ts";
 import type { UpstreamTarget } from "./syntax.ts";
-
-/** Names of settings, and indices of lists. */
-export type Path = readonly (string | number)[];
 
 /** What each kind of issue tells besides its path. */
 export interface IssueArgs {
@@ -54,15 +52,7 @@ export interface IssueArgs {
   "capture-without-routes": { readonly setting: string };
 }
 
-export type IssueCode = keyof IssueArgs;
-
-export type Issue = {
-  readonly [Code in IssueCode]: {
-    readonly path: Path;
-    readonly code: Code;
-    readonly args: IssueArgs[Code];
-  };
-}[IssueCode];
+export type Issue = IssueOf<IssueArgs>;
 
 /** Sockets of all services together, for each Worker. */
 const socketsMax = 4_096;

@@ -5,8 +5,9 @@
 
 import * as v from "valibot";
 import { configurationFilesMax } from "../engine/limits.ts";
+import type { Path } from "../net/issue.ts";
 import { quote } from "../net/result.ts";
-import { checkSettings, type Issue, type Path } from "./check.ts";
+import { checkSettings, type Issue } from "./check.ts";
 import { isTable } from "./kinds.ts";
 import { type Located, type Position, plainValue, positionOf, specialKeys } from "./located.ts";
 import { type NetworkFile, parseNetworkList } from "./networks.ts";

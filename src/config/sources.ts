@@ -1,6 +1,7 @@
 /** Files that have been read, and where the services and pools of all of them come from. Pure. */
 
-import type { Issue, Path } from "./check.ts";
+import type { Path } from "../net/issue.ts";
+import type { Issue } from "./check.ts";
 import { inside, type Located, positionOf } from "./located.ts";
 import type { Settings } from "./settings.ts";
 

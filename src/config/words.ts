@@ -1,14 +1,13 @@
 /** Issues in the words of a configuration file. Pure. */
 
 import { formatDuration } from "../net/duration.ts";
+import { type WordsOf, worded } from "../net/issue.ts";
 import { quote } from "../net/result.ts";
 import { similarTo } from "../net/similar.ts";
-import type { Issue, IssueArgs, IssueCode } from "./check.ts";
+import type { Issue, IssueArgs } from "./check.ts";
 import { inside, type Located } from "./located.ts";
 
-type Words = { readonly [Code in IssueCode]: (args: IssueArgs[Code]) => string };
-
-const words: Words = {
+const words: WordsOf<IssueArgs> = {
   missing: ({ setting }) =>
     setting === "service"
       ? "there is no service: give at least one [[service]]"
@@ -46,8 +45,7 @@ const words: Words = {
 
 /** The text of an issue, without its path. */
 export function issueText(issue: Issue): string {
-  const word = words[issue.code] as (args: Issue["args"]) => string;
-  return word(issue.args);
+  return worded(words, issue);
 }
 
 /** A path in the words of a file: `service "web": capture.dport[1]`; empty for all of it. */

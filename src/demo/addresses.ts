@@ -43,7 +43,7 @@ export const impatientMs = 400;
 /** The plan of a request that is known to be right. */
 export function planFor(request: IntentRequest): Plan {
   const intent = parseIntent(request);
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return makePlan(intent.value);
 }
 

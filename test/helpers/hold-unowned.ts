@@ -14,7 +14,7 @@ import { makePlan } from "../../src/capture/plan/plan.ts";
 
 const range = { from: 80 as Port, to: 80 as Port };
 const intent = parseIntent({ ports: [range], toPort: 50080 as Port });
-if (!intent.ok) throw new Error(intent.error);
+if (!intent.ok) throw new Error(intent.issue.code);
 const kernel = openKernel();
 const parts = partsOf(makePlan(intent.value), (name) => interfaceIndex(kernel, name));
 const question = { tables: [100], tag: 116, name: "tproxyd" };
@@ -23,6 +23,7 @@ const hold = new Hold({
   ...{ kernel, parts, question, owned: false, closed: false, staysHeld: true },
   deadlineMs: undefined,
   keepSettings: () => [],
+  conflictLine: ({ text }) => text,
   now: () => performance.now(),
   say: (line) => void process.stdout.write(`${line}\n`),
 });

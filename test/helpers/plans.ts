@@ -103,7 +103,7 @@ export const planNames = Object.keys(requests);
 
 function planOf(name: string): Plan {
   const intent = parseIntent(requests[name]);
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return makePlan(intent.value);
 }
 

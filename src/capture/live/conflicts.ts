@@ -20,8 +20,13 @@ import { isPlanned, isSameFirewall } from "./differences.ts";
 import { foreignMarks } from "./foreign-marks.ts";
 import type { Setup } from "./setups.ts";
 
-/** Why the Plan should not be applied: one line each. */
-export type Conflict = string;
+/** Why the Plan should not be applied. */
+export interface Conflict {
+  /** The fact. */
+  readonly text: string;
+  /** What of the set-up another value would help; undefined: nothing of it. */
+  readonly setting?: "mark" | "guard-mark" | "table";
+}
 
 interface KnownTool {
   readonly name: string;
@@ -75,7 +80,10 @@ export function markConflicts(
     ...setupConflicts(mark, families, others),
     ...toolConflicts(mark, others),
     ...foreignMarks(mark, families, others.markWrites),
-  ].map((who) => `the mark ${formatMark(mark)} shares bits with ${who}: choose others with --mark`);
+  ].map((who) => ({
+    text: `the mark ${formatMark(mark)} shares bits with ${who}`,
+    setting: "mark",
+  }));
 }
 
 /** The table that a running process holds, which nobody else can change: no --force helps. */
@@ -100,7 +108,7 @@ export function isOurs(table: TableContents, wanted?: TableContents): boolean {
 function firewallConflicts(wanted: TableContents, { firewall }: CurrentState): Conflict[] {
   const { name } = wanted.table;
   if (firewall !== undefined && !isOurs(firewall, wanted)) {
-    return [`there is a firewall table inet ${name} that tproxy did not make`];
+    return [{ text: `there is a firewall table inet ${name} that tproxy did not make` }];
   }
   return [];
 }
@@ -109,7 +117,7 @@ function priorityConflicts(parts: DesiredState, foreign: readonly Rule[]): Confl
   return planRules(parts).flatMap(({ family, priority }) =>
     foreign
       .filter((other) => other.family === family && other.priority === priority)
-      .map((other) => `the priority ${priority} is taken by "${describeRule(other)}"`),
+      .map((other) => ({ text: `the priority ${priority} is taken by "${describeRule(other)}"` })),
   );
 }
 
@@ -137,9 +145,10 @@ function guardConflicts(
 ): Conflict[] {
   const families = [...new Set(planRules(parts).map(familyOf))];
   return [...ruleConflicts(guard, rules), ...foreignMarks(guard, families, markWrites)].map(
-    (who) =>
-      `the mark ${formatMark(guard)} of our own packets shares bits with ${who}: choose others ` +
-      "with --guard-mark",
+    (who) => ({
+      text: `the mark ${formatMark(guard)} of our own packets shares bits with ${who}`,
+      setting: "guard-mark",
+    }),
   );
 }
 
@@ -194,11 +203,10 @@ function routeConflicts(
   return routes
     .filter((route) => tables.has(route.table) && (tag === undefined || route.protocol !== tag))
     .filter((route) => !isPlanned(parts, { kind: "route", route }))
-    .map(
-      (route) =>
-        `the table ${route.table} has a route of others, "${describeRoute(route)}": ` +
-        "choose another with --table",
-    );
+    .map((route) => ({
+      text: `the table ${route.table} has a route of others, "${describeRoute(route)}"`,
+      setting: "table",
+    }));
 }
 
 function planRules(parts: DesiredState): Rule[] {

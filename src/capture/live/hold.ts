@@ -28,7 +28,7 @@ import {
 } from "../../../ffi/netlink/nftables/table.ts";
 import { firewallBatch } from "./apply.ts";
 import { closedMessages } from "./closed.ts";
-import { findConflicts } from "./conflicts.ts";
+import { type Conflict, findConflicts } from "./conflicts.ts";
 import { type CurrentState, readCurrentState, type Selector } from "./current-state.ts";
 import type { DesiredState, RoutingPart } from "./desired-state.ts";
 import { describePart, isSameFirewall, missingRouting, ownRouting } from "./differences.ts";
@@ -62,6 +62,8 @@ export interface Holding {
   readonly now: () => number;
   /** Sets again kernel settings that are lost; a line for each. */
   readonly keepSettings: () => readonly string[];
+  /** The line that tells a conflict. */
+  readonly conflictLine: (conflict: Conflict) => string;
   /** Says a line. */
   readonly say: (line: string) => void;
 }
@@ -192,8 +194,8 @@ export class Hold {
   }
 
   #findConflicts(live: CurrentState): string[] {
-    const { parts, question } = this.#holding;
-    return findConflicts(parts, { ...live, tables: [] }, question.tag);
+    const { parts, question, conflictLine } = this.#holding;
+    return findConflicts(parts, { ...live, tables: [] }, question.tag).map(conflictLine);
   }
 
   /** A failure does not end the process, and with it the capture: the step is retried. */

@@ -2,8 +2,8 @@
 
 import { type Address, type Family, formatAddress, isLoopback } from "../../net/address.ts";
 import { type Cidr, cidrContains, formatCidr } from "../../net/cidr.ts";
+import type { IssueOf } from "../../net/issue.ts";
 import { formatMark, type MaskedMark } from "../../net/mark.ts";
-import { quote } from "../../net/result.ts";
 import { aggregate } from "./networks.ts";
 import type { IntentRequest } from "./request.ts";
 
@@ -19,7 +19,55 @@ interface Completed {
   readonly captures: boolean;
 }
 
-type Check = (request: IntentRequest, completed: Completed) => string | undefined;
+/** What the text of each kind of contradiction needs. */
+export interface PlanIssueArgs {
+  /** A field has a value that none may have; the text says which. */
+  invalid: { readonly text: string };
+  "stray-family": {
+    readonly what: "destination" | "source";
+    readonly network: string;
+    readonly family: Family;
+    readonly families: readonly Family[];
+  };
+  "bare-family": {
+    readonly what: "destination" | "source";
+    readonly network: string;
+    readonly family: Family;
+    readonly bare: Family;
+  };
+  "too-many-combinations": { readonly count: number; readonly max: number };
+  "redirect-without-port": Record<never, never>;
+  "redirect-udp": Record<never, never>;
+  /** NAT has no use for the field of the path. */
+  "redirect-needless": { readonly field: RedirectNeedless };
+  /** Nothing is captured that could be handed to the port. */
+  "nothing-to-hand-over": Record<never, never>;
+  "address-without-port": Record<never, never>;
+  "address-per-family": { readonly families: readonly Family[] };
+  "all-bypassed": { readonly family: Family };
+  "destinations-bypassed": { readonly destination: string };
+  "guard-without-local": Record<never, never>;
+  "local-loop": Record<never, never>;
+  /** `free` is a mark that could be the guard's; undefined: there is none. */
+  "guard-is-mark": {
+    readonly guard: string;
+    readonly mark: string;
+    readonly free: string | undefined;
+  };
+  "backend-family": {
+    readonly backend: string;
+    readonly family: Family;
+    readonly families: readonly Family[];
+  };
+  "backend-without-port": { readonly backend: string; readonly example: string };
+  "sysctl-of-nothing": Record<never, never>;
+}
+
+export type PlanIssue = IssueOf<PlanIssueArgs>;
+
+type Check = (request: IntentRequest, completed: Completed) => PlanIssue | undefined;
+
+const none = {} as const;
 
 /** Longer lists of networks are sets, for iptables as well: they multiply no rules. */
 export const listedNetworksMax = 64;
@@ -38,11 +86,11 @@ const checks: readonly Check[] = [
   checkSysctl,
 ];
 
-/** The first contradiction, as an error text; undefined when there is none. */
-export function contradiction(request: IntentRequest, completed: Completed): string | undefined {
+/** The first contradiction; undefined when there is none. */
+export function contradiction(request: IntentRequest, completed: Completed): PlanIssue | undefined {
   for (const check of checks) {
-    const message = check(request, completed);
-    if (message !== undefined) return message;
+    const issue = check(request, completed);
+    if (issue !== undefined) return issue;
   }
   return undefined;
 }
@@ -51,30 +99,28 @@ export function contradiction(request: IntentRequest, completed: Completed): str
  * Every address must be of a family that is captured, and where addresses restrict one family they
  * must restrict the other: a missing one would mean "every address" there.
  */
-function checkFamilies(request: IntentRequest, { families }: Completed): string | undefined {
+function checkFamilies(request: IntentRequest, { families }: Completed): PlanIssue | undefined {
   const { destinations = [], sources = [] } = request;
-  for (const [what, networks] of Object.entries({ destination: destinations, source: sources })) {
+  for (const what of ["destination", "source"] as const) {
+    const networks = what === "destination" ? destinations : sources;
+    const path = [`${what}s`];
     const stray = networks.find((network) => !families.includes(network.family));
     if (stray !== undefined) {
-      return (
-        `${what} "${formatCidr(stray)}" is IPv${stray.family}, but the family is ` +
-        `${families.join(" and ")}: give an IPv${families[0]} one, or leave the family out`
-      );
+      const { family } = stray;
+      const args = { what, network: formatCidr(stray), family, families };
+      return { path, code: "stray-family", args };
     }
     const bare = families.find((family) => !networks.some((n) => n.family === family));
     const [first] = networks;
     if (first !== undefined && bare !== undefined) {
-      const all = bare === 4 ? "0.0.0.0/0" : "::/0";
-      return (
-        `${what} "${formatCidr(first)}" says nothing about IPv${bare}: add an IPv${bare} ${what} ` +
-        `("${all}" for every one), or capture IPv${first.family} alone`
-      );
+      const args = { what, network: formatCidr(first), family: first.family, bare };
+      return { path, code: "bare-family", args };
     }
   }
   return undefined;
 }
 
-function checkCombinations(request: IntentRequest): string | undefined {
+function checkCombinations(request: IntentRequest): PlanIssue | undefined {
   const { destinations = [], sources = [], ports = [], interfaces = [] } = request;
   const networks = [destinations, sources].map(({ length }) =>
     length > listedNetworksMax ? 1 : length,
@@ -84,95 +130,72 @@ function checkCombinations(request: IntentRequest): string | undefined {
     1,
   );
   if (count <= combinationsMax) return undefined;
-  return (
-    `${count} combinations of destination, source, port and interface are too many: ` +
-    `give at most ${combinationsMax}`
-  );
+  return { path: [], code: "too-many-combinations", args: { count, max: combinationsMax } };
 }
 
-function checkRedirect(request: IntentRequest, { protocols }: Completed): string | undefined {
+/** Fields of a request that NAT does without. */
+const redirectNeedless = [
+  ...(["mark", "table", "priority", "toAddresses"] as const),
+  ...(["replyPath", "backends", "sysctl"] as const),
+];
+type RedirectNeedless = (typeof redirectNeedless)[number];
+
+function checkRedirect(request: IntentRequest, { protocols }: Completed): PlanIssue | undefined {
   if (!request.redirect) return undefined;
   if (request.toPort === undefined) {
-    return "--redirect has no port to redirect to: add --to-port";
+    return { path: ["redirect"], code: "redirect-without-port", args: none };
   }
-  if (protocols.includes("udp")) {
-    return (
-      "--redirect cannot capture udp: NAT hides from the listener where a datagram was sent to; " +
-      "capture tcp alone, or leave --redirect out"
-    );
-  }
-  const useless = {
-    "--mark": request.mark,
-    "--table": request.table,
-    "--priority": request.priority,
-    "--to-address": request.toAddresses,
-    "--reply-path": request.replyPath || undefined,
-    "--backend": request.backends,
-    "--sysctl": request.sysctl || undefined,
-  };
-  const [name] = Object.entries(useless).find(([, value]) => value !== undefined) ?? [];
-  if (name === undefined) return undefined;
-  return `--redirect has no use for ${name}: it works by NAT, without mark, route or spoofing`;
+  if (protocols.includes("udp")) return { path: ["redirect"], code: "redirect-udp", args: none };
+  const field = redirectNeedless.find((name) => request[name] !== undefined && request[name]);
+  if (field === undefined) return undefined;
+  return { path: [field], code: "redirect-needless", args: { field } };
 }
 
-function checkListener(request: IntentRequest, completed: Completed): string | undefined {
+function checkListener(request: IntentRequest, completed: Completed): PlanIssue | undefined {
   const { families, captures } = completed;
   if (!captures && request.toPort !== undefined) {
-    return (
-      "--to-port has nothing to hand over: the reply path alone captures nothing; say what with " +
-      "--dst, --dport or --in, or leave --to-port out"
-    );
+    return { path: ["toPort"], code: "nothing-to-hand-over", args: none };
   }
   const addresses: readonly Address[] = request.toAddresses ?? [];
   if (addresses.length === 0) return undefined;
-  if (request.toPort === undefined) return "--to-address has no port: add --to-port";
+  const path = ["toAddresses"];
+  if (request.toPort === undefined) return { path, code: "address-without-port", args: none };
   const each = families.every(
     (family) => addresses.filter((address) => address.family === family).length === 1,
   );
   if (each && addresses.length === families.length) return undefined;
-  return (
-    `--to-address takes one address for each family that is captured, here ` +
-    `${families.map((family) => `IPv${family}`).join(" and ")}: give those, or another --family`
-  );
+  return { path, code: "address-per-family", args: { families } };
 }
 
-function checkBypass(_: IntentRequest, completed: Completed): string | undefined {
+function checkBypass(_: IntentRequest, completed: Completed): PlanIssue | undefined {
   const { destinations, bypass, families } = completed;
   const isLeftAlone = (network: Cidr) => bypass.some((other) => cidrContains(other, network));
   const emptied = families.find((family) => aggregate(bypass, family)[0]?.prefix === 0);
-  if (emptied !== undefined) {
-    return `nothing of IPv${emptied} is left to capture: bypass less of it`;
-  }
+  const path = ["bypass"];
+  if (emptied !== undefined) return { path, code: "all-bypassed", args: { family: emptied } };
   // A long list is no contradiction that somebody typed, and takes long to compare.
   if (destinations.length > listedNetworksMax) return undefined;
   const [first] = destinations;
   if (first === undefined || !destinations.every(isLeftAlone)) return undefined;
-  return (
-    `nothing is left to capture: destination ${quote(formatCidr(first))} is also to be ` +
-    "bypassed; leave one of them out"
-  );
+  return { path, code: "destinations-bypassed", args: { destination: formatCidr(first) } };
 }
 
 /**
  * What the proxy sends must not be captured again. That is sure with a guard, or when all that it
  * connects to are backends that are not captured.
  */
-function checkLoops(request: IntentRequest, completed: Completed): string | undefined {
+function checkLoops(request: IntentRequest, completed: Completed): PlanIssue | undefined {
   const { guardMark, guardUids, guardGids, guardCgroups, backends = [] } = request;
   const isGuarded = [guardMark, guardUids, guardGids, guardCgroups].some((one) => one);
   if (!request.local) {
     if (!isGuarded) return undefined;
-    return "a guard tells the proxy's own packets from those of other programs: add --local";
+    return { path: ["local"], code: "guard-without-local", args: none };
   }
   if (isGuarded) return undefined;
   if (backends.length > 0 && backends.every(({ address }) => isPast(address, completed))) {
     return undefined;
   }
-  return (
-    "--local would capture what the proxy itself sends, in a loop: add --guard-mark (its " +
-    "SO_MARK), --guard-uid, --guard-gid or --guard-cgroup, or name all that it connects to with " +
-    "--backend and --bypass"
-  );
+  return { path: ["local"], code: "local-loop", args: none };
 }
 
 function isPast(address: Address, { destinations, bypass }: Completed): boolean {
@@ -182,34 +205,35 @@ function isPast(address: Address, { destinations, bypass }: Completed): boolean 
 }
 
 /** Packets with the guard's mark would be routed to the listener if they had ours as well. */
-function checkGuardMark({ guardMark }: IntentRequest, { mark }: Completed): string | undefined {
+function checkGuardMark({ guardMark }: IntentRequest, { mark }: Completed): PlanIssue | undefined {
   if (guardMark === undefined || (guardMark.value & mark.mask) >>> 0 !== mark.value) {
     return undefined;
   }
   const free = (~mark.mask & -~mark.mask) >>> 0;
   const text = formatMark({ value: free as MaskedMark["value"], mask: free });
-  const other = free === 0 ? "and give --mark a mask" : `"${text}"`;
-  return (
-    `guard mark "${formatMark(guardMark)}" has the mark ${formatMark(mark)} in it, by which ` +
-    `packets are routed to the listener: give another, ${other}`
-  );
+  const args = {
+    guard: formatMark(guardMark),
+    mark: formatMark(mark),
+    free: free === 0 ? undefined : text,
+  };
+  return { path: ["guardMark"], code: "guard-is-mark", args };
 }
 
 /** Rules that would take more than a backend's replies from this host, or nothing at all. */
-function checkBackends({ backends = [] }: IntentRequest, { families }: Completed) {
-  for (const { address, port, here } of backends) {
-    const text = formatAddress(address);
+function checkBackends(
+  { backends = [] }: IntentRequest,
+  { families }: Completed,
+): PlanIssue | undefined {
+  for (const [i, { address, port, here }] of backends.entries()) {
+    const path = ["backends", i];
+    const backend = formatAddress(address);
     if (!families.includes(address.family)) {
-      return (
-        `backend "${text}" is IPv${address.family}, but what is captured is IPv${families[0]}: ` +
-        `its clients have addresses of its own family; add --family ${address.family}, or both`
-      );
+      const args = { backend, family: address.family, families };
+      return { path, code: "backend-family", args };
     }
     if (here && port === undefined && !isLoopback(address)) {
-      return (
-        `backend "${text}" is an address of this host, and all that this host sends from it ` +
-        `would be taken for answers: give the port too, ${quote(`${bracketed(address)}:80`)}`
-      );
+      const args = { backend, example: `${bracketed(address)}:80` };
+      return { path, code: "backend-without-port", args };
     }
   }
   return undefined;
@@ -219,10 +243,10 @@ function bracketed(address: Address): string {
   return address.family === 4 ? formatAddress(address) : `[${formatAddress(address)}]`;
 }
 
-function checkSysctl(request: IntentRequest, completed: Completed): string | undefined {
+function checkSysctl(request: IntentRequest, completed: Completed): PlanIssue | undefined {
   if (!request.sysctl) return undefined;
   const { families, interfaces, replyPath } = completed;
   const isLoAlone = interfaces.length > 0 && interfaces.every((name) => name === "lo");
   if (families.includes(4) && (replyPath || !isLoAlone)) return undefined;
-  return "--sysctl sets nothing here: settings are made for IPv4, and for other interfaces than lo";
+  return { path: ["sysctl"], code: "sysctl-of-nothing", args: none };
 }

@@ -9,8 +9,7 @@ import { type Address, type Family, isLoopback } from "../../net/address.ts";
 import { addressBits, type Cidr } from "../../net/cidr.ts";
 import type { MaskedMark } from "../../net/mark.ts";
 import type { PortRange } from "../../net/port.ts";
-import { ok, type Parsed, refuse } from "../../net/result.ts";
-import { contradiction } from "./contradictions.ts";
+import { contradiction, type PlanIssue } from "./contradictions.ts";
 import { privateNetworks } from "./private.ts";
 import { type IntentRequest, RequestSchema } from "./request.ts";
 
@@ -78,6 +77,11 @@ export interface Intent {
   readonly sysctl: boolean;
 }
 
+/** What became of a request. */
+export type ParsedIntent =
+  | { readonly ok: true; readonly value: Intent }
+  | { readonly ok: false; readonly issue: PlanIssue };
+
 /**
  * The defaults of a production setup, used as soon as any option is given. `priority` comes before
  * the rules of VPNs and of network managers, `tag` is a routing protocol number that
@@ -140,16 +144,18 @@ const narrowing: readonly (keyof IntentRequest)[] = ["protocols", "families"];
  * - Any field given: ip rules get a priority and, like routes, a protocol number (defaults).
  * - Backends need the reply path.
  */
-export function parseIntent(request: unknown): Parsed<Intent> {
+export function parseIntent(request: unknown): ParsedIntent {
   const result = v.safeParse(RequestSchema, request);
   if (!result.success) {
     const [issue] = result.issues;
     const path = v.getDotPath(issue);
-    return refuse(path === null ? issue.message : `${path}: ${issue.message}`);
+    const text = path === null ? issue.message : `${path}: ${issue.message}`;
+    const keys = (issue.path ?? []).map(({ key }) => key as string | number);
+    return { ok: false, issue: { path: keys, code: "invalid", args: { text } } };
   }
   const intent = complete(result.output);
-  const message = contradiction(result.output, intent);
-  return message === undefined ? ok(intent) : refuse(message);
+  const issue = contradiction(result.output, intent);
+  return issue === undefined ? { ok: true, value: intent } : { ok: false, issue };
 }
 
 function complete(request: IntentRequest): Intent {

@@ -37,6 +37,7 @@ import { portStart } from "../privileges.ts";
 import { prose } from "../prose.ts";
 import { machineOrError } from "../read-host.ts";
 import { withWholeRepairs } from "../whole-repairs.ts";
+import { planLine } from "../words/plan.ts";
 
 const fields = object({
   command: constant("doctor"),
@@ -146,7 +147,7 @@ function checkProbe({ probe, udp }: DoctorOptions): void {
 function intentOf(request: IntentRequest): Intent | undefined {
   if (Object.values(request).every((value) => value === undefined)) return undefined;
   const intent = parseIntent(request);
-  if (!intent.ok) throw new UsageError(intent.error);
+  if (!intent.ok) throw new UsageError(planLine(intent.issue));
   return intent.value;
 }
 

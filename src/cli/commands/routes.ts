@@ -17,6 +17,7 @@ import { inGroup, usageLine } from "../options/groups.ts";
 import { checkModifiers, ruleFields } from "../options/rules.ts";
 import { wordValue } from "../options/values.ts";
 import { prose } from "../prose.ts";
+import { planLine } from "../words/plan.ts";
 
 const dialects = { iptables: renderIptables, nft: renderNft, json: renderJson } as const;
 
@@ -88,7 +89,7 @@ export function runRoutes(options: RoutesOptions, out: Output): number {
   }
   checkModifiers(options, "print");
   const intent = parseIntent(toRequest(options, (line) => out.stderr(`tproxy: ${line}\n`)));
-  if (!intent.ok) throw new UsageError(intent.error);
+  if (!intent.ok) throw new UsageError(planLine(intent.issue));
   const render: (plan: Plan, how: { undo: boolean }) => string =
     dialects[options.dialect ?? "iptables"];
   out.stdout(render(makePlan(intent.value), { undo: options.undo }));

@@ -1,12 +1,11 @@
 /** What settings must not say at once, in the words of the command line. Pure. */
 
-import type { Issue, IssueArgs, IssueCode } from "../../config/check.ts";
+import type { Issue, IssueArgs } from "../../config/check.ts";
 import { formatDuration } from "../../net/duration.ts";
+import { type WordsOf, worded } from "../../net/issue.ts";
 import { quote } from "../../net/result.ts";
 
-type Words = { readonly [Code in IssueCode]: (args: IssueArgs[Code]) => string };
-
-const words: Words = {
+const words: WordsOf<IssueArgs> = {
   missing: ({ setting }) => `--${setting} is missing: give it`,
   "newer-version": ({ newest }) => `the version is at most ${newest}: give that`,
   "same-name": ({ name }) => `the name ${quote(name)} is given twice: give each its own`,
@@ -54,6 +53,5 @@ export function lessThanWorkers(option: string, count: number, workers: number):
 
 /** The line that tells an issue. */
 export function issueLine(issue: Issue): string {
-  const word = words[issue.code] as (args: Issue["args"]) => string;
-  return word(issue.args);
+  return worded(words, issue);
 }

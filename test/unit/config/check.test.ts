@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { checkSettings, type IssueCode } from "../../../src/config/check.ts";
+import { checkSettings, type IssueArgs } from "../../../src/config/check.ts";
 import type { ServiceSettings, Settings } from "../../../src/config/settings.ts";
 import { problemsOf } from "../../helpers/configurations.ts";
 
-const seen = new Set<IssueCode>();
+const seen = new Set<keyof IssueArgs>();
 
 /** The codes of what is found, with their paths. */
 function issuesOf(settings: Settings): string[] {

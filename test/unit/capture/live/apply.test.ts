@@ -32,7 +32,7 @@ interface Case {
 
 function caseOf(request: object): Case {
   const intent = parseIntent(request);
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return { parts: partsOf(makePlan(intent.value), () => 1), table: intent.value.table };
 }
 

@@ -9,12 +9,13 @@ import { partsOf } from "../../../../src/capture/live/desired-state.ts";
 import type { Setup } from "../../../../src/capture/live/setups.ts";
 import { parseIntent } from "../../../../src/capture/plan/intent.ts";
 import { makePlan } from "../../../../src/capture/plan/plan.ts";
+import { conflictLine } from "../../../../src/cli/words/conflicts.ts";
 
 const tag = 116;
 
 function partsFor(request: object) {
   const intent = parseIntent({ ports: [{ from: 80, to: 80 }], families: [4], ...request });
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return partsOf(makePlan(intent.value), () => 1);
 }
 
@@ -178,7 +179,8 @@ const cases: Case[] = [
 describe("conflicts:", () => {
   for (const [what, request, live, expected] of cases) {
     test(what, () => {
-      const found = findConflicts(partsFor(request), { ...nothing, ...live }, tag).join("\n");
+      const conflicts = findConflicts(partsFor(request), { ...nothing, ...live }, tag);
+      const found = conflicts.map(conflictLine).join("\n");
       if (expected === undefined) expect(found).toBe("");
       else expect(found).toMatch(expected);
     });

@@ -70,7 +70,7 @@ const nothing = {
 
 function parts(request: object) {
   const intent = parseIntent(request);
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return partsOf(makePlan(intent.value), () => 1);
 }
 

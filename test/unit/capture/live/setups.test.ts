@@ -86,7 +86,7 @@ test("a set-up's marks are read off its firewall rules, each for its family", ()
     local: true,
     guardMark: { value: 2, mask: 2 },
   });
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   const { chains } = partsOf(makePlan(intent.value), () => 1).firewall;
   const found = setupFrom(
     "tproxyd",
@@ -117,7 +117,7 @@ describe("an identity is chosen", () => {
     foreign = [0],
   ) => {
     const intent = parseIntent({ ports: [{ from: 80, to: 80 }], ...request });
-    if (!intent.ok) throw new Error(intent.error);
+    if (!intent.ok) throw new Error(intent.issue.code);
     const { tableName, mark, table, priority } = chooseIdentity({
       ...{ kind, intent: intent.value, request, live: { ...nothing, ...live } },
       isFreeTable: (number) => !foreign.includes(number),

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { parseIntent } from "../../../../src/capture/plan/intent.ts";
+import { planLine } from "../../../../src/cli/words/plan.ts";
 import { parseAddress } from "../../../../src/net/address.ts";
 import { parseCidr } from "../../../../src/net/cidr.ts";
 
@@ -17,7 +18,7 @@ function address(text: string) {
 
 function answer(request: object): string {
   const result = parseIntent(request);
-  return result.ok ? "accepted" : result.error;
+  return result.ok ? "accepted" : planLine(result.issue);
 }
 
 const ports = [{ from: 80, to: 80 }];

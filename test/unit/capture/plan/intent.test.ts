@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { type Intent, parseIntent } from "../../../../src/capture/plan/intent.ts";
+import { planLine } from "../../../../src/cli/words/plan.ts";
 import { parseCidr } from "../../../../src/net/cidr.ts";
 
 function cidr(text: string) {
@@ -11,13 +12,13 @@ function cidr(text: string) {
 
 function intent(request: unknown): Intent {
   const result = parseIntent(request);
-  if (!result.ok) throw new Error(result.error);
+  if (!result.ok) throw new Error(planLine(result.issue));
   return result.value;
 }
 
 function error(request: unknown): string {
   const result = parseIntent(request);
-  return result.ok ? "accepted" : result.error;
+  return result.ok ? "accepted" : planLine(result.issue);
 }
 
 describe("what a request leaves open", () => {
@@ -176,7 +177,7 @@ test("no request makes it throw", () => {
   fc.assert(
     fc.property(fc.oneof(fc.anything(), fc.dictionary(field, fc.anything())), (request) => {
       const result = parseIntent(request);
-      if (!result.ok) expect(result.error).not.toContain("\n");
+      if (!result.ok) expect(planLine(result.issue)).not.toContain("\n");
     }),
     { numRuns: 1000 },
   );

@@ -11,7 +11,7 @@ test("a backend at an own address is not reached past the proxy any more", () =>
       backends: [{ address, port: 8080 as Port, here }],
       protocols: ["tcp"],
     });
-    if (!intent.ok) throw new Error(intent.error);
+    if (!intent.ok) throw new Error(intent.issue.code);
     return planNotes(makePlan(intent.value));
   };
   expect(notes([127, 0, 0, 1], true)).toEqual([]);

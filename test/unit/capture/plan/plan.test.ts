@@ -7,7 +7,7 @@ import { formatPortRange } from "../../../../src/net/port.ts";
 
 function plan(request: unknown): Plan {
   const intent = parseIntent(request);
-  if (!intent.ok) throw new Error(intent.error);
+  if (!intent.ok) throw new Error(intent.issue.code);
   return makePlan(intent.value);
 }
 
