@@ -8,7 +8,7 @@ export const eventsPerWait = 512;
  * been closed since the last time: those of 1,024 connections, or of 1,024 to 2,048 sessions, which
  * leave 2 to 4 MB of objects. It takes 10 to 30 ms, in which nothing is carried.
  */
-export const quietMs = 200;
+export const quietMs = 500;
 export const closedUntilQuiet = 2048;
 
 /** Connections accepted from one listener before others get their turn. */

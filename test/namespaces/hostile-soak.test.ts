@@ -13,7 +13,7 @@ import { testWith } from "../helpers/tools.ts";
 const minutes = Number(process.env.TPROXY_SOAK ?? "0");
 const rounds = minutes > 0 ? Math.max(2, minutes) : 2;
 const seconds = minutes > 0 ? 52 : 6;
-const timeoutMs = 60_000 + rounds * (seconds + 30) * 1000;
+const timeoutMs = 60_000 + rounds * (seconds + 60) * 1000;
 
 const files = { "hostile.py": readFileSync(new URL("hostile.py", import.meta.url), "utf8") };
 
@@ -42,15 +42,25 @@ captures() { nft list ruleset | grep -q tproxyd && [ "$(grep -c '"bound"' proxy.
 until_true captures
 sockets=$(descriptors socket:)
 counter() { sed "s/.*\\"$1\\": \\([0-9]*\\).*/\\1/" summary; }
-# Time, RSS and RssAnon in KiB, descriptors of sockets and pipes, TCP and UDP sockets of this host;
+# Time; RSS and RssAnon in KiB, of a quiet point the least RssAnon within some seconds; descriptors
+# of sockets and pipes; TCP and UDP sockets of this host;
 # from the newest counters that were read: connections, sessions, lost lines; failed probes.
 figures() {
   kill -USR1 "$proxy"
-  echo "$1 $(date +%s.%N) $(memory VmRSS) $(memory RssAnon) $(descriptors socket:)" \\
+  echo "$1 $(date +%s.%N) $(memory VmRSS) \${2-$(memory RssAnon)} $(descriptors socket:)" \\
     "$(descriptors pipe:) $(ss -Htn state connected | wc -l) $(ss -Hun | wc -l)" \\
     "$(counter active) $(counter active_sessions) $(counter lost_lines)" \\
     "$(cat good-4 good-6 | awk '$2 ~ /^[0-9]+$/ { failed += $2 } END { print failed + 0 }')" \\
     "$(cat good-4 good-6 | tr '\\n' ' ')"
+}
+# A Worker collects garbage when it has been quiet for a while.
+at_rest() {
+  least=$(memory RssAnon)
+  for _ in $(seq 25); do
+    sleep 0.2
+    now=$(memory RssAnon)
+    [ "$now" -ge "$least" ] || least=$now
+  done
 }
 second() {
   while [ ! -e enough ]; do
@@ -88,9 +98,9 @@ attack() {
   attackers="$attackers $thief"; started="$started $thief"
   second TERM & attackers="$attackers $!"
 }
-# Each Worker keeps a raw socket from its first ICMP error on.
+# Each Worker keeps a raw socket of each family from its first ICMP error on.
 is_settled() {
-  [ "$(descriptors socket:)" -le $((sockets + 2)) ] &&
+  [ "$(descriptors socket:)" -le $((sockets + 4)) ] &&
     [ -z "$(ss -Htn state connected exclude time-wait)" ]
 }
 echo "sockets $sockets"
@@ -109,8 +119,8 @@ for round in $(seq ${rounds}); do
   kill "$thief"
   wait $attackers || :
   until_true is_settled
-  sleep 2
-  figures quiet
+  at_rest
+  figures quiet "$least"
 done
 kill -USR1 "$proxy"
 kill "$proxy"
@@ -141,11 +151,12 @@ testWith(["ip", "nft", "nsenter", "ss", "python3"], {
       expect(stdout).toMatch(new RegExp(`^${what} [1-9]`, "m"));
     }
     expect(stdout.match(/^stolen 0 in many tries$/gm)).toHaveLength(rounds);
-    const quiet = [...stdout.matchAll(/^quiet \S+ (\d+) /gm)].map(([, rss]) => Number(rss) / 1024);
+    const quiet = [...stdout.matchAll(/^quiet \S+ \d+ (\d+) /gm)].map(([, kib]) => Number(kib));
     expect(quiet).toHaveLength(rounds);
-    // What is warmed up in the first round is no leak; buffers of the log come and go.
-    const [first = 0, last = 0] = [quiet.at(-2), quiet.at(-1)];
-    expect(last - first).toBeLessThan(64);
+    // Of two rounds the first is that in which code is compiled; forward-memory.test.ts is exact.
+    const [early, late] = [quiet.slice(0, rounds / 2), quiet.slice(-rounds / 2)];
+    const grown = Math.max(...late) / Math.max(...early);
+    expect({ quiet, isFlat: grown < (rounds > 2 ? 1.25 : 2) }).toEqual({ quiet, isFlat: true });
     expect(stdout).toContain("status 0\nrules as before\n");
   },
   timeoutMs,

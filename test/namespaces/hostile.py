@@ -32,6 +32,11 @@ def opened(kind, asked, source):
     return s
 
 
+def say(*words):
+    """One line in one write: others say theirs at the same time."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def replace(path, text):
     with open(path + ".new", "w") as file:
         file.write(text)
@@ -40,20 +45,22 @@ def replace(path, text):
 
 def good(name, asked, source):
     """A new connection, a new session and a kept session in each turn."""
-    count, failed, times = 0, [], []
+    count, failed, times, again = 0, [], [], 0
     kept = opened(socket.SOCK_DGRAM, asked, source)
     kept.connect((asked, 53))
 
     def stream():
         with opened(socket.SOCK_STREAM, asked, source) as s:
-            s.settimeout(10)
+            s.settimeout(30)
             s.connect((asked, 80))
             s.sendall(b"x")
             return s.recv(100) == b"x"
 
     def datagram(s):
+        nonlocal again
         s.settimeout(2)
-        for attempt in range(5):
+        for attempt in range(15):
+            again += attempt > 0
             s.send(b"%d" % count)
             try:
                 while s.recv(100) != b"%d" % count:
@@ -87,7 +94,7 @@ def good(name, asked, source):
             figures = f"p50 {p50:.1f} p99 {p99:.1f} max {ordered[-1]:.1f} ms"
             replace(f"good-{name}", f"{count} {len(failed)} {figures}\n")
         time.sleep(0.01)
-    print("probes", name, count, "failed", len(failed), *failed[:3], flush=True)
+    say("probes", name, count, "failed", len(failed), "sent again", again, *failed[:3])
 
 
 def hold(asked, source, count):
@@ -122,7 +129,7 @@ def hold(asked, source, count):
             except OSError:
                 pass
         time.sleep(0.05)
-    print("held", len(held), "begun", begun, flush=True)
+    say("held", len(held), "begun", begun)
 
 
 def churn(asked, source, rate):
@@ -141,7 +148,7 @@ def churn(asked, source, rate):
         s.close()
         count += 1
         time.sleep(1 / int(rate))
-    print("reset", count, flush=True)
+    say("reset", count)
 
 
 def stall(asked, source, count):
@@ -163,7 +170,7 @@ def stall(asked, source, count):
         for s in streams:
             s.close()
         rounds += 1
-    print("stalled", rounds, "times", flush=True)
+    say("stalled", rounds, "times")
 
 
 def checksum(data):
@@ -194,7 +201,7 @@ def flood(asked, rate):
             except OSError:
                 pass
         time.sleep(0.01)
-    print("flooded", i, flush=True)
+    say("flooded", i)
 
 
 def errors(mac, rate):
@@ -222,7 +229,7 @@ def errors(mac, rate):
             count += 1
         s.close()
         time.sleep(3 / int(rate))
-    print("forged", count, flush=True)
+    say("forged", count)
 
 
 def thief(*ports):
@@ -249,7 +256,7 @@ def thief(*ports):
         s.close()
         tries += 1
         time.sleep(0.001)
-    print("stolen", got, "in", "many" if tries > 100 else tries, "tries", flush=True)
+    say("stolen", got, "in", "many" if tries > 100 else tries, "tries")
 
 
 def reader(log, summary, rate):
