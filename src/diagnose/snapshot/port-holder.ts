@@ -52,33 +52,62 @@ export function waitingSockets(protocol: "tcp" | "udp"): InetSocket[] {
   }
 }
 
-/** The processes that have these sockets, by inode, as far as they may be looked into. */
-export function holdersOf(inodes: Iterable<number>): ReadonlyMap<number, Holder> {
+/** The part of /proc that tells who has a socket; injected, so that tests can make calls fail. */
+export interface ProcFiles {
+  list(path: string): string[];
+  link(path: string): string;
+  text(path: string): string;
+}
+
+const procFiles: ProcFiles = {
+  list: (path) => readdirSync(path),
+  link: (path) => readlinkSync(path),
+  text: (path) => readFileSync(path, "utf8"),
+};
+
+/**
+ * The processes that have these sockets, by inode, as far as they may be looked into.
+ * @throws if this process has no descriptor left to look with: then nothing is known of anybody
+ */
+export function holdersOf(
+  inodes: Iterable<number>,
+  files: ProcFiles = procFiles,
+): ReadonlyMap<number, Holder> {
   const wanted = new Map([...inodes].map((inode) => [`socket:[${inode}]`, inode]));
   const holders = new Map<number, Holder>();
-  for (const entry of wanted.size === 0 ? [] : readdirSync("/proc")) {
+  for (const entry of wanted.size === 0 ? [] : files.list("/proc")) {
     const pid = Number(entry);
     if (!Number.isInteger(pid)) continue;
-    for (const link of descriptorsOf(pid)) {
+    for (const link of descriptorsOf(pid, files)) {
       const inode = wanted.get(link);
       if (inode === undefined) continue;
       wanted.delete(link);
-      holders.set(inode, { pid, name: nameOf(pid) });
+      holders.set(inode, {
+        pid,
+        name: readable(() => files.text(`/proc/${pid}/comm`))?.trim() ?? "",
+      });
     }
     if (wanted.size === 0) break;
   }
   return holders;
 }
 
-function nameOf(pid: number): string {
-  return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+/** The targets of a process's descriptors; none if it has ended or is another user's. */
+function descriptorsOf(pid: number, files: ProcFiles): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return (readable(() => files.list(folder)) ?? []).flatMap(
+    // A busy process has closed some of them by now: the others still count.
+    (fd) => readable(() => files.link(`${folder}/${fd}`)) ?? [],
+  );
 }
 
-/** The targets of a process's descriptors; none if it has ended or is another user's. */
-function descriptorsOf(pid: number): string[] {
+/** Undefined for what is gone, or belongs to another user. */
+function readable<T>(read: () => T): T | undefined {
   try {
-    return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
-  } catch {
-    return [];
+    return read();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EMFILE" || code === "ENFILE") throw error;
+    return undefined;
   }
 }
