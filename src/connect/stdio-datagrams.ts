@@ -71,7 +71,7 @@ export class StdioDatagrams implements Service, Handler {
         return;
       }
       this.context.shared.count(Counter.datagrams, 1);
-      this.context.shared.count(Counter.received, count);
+      this.context.shared.count(Counter.upstreamBytes, count);
       this.context.report({ kind: "received", bytes: this.received.bytes.slice(0, count) });
     }
   }
@@ -130,7 +130,7 @@ export class StdioDatagrams implements Service, Handler {
       const again = result === -ECONNREFUSED || result === -EINTR;
       this.fault(-result);
       if (again) sys.send(this.fd, this.pending.address + from, length, MSG_NOSIGNAL);
-    } else this.context.shared.count(Counter.sent, result);
+    } else this.context.shared.count(Counter.clientBytes, result);
     return true;
   }
 

@@ -108,7 +108,7 @@ export class StdioStream implements Service, Handler {
       if (taken === -EINTR) continue;
       if (taken < 0) return this.fail(-taken, "send");
       outward.from += taken;
-      this.context.shared.count(Counter.sent, taken);
+      this.context.shared.count(Counter.clientBytes, taken);
       this.active();
     }
     if (outward.ended && !outward.closed) {
@@ -126,7 +126,7 @@ export class StdioStream implements Service, Handler {
     if (count === -EAGAIN || count === -EINTR) return;
     if (count < 0) return this.fail(-count, "recv");
     this.active();
-    this.context.shared.count(Counter.received, count);
+    this.context.shared.count(Counter.upstreamBytes, count);
     if (count === 0) {
       inward.ended = true;
       this.watch();

@@ -7,9 +7,6 @@ import { sweepIntervalMs } from "./limits.ts";
 import type { EventLoop } from "./loop.ts";
 import { Timer } from "./timers.ts";
 
-/** Why such a connection or session ends; the access log has these words. */
-export const SHORTENED = "idle timeout, shortened for want of room";
-
 /** The holders of the places. */
 export interface SweptPlaces {
   /** Whether nearly all places are taken. */

@@ -12,17 +12,9 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { PREFIX_WORDS, PrefixRows, writePrefix } from "../engine/client-prefix.ts";
 import { idlestOf, nearlyFull, sweptAtOnce } from "../engine/limits.ts";
 import { randomWord } from "../engine/random.ts";
+import type { EndReason } from "../workers/end-reason.ts";
 import type { ClientLimits } from "./client-limits.ts";
 import { ClientShares } from "./client-shares.ts";
-
-/** Why a connection is refused or ended; the access log has these words. */
-export const NO_PLACE = "refused: no room, and its client has as many connections as any";
-export const ENDED_FOR_OTHERS = "ended to make room: its client had the most connections";
-const CLIENT_IS_FULL = "refused: its client has as many connections as it may have";
-const CLIENT_IS_FAST = "refused: its client opens connections faster than it may";
-
-/** It has waited for a place as long as connecting may take. */
-export const NO_ROOM = "refused: as many connections are open as may be";
 
 /** A connection, as far as this is concerned. */
 export interface Applicant {
@@ -49,7 +41,7 @@ export interface AdmissionOwner<T extends Applicant> {
 }
 
 /** The decision on a connection whose client is known: placed, waiting, or why it ends. */
-export type Admitted = "placed" | "waits" | typeof CLIENT_IS_FULL | typeof CLIENT_IS_FAST;
+export type Admitted = "placed" | "waits" | Extract<EndReason, "client-limit" | "client-rate">;
 
 const PENDING = 1;
 const PLACED = 2;
@@ -110,8 +102,8 @@ export class Admission<T extends Applicant> {
     const { pending, placed, prefix } = this;
     const { number } = member;
     writePrefix(client, prefix);
-    if (!this.perClient.mayBegin(prefix, now)) return CLIENT_IS_FAST;
-    if (!this.perClient.take(prefix)) return CLIENT_IS_FULL;
+    if (!this.perClient.mayBegin(prefix, now)) return "client-rate";
+    if (!this.perClient.take(prefix)) return "client-limit";
     this.isCounted[number] = 1;
     this.prefixes.put(number, prefix);
     if (this.isFull) {

@@ -19,9 +19,6 @@ import type { TcpMemory } from "../engine/tcp-memory.ts";
 import { Timer } from "../engine/timers.ts";
 import { chooseStalled, type Stalled } from "./stall-choice.ts";
 
-/** Why such a connection ends; the access log has these words. */
-export const ENDED_STALLED = "ended to free memory: its reader had stalled";
-
 /** Bytes on their way from one socket to another, or to the same. */
 export interface Flow {
   readonly from: { readonly fd: number };

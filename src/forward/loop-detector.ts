@@ -19,12 +19,6 @@ import { isOwn } from "./dial.ts";
 import { OutboundFlows } from "./outbound-flows.ts";
 import type { Router } from "./router.ts";
 
-/** Why one is refused, as the log says it. */
-export const LOOP = "loop: our own connection came back";
-
-/** The same of one that has gone round by way of other proxies. */
-export const NO_HOPS = "loop: its hop limit is used up";
-
 /** Where something has been before it came here. */
 export interface Trail {
   /** How often it has been here. */

@@ -29,7 +29,8 @@ import { Timer } from "../engine/timers.ts";
 import type { Applicant } from "../fairness/admission.ts";
 import type { Flow } from "../fairness/stall-watch.ts";
 import { Counter, type SharedState } from "../workers/counters.ts";
-import type { CloseReason, Responding } from "../workers/protocol.ts";
+import { type End, ended, socketFailed } from "../workers/end-reason.ts";
+import type { Responding } from "../workers/protocol.ts";
 
 /** What a responder needs of the service that it belongs to. */
 export interface ResponderOwner {
@@ -43,7 +44,7 @@ export interface ResponderOwner {
   readonly reply: { readonly address: Address; readonly size: number };
   /** `count` bytes from `connection` are in the receive buffer. */
   data(connection: Responder, count: number): void;
-  closed(connection: Responder, reason: CloseReason): void;
+  closed(connection: Responder, end: End): void;
 }
 
 export class Responder implements Handler, Applicant, Flow {
@@ -95,7 +96,7 @@ export class Responder implements Handler, Applicant, Flow {
   endIfIdle(part: number): void {
     const { loop, idleTimeoutMs } = this.service;
     if (!this.lingering && this.lastActive + part * idleTimeoutMs <= loop.now) {
-      this.close("timeout");
+      this.close(ended("idle-shortened"));
     }
   }
 
@@ -104,10 +105,10 @@ export class Responder implements Handler, Applicant, Flow {
   }
 
   /** Closes and reports. The object is not used again. */
-  close(reason: CloseReason): void {
+  close(end: End): void {
     this.service.loop.timers.disarm(this.timer);
     this.service.loop.close(this.fd);
-    this.service.closed(this, reason);
+    this.service.closed(this, end);
   }
 
   private receive(): void {
@@ -116,12 +117,12 @@ export class Responder implements Handler, Applicant, Flow {
       if (this.ended) return;
       const count = sys.recv(this.fd, buffer.address, buffer.size, 0);
       if (count === -EAGAIN || count === -EINTR) return;
-      if (count < 0) return this.close("reset");
+      if (count < 0) return this.close(socketFailed("client", -count));
       if (count === 0) return this.onEnd();
       this.took(count);
       if (this.lingering) {
         this.lingered += count;
-        if (this.lingered > lingerBytes) return this.close("done");
+        if (this.lingered > lingerBytes) return this.close(ended("done"));
       } else if (!this.answerOnce()) return;
       if (count < buffer.size) return;
     }
@@ -130,13 +131,15 @@ export class Responder implements Handler, Applicant, Flow {
   /** `count` bytes at the start of the receive buffer are ours. */
   private took(count: number): void {
     this.received += count;
-    this.service.counters.count(Counter.received, count);
+    this.service.counters.count(Counter.clientBytes, count);
     this.service.data(this, count);
   }
 
   private onEnd(): void {
     this.ended = true;
-    if (this.lingering || this.service.answer.kind === "discard") return this.close("done");
+    if (this.lingering || this.service.answer.kind === "discard") {
+      return this.close(ended("done", this.lingering ? "proxy" : "client"));
+    }
     if (this.answerOnce() && this.replyLeft > 0) this.watch(EPOLLOUT);
   }
 
@@ -160,7 +163,7 @@ export class Responder implements Handler, Applicant, Flow {
       this.replyLeft -= taken;
     }
     if (this.ended) {
-      this.close("done");
+      this.close(ended("done", "client"));
       return false;
     }
     this.lingering = true;
@@ -175,8 +178,8 @@ export class Responder implements Handler, Applicant, Flow {
     for (let turn = 0; turn < readsPerTurn; turn++) {
       const count = sys.recv(this.fd, buffer.address, buffer.size, MSG_PEEK);
       if (count === -EAGAIN || count === -EINTR) return this.watch(EPOLLIN);
-      if (count < 0) return this.close("reset");
-      if (count === 0) return this.close("done");
+      if (count < 0) return this.close(socketFailed("client", -count));
+      if (count === 0) return this.close(ended("done", "client"));
       const taken = this.send(buffer.address, count);
       // The peer takes no more: look again when it does, and leave the rest in the queue.
       if (taken === -EAGAIN) return this.watch(EPOLLOUT);
@@ -193,11 +196,11 @@ export class Responder implements Handler, Applicant, Flow {
     const taken = sys.send(this.fd, address, length, MSG_NOSIGNAL);
     if (taken >= 0) {
       this.sent += taken;
-      this.service.counters.count(Counter.sent, taken);
+      this.service.counters.count(Counter.upstreamBytes, taken);
       return taken;
     }
     if (taken === -EAGAIN || taken === -EINTR) return -EAGAIN;
-    this.close("reset");
+    this.close(socketFailed("client", -taken));
     return taken;
   }
 
@@ -209,10 +212,10 @@ export class Responder implements Handler, Applicant, Flow {
 
   /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
   private onTimer(): void {
-    if (this.lingering) return this.close("done");
+    if (this.lingering) return this.close(ended("done"));
     const { loop, idleTimeoutMs } = this.service;
     const deadline = this.lastActive + idleTimeoutMs;
     if (deadline > loop.now) loop.timers.arm(this.timer, deadline);
-    else this.close("timeout");
+    else this.close(ended("idle-timeout"));
   }
 }

@@ -12,18 +12,14 @@ import { receiveBytes, sweptIdlePart } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import { Listener, type ListenerOwner, resumeAll } from "../engine/tcp-listener.ts";
 import { TcpMemory } from "../engine/tcp-memory.ts";
-import {
-  Admission,
-  type AdmissionOwner,
-  ENDED_FOR_OTHERS,
-  NO_PLACE,
-} from "../fairness/admission.ts";
+import { Admission, type AdmissionOwner } from "../fairness/admission.ts";
 import { ClientLimits } from "../fairness/client-limits.ts";
-import { ENDED_STALLED, type Flow, type StallOwner, StallWatch } from "../fairness/stall-watch.ts";
+import { type Flow, type StallOwner, StallWatch } from "../fairness/stall-watch.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { Service, WorkerContext } from "../workers/context.ts";
 import { Counter, type SharedState } from "../workers/counters.ts";
-import type { CloseReason, Responding, RespondTask } from "../workers/protocol.ts";
+import { type End, type EndReason, ended, endReasons, isRefusal } from "../workers/end-reason.ts";
+import type { Responding, RespondTask } from "../workers/protocol.ts";
 import type { Quota } from "./quota.ts";
 import { Responder, type ResponderOwner } from "./tcp-connection.ts";
 
@@ -89,7 +85,7 @@ export class TcpService
     if (this.task.report) this.context.report({ kind: "connection", id, client, local });
     this.quota.spend();
     if (peer === undefined || !this.admission.arrive(connection, peer)) {
-      return this.refuse(connection, NO_PLACE);
+      return this.refuse(connection, "no-place");
     }
     const verdict = this.admission.admit(connection, peer, this.loop.now);
     if (this.admission.isFull) this.counters.count(Counter.atMaximum, 1);
@@ -109,13 +105,15 @@ export class TcpService
   /** It has a place. */
   proceed(connection: Responder): void {
     this.stallWatch.begin();
-    if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) connection.close("error");
+    if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) {
+      connection.close(ended("failed"));
+    }
   }
 
   evict(connection: Responder): void {
     this.counters.count(Counter.evictedConnections, 1);
-    this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
-    connection.close("evicted");
+    this.context.warn(`a connection was ${endReasons.evicted}`);
+    connection.close(ended("evicted"));
   }
 
   get open(): Iterable<Responder> {
@@ -132,14 +130,14 @@ export class TcpService
 
   endStalled(connection: Responder): void {
     this.counters.count(Counter.stalledConnections, 1);
-    this.context.warn(`a connection was ${ENDED_STALLED}`);
-    connection.close("stalled");
+    this.context.warn(`a connection was ${endReasons.stalled}`);
+    connection.close(ended("stalled"));
   }
 
-  private refuse(connection: Responder, reason: string): void {
+  private refuse(connection: Responder, reason: EndReason): void {
     this.counters.count(Counter.refusedConnections, 1);
-    this.context.warn(`a connection was ${reason}`);
-    connection.close("refused");
+    this.context.warn(`a connection was ${endReasons[reason]}`);
+    connection.close(ended(reason));
   }
 
   acceptFailed(errno: number, resting: boolean): void {
@@ -157,12 +155,13 @@ export class TcpService
     this.context.report({ kind: "data", id, client, local, bytes });
   }
 
-  closed(connection: Responder, reason: CloseReason): void {
+  closed(connection: Responder, end: End): void {
     this.connections.delete(connection);
     this.counters.count(Counter.active, -1);
     if (this.task.report) {
-      const { id, client, local, received, sent } = connection;
-      this.context.report({ kind: "closed", id, client, local, received, sent, reason });
+      const { id, client, local, received: clientBytes, sent: upstreamBytes } = connection;
+      const kind = isRefusal(end.reason) ? "refused" : "closed";
+      this.context.report({ kind, id, client, local, clientBytes, upstreamBytes, end });
     }
     this.admission.left(connection);
     // A descriptor is free again, if accepting rests for one.
@@ -185,7 +184,7 @@ export class TcpService
     this.stopAccepting();
     this.idleSweep.stop();
     this.stallWatch.stop();
-    for (const connection of [...this.connections]) connection.close("stopped");
+    for (const connection of [...this.connections]) connection.close(ended("stopped"));
   }
 }
 

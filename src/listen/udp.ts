@@ -86,13 +86,13 @@ export class UdpService implements Service {
     if (!this.isOfFlow()) this.beginFlow(socket);
     const length = arrivals.length(index);
     context.shared.count(Counter.datagrams, 1);
-    context.shared.count(Counter.received, length);
-    const sent = this.answer(index, length);
+    context.shared.count(Counter.clientBytes, length);
+    const upstreamBytes = this.answer(index, length);
     if (task.report) {
       const { client, local } = this;
       const from = arrivals.slots.offset(index);
       const bytes = arrivals.slots.buffer.bytes.slice(from, from + length);
-      context.report({ kind: "datagram", client, local, bytes, sent });
+      context.report({ kind: "datagram", client, local, bytes, upstreamBytes });
     }
     this.quota.spend();
   }
@@ -135,7 +135,7 @@ export class UdpService implements Service {
       reply === undefined
         ? answers.send(slots.buffer, from, size, hops)
         : answers.send(reply, 0, size, hops);
-    context.shared.count(isSent ? Counter.sent : Counter.failed, isSent ? size : 1);
+    context.shared.count(isSent ? Counter.upstreamBytes : Counter.failed, isSent ? size : 1);
     return isSent ? size : 0;
   }
 }

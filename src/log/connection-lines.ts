@@ -1,11 +1,13 @@
 /** Forwarded connections and sessions, and counters, as lines for people and as JSON. Pure. */
 
+import { errnoName } from "../../ffi/errno.ts";
 import type { Counters } from "../workers/counters.ts";
+import { type End, endText, isUsual } from "../workers/end-reason.ts";
 import type { ConnectionEvent } from "../workers/protocol.ts";
 
 /** What is told of a forwarded connection or session, as one line for people. */
 export function connectionLine(event: ConnectionEvent): string {
-  const { kind, protocol, client, local, upstream, ms, error } = event;
+  const { kind, protocol, client, local, upstream, ms, end } = event;
   const ends = `${protocol}://${client} to ${protocol}://${local}`;
   switch (kind) {
     case "accepted":
@@ -17,17 +19,19 @@ export function connectionLine(event: ConnectionEvent): string {
         `[=] Worker ${event.worker}, ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
         `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms`
       );
-    case "forwarded": {
-      const end = error === "" ? `ended by ${event.endedBy}` : error;
-      const sign = isUsual(event) ? " " : "-";
-      return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${end}`;
+    case "forwarded":
+    case "refused": {
+      const sign = end === undefined || isUsual(end, protocol) ? " " : "-";
+      const text = end && endText(end, protocol);
+      return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${text}`;
     }
   }
 }
 
 /** The same as the fields of a JSON object. */
 export function connectionFields(event: ConnectionEvent): Record<string, unknown> {
-  const { kind, protocol, worker, id, client, local, upstream, source, ms } = event;
+  const { kind, protocol, worker, id, client, local, upstream, ms, end } = event;
+  const source = event.source === "" ? undefined : event.source;
   const ends = { event: kind, protocol, worker, id, client, original_destination: local };
   switch (kind) {
     case "accepted":
@@ -38,11 +42,9 @@ export function connectionFields(event: ConnectionEvent): Record<string, unknown
       const { state, idleMs: idle_ms } = event;
       return { ...ends, state, upstream, source, ...amountFields(event), ms, idle_ms };
     }
-    case "forwarded": {
-      const { endedBy: ended_by, error } = event;
-      const why = protocol === "udp" ? { reason: error } : { error };
-      return { ...ends, upstream, source, ...amountFields(event), ms, ended_by, ...why };
-    }
+    case "forwarded":
+    case "refused":
+      return { ...ends, upstream, source, ...amountFields(event), ms, ...(end && endFields(end)) };
   }
 }
 
@@ -56,17 +58,25 @@ export function countersLine(worker: number, counters: Counters): string {
 
 /** The same as the fields of a JSON object: `worker` is missing where it is all of them. */
 export function countersFields(worker: number, counters: Counters): Record<string, unknown> {
-  const fields = Object.entries(counters).map(([name, value]) => [
-    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-    value,
-  ]);
+  const fields = Object.entries(counters).map(([name, value]) => [snakeCase(name), value]);
   const who = worker === 0 ? {} : { worker };
   return { event: "counters", ...who, ...Object.fromEntries(fields) };
 }
 
-/** UDP knows no end, so being silent is the end of a session. */
-function isUsual({ protocol, error }: ConnectionEvent): boolean {
-  return error === "" || (protocol === "udp" && (error === "idle" || error === "stopped"));
+/** A name of ours as JSON has it. */
+export function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** How a connection or session ended, as the fields of a JSON object. */
+export function endFields({ reason, by, failure, detail }: End): Record<string, unknown> {
+  return {
+    ended_by: by,
+    reason,
+    call: failure?.call || undefined,
+    error: failure && errnoName(failure.errno),
+    detail: detail || undefined,
+  };
 }
 
 function viaText({ protocol, local, upstream, source }: ConnectionEvent): string {
@@ -79,14 +89,15 @@ function sourceText({ source }: { readonly source: string }): string {
 }
 
 function bytesText(event: ConnectionEvent): string {
-  const { protocol, sent, received, sentDatagrams, receivedDatagrams } = event;
+  const { protocol, clientBytes: sent, upstreamBytes: received } = event;
   if (protocol === "tcp") return `${sent} bytes out, ${received} in`;
-  return `${sentDatagrams} datagrams (${sent} bytes) out, ${receivedDatagrams} (${received}) in`;
+  const { clientDatagrams, upstreamDatagrams } = event;
+  return `${clientDatagrams} datagrams (${sent} bytes) out, ${upstreamDatagrams} (${received}) in`;
 }
 
 function amountFields(event: ConnectionEvent): Record<string, number> {
-  const { protocol, sent, received } = event;
-  if (protocol === "tcp") return { sent, received };
-  const { sentDatagrams: sent_datagrams, receivedDatagrams: received_datagrams } = event;
-  return { sent, received, sent_datagrams, received_datagrams };
+  const { protocol, clientBytes: client_bytes, upstreamBytes: upstream_bytes } = event;
+  if (protocol === "tcp") return { client_bytes, upstream_bytes };
+  const { clientDatagrams: client_datagrams, upstreamDatagrams: upstream_datagrams } = event;
+  return { client_bytes, upstream_bytes, client_datagrams, upstream_datagrams };
 }

@@ -5,12 +5,15 @@
 
 import { describeErrno, errnoName } from "../../ffi/errno.ts";
 import { printable, printJson, printLine } from "../net/printable.ts";
+import type { End, EndReason } from "../workers/end-reason.ts";
 import type { WorkerEvent } from "../workers/protocol.ts";
 import {
   connectionFields,
   connectionLine,
   countersFields,
   countersLine,
+  endFields,
+  snakeCase,
 } from "./connection-lines.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
@@ -53,9 +56,13 @@ export class TextTranscript implements Transcript {
         return known ? "" : `[ ] Data from tcp://${event.client} to tcp://${event.local}`;
       }
       case "closed":
-        if (event.reason === "done" || event.reason === "stopped") return "";
+      case "refused": {
+        if ("idleMs" in event) return connectionLine(event);
+        const word = closing[event.end.reason];
+        if (word === undefined) return "";
         this.last = -1;
-        return `[-] ${closing[event.reason]}: tcp://${event.client} to tcp://${event.local}`;
+        return `[-] ${word}: tcp://${event.client} to tcp://${event.local}`;
+      }
       case "datagram":
         this.last = -1;
         return `[ ] Datagram from udp://${event.client} to udp://${event.local}`;
@@ -82,14 +89,18 @@ export class TextTranscript implements Transcript {
   }
 }
 
-const closing = {
+/** The ends of `listen`'s connections that have a line of their own. */
+const closing: Partial<Record<EndReason, string>> = {
   reset: "Reset",
-  timeout: "Silent for too long",
-  error: "Failed",
-  refused: "Refused",
+  "idle-timeout": "Silent for too long",
+  "idle-shortened": "Silent for too long",
+  failed: "Failed",
+  "no-place": "Refused",
+  "client-limit": "Refused",
+  "client-rate": "Refused",
   evicted: "Ended to make room",
   stalled: "Ended to free memory",
-} as const;
+};
 
 function died(event: WorkerEvent & { kind: "died" }): string {
   const { worker, error, lost, lostSessions, isReplaced } = event;
@@ -116,14 +127,12 @@ export class JsonTranscript implements Transcript {
     }
     if ("idleMs" in event) return jsonLine(connectionFields(event), new Date(event.time));
     const { kind, ...rest } = event;
-    const fields: Record<string, unknown> = { event: kind };
+    const fields: Record<string, unknown> = { event: kind === "connection" ? "accepted" : kind };
     for (const [key, value] of Object.entries(rest)) {
       if (value instanceof Uint8Array) Object.assign(fields, payload(value));
-      else if (key === "local") fields.original_destination = value;
-      else if (key === "isReplaced") fields.replaced = value;
-      else if (key === "lostSessions") fields.lost_sessions = value;
-      else if (key === "errno") Object.assign(fields, { error: errnoName(value as number) });
-      else fields[key] = value;
+      else if (key === "end") Object.assign(fields, endFields(value as End));
+      else if (key === "errno") fields.error = errnoName(value as number);
+      else fields[names[key] ?? snakeCase(key)] = value;
     }
     // A Worker may carry both, and what is said of it says what it is about.
     if (kind !== "warning" && kind !== "died" && kind !== "lost") {
@@ -132,6 +141,12 @@ export class JsonTranscript implements Transcript {
     return jsonLine(fields, this.clock());
   }
 }
+
+/** Fields that JSON has by another name. */
+const names: Readonly<Record<string, string>> = {
+  local: "original_destination",
+  isReplaced: "replaced",
+};
 
 /** An event as one line of JSON: `event` and `time` come first. */
 export function jsonLine(

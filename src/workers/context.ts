@@ -20,6 +20,7 @@ import {
 import { EventLoop, type Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 import { Counter, SharedState } from "./counters.ts";
+import { endText, isRefusal } from "./end-reason.ts";
 import {
   type Command,
   LogLevel,
@@ -116,12 +117,14 @@ export class WorkerContext implements Handler {
    * those that failed, of each kind of failure a few an interval and how many more there were.
    */
   recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
-    if (logLevel >= LogLevel.info) return this.record("forwarded", connection);
+    const { protocol, end } = connection;
+    if (end === undefined) return;
+    const kind = isRefusal(end.reason) ? "refused" : "forwarded";
+    if (logLevel >= LogLevel.info) return this.record(kind, connection);
     if (!failed || logLevel < LogLevel.warning) return;
-    const { protocol, error } = connection;
-    const text = `${protocol}: ${error}`;
+    const text = `${protocol}: ${endText(end, protocol)}`;
     const isLogged = this.rateLimited.admit(text, this.loop.now, { burst: failureLinesMax });
-    if (isLogged) this.record("forwarded", connection);
+    if (isLogged) this.record(kind, connection);
     this.awaitSummaries();
   }
 

@@ -15,8 +15,9 @@ const STOP = 1 << 30;
 export const Counter = {
   accepted: 0,
   active: 1,
-  received: 2,
-  sent: 3,
+  /** From clients, and to them. */
+  clientBytes: 2,
+  upstreamBytes: 3,
   datagrams: 4,
   failed: 5,
   upstreamFailures: 6,

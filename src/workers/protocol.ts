@@ -10,6 +10,7 @@ import type { Mark } from "../../ffi/types.ts";
 import type { Balance, SourceChoice } from "../config/syntax.ts";
 import type { Cidr } from "../net/cidr.ts";
 import type { Counters } from "./counters.ts";
+import type { End } from "./end-reason.ts";
 
 /** A socket that a Worker serves, made, bound and (for TCP) listening. */
 export interface ServedSocket {
@@ -193,15 +194,15 @@ export type WorkerEvent =
   | { kind: "connection"; id: number; client: string; local: string }
   | { kind: "data"; id: number; client: string; local: string; bytes: Uint8Array }
   | {
-      kind: "closed";
+      kind: "closed" | "refused";
       id: number;
       client: string;
       local: string;
-      received: number;
-      sent: number;
-      reason: CloseReason;
+      clientBytes: number;
+      upstreamBytes: number;
+      end: End;
     }
-  | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; sent: number }
+  | { kind: "datagram"; client: string; local: string; bytes: Uint8Array; upstreamBytes: number }
   | ConnectionEvent
   /** So many lines of the log were dropped: standard output took them too slowly. */
   | { kind: "lost"; lines: number }
@@ -223,15 +224,12 @@ export type WorkerEvent =
     }
   | { kind: "warning"; text: string };
 
-/** Who ended a forwarded connection or session; empty while it is open. */
-export type EndedBy = "" | "client" | "upstream" | "proxy";
-
 /**
  * Of a forwarded connection or session: it was accepted, its upstream is reached (a session's has
- * answered), it is over, or (asked for with the `table` command) it is open.
+ * answered), it is over or was rejected, or (asked for with the `table` command) it is open.
  */
 export interface ConnectionEvent {
-  kind: "accepted" | "reached" | "forwarded" | "open";
+  kind: "accepted" | "reached" | "forwarded" | "refused" | "open";
   worker: number;
   protocol: "tcp" | "udp";
   /** Counts the Worker's connections, or its sessions. */
@@ -243,17 +241,16 @@ export interface ConnectionEvent {
   local: string;
   upstream: string | undefined;
   source: string;
-  /** Bytes that have reached the upstream, and the client. */
-  sent: number;
-  received: number;
-  sentDatagrams: number;
-  receivedDatagrams: number;
+  /** From the client to the upstream, and from there to the client. */
+  clientBytes: number;
+  upstreamBytes: number;
+  clientDatagrams: number;
+  upstreamDatagrams: number;
   /** Since it was accepted, and since it last carried something. */
   ms: number;
   idleMs: number;
-  endedBy: EndedBy;
-  /** Why it ended; empty if both sides of a connection ended it. */
-  error: string;
+  /** Undefined while it is open. */
+  end: End | undefined;
 }
 
 /** Events of connections and sessions that leave a Worker together, as numbers (`records.ts`). */
@@ -275,17 +272,6 @@ export const LogLevel = {
   /** And when it is accepted and its upstream is reached. */
   debug: 3,
 } as const;
-
-/** How a connection ended: by its peer, by us after the answer, for a bound, or by an accident. */
-export type CloseReason =
-  | "done"
-  | "reset"
-  | "timeout"
-  | "stopped"
-  | "error"
-  | "refused"
-  | "evicted"
-  | "stalled";
 
 /** What a Worker posts. */
 export type WorkerMessage =

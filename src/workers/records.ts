@@ -5,7 +5,8 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { ConnectionEvent, EndedBy, RecordBlock, WorkerEvent } from "./protocol.ts";
+import { type End, type EndedBy, ended, endReasonCodes, endReasonList } from "./end-reason.ts";
+import type { ConnectionEvent, RecordBlock, WorkerEvent } from "./protocol.ts";
 
 /**
  * A connection, or a session of UDP, that a record can be made of. Times are in ms of the Worker's
@@ -24,6 +25,7 @@ export interface Recorded {
    * `unanswered`, `answered`, `confirmed`.
    */
   readonly phase: string;
+  /** Bytes to the upstream, and to the client. */
   readonly sent: number;
   readonly received: number;
   /** 0 of a connection. */
@@ -31,14 +33,14 @@ export interface Recorded {
   readonly receivedDatagrams: number;
   readonly startedAt: number;
   readonly lastActive: number;
-  readonly endedBy: EndedBy;
-  readonly error: string;
+  /** Undefined while it is open. */
+  readonly end: End | undefined;
 }
 
 export type RecordKind = ConnectionEvent["kind"];
 
-const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "open"];
-const ended: readonly EndedBy[] = ["", "client", "upstream", "proxy"];
+const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "refused", "open"];
+const endedBy: readonly EndedBy[] = ["client", "upstream", "proxy"];
 const protocols = ["tcp", "udp"] as const;
 
 const SIZE = 152;
@@ -46,7 +48,7 @@ const KIND = 0;
 const ENDED_BY = 1;
 const SOURCE = 2;
 const STATE = 4;
-const ERROR = 6;
+const DETAIL = 6;
 const ID = 8;
 const TIME = 16;
 const AGE = 24;
@@ -59,6 +61,11 @@ const UPSTREAM = 104;
 const SENT_DATAGRAMS = 128;
 const RECEIVED_DATAGRAMS = 136;
 const PROTOCOL = 144;
+/** The code of why it ended, after which ENDED_BY, DETAIL, ERRNO and CALL count; or OPEN. */
+const REASON = 145;
+const ERRNO = 146;
+const CALL = 148;
+const OPEN = 255;
 
 /** Within an endpoint of 24 bytes. A length of 0: there is none. */
 const LENGTH = 0;
@@ -88,10 +95,8 @@ export class RecordWriter {
     const { view } = this;
     const at = this.count++ * SIZE;
     view.setUint8(at + KIND, kinds.indexOf(kind));
-    view.setUint8(at + ENDED_BY, ended.indexOf(connection.endedBy));
     view.setUint16(at + SOURCE, this.word(connection.source), true);
     view.setUint16(at + STATE, this.word(connection.phase), true);
-    view.setUint16(at + ERROR, this.word(connection.error), true);
     view.setFloat64(at + ID, connection.id, true);
     view.setFloat64(at + TIME, time, true);
     view.setFloat64(at + AGE, now - connection.startedAt, true);
@@ -101,6 +106,7 @@ export class RecordWriter {
     view.setFloat64(at + SENT_DATAGRAMS, connection.sentDatagrams, true);
     view.setFloat64(at + RECEIVED_DATAGRAMS, connection.receivedDatagrams, true);
     view.setUint8(at + PROTOCOL, protocols.indexOf(connection.protocol));
+    this.end(at, connection.end);
     this.endpoint(at + CLIENT, connection.client);
     this.endpoint(at + ORIGINAL, connection.original);
     this.endpoint(at + UPSTREAM, connection.upstream);
@@ -121,6 +127,16 @@ export class RecordWriter {
     const number = this.words.size;
     this.words.set(text, number);
     return number;
+  }
+
+  private end(at: number, end: End | undefined): void {
+    const { view } = this;
+    view.setUint8(at + REASON, end === undefined ? OPEN : endReasonCodes[end.reason]);
+    if (end === undefined) return;
+    view.setUint8(at + ENDED_BY, endedBy.indexOf(end.by));
+    view.setUint16(at + DETAIL, this.word(end.detail), true);
+    view.setUint16(at + ERRNO, end.failure?.errno ?? 0, true);
+    view.setUint16(at + CALL, this.word(end.failure?.call ?? ""), true);
   }
 
   private endpoint(at: number, socket: SocketAddress | undefined): void {
@@ -156,17 +172,25 @@ function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionE
       local: endpointText(bytes, view, at + ORIGINAL) as string,
       upstream: endpointText(bytes, view, at + UPSTREAM),
       source: word(SOURCE),
-      sent: view.getFloat64(at + SENT, true),
-      received: view.getFloat64(at + RECEIVED, true),
-      sentDatagrams: view.getFloat64(at + SENT_DATAGRAMS, true),
-      receivedDatagrams: view.getFloat64(at + RECEIVED_DATAGRAMS, true),
+      clientBytes: view.getFloat64(at + SENT, true),
+      upstreamBytes: view.getFloat64(at + RECEIVED, true),
+      clientDatagrams: view.getFloat64(at + SENT_DATAGRAMS, true),
+      upstreamDatagrams: view.getFloat64(at + RECEIVED_DATAGRAMS, true),
       ms: Math.round(view.getFloat64(at + AGE, true)),
       idleMs: Math.round(view.getFloat64(at + IDLE, true)),
-      endedBy: ended[view.getUint8(at + ENDED_BY)] as EndedBy,
-      error: word(ERROR),
+      end: readEnd(view, at, word),
     });
   }
   return events;
+}
+
+function readEnd(view: DataView, at: number, word: (field: number) => string): End | undefined {
+  const reason = endReasonList[view.getUint8(at + REASON)];
+  if (reason === undefined) return undefined;
+  const errno = view.getUint16(at + ERRNO, true);
+  const failure = errno === 0 ? undefined : { call: word(CALL), errno };
+  const by = endedBy[view.getUint8(at + ENDED_BY)] as EndedBy;
+  return ended(reason, by, failure, word(DETAIL));
 }
 
 /** `events` of Worker number `worker` with every block of records as the events that it holds. */

@@ -35,31 +35,31 @@ describe("the access log", () => {
     const encode = (text: string) => [new TextEncoder().encode(text)];
     const ended = async (count: number) => {
       await eventually("its line is there", () => eventsOf(proxy, "forwarded").length === count);
-      const { ended_by, error } = eventsOf(proxy, "forwarded").at(-1) as Record<string, unknown>;
-      return [ended_by, error];
+      const { ended_by, reason } = eventsOf(proxy, "forwarded").at(-1) as Record<string, unknown>;
+      return [ended_by, reason];
     };
     await exchange(entry, encode("bye"));
-    expect(await ended(1)).toEqual(["client", ""]);
+    expect(await ended(1)).toEqual(["client", "done"]);
     const first = connect({ port: entry, host: "127.0.0.1" });
     first.resume().write("end");
     await closed(first);
-    expect(await ended(2)).toEqual(["upstream", ""]);
+    expect(await ended(2)).toEqual(["upstream", "done"]);
     const second = connect({ port: entry, host: "127.0.0.1" });
     second.on("error", () => {});
     second.write("reset");
     await closed(second);
-    expect(await ended(3)).toEqual(["upstream", "reset by upstream"]);
+    expect(await ended(3)).toEqual(["upstream", "reset"]);
     const third = await open(entry);
     third.resetAndDestroy();
-    expect(await ended(4)).toEqual(["client", "reset by client"]);
+    expect(await ended(4)).toEqual(["client", "reset"]);
     await closed(await open(entry));
-    expect(await ended(5)).toEqual(["proxy", "idle timeout"]);
+    expect(await ended(5)).toEqual(["proxy", "idle-timeout"]);
     const refused = await forward(1, "--json");
     await exchange(refused.port, []);
     await eventually("the refusal", () => eventsOf(refused.proxy, "forwarded").length === 1);
     expect(eventsOf(refused.proxy, "forwarded")[0]).toMatchObject({
       ended_by: "upstream",
-      error: "connect: Connection refused (ECONNREFUSED)",
+      ...{ reason: "connect-failed", call: "connect", error: "ECONNREFUSED" },
     });
   });
 
@@ -70,7 +70,7 @@ describe("the access log", () => {
     const ids = eventsOf(proxy, "forwarded").map(({ worker, id }) => `${worker} ${id}`);
     expect(new Set(ids).size).toBe(500);
     for (const line of eventsOf(proxy, "forwarded")) {
-      expect(line).toMatchObject({ sent: 3, received: 3, error: "" });
+      expect(line).toMatchObject({ client_bytes: 3, upstream_bytes: 3, reason: "done" });
     }
   });
 
@@ -139,7 +139,12 @@ describe("SIGUSR1", () => {
     expect(rows.length).toBe(600);
     const clients = new Set(rows.map(({ client }) => client));
     expect(clients).toEqual(new Set(sockets.map((socket) => `127.0.0.1:${socket.localPort}`)));
-    expect(rows[0]).toMatchObject({ state: "relaying", source: "self", sent: 1, received: 1 });
+    expect(rows[0]).toMatchObject({
+      state: "relaying",
+      source: "self",
+      client_bytes: 1,
+      upstream_bytes: 1,
+    });
     const [first, second, all] = eventsOf(proxy, "counters") as {
       active: number;
       worker?: number;

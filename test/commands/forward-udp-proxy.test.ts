@@ -85,9 +85,9 @@ describe("--accept-proxy", () => {
     expect(new Set([a, b, d]).size).toBe(3);
     const log = await ended(lab);
     expect(sessionsOf(log)).toMatchObject([
-      { client: "198.51.100.1:1000", original_destination: "203.0.113.53:53", sent_datagrams: 2 },
-      { client: "198.51.100.2:1000", original_destination: "203.0.113.53:53", sent_datagrams: 2 },
-      { client: "[2001:db8::1]:1000", original_destination: "[2001:db8::2]:53", sent: 1 },
+      { client: "198.51.100.1:1000", original_destination: "203.0.113.53:53", client_datagrams: 2 },
+      { client: "198.51.100.2:1000", original_destination: "203.0.113.53:53", client_datagrams: 2 },
+      { client: "[2001:db8::1]:1000", original_destination: "[2001:db8::2]:53", client_bytes: 1 },
     ]);
     expect(warningsOf(log)).toEqual([]);
   });
@@ -141,7 +141,7 @@ describe("--accept-proxy", () => {
     expect((await exchange(lab, "a"))[0]).toBe("a");
     expect((await exchange(lab, from("198.51.100.1", "")))[0]).toBe("");
     expect(sessionsOf(await ended(lab))).toMatchObject([
-      { client: "198.51.100.1:1000", sent_datagrams: 2, received_datagrams: 2 },
+      { client: "198.51.100.1:1000", client_datagrams: 2, upstream_datagrams: 2 },
     ]);
   });
 
@@ -155,7 +155,7 @@ describe("--accept-proxy", () => {
     }
     const own = `127.0.0.1:${lab.sender.port}`;
     expect(sessionsOf(await ended(lab))).toMatchObject([
-      { client: own, original_destination: `127.0.0.1:${lab.port}`, sent_datagrams: 2 },
+      { client: own, original_destination: `127.0.0.1:${lab.port}`, client_datagrams: 2 },
       { client: "198.51.100.1:1000", original_destination: "203.0.113.53:53" },
     ]);
   });
@@ -268,7 +268,9 @@ describe("--send-proxy", () => {
       const lab = await sending(option);
       for (const data of ["one", "", "three"]) lab.send(data);
       expect([await lab.next(), await lab.next(), await lab.next()]).toEqual(heads);
-      expect(sessionsOf(await ended(lab))).toMatchObject([{ sent_datagrams: 3, sent: 8 }]);
+      expect(sessionsOf(await ended(lab))).toMatchObject([
+        { client_datagrams: 3, client_bytes: 8 },
+      ]);
     },
   );
 
@@ -286,7 +288,7 @@ describe("--send-proxy", () => {
     lab.send("more");
     expect(await lab.next()).toBe(`${head}more`);
     const log = await ended(lab);
-    expect(sessionsOf(log)).toMatchObject([{ sent_datagrams: 2, sent: 65_479 + 4 }]);
+    expect(sessionsOf(log)).toMatchObject([{ client_datagrams: 2, client_bytes: 65_479 + 4 }]);
     expect(warningsOf(log)).toHaveLength(1);
   });
 

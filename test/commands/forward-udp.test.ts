@@ -34,7 +34,7 @@ describe("the access log", () => {
       { event: "reached", time, ...session, ...where },
       {
         ...{ event: "forwarded", time, ...session, ...where },
-        ...{ sent: 8, received: 8, sent_datagrams: 2, received_datagrams: 2 },
+        ...{ client_bytes: 8, upstream_bytes: 8, client_datagrams: 2, upstream_datagrams: 2 },
         ...{ ended_by: "proxy", reason: "stopped" },
       },
     ]);
@@ -90,12 +90,12 @@ describe("SIGUSR1", () => {
       rows.find((row) => row.client === `127.0.0.1:${client?.port}`);
     const session = { protocol: "udp", upstream: `127.0.0.1:${port}`, source: "self" };
     expect(rowOf(clients[0])).toMatchObject({
-      ...{ ...session, state: "confirmed", sent: 11, received: 11 },
-      ...{ sent_datagrams: 2, received_datagrams: 2 },
+      ...{ ...session, state: "confirmed", client_bytes: 11, upstream_bytes: 11 },
+      ...{ client_datagrams: 2, upstream_datagrams: 2 },
     });
     expect(rowOf(clients[1])).toMatchObject({
-      ...{ ...session, state: "answered", sent: 5, received: 5 },
-      ...{ sent_datagrams: 1, received_datagrams: 1 },
+      ...{ ...session, state: "answered", client_bytes: 5, upstream_bytes: 5 },
+      ...{ client_datagrams: 1, upstream_datagrams: 1 },
       ...{ ms: expect.any(Number), idle_ms: expect.any(Number) },
     });
     expect(rows).toHaveLength(300);

@@ -164,9 +164,9 @@ describe("the seed's server", () => {
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line));
-    expect(lines.map((line) => line.event)).toEqual(["bound", "connection", "data", "closed"]);
+    expect(lines.map((line) => line.event)).toEqual(["bound", "accepted", "data", "closed"]);
     expect(lines[2]).toMatchObject({ text: "caf\u00e9", bytes: 5, id: 1, protocol: "tcp" });
-    expect(lines[3]).toMatchObject({ reason: "done", received: 5, sent: 12 });
+    expect(lines[3]).toMatchObject({ reason: "done", client_bytes: 5, upstream_bytes: 12 });
   });
 
   test("--workers share one port", async () => {

@@ -41,7 +41,7 @@ forward() {
 has_worker() { [ "$(descriptors 'anon_inode:.eventpoll')" -ge 3 ]; }
 until_true() { until "$@"; do kill -0 "$proxy"; sleep 0.02; done; }
 ended() { until_true has_ended "\${1:-1}"; }
-has_ended() { [ "$(grep -c '"forwarded"' proxy.log)" -ge "$1" ]; }
+has_ended() { [ "$(grep -cE '"(forwarded|refused)"' proxy.log)" -ge "$1" ]; }
 settled() { until_true is_settled; }
 is_settled() {
   [ "$(descriptors socket:)" = "$sockets" ] &&

@@ -14,6 +14,9 @@ echo hello >&3
 until_true grep -q hello out
 `;
 
+/** The errno of a side that no longer acknowledges anything. */
+const silence = expect.stringMatching(/^E(TIMEDOUT|HOSTUNREACH|NETUNREACH)$/);
+
 testDead("both sockets have what was asked for, and neither without asking", async () => {
   const { stdout } = await inLab(`
     at_backend listen --echo --quiet --json '[::]:8080'
@@ -41,8 +44,8 @@ testDead("a silent client whose link is down is found by keep-alive", async () =
     within client ip link set c0 down
     ended
   `);
-  expect(find(proxy, "forwarded")?.error).toMatch(/ by client$/);
-  expect(find(proxy, "forwarded")).toMatchObject({ sent: 6, received: 6 });
+  expect(find(proxy, "forwarded")).toMatchObject({ ended_by: "client", error: silence });
+  expect(find(proxy, "forwarded")).toMatchObject({ client_bytes: 6, upstream_bytes: 6 });
 });
 
 testDead("so is a silent upstream", async () => {
@@ -53,7 +56,7 @@ testDead("so is a silent upstream", async () => {
     within backend ip link set b0 down
     ended
   `);
-  expect(find(proxy, "forwarded")?.error).toMatch(/ by upstream$/);
+  expect(find(proxy, "forwarded")).toMatchObject({ ended_by: "upstream", error: silence });
 });
 
 testDead("what is not acknowledged for --user-timeout ends the connection", async () => {
@@ -65,7 +68,7 @@ testDead("what is not acknowledged for --user-timeout ends the connection", asyn
     echo lost >&3
     ended
   `);
-  expect(find(proxy, "forwarded")?.error).toMatch(/ by upstream$/);
+  expect(find(proxy, "forwarded")).toMatchObject({ ended_by: "upstream", error: silence });
 });
 
 testDead("so does what the client does not acknowledge", async () => {
@@ -80,5 +83,5 @@ testDead("so does what the client does not acknowledge", async () => {
     within client ip link set c0 down
     ended
   `);
-  expect(find(proxy, "forwarded")?.error).toMatch(/ by client$/);
+  expect(find(proxy, "forwarded")).toMatchObject({ ended_by: "client", error: silence });
 });

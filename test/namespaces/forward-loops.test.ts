@@ -76,7 +76,7 @@ describe.each(cases)("--to $to over IPv$family, $workers Workers", ({ to, asked,
       counters
     `);
     expect(stdout).toStartWith("refused\nrefused\nrefused\nrefused\n");
-    const loops = proxy.filter(({ error }) => error === "loop: our own connection came back");
+    const loops = proxy.filter(({ event, reason }) => event === "refused" && reason === "loop");
     expect(loops.length).toBeGreaterThanOrEqual(4);
     expect(totals(proxy)).toMatchObject({ active: 0, loops: loops.length });
     // Each Worker says it once.
@@ -234,7 +234,7 @@ describe.each(families)("UDP over IPv$family", ({ asked, family }) => {
     `);
     expect(stdout).toContain("Connection refused");
     expect(proxy).toContainEqual(
-      expect.objectContaining({ event: "forwarded", reason: "refused by upstream" }),
+      expect.objectContaining({ event: "forwarded", reason: "unreachable", ended_by: "upstream" }),
     );
     expect(totals(proxy)).toMatchObject({ active_sessions: 0 });
     expect(warnings(proxy)[0]?.text).toContain("a loop: what we send to udp://");

@@ -44,11 +44,11 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
         original_destination: `${asked}:80`,
         upstream: `${asked}:80`,
         source: "self",
-        error: "",
+        reason: "done",
       });
     }
     const own = family === "4" ? "10.9.2.1:" : "[fd00:2::1]:";
-    expect(find(backend, "connection")?.client).toStartWith(own);
+    expect(find(backend, "accepted")?.client).toStartWith(own);
   });
 
   testRedirect("one that was not redirected is no way to the proxy itself", async () => {
@@ -60,7 +60,7 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
     `);
     expect(find(proxy, "forwarded")).toMatchObject({
       original_destination: `${own}:50080`,
-      error: "it would be carried to this proxy itself",
+      ...{ reason: "dial-rejected", detail: "it would be carried to this proxy itself" },
     });
   });
 });

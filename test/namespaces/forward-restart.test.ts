@@ -161,7 +161,7 @@ describe("side by side, with no further option", () => {
     `);
     expect(stdout).toContain("hello world\nhello world\n");
     expect(stdout).toContain("in the end: same");
-    expect(backend.filter(({ event }) => event === "connection")).toHaveLength(2);
+    expect(backend.filter(({ event }) => event === "accepted")).toHaveLength(2);
   });
 });
 

@@ -28,7 +28,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
     expect(log.stdout).toMatch(/as it should be, held by process \d+ \(tproxy\)/);
     expect(log.stdout).toContain("hello world");
     expect(log.stdout).toContain("ended with 0\nrules: same\n");
-    expect(find(log.backend, "connection")?.client).toStartWith(`${client}:`);
+    expect(find(log.backend, "accepted")?.client).toStartWith(`${client}:`);
     expect(find(log.proxy, "forwarded")).toMatchObject({ original_destination: `${asked}:80` });
   });
 
@@ -43,7 +43,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       dump after; same before after rules
     `);
     expect(log.stdout).toContain("hello world\nhello world\nrules: same\n");
-    const clients = log.backend.filter(({ event }) => event === "connection");
+    const clients = log.backend.filter(({ event }) => event === "accepted");
     for (const each of clients) expect(each.client).toStartWith(`${client}:`);
   });
 });
@@ -207,7 +207,7 @@ describe.each(["client", "self"])("--source %s", (source) => {
     dump after; same before after rules
   `);
     expect(stdout).toContain("new\nended with 0\nbefore\nafter\nrules: same\n");
-    const asked = backend.filter(({ event }) => event === "connection").map((each) => each);
+    const asked = backend.filter(({ event }) => event === "accepted").map((each) => each);
     expect(asked.at(0)?.original_destination).toBe("10.9.2.2:8080");
     expect(asked.at(-1)).toMatchObject({ original_destination: "8.8.8.8:80" });
   });
@@ -244,7 +244,7 @@ testRoutes("--local: what this host sends, and never what the proxy itself sends
   expect(stdout).toContain("hello world\nhello world\nrules: same\n");
   const sources = proxy.filter(({ event }) => event === "forwarded").map(({ source }) => source);
   expect(sources).toEqual(["self", "client"]);
-  const clients = backend.filter(({ event }) => event === "connection");
+  const clients = backend.filter(({ event }) => event === "accepted");
   expect(clients).toHaveLength(2);
 });
 
@@ -284,5 +284,5 @@ testRoutes("print: the same rules as a script, and nothing is changed", async ()
   expect(stdout).toContain("printed: same\n");
   expect(stdout).toContain("`tproxy routes --remove` takes it back.\nremoved: same\n");
   expect(stdout).toContain("hello world");
-  expect(find(backend, "connection")?.client).toStartWith("10.9.1.2:");
+  expect(find(backend, "accepted")?.client).toStartWith("10.9.1.2:");
 });

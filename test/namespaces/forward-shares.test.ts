@@ -256,7 +256,7 @@ describe("near the bound the heaviest client's silent ones end sooner, nobody el
       { "silent.py": silent },
     );
     const ended = eventsOf(proxy, "forwarded");
-    const early = ended.filter(({ reason }) => String(reason).startsWith("idle timeout, short"));
+    const early = ended.filter(({ reason }) => reason === "idle-shortened");
     for (const heavy of ["10.9.1.2:", "[fd00:1::2]:"]) {
       expect(early.some(({ client }) => String(client).startsWith(heavy))).toBe(true);
     }
@@ -275,13 +275,13 @@ describe("near the bound the heaviest client's silent ones end sooner, nobody el
       held() { [ "$(ss -Htn state established sport = :8090 | wc -l)" -ge "$1" ]; }
       until_true held 1
       in_background client python3 takers.py 10.9.1.1 8090 37 10.9.1.2
-      until_true grep -q '"reason":"timeout"' proxy.log
+      until_true grep -q '"reason":"idle-shortened"' proxy.log
       : > enough
     `,
       files,
     );
     // What the other one has is older, and would have ended first.
-    const early = proxy.filter(({ reason }) => reason === "timeout");
+    const early = proxy.filter(({ reason }) => reason === "idle-shortened");
     expect(early.length).toBeGreaterThan(0);
     for (const { client } of early) expect(client).toStartWith("10.9.1.2:");
   });

@@ -265,8 +265,8 @@ describe("others on the proxy's host", () => {
     const bytes = many.reduce((sum, size) => sum + size, few);
     expect(eventsOf(proxy, "counters").at(-1)).toMatchObject({
       datagrams: 2 * 1120,
-      sent: bytes,
-      received: bytes,
+      client_bytes: bytes,
+      upstream_bytes: bytes,
     });
   });
 

@@ -90,7 +90,7 @@ RULES
     );
     expect(stdout).toStartWith("heard a refusal\nheard last 0\nheard last 1\nheard last 2\n");
     expect(eventsOf(proxy, "forwarded")).toMatchObject([
-      { received_datagrams: 4, reason: "refused by upstream" },
+      { upstream_datagrams: 4, reason: "unreachable", ended_by: "upstream", error: "ECONNREFUSED" },
     ]);
   });
 });

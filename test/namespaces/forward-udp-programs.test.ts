@@ -45,7 +45,7 @@ describe.each(families)("IPv$family", ({ asked, client, backend }) => {
     };
     expect(eventsOf(proxy, "forwarded")).toMatchObject([
       { protocol: "tcp", ...ends },
-      { protocol: "udp", ...ends, sent_datagrams: 1, received_datagrams: 1, reason: "stopped" },
+      { protocol: "udp", ...ends, client_datagrams: 1, upstream_datagrams: 1, reason: "stopped" },
     ]);
   });
 

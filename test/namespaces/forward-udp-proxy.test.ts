@@ -80,14 +80,14 @@ describe.each(families)("IPv$family", ({ near, foreign, names }) => {
         const datagrams = way === "every" ? 3 : 12;
         const sessions = eventsOf(proxy, "forwarded");
         const destination = `${inUrl(near === "10.9.1.1" ? "203.0.113.53" : "2001:db8::53")}:53`;
-        expect(sessions.map((session) => [session.client, session.sent_datagrams])).toEqual(
+        expect(sessions.map((session) => [session.client, session.client_datagrams])).toEqual(
           names.map((name) => [`${inUrl(name)}:4242`, datagrams]),
         );
         for (const session of sessions) {
           expect(session).toMatchObject({
             original_destination: destination,
             source: "client",
-            received_datagrams: datagrams,
+            upstream_datagrams: datagrams,
           });
         }
         // A socket for each client, with its address.
@@ -244,7 +244,7 @@ describe("a real reader", () => {
       }
     }
     const sessions = eventsOf(proxy, "forwarded");
-    expect(sessions.map(({ sent_datagrams }) => sent_datagrams)).toEqual([2, 2]);
+    expect(sessions.map(({ client_datagrams }) => client_datagrams)).toEqual([2, 2]);
   });
 });
 

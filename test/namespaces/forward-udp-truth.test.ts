@@ -43,7 +43,7 @@ describe.each([
     expect(eventsOf(proxy, "warning")).toEqual([]);
     const sessions = eventsOf(proxy, "forwarded");
     expect(sessions.map(({ reason }) => reason)).toEqual(Array(12).fill("stopped"));
-    for (const each of sessions) expect(each.received_datagrams).toBeGreaterThanOrEqual(800);
+    for (const each of sessions) expect(each.upstream_datagrams).toBeGreaterThanOrEqual(800);
   });
 
   testInLab("what comes in fragments, by the rules that the command puts in itself", async () => {
@@ -60,7 +60,9 @@ describe.each([
     );
     expect(stdout).toContain("[::]:53 outcomes 8000 8000 8000\n");
     expect(stdout).toContain("[::]:50053 --dport 53 outcomes 8000 8000 8000\n");
-    expect(eventsOf(proxy, "forwarded")).toMatchObject([{ sent_datagrams: 3, sent: 24_000 }]);
+    expect(eventsOf(proxy, "forwarded")).toMatchObject([
+      { client_datagrams: 3, client_bytes: 24_000 },
+    ]);
   });
 
   testTraced("whom the kernel gives a socket that is not yet connected: each its own", async () => {

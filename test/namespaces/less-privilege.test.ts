@@ -100,7 +100,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
         { files: {}, timeoutMs: 50_000 },
       );
       expect(stdout).toMatch(/^served$/m);
-      const seen = log.find(({ event }) => event === "connection")?.client;
+      const seen = log.find(({ event }) => event === "accepted")?.client;
       expect(String(seen)).toStartWith(client.replace(/\]$/, ""));
       check(threadsIn(stdout), CAP_NET_RAW, 0);
     },

@@ -34,7 +34,7 @@ interface Event {
   readonly client: string;
   readonly original_destination: string;
   readonly text: string;
-  readonly sent: number;
+  readonly upstream_bytes: number;
 }
 
 /** Runs a script on the topology; its output, and the events of the server in it. */
@@ -65,7 +65,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       seen closed
     `);
       expect(stdout).toContain("hello world");
-      const connection = events.find(({ event }) => event === "connection");
+      const connection = events.find(({ event }) => event === "accepted");
       expect(connection?.original_destination).toBe(`${destination}:80`);
       expect(connection?.client).toStartWith(`${client}:`);
     },
@@ -79,7 +79,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       seen closed
     `);
     expect(stdout).toContain("hello world");
-    const connection = events.find(({ event }) => event === "connection");
+    const connection = events.find(({ event }) => event === "accepted");
     expect(connection?.original_destination).toBe(`${destination}:443`);
   });
 
@@ -92,7 +92,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       seen datagram
     `);
     expect(stdout).toContain("hello world");
-    expect(events.at(-1)).toMatchObject({ text: "question\n", sent: 12 });
+    expect(events.at(-1)).toMatchObject({ text: "question\n", upstream_bytes: 12 });
     expect(events.at(-1)?.original_destination).toBe(`${destination}:53`);
     expect(events.at(-1)?.client).toStartWith(`${client}:`);
   });
@@ -152,8 +152,8 @@ describe("limits of the kernel, told as they are", () => {
       const warnings = events.filter(({ event }) => event === "warning");
       expect(warnings).toHaveLength(1);
       expect(warnings[0]?.text).toContain("port 53 is held by another program here");
-      const sent = events.filter(({ event }) => event === "datagram").map(({ sent }) => sent);
-      expect(sent).toEqual([12, 12, 12, 12]);
+      const replies = events.filter(({ event }) => event === "datagram");
+      expect(replies.map((each) => each.upstream_bytes)).toEqual([12, 12, 12, 12]);
     },
   );
 });

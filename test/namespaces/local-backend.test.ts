@@ -41,7 +41,7 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
     for (const to of targets) {
       expect(stdout).toContain(`hello world\n${to}: same\n`);
     }
-    const seen = eventsOf(backend, "connection").map((each) => String(each.client));
+    const seen = eventsOf(backend, "accepted").map((each) => String(each.client));
     expect(seen).toHaveLength(targets.length);
     for (const each of seen) expect(each).toStartWith(`${client}:`);
   });

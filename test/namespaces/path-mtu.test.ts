@@ -91,8 +91,8 @@ describe.each(families)("IPv$family", ({ family, asked, backend }) => {
       eventually grep -q bound far.log
       forward '[::]:80' --to '${far}:8080' --routes auto --in p1
       background nsenter -t "$backend" -n socat -u FILE:large 'tcp:${asked}:80'
-      until_true grep -o '"received":60000' far.log
+      until_true grep -o '"client_bytes":60000' far.log
     `);
-    expect(stdout).toStartWith('"received":60000\n');
+    expect(stdout).toStartWith('"client_bytes":60000\n');
   });
 });

@@ -63,7 +63,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       files,
     );
     expect(stdout).toStartWith("FAILURE \nok      \nas it should be\n0\nok\nok\nremoved: same\n");
-    const last = seen(log, "connection").slice(-2);
+    const last = seen(log, "accepted").slice(-2);
     expect(last.map(([, to]) => to)).toEqual([`${backend}:8080`, `${asked}:8080`]);
     for (const [from] of last) expect(from).toStartWith(client);
   });
@@ -85,7 +85,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
     );
     expect(stdout).toStartWith("0\nok\nok\nok\nok\nremoved: same\n");
     const destinations = [`${backend}:8080`, `${asked}:8080`];
-    for (const event of ["connection", "datagram"]) {
+    for (const event of ["accepted", "datagram"]) {
       expect(seen(log, event).map(([, to]) => to)).toEqual(destinations);
       for (const [from] of seen(log, event)) expect(from).toStartWith(client);
     }

@@ -2,6 +2,7 @@
 
 import type { EventLoop } from "../../engine/loop.ts";
 import type { Admitted } from "../../fairness/admission.ts";
+import type { End } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
@@ -18,8 +19,8 @@ export interface TcpConnectionOwner<Connection> {
   readonly upstreamSockets: UpstreamSockets;
   readonly loops: LoopDetector;
   readonly headers: StreamHeaders;
-  /** Its upstream has not answered in time. Returns the error, and logs its known causes. */
-  timedOut(connection: Connection): string;
+  /** Its upstream has not answered in time. Logs the known causes of that. */
+  timedOut(connection: Connection): End;
   warn(text: string): void;
   connected(connection: Connection): void;
   /** Its client is known: whether there is a place for it among the others. */

@@ -18,21 +18,27 @@ import { type CallFailure, describeFailure } from "../../../ffi/errno.ts";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
-import { SHORTENED } from "../../engine/idle-sweep.ts";
 import { acceptPauseMs, connectAttemptsMax } from "../../engine/limits.ts";
 import { isShortage } from "../../engine/tcp-listener.ts";
 import { Timer } from "../../engine/timers.ts";
-import { type Applicant, NO_ROOM } from "../../fairness/admission.ts";
+import type { Applicant } from "../../fairness/admission.ts";
 import { cidrContains } from "../../net/cidr.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
-import type { EndedBy } from "../../workers/protocol.ts";
+import {
+  dialRejected,
+  type End,
+  type EndReason,
+  ended,
+  endText,
+  socketFailed,
+} from "../../workers/end-reason.ts";
 import type { Recorded } from "../../workers/records.ts";
 import { dialFor, sourceName, upstreamFamily } from "../dial.ts";
 import type { Trail } from "../loop-detector.ts";
 import { NONE_TRIED, type Upstream } from "../upstream-pool.ts";
 import type { TcpConnectionOwner } from "./connection-owner.ts";
 import { Relay } from "./relay.ts";
-import { CONNECTION_EVENTS, isUpstreamsFault, resetWord } from "./upstream-socket.ts";
+import { CONNECTION_EVENTS, isUpstreamsFault } from "./upstream-socket.ts";
 
 export class TcpConnection implements Recorded, Applicant {
   readonly protocol = "tcp";
@@ -47,9 +53,7 @@ export class TcpConnection implements Recorded, Applicant {
   upstream: SocketAddress | undefined;
   /** `client`, `self` or `address`: whose address the upstream sees. */
   source = "";
-  /** Why it ended; empty if both sides ended it. */
-  error = "";
-  endedBy: EndedBy = "";
+  end: End | undefined;
   lastActive: number;
   number = -1;
   private readonly owner: TcpConnectionOwner<TcpConnection>;
@@ -66,10 +70,8 @@ export class TcpConnection implements Recorded, Applicant {
   private readonly timer = new Timer(() => this.onTimer());
   /** What the pool gave, until it is told how that went. */
   private picked: Upstream | undefined;
-  /** Who is to blame that no upstream is reached. */
-  private connectFault: EndedBy = "proxy";
   /** How the last upstream failed that has. */
-  private failure = "";
+  private failure: End | undefined;
   private tried: readonly Upstream[] = NONE_TRIED;
   /** Edges of the client that came before there was a relay to tell. */
   private clientEdges = 0;
@@ -113,30 +115,29 @@ export class TcpConnection implements Recorded, Applicant {
   /** Registers the client and begins. */
   start(): void {
     const { loop, task } = this.owner;
-    if (
-      loop.add(this.clientFd, CONNECTION_EVENTS, { onReady: (mask) => this.onClient(mask) }) < 0
-    ) {
-      return this.close("epoll", true);
-    }
+    const handler = { onReady: (mask: number) => this.onClient(mask) };
+    const added = loop.add(this.clientFd, CONNECTION_EVENTS, handler);
+    if (added < 0)
+      return this.close(ended("failed", "proxy", { call: "epoll_ctl", errno: -added }), true);
     if (this.state === "connecting") return this.enter();
     const allowed = task.acceptProxy ?? [];
     const { address } = this.client;
     const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
     if (allowed.length > 0 && !allowed.some((cidr) => cidrContains(cidr, sender))) {
-      return this.close("PROXY protocol: not from an allowed sender", true);
+      return this.abort("proxy-sender");
     }
     loop.timers.arm(this.timer, loop.now + task.headerTimeoutMs);
   }
 
   /** Ends it from outside. */
-  abort(reason: string): void {
-    this.close(reason, true);
+  abort(reason: EndReason): void {
+    this.close(ended(reason), true);
   }
 
   private onClient(mask: number): void {
     if (this.state === "relaying") return this.onEdges("client", mask);
     this.clientEdges |= mask;
-    if (mask & EPOLLERR) return this.close("reset by client", true, "client");
+    if (mask & EPOLLERR) return this.close(ended("reset", "client"), true);
     if (this.state === "header") this.readHeader();
   }
 
@@ -161,7 +162,7 @@ export class TcpConnection implements Recorded, Applicant {
     const { headers, router } = this.owner;
     const header = headers.take(this.clientFd, hasEnded, router.pool === undefined);
     if (header === undefined) return;
-    if ("fault" in header) return this.close(header.fault, true, header.endedBy);
+    if ("fault" in header) return this.close(header.fault, true);
     const { source, destination } = header;
     this.passed = header.passed;
     if (source !== undefined && destination !== undefined) {
@@ -176,7 +177,7 @@ export class TcpConnection implements Recorded, Applicant {
     const { loop, task } = this.owner;
     const verdict = this.owner.admit(this);
     if (verdict === "placed") return this.proceed();
-    if (verdict !== "waits") return this.close(verdict, true);
+    if (verdict !== "waits") return this.abort(verdict);
     this.state = "queued";
     loop.timers.arm(this.timer, loop.now + task.connectTimeoutMs);
   }
@@ -184,22 +185,22 @@ export class TcpConnection implements Recorded, Applicant {
   /** It has a place. */
   proceed(): void {
     this.state = "connecting";
-    this.connect("");
+    this.connect();
   }
 
   /** Ends it if it has carried nothing for `part` of what it may be silent. */
   endIfIdle(part: number): void {
     const { now } = this.owner.loop;
     if (this.state !== "relaying" || this.lastActive + part * this.timeoutMs() > now) return;
-    this.close(SHORTENED, this.relay?.holdsBytes === true);
+    this.close(ended("idle-shortened"), this.relay?.holdsBytes === true);
   }
 
-  /** To one of the pool that has not been tried; if there is none it ends with `error`. */
-  private connect(error: string): void {
+  /** To one of the pool that has not been tried; if there is none it ends with `end`. */
+  private connect(end?: End): void {
     const { loop, router } = this.owner;
     const { pool, rules } = router;
     if (pool === undefined) {
-      if (error !== "") return this.close(error, true, this.connectFault);
+      if (end !== undefined) return this.close(end, true);
       return this.connectTo(this.original);
     }
     if (this.tried.length < connectAttemptsMax) {
@@ -208,7 +209,7 @@ export class TcpConnection implements Recorded, Applicant {
       this.picked = pool.pick(address, family, this.id, this.tried, loop.now);
     }
     if (this.picked === undefined) {
-      return this.close(error || "no upstream", true, this.connectFault);
+      return this.close(end ?? ended("no-upstream"), true);
     }
     this.connectTo(this.picked.address);
   }
@@ -218,7 +219,9 @@ export class TcpConnection implements Recorded, Applicant {
     const { rules } = this.owner.router;
     const choice = dialFor(rules, this.client, upstream);
     // Of a name with addresses of both families the one that failed is to blame.
-    if ("refusal" in choice) return this.connectElsewhere(this.failure || choice.refusal);
+    if ("refusal" in choice) {
+      return this.connectElsewhere(this.failure ?? dialRejected(choice.refusal));
+    }
     if (choice.unspoofed !== undefined) {
       this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
     }
@@ -253,32 +256,31 @@ export class TcpConnection implements Recorded, Applicant {
   }
 
   private onConnectFailed(failure: CallFailure): void {
-    const error = describeFailure(failure);
     const isTheirs = isUpstreamsFault(failure);
-    this.connectFault = isTheirs ? "upstream" : "proxy";
-    this.connectElsewhere(error, isTheirs);
+    const by = isTheirs ? "upstream" : "proxy";
+    this.connectElsewhere(ended("connect-failed", by, failure), isTheirs);
   }
 
   /** Another upstream stands in for one that is of no use, while there is one. */
-  private connectElsewhere(error: string, failed = false): void {
+  private connectElsewhere(end: End, failed = false): void {
     const { loop, router } = this.owner;
-    if (failed) this.failure = error;
+    if (failed) this.failure = end;
     this.closeUpstream();
     if (this.picked !== undefined) {
       this.tried = [...this.tried, this.picked];
       const client = this.source === "client" ? this.client.address : undefined;
-      if (failed) router.pool?.failed(this.picked, this.id, loop.now, error, client);
+      if (failed) router.pool?.failed(this.picked, this.id, loop.now, endText(end, "tcp"), client);
       else router.pool?.closed(this.picked, this.id);
       this.picked = undefined;
     }
-    this.connect(error);
+    this.connect(end);
   }
 
   private onConnected(mask: number): void {
     const { kernel, loop, router } = this.owner;
     const { picked, client } = this;
     if (picked !== undefined) router.pool?.connected(picked, client.address, loop.now);
-    if (!this.sendHeader()) return this.close("PROXY protocol: the header was not taken", true);
+    if (!this.sendHeader()) return this.abort("proxy-header-unsent");
     this.state = "relaying";
     this.owner.connected(this);
     const mayWiden = this.owner.mayWiden(this);
@@ -323,11 +325,9 @@ export class TcpConnection implements Recorded, Applicant {
       case "more":
         return this.defer();
       case "done":
-        return this.close("", false, this.relay.firstEnd);
-      case "failed": {
-        const { errno, failedSide } = this.relay;
-        return this.close(`${resetWord(errno)} by ${failedSide}`, true, failedSide);
-      }
+        return this.close(ended("done", this.relay.firstEnd), false);
+      case "failed":
+        return this.close(socketFailed(this.relay.failedSide ?? "proxy", this.relay.errno), true);
     }
   }
 
@@ -357,14 +357,14 @@ export class TcpConnection implements Recorded, Applicant {
   /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
   private onTimer(): void {
     const { loop } = this.owner;
-    if (this.state === "header") return this.close("PROXY protocol: header timeout", true);
-    if (this.state === "queued") return this.close(NO_ROOM, true);
+    if (this.state === "header") return this.abort("proxy-header-timeout");
+    if (this.state === "queued") return this.abort("no-room");
     if (this.waiting) return this.connectAgain();
     if (this.state === "connecting") return this.connectElsewhere(this.owner.timedOut(this), true);
     const deadline = this.lastActive + this.timeoutMs();
     // An end, not a reset, unless the other side could take it for the end of what is on its way.
-    if (deadline <= loop.now) return this.close("idle timeout", this.relay?.holdsBytes === true);
-    loop.timers.arm(this.timer, deadline);
+    if (deadline > loop.now) return loop.timers.arm(this.timer, deadline);
+    this.close(ended("idle-timeout"), this.relay?.holdsBytes === true);
   }
 
   /** Nothing that comes back to us is ever answered: whatever has been is no loop. */
@@ -380,12 +380,11 @@ export class TcpConnection implements Recorded, Applicant {
   }
 
   /** Closes both sockets, with a reset if what was on its way has been lost. */
-  private close(error: string, reset: boolean, endedBy: EndedBy = "proxy"): void {
+  private close(end: End, reset: boolean): void {
     if (this.state === "closed") return;
-    this.endedBy = endedBy;
+    this.end = end;
     this.state = "closed";
     this.waiting = false;
-    this.error = error;
     this.owner.loop.timers.disarm(this.timer);
     this.relay?.release();
     if (reset) {

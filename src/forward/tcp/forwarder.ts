@@ -23,26 +23,16 @@ import { loopRoundsMax, sweptIdlePart } from "../../engine/limits.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "../../engine/tcp-listener.ts";
 import { TcpMemory } from "../../engine/tcp-memory.ts";
 import { Timer } from "../../engine/timers.ts";
-import {
-  Admission,
-  type AdmissionOwner,
-  type Admitted,
-  ENDED_FOR_OTHERS,
-  NO_PLACE,
-} from "../../fairness/admission.ts";
+import { Admission, type AdmissionOwner, type Admitted } from "../../fairness/admission.ts";
 import { ClientLimits } from "../../fairness/client-limits.ts";
-import {
-  ENDED_STALLED,
-  type Flow,
-  type StallOwner,
-  StallWatch,
-} from "../../fairness/stall-watch.ts";
+import { type Flow, type StallOwner, StallWatch } from "../../fairness/stall-watch.ts";
 import type { Service, WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
+import { type End, ended, endReasons, isUsual } from "../../workers/end-reason.ts";
 import { type Command, type ForwardTask, LogLevel } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
 import type { OpenRows } from "../../workers/table.ts";
-import { LOOP, LoopDetector, NO_HOPS } from "../loop-detector.ts";
+import { LoopDetector } from "../loop-detector.ts";
 import { OWN_END } from "../outbound-flows.ts";
 import { Router } from "../router.ts";
 import { TcpConnection } from "./connection.ts";
@@ -181,17 +171,17 @@ export class TcpForwarder
     if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", connection);
     if (visits >= loopRoundsMax) {
       this.loops.refused(decodeSockaddr(this.localName.view, 0) ?? original);
-      return connection.abort(LOOP);
+      return connection.abort("loop");
     }
     if (hopLimit === 1) {
       shared.count(Counter.loops, 1);
       this.context.warn("a connection was refused: its hop limit was used up, as in a loop");
-      return connection.abort(NO_HOPS);
+      return connection.abort("hop-limit");
     }
     if (this.admission.arrive(connection, client)) return connection.start();
     this.noteFull();
     shared.count(Counter.refusedConnections, 1);
-    connection.abort(NO_PLACE);
+    connection.abort("no-place");
   }
 
   admit(connection: TcpConnection): Admitted {
@@ -200,7 +190,7 @@ export class TcpForwarder
     if (admission.isFull) this.noteFull();
     if (verdict !== "placed" && verdict !== "waits") {
       this.context.shared.count(Counter.refusedConnections, 1);
-      this.context.warn(`a connection was ${verdict}`);
+      this.context.warn(`a connection was ${endReasons[verdict]}`);
     } else this.idleSweep.taken();
     return verdict;
   }
@@ -211,8 +201,8 @@ export class TcpForwarder
 
   evict(connection: TcpConnection): void {
     this.context.shared.count(Counter.evictedConnections, 1);
-    this.context.warn(`a connection was ${ENDED_FOR_OTHERS}`);
-    connection.abort(ENDED_FOR_OTHERS);
+    this.context.warn(`a connection was ${endReasons.evicted}`);
+    connection.abort("evicted");
   }
 
   get isNearlyFull(): boolean {
@@ -268,9 +258,9 @@ export class TcpForwarder
     this.context.warn(refusedLine("splice", errno));
   }
 
-  timedOut({ source, upstream, client }: TcpConnection): string {
+  timedOut({ source, upstream, client }: TcpConnection): End {
     if (source !== "self" && upstream !== undefined) this.router.timedOut(upstream, client.address);
-    return "connect timeout";
+    return ended("connect-timeout");
   }
 
   warn(text: string): void {
@@ -287,8 +277,8 @@ export class TcpForwarder
 
   endStalled(connection: TcpConnection): void {
     this.context.shared.count(Counter.stalledConnections, 1);
-    this.context.warn(`a connection was ${ENDED_STALLED}`);
-    connection.abort(ENDED_STALLED);
+    this.context.warn(`a connection was ${endReasons.stalled}`);
+    connection.abort("stalled");
   }
 
   connected(connection: TcpConnection): void {
@@ -301,10 +291,11 @@ export class TcpForwarder
     this.kernel.hopeForPipes();
     const { shared } = this.context;
     shared.count(Counter.active, -1);
-    shared.count(Counter.sent, connection.sent);
-    shared.count(Counter.received, connection.received);
-    if (connection.error !== "") shared.count(Counter.failed, 1);
-    this.context.recordEnd(connection, connection.error !== "", this.task.logLevel);
+    shared.count(Counter.clientBytes, connection.sent);
+    shared.count(Counter.upstreamBytes, connection.received);
+    const failed = connection.end !== undefined && !isUsual(connection.end, "tcp");
+    if (failed) shared.count(Counter.failed, 1);
+    this.context.recordEnd(connection, failed, this.task.logLevel);
     if (this.draining && this.connections.size === 0) this.finish();
     this.waiting.delete(connection);
     this.admission.left(connection);

@@ -14,12 +14,16 @@ import {
   sourceFault,
 } from "../../proto/proxy-header.ts";
 import { decodeProxyHeader, encodeProxyHeader } from "../../proto/proxy-protocol.ts";
-import type { EndedBy, ForwardTask } from "../../workers/protocol.ts";
+import { type End, type EndedBy, ended } from "../../workers/end-reason.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
 
 /** Why a stream has no header that counts. */
 interface HeaderFault {
-  readonly fault: string;
-  readonly endedBy: EndedBy;
+  readonly fault: End;
+}
+
+function fault(text: string, by: EndedBy): HeaderFault {
+  return { fault: ended("proxy-header-invalid", by, undefined, text) };
 }
 
 /** Takes and sends them, through a buffer that all connections of a Worker share. */
@@ -34,19 +38,19 @@ export class StreamHeaders {
     const { address, bytes, size } = this.buffer;
     const count = sys.recv(fd, address, size, MSG_PEEK);
     if (count === -EAGAIN || count === -EINTR) return undefined;
-    if (count <= 0) return { fault: "PROXY protocol: no header", endedBy: "client" };
+    if (count <= 0) return fault("PROXY protocol: no header", "client");
     const result = decodeProxyHeader(bytes.subarray(0, count));
-    if (result.kind === "error") return { fault: result.error, endedBy: "proxy" };
+    if (result.kind === "error") return fault(result.error, "proxy");
     if (result.kind === "more") {
-      return hasEnded ? { fault: "PROXY protocol: no whole header", endedBy: "client" } : undefined;
+      return hasEnded ? fault("PROXY protocol: no whole header", "client") : undefined;
     }
     if (result.header.protocol === "udp") {
-      return { fault: "PROXY protocol: the header is that of a datagram", endedBy: "proxy" };
+      return fault("PROXY protocol: the header is that of a datagram", "proxy");
     }
     const { source, destination } = result.header;
     const nowhere = isDialed && destination !== undefined ? destinationFault(destination) : "";
     const nobody = (source !== undefined && sourceFault(source)) || nowhere;
-    if (nobody !== "") return { fault: `PROXY protocol: ${nobody}`, endedBy: "proxy" };
+    if (nobody !== "") return fault(`PROXY protocol: ${nobody}`, "proxy");
     sys.recv(fd, address, result.length, MSG_TRUNC);
     return result.header;
   }

@@ -22,13 +22,11 @@ import {
 } from "../../../ffi/constants.ts";
 import {
   type CallFailure,
-  describeErrno,
   EADDRNOTAVAIL,
   EINPROGRESS,
   ENOBUFS,
   ENOMEM,
   EPERM,
-  errnoName,
 } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd, Mark, Result } from "../../../ffi/types.ts";
@@ -147,10 +145,4 @@ const ownFaults: readonly number[] = [EADDRNOTAVAIL, EPERM, ENOBUFS, ENOMEM];
 /** Whether a failure is the upstream's: it has refused, or does not answer. */
 export function isUpstreamsFault({ call, errno }: CallFailure): boolean {
   return call === "connect" && !ownFaults.includes(errno);
-}
-
-/** An error that ended a connection, as the access log says it. */
-export function resetWord(errno: number): string {
-  const name = errnoName(errno);
-  return name === "ECONNRESET" || name === "EPIPE" ? "reset" : describeErrno(errno);
 }

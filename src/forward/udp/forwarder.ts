@@ -21,6 +21,7 @@ import { batchesPerTurn } from "../../engine/limits.ts";
 import { rawRefusal } from "../../engine/raw-sender.ts";
 import type { Service, WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
+import { ended } from "../../workers/end-reason.ts";
 import type { Command, ForwardTask, SessionSettings } from "../../workers/protocol.ts";
 import type { OpenRows } from "../../workers/table.ts";
 import { DatagramSender } from "./datagram-sender.ts";
@@ -168,7 +169,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     const deadline = manager.table.deadline(session.start.slot);
     if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
     this.context.shared.count(Counter.expiredSessions, 1);
-    manager.end(session, "idle");
+    manager.end(session, ended("idle-timeout"));
   }
 
   /** What was received of the client has been sent on. */
@@ -177,7 +178,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     if (expired > 0) this.manager.expired(session, expired);
     this.manager.table.asked(session.start.slot, this.loop.now);
     this.context.shared.count(Counter.datagrams, sending.sent);
-    this.context.shared.count(Counter.sent, sending.sentBytes);
+    this.context.shared.count(Counter.clientBytes, sending.sentBytes);
     if (sending.dropped > 0) this.sendFailed(session, "upstream");
     else this.replyMode.watch(session, this.loop.now);
   }
@@ -195,7 +196,7 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     if (session.way === "raw") this.sender.flowByRaw(session, count, this.manager.raw);
     else this.sender.flowToClient(session, count, session.answerFd as Fd);
     this.context.shared.count(Counter.datagrams, sending.sent);
-    this.context.shared.count(Counter.received, sending.sentBytes);
+    this.context.shared.count(Counter.upstreamBytes, sending.sentBytes);
     this.replyMode.watchSize(session, sending.largest);
     if (sending.dropped > 0) this.sendFailed(session, "client");
     else this.replyMode.watch(session, this.loop.now);

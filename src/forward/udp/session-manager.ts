@@ -17,7 +17,6 @@ import {
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../../engine/flow-key.ts";
-import { SHORTENED } from "../../engine/idle-sweep.ts";
 import { busyDatagrams, loopRoundsMax, silenceMs } from "../../engine/limits.ts";
 import { RawSender } from "../../engine/raw-sender.ts";
 import { hearSoftErrors, openFlow, PortUse } from "../../engine/udp-sockets.ts";
@@ -26,9 +25,9 @@ import { destinationFault, type PassedOn, sourceFault } from "../../proto/proxy-
 import { encodeProxyV2 } from "../../proto/proxy-protocol-v2.ts";
 import type { WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
+import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
 import {
   type Command,
-  type EndedBy,
   type ForwardTask,
   LogLevel,
   type SessionSettings,
@@ -110,15 +109,14 @@ export class SessionManager implements PlacesOwner {
     return slot >= 0 ? this.places.at(slot) : this.begin(ingress, header);
   }
 
-  /** Ends a session after the datagrams that are still to be sent on; `reason` is for the log. */
-  end(session: Session, reason: string, endedBy: EndedBy = "proxy"): void {
+  /** Ends a session after the datagrams that are still to be sent on. */
+  end(session: Session, end: End): void {
     if (session.isEnded) return;
     session.holder?.flush(session);
     // Sending on may have ended it.
     if (session.isEnded) return;
     session.isEnded = true;
-    session.error = reason;
-    session.endedBy = endedBy;
+    session.end = end;
     const { loop, shared } = this.context;
     const { id, slot, upstreamFd, keptPort, picked } = session.start;
     loop.timers.disarm(session.timer);
@@ -133,9 +131,8 @@ export class SessionManager implements PlacesOwner {
     if (picked !== undefined && !session.isFailed) this.router.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
-    if (reason === "idle") this.noteUnanswered(session);
-    const isUsual = reason === "idle" || reason === "stopped";
-    this.context.recordEnd(session, !isUsual, this.task.logLevel);
+    if (end.reason === "idle-timeout") this.noteUnanswered(session);
+    this.context.recordEnd(session, !isUsual(end, "udp"), this.task.logLevel);
   }
 
   /** A server elsewhere may have nothing to say; of one on this host the usual cause is known. */
@@ -159,7 +156,7 @@ export class SessionManager implements PlacesOwner {
       this.evidence.failed(session.start, session.source, word, errno);
       session.isFailed = true;
     }
-    this.end(session, `${word} by ${side}`, side);
+    this.end(session, ended("unreachable", side, { call: "", errno }));
   }
 
   /** The upstream has answered for the first time: it is well. */
@@ -183,8 +180,8 @@ export class SessionManager implements PlacesOwner {
   }
 
   /** Ends every session. */
-  endAll(reason: string): void {
-    for (const session of this.open) this.end(session, reason);
+  endAll(reason: EndReason): void {
+    for (const session of this.open) this.end(session, ended(reason));
     this.places.stop();
     this.raw.close();
   }
@@ -339,12 +336,12 @@ export class SessionManager implements PlacesOwner {
   evict(session: Session): void {
     this.context.shared.count(Counter.evictedSessions, 1);
     this.context.warn("a session was ended to make room for another one");
-    this.end(session, "evicted");
+    this.end(session, ended("evicted"));
   }
 
   endEarly(session: Session): void {
     this.context.shared.count(Counter.expiredSessions, 1);
-    this.end(session, SHORTENED);
+    this.end(session, ended("idle-shortened"));
   }
 
   /** A socket that is connected to the upstream, or which call failed. */

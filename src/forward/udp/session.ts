@@ -6,7 +6,7 @@ import type { Fd } from "../../../ffi/types.ts";
 import type { EventLoop, Handler } from "../../engine/loop.ts";
 import { Timer } from "../../engine/timers.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
-import type { EndedBy } from "../../workers/protocol.ts";
+import type { End } from "../../workers/end-reason.ts";
 import type { Recorded } from "../../workers/records.ts";
 import type { Upstream } from "../upstream-pool.ts";
 import type { Outlet } from "./outlets.ts";
@@ -110,9 +110,7 @@ export class Session implements Recorded {
   sent = 0;
   receivedDatagrams = 0;
   received = 0;
-  endedBy: EndedBy = "";
-  /** Why it ended. */
-  error = "";
+  end: End | undefined;
   /** Datagrams both ways at which its rate is looked at, and when they began to be counted. */
   busyAt: number;
   busySince: number;

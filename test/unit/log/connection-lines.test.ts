@@ -6,6 +6,7 @@ import {
   countersLine,
 } from "../../../src/log/connection-lines.ts";
 import { sumCounters } from "../../../src/workers/counters.ts";
+import { ended, endReasonList, endText } from "../../../src/workers/end-reason.ts";
 
 const event = {
   kind: "forwarded",
@@ -18,14 +19,13 @@ const event = {
   local: "8.8.8.8:80",
   upstream: "10.0.0.1:8080",
   source: "self",
-  sent: 5,
-  received: 12,
-  sentDatagrams: 0,
-  receivedDatagrams: 0,
+  clientBytes: 5,
+  upstreamBytes: 12,
+  clientDatagrams: 0,
+  upstreamDatagrams: 0,
   ms: 30,
   idleMs: 10,
-  endedBy: "client",
-  error: "",
+  end: ended("done", "client"),
 } as const;
 
 test("the access log says where to, as whom, how much, and who ended it", () => {
@@ -33,7 +33,7 @@ test("the access log says where to, as whom, how much, and who ended it", () => 
   expect(connectionLine(event)).toBe(
     `[ ] ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, 30 ms: ended by client`,
   );
-  const plain = { ...event, upstream: "8.8.8.8:80", source: "client", error: "idle timeout" };
+  const plain = { ...event, upstream: "8.8.8.8:80", source: "client", end: ended("idle-timeout") };
   expect(connectionLine(plain)).toBe(`[-] ${ends}, 5 bytes out, 12 in, 30 ms: idle timeout`);
   expect(connectionLine({ ...event, kind: "accepted" })).toBe(`[.] Accepted: ${ends}`);
   expect(connectionLine({ ...event, kind: "reached" })).toBe(
@@ -49,14 +49,14 @@ test("JSON has what is known by then, and no more", () => {
   const ends = { client: event.client, original_destination: event.local };
   const known = { protocol: "tcp", worker: 2, id: 7, ...ends };
   const where = { upstream: event.upstream, source: "self" };
-  const bytes = { sent: 5, received: 12, ms: 30 };
+  const bytes = { client_bytes: 5, upstream_bytes: 12, ms: 30 };
   const fields = (kind: "accepted" | "reached" | "forwarded" | "open") =>
     connectionFields({ ...event, kind });
   expect(fields("accepted")).toEqual({ event: "accepted", ...known });
   expect(fields("reached")).toEqual({ event: "reached", ...known, ...where, ms: 30 });
   expect(fields("forwarded")).toEqual({
     ...{ event: "forwarded", ...known, ...where, ...bytes },
-    ...{ ended_by: "client", error: "" },
+    ...{ ended_by: "client", reason: "done" },
   });
   expect(fields("open")).toEqual({
     ...{ event: "open", ...known, ...where, ...bytes },
@@ -68,17 +68,18 @@ const session = {
   ...event,
   protocol: "udp",
   state: "confirmed",
-  sentDatagrams: 2,
-  receivedDatagrams: 3,
-  endedBy: "proxy",
-  error: "idle",
+  clientDatagrams: 2,
+  upstreamDatagrams: 3,
+  end: ended("idle-timeout"),
 } as const;
+
+const unreachable = ended("unreachable", "upstream", { call: "", errno: 111 });
 
 test("of a session the datagrams are told too; to be idle is its usual end", () => {
   const ends = "udp://192.0.2.7:40000 to udp://8.8.8.8:80";
   const by = `${ends} by udp://10.0.0.1:8080 as self, 2 datagrams (5 bytes) out, 3 (12) in`;
   expect(connectionLine(session)).toBe(`[ ] ${by}, 30 ms: idle`);
-  const refused = { ...session, endedBy: "upstream", error: "refused by upstream" } as const;
+  const refused = { ...session, end: unreachable };
   expect(connectionLine(refused)).toBe(`[-] ${by}, 30 ms: refused by upstream`);
   expect(connectionLine({ ...session, kind: "accepted" })).toBe(`[.] Accepted: ${ends}`);
   expect(connectionLine({ ...session, kind: "reached" })).toBe(
@@ -90,9 +91,30 @@ test("of a session the datagrams are told too; to be idle is its usual end", () 
   expect(connectionFields(session)).toEqual({
     ...{ event: "forwarded", protocol: "udp", worker: 2, id: 7, client: event.client },
     ...{ original_destination: event.local, upstream: event.upstream, source: "self" },
-    ...{ sent: 5, received: 12, sent_datagrams: 2, received_datagrams: 3 },
-    ...{ ms: 30, ended_by: "proxy", reason: "idle" },
+    ...{ client_bytes: 5, upstream_bytes: 12, client_datagrams: 2, upstream_datagrams: 3 },
+    ...{ ms: 30, ended_by: "proxy", reason: "idle-timeout" },
   });
+});
+
+test("how one ended is told in the same words, whatever it was, and nothing is empty", () => {
+  const fields = (end: typeof event.end) => {
+    const known = Object.entries(connectionFields({ ...event, end })).slice(-5);
+    return Object.fromEntries(known.filter(([, value]) => value !== undefined));
+  };
+  const failed = ended("connect-failed", "upstream", { call: "connect", errno: 111 });
+  expect(fields(failed)).toMatchObject({ call: "connect", error: "ECONNREFUSED" });
+  expect(endText(failed, "tcp")).toBe("connect: Connection refused (ECONNREFUSED)");
+  expect(fields(unreachable)).toEqual({
+    ...{ ended_by: "upstream", reason: "unreachable", error: "ECONNREFUSED" },
+  });
+  const rejected = ended("dial-rejected", "proxy", undefined, "why");
+  expect(fields(rejected)).toEqual({ ended_by: "proxy", reason: "dial-rejected", detail: "why" });
+  for (const reason of endReasonList) {
+    for (const protocol of ["tcp", "udp"] as const) {
+      expect(endText(ended(reason), protocol)).toMatch(/^\S.*\S$/);
+    }
+    expect(JSON.stringify(fields(ended(reason)))).not.toMatch(/""|null/);
+  }
 });
 
 test("counters are all there, by Worker and in sum", () => {

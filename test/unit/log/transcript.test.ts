@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { JsonTranscript, TextTranscript } from "../../../src/log/transcript.ts";
 import { printable } from "../../../src/net/printable.ts";
+import { type EndReason, ended } from "../../../src/workers/end-reason.ts";
 import type { WorkerEvent } from "../../../src/workers/protocol.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
@@ -38,12 +39,13 @@ describe("the text transcript", () => {
 
   test("an ordinary end shows nothing, an accident one line", () => {
     const transcript = new TextTranscript("tcp");
-    const closed = (reason: "done" | "reset" | "stopped" | "timeout" | "error") =>
-      transcript.render({ kind: "closed", id: 1, client, local, received: 0, sent: 0, reason });
+    const bytes = { clientBytes: 0, upstreamBytes: 0 };
+    const closed = (reason: EndReason) =>
+      transcript.render({ kind: "closed", id: 1, client, local, ...bytes, end: ended(reason) });
     expect(closed("done") + closed("stopped")).toBe("");
     expect(closed("reset")).toBe("[-] Reset: tcp://127.0.0.1:39435 to tcp://8.8.8.8:80\n");
-    expect(closed("timeout")).toStartWith("[-] Silent for too long: ");
-    expect(closed("error")).toStartWith("[-] Failed: ");
+    expect(closed("idle-timeout")).toStartWith("[-] Silent for too long: ");
+    expect(closed("failed")).toStartWith("[-] Failed: ");
   });
 });
 
@@ -81,7 +83,7 @@ test("JSON events are one line each with event and time first", () => {
     client,
     local,
     bytes: encode("a\nb"),
-    sent: 3,
+    upstreamBytes: 3,
   });
   expect(line.trimEnd()).not.toContain("\n");
   expect(JSON.parse(line)).toEqual({
@@ -91,11 +93,25 @@ test("JSON events are one line each with event and time first", () => {
     original_destination: local,
     bytes: 3,
     text: "a\nb",
-    sent: 3,
+    upstream_bytes: 3,
     protocol: "udp",
   });
   expect(JSON.parse(transcript.render({ kind: "fault", errno: 111 }))).toMatchObject({
     error: "ECONNREFUSED",
+  });
+});
+
+test("a connection of listen has the names that one of forward has", () => {
+  const transcript = new JsonTranscript("tcp", () => new Date(0));
+  expect(JSON.parse(transcript.render(connection(1)))).toMatchObject({
+    ...{ event: "accepted", protocol: "tcp", id: 1, client, original_destination: local },
+  });
+  const end = ended("done", "client");
+  const closed = { kind: "closed", id: 1, client, local, clientBytes: 5, upstreamBytes: 7, end };
+  expect(JSON.parse(transcript.render(closed as WorkerEvent))).toEqual({
+    ...{ event: "closed", time: "1970-01-01T00:00:00.000Z", protocol: "tcp", id: 1, client },
+    ...{ original_destination: local, client_bytes: 5, upstream_bytes: 7 },
+    ...{ ended_by: "client", reason: "done" },
   });
 });
 

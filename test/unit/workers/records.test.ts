@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { formatSocketAddress } from "../../../src/net/socket-address.ts";
+import { type End, endReasonList } from "../../../src/workers/end-reason.ts";
 import {
   type Recorded,
   type RecordKind,
@@ -21,6 +22,15 @@ const socket = fc.oneof(
   }),
 );
 
+const end: fc.Arbitrary<End> = fc.record({
+  reason: fc.constantFrom(...endReasonList),
+  by: fc.constantFrom("client", "upstream", "proxy"),
+  failure: fc.option(fc.record({ call: fc.string(), errno: fc.integer({ min: 1, max: 4095 }) }), {
+    nil: undefined,
+  }),
+  detail: fc.string(),
+});
+
 const connection: fc.Arbitrary<Recorded> = fc.record({
   protocol: fc.constantFrom("tcp", "udp"),
   id: fc.maxSafeNat(),
@@ -35,11 +45,12 @@ const connection: fc.Arbitrary<Recorded> = fc.record({
   receivedDatagrams: fc.maxSafeNat(),
   startedAt: fc.nat(1000),
   lastActive: fc.nat(1000),
-  endedBy: fc.constantFrom("", "client", "upstream", "proxy"),
-  error: fc.string(),
+  end: fc.option(end, { nil: undefined }),
 });
 
-const kind: fc.Arbitrary<RecordKind> = fc.constantFrom("accepted", "reached", "forwarded", "open");
+const kind: fc.Arbitrary<RecordKind> = fc.constantFrom(
+  ...(["accepted", "reached", "forwarded", "refused", "open"] as const),
+);
 
 test("every field of every record arrives, whatever was in its place before", () => {
   const writer = new RecordWriter(8);
@@ -59,14 +70,13 @@ test("every field of every record arrives, whatever was in its place before", ()
           local: formatSocketAddress(one.original),
           upstream: one.upstream && formatSocketAddress(one.upstream),
           source: one.source,
-          sent: one.sent,
-          received: one.received,
-          sentDatagrams: one.sentDatagrams,
-          receivedDatagrams: one.receivedDatagrams,
+          clientBytes: one.sent,
+          upstreamBytes: one.received,
+          clientDatagrams: one.sentDatagrams,
+          upstreamDatagrams: one.receivedDatagrams,
           ms: 2000 - one.startedAt,
           idleMs: 2000 - one.lastActive,
-          endedBy: one.endedBy,
-          error: one.error,
+          end: one.end,
         })),
       );
       expect(writer.length).toBe(0);
