@@ -11,6 +11,7 @@ import { checkSettings, type Issue } from "./check.ts";
 import { isTable } from "./kinds.ts";
 import { type Located, type Position, plainValue, positionOf, specialKeys } from "./located.ts";
 import { type NetworkFile, parseNetworkList } from "./networks.ts";
+import type { ConfigProblem } from "./problem.ts";
 import { type Configuration, complete } from "./service.ts";
 import {
   configurationKind,
@@ -50,14 +51,6 @@ export interface ConfigurationSystem {
   readonly cores: number;
 }
 
-/** Something wrong in a file. */
-export interface ConfigProblem {
-  readonly file: string;
-  /** Undefined: the file as a whole. */
-  readonly at?: Position | undefined;
-  readonly text: string;
-}
-
 /** What became of reading. Without problems there is a configuration. */
 export interface ReadConfiguration {
   readonly problems: readonly ConfigProblem[];
@@ -74,11 +67,6 @@ export async function readConfiguration(
 ): Promise<ReadConfiguration> {
   const reader = new Reader(system);
   return reader.readAll(file);
-}
-
-/** The problem as a line for its author. */
-export function problemText({ file, at, text }: ConfigProblem): string {
-  return at === undefined ? `${file}: ${text}` : `${file}:${at.line}:${at.column}: ${text}`;
 }
 
 class Reader {

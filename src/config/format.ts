@@ -1,7 +1,7 @@
 /** The layout of a TOML file: one form for all, with its comments where they were. Pure. */
 
 import { type AST, parseTOML } from "toml-eslint-parser";
-import type { ConfigProblem } from "./file.ts";
+import type { ConfigProblem } from "./problem.ts";
 import { isJson, readText } from "./text.ts";
 
 /** A line of the result, or several: a setting, the head of a table, or a comment. */

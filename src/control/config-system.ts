@@ -16,7 +16,8 @@ export const configurationSystem: ConfigurationSystem = {
   async list(from, pattern) {
     const path = besideFile(from, pattern);
     const [folder, name] = [dirname(path), basename(path)];
-    if (/[*?]/.test(folder)) throw new Error('"*" and "?" may stand in the name of a file only');
+    if (/[*?]/.test(dirname(pattern)))
+      throw new Error('"*" and "?" may stand in the name of a file only');
     if (!/[*?]/.test(name)) return [path];
     const matches = matcher(name);
     let names: string[];

@@ -3,10 +3,10 @@
 import fc from "fast-check";
 import {
   type ConfigurationSystem,
-  problemText,
   type ReadConfiguration,
   readConfiguration,
 } from "../../src/config/file.ts";
+import { problemText } from "../../src/config/problem.ts";
 import type { Settings } from "../../src/config/settings.ts";
 import type { NetworkSource, UpstreamTarget } from "../../src/config/syntax.ts";
 import type { Address, Family } from "../../src/net/address.ts";

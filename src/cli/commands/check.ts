@@ -4,8 +4,8 @@ import { object } from "@optique/core/constructs";
 import { withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag } from "@optique/core/primitives";
-import { type ConfigProblem, problemText, readConfiguration } from "../../config/file.ts";
-import { configurationSystem } from "../../control/config-system.ts";
+import type { ReadConfiguration } from "../../config/file.ts";
+import { type ConfigProblem, problemText } from "../../config/problem.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { exitStatus } from "../../errors.ts";
 import { printJson, printLine } from "../../net/printable.ts";
@@ -43,7 +43,7 @@ export async function runCheck(
   { config, json }: InferValue<typeof fields>,
   { stdout, stderr }: ProcessIo,
 ): Promise<number> {
-  const { problems, configuration } = await readConfiguration(config, configurationSystem);
+  const { problems, configuration } = await readConfigurationFile(config);
   if (configuration === undefined) {
     if (json) void stdout.write(problems.map(problemJson).join(""));
     else void stderr.write(problemLines(problems));
@@ -53,6 +53,13 @@ export async function runCheck(
   const many = [counted(services.length, "service"), counted(pools.length, "pool")].join(", ");
   if (!json) void stdout.write(`${printLine(config)}: valid: ${many}\n`);
   return exitStatus.success;
+}
+
+/** Reads a configuration of this host. What reads it is loaded now: not for the help. */
+export async function readConfigurationFile(file: string): Promise<ReadConfiguration> {
+  const { readConfiguration } = await import("../../config/file.ts");
+  const { configurationSystem } = await import("../../control/config-system.ts");
+  return readConfiguration(file, configurationSystem);
 }
 
 /** Problems as lines for people, and for editors that jump to the place. */

@@ -4,10 +4,6 @@ import { object } from "@optique/core/constructs";
 import { withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag } from "@optique/core/primitives";
-import { effectiveSettings } from "../../config/effective.ts";
-import { readConfiguration } from "../../config/file.ts";
-import { writeToml } from "../../config/write.ts";
-import { configurationSystem } from "../../control/config-system.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { InputError, readInput } from "../../control/read-input.ts";
 import { replaceFile } from "../../control/replace-file.ts";
@@ -20,7 +16,7 @@ import { configOption } from "../options/config.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { wordValue } from "../options/values.ts";
 import { prose } from "../prose.ts";
-import { problemLines } from "./check.ts";
+import { problemLines, readConfigurationFile } from "./check.ts";
 
 const fields = object({
   command: constant("config"),
@@ -80,11 +76,13 @@ async function printSchema({ stdout }: ProcessIo): Promise<number> {
 }
 
 async function show({ config, origin }: ConfigOptions, io: ProcessIo): Promise<number> {
-  const { problems, settings, originOf } = await readConfiguration(config, configurationSystem);
+  const { problems, settings, originOf } = await readConfigurationFile(config);
   if (problems.length > 0) {
     void io.stderr.write(problemLines(problems));
     return exitStatus.usage;
   }
+  const { effectiveSettings } = await import("../../config/effective.ts");
+  const { writeToml } = await import("../../config/write.ts");
   void io.stdout.write(writeToml(effectiveSettings(settings), origin ? originOf : undefined));
   return exitStatus.success;
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { problemText } from "../../../src/config/file.ts";
 import { formatConfiguration } from "../../../src/config/format.ts";
+import { problemText } from "../../../src/config/problem.ts";
 
 const format = (text: string) => {
   const result = formatConfiguration("x", text);
