@@ -4,7 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { StdioDatagrams } from "./connect/stdio-datagrams.ts";
 import { StdioStream } from "./connect/stdio-stream.ts";
 import { TcpForwarder } from "./forward/tcp/forwarder.ts";
-import { UdpForwardService } from "./forward/udp/forwarder.ts";
+import { UdpForwarder } from "./forward/udp/forwarder.ts";
 import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
@@ -65,7 +65,7 @@ class ForwardServices implements Service {
       this.services.push(new TcpForwarder(context, task, onFinished));
     }
     if (sessions !== undefined) {
-      this.services.push(new UdpForwardService(context, task, sessions, onFinished));
+      this.services.push(new UdpForwarder(context, task, sessions, onFinished));
     }
     this.running = this.services.length;
   }

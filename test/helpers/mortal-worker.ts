@@ -6,7 +6,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import type { Fd } from "../../ffi/types.ts";
 import { TcpForwarder } from "../../src/forward/tcp/forwarder.ts";
-import { UdpForwardService } from "../../src/forward/udp/forwarder.ts";
+import { UdpForwarder } from "../../src/forward/udp/forwarder.ts";
 import type { UdpListener } from "../../src/forward/udp/listener.ts";
 import type { Session } from "../../src/forward/udp/session.ts";
 import { WorkerContext } from "../../src/workers/context.ts";
@@ -20,11 +20,11 @@ class MortalService extends TcpForwarder {
   }
 }
 
-class MortalSessions extends UdpForwardService {
-  override sessionOf(ingress: UdpListener, index: number): Session | undefined {
+class MortalSessions extends UdpForwarder {
+  protected override sessionOf(listener: UdpListener, index: number): Session | undefined {
     // The last byte of the client's address.
     if ((this.key[3] as number) >>> 24 === 66) throw new Error("deadly\ndatagram");
-    return super.sessionOf(ingress, index);
+    return super.sessionOf(listener, index);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * The networks from which headers of the PROXY protocol count, as words of a session's key: asked
- * for every datagram, so nothing is allocated. Pure.
+ * The networks whose hosts may send headers of the PROXY protocol, as words of a session's key.
+ * Checked for every datagram, so nothing is allocated. Pure.
  */
 
 import { mapped } from "../../../ffi/sockaddr.ts";
@@ -21,7 +21,7 @@ export class AllowedSenders {
     this.networks = networks.map(networkOf);
   }
 
-  /** Whether the first address of `key` is in one of the networks. */
+  /** Returns whether the first address of `key` is in one of the networks. */
   has(key: Uint32Array): boolean {
     if (this.networks.length === 0) return true;
     const isV4 = isMappedKey(key, 0);

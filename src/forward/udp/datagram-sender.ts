@@ -1,6 +1,6 @@
 /**
- * What carries the datagrams of sessions: one set of buffers for all of a Worker. They are sent
- * from where they were received, so that only their lengths pass through here.
+ * Sends the datagrams of sessions, both ways. A Worker has one set of buffers. Datagrams leave from
+ * the memory that they were received into: only their lengths pass through here.
  */
 
 import { allocate } from "../../../ffi/memory.ts";
@@ -18,13 +18,13 @@ const HEADER_BYTES = 64 + datagramTlvBytesMax;
 
 export class DatagramSender {
   readonly slots = new PayloadSlots(batchDatagrams);
-  /** What the listeners receive. */
+  /** Received by the listeners. All its messages are forwarded before another one reads. */
   readonly arrivals = new ReceiveBatch(this.slots, true);
-  /** What the connected sockets of sessions receive, into the same memory. */
+  /** Received by the connected sockets of sessions, into the same memory. */
   readonly flows = new ReceiveBatch(this.slots, false);
-  /** What a new socket of a session receives, which may be of others; in memory of its own. */
+  /** Received by a new socket of a session, also from other clients; in memory of its own. */
   readonly strays = new ReceiveBatch(new PayloadSlots(strayDatagrams), true);
-  /** What became of the last sending. */
+  /** The last sending and its result. */
   readonly sending = new SendBatch(batchDatagrams);
   /** Datagrams of the last sending to an upstream that had no hop left. */
   expired = 0;
@@ -36,14 +36,14 @@ export class DatagramSender {
     this.headsEvery = headsEvery;
   }
 
-  /** Sends on the messages of `batch` from `head` on, in the order of `after`. */
-  chainToUpstream(session: Session, batch: ReceiveBatch, head: number, after: Int32Array): void {
+  /** Sends the message `first` of `batch`, and each one that `next` puts behind it. */
+  chainToUpstream(session: Session, batch: ReceiveBatch, first: number, next: Int32Array): void {
     this.beginUpstream(session);
-    for (let i = head; i >= 0; i = after[i] as number) this.addMessage(session, batch, i);
+    for (let i = first; i >= 0; i = next[i] as number) this.addMessage(session, batch, i);
     this.sendToUpstream(session);
   }
 
-  /** Sends on the `count` messages that the client's own socket received. */
+  /** Sends the `count` messages that the client's own socket received. */
   flowToUpstream(session: Session, count: number): void {
     this.beginUpstream(session);
     for (let i = 0; i < count; i++) this.addMessage(session, this.flows, i);
@@ -63,10 +63,10 @@ export class DatagramSender {
     if (sending.isSegmentRefused) session.maySegmentIn = false;
   }
 
-  /** The same as raw packets, one for each datagram. */
+  /** Sends the same messages as raw packets, one for each datagram. */
   flowByRaw(session: Session, count: number, raw: RawSender): void {
     const { flows, slots, sending } = this;
-    const { reached, peer } = session.start;
+    const { destination, sender } = session.start;
     sending.begin(undefined, false);
     for (let i = 0; i < count; i++) {
       const length = flows.length(i);
@@ -74,7 +74,7 @@ export class DatagramSender {
       let done = 0;
       do {
         const size = Math.min(segment, length - done);
-        sending.tally(raw.send(reached, peer, slots.buffer, slots.offset(i) + done, size));
+        sending.tally(raw.send(destination, sender, slots.buffer, slots.offset(i) + done, size));
         done += size;
       } while (done < length);
     }
@@ -82,7 +82,7 @@ export class DatagramSender {
     session.received += sending.sentBytes;
   }
 
-  /** How many datagrams the `count` messages are that the upstream's socket received. */
+  /** Returns how many datagrams are in the `count` messages that the upstream's socket received. */
   datagrams(count: number): number {
     let total = 0;
     for (let i = 0; i < count; i++) {
@@ -107,7 +107,7 @@ export class DatagramSender {
     this.add(session, batch.address(index), batch.length(index), batch.segment(index));
   }
 
-  /** One less than it came with, as a router does: so a loop of proxies ends. */
+  /** Lowers the hop limit by one, as a router does: so a loop of proxies ends. */
   private lowerHopLimit(session: Session, hops: number): void {
     this.sending.send(session.start.upstreamFd);
     this.sending.clear();
@@ -124,7 +124,7 @@ export class DatagramSender {
     if (first < length) this.add(session, address + first, length - first, segment);
   }
 
-  /** By itself, since the next one has the header if this one cannot be sent. */
+  /** Sends one datagram by itself: if that fails, the next one gets the header. */
   private sendFirst(session: Session): void {
     const { sending } = this;
     sending.send(session.start.upstreamFd);

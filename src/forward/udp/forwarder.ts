@@ -1,11 +1,34 @@
 /**
- * The UDP side of `forward`. The first datagram of a client to a destination begins a session: one
- * socket, connected to the upstream. Answers leave from where the client has sent to (`Way`).
+ * The UDP side of `forward`. The first datagram of a client to a destination begins a session: a
+ * socket that is connected to the upstream. Answers leave from the address that the client has
+ * sent to (`ReplyMode`).
  *
- * Nothing is allocated for a datagram. A session costs one or two descriptors and an object; all of
- * them together are bounded, and whatever is refused or dropped for it is counted and said.
+ * Calls go down only. A class knows the classes below it, and none above it:
+ *
+ *     event loop: a listener, or a socket of a session, is readable
+ *      └─ UdpForwarder            receives a batch, finds the sessions, forwards both ways
+ *          ├─ UdpListener         receives; limits the newcomers while its queue is full
+ *          ├─ ProxiedSenders      reads PROXY headers; finds or begins the sessions they name
+ *          │   └─ SessionManager
+ *          ├─ SessionManager      finds, begins, fails and ends sessions
+ *          │   ├─ SessionPlaces   numbers and descriptors; chooses sessions to evict
+ *          │   │   └─ SessionTable
+ *          │   ├─ UpstreamEvidence, Router, LoopDetector, IcmpErrors
+ *          │   └─ Session         its sockets, its timer, its counts
+ *          ├─ SortedBatch         the messages of a batch by session
+ *          ├─ DatagramSender      sends them, to the upstream and to the client
+ *          └─ ReplyModes          how answers leave; opens the sockets for that
+ *              └─ Outlets, SessionManager
+ *
+ * Three plain functions call back up. A session's socket is readable (`upstreamReadable`,
+ * `clientReadable`). A session is ending (`ending`): its messages in the batch are sent first. A
+ * reply socket was bound (`drain`, `takeStrays`): older datagrams at the listener go first.
+ *
+ * Forwarding a datagram allocates nothing. A session costs one or two descriptors and an object.
+ * All sessions together are bounded; every rejected session and dropped datagram is counted.
  */
 
+import { EPOLLIN } from "../../../ffi/constants.ts";
 import {
   describeErrno,
   EAGAIN,
@@ -15,36 +38,45 @@ import {
   EMSGSIZE,
   ENOPROTOOPT,
 } from "../../../ffi/errno.ts";
+import { sockaddr_in6 } from "../../../ffi/layout.ts";
 import type { ReceiveBatch } from "../../../ffi/receive-batch.ts";
+import { encodeSockaddr } from "../../../ffi/sockaddr.ts";
 import type { Fd } from "../../../ffi/types.ts";
-import { batchesPerTurn } from "../../engine/limits.ts";
+import { readKey } from "../../engine/flow-key.ts";
+import { batchDatagrams, batchesPerTurn, drainedBatchesMax } from "../../engine/limits.ts";
 import { rawRefusal } from "../../engine/raw-sender.ts";
 import type { Service, WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
-import { ended } from "../../workers/end-reason.ts";
 import type { Command, ForwardTask, SessionSettings } from "../../workers/protocol.ts";
 import type { OpenRows } from "../../workers/table.ts";
+import { Router } from "../router.ts";
 import { DatagramSender } from "./datagram-sender.ts";
-import { type IngressOwner, UdpListener } from "./listener.ts";
+import { UdpListener } from "./listener.ts";
 import { ProxiedSenders } from "./proxied.ts";
-import { ReplyMode } from "./reply-mode.ts";
-import type { Session, SessionOwner } from "./session.ts";
+import { ReplyModes } from "./reply-mode.ts";
+import type { Session } from "./session.ts";
 import { SessionManager } from "./session-manager.ts";
+import { SortedBatch } from "./sorted-batch.ts";
 
 type Side = "client" | "upstream";
 
-export class UdpForwardService implements Service, OpenRows, IngressOwner, SessionOwner {
-  readonly joins: boolean;
+export class UdpForwarder implements Service, OpenRows {
+  /** The ends of the datagram at hand, for `sessionOf`. */
+  protected readonly key: Uint32Array;
   private readonly context: WorkerContext;
   private readonly onFinished: () => void;
-  private readonly sender: DatagramSender;
+  private readonly router: Router;
   private readonly manager: SessionManager;
-  private readonly replyMode: ReplyMode;
-  /** Where headers say who the clients are. */
+  private readonly sender: DatagramSender;
+  private readonly sorted: SortedBatch<Session>;
+  private readonly replyModes: ReplyModes;
+  /** Where headers name the clients. */
   private readonly proxied: ProxiedSenders | undefined;
-  private ingresses: UdpListener[];
+  /** The destination of the datagrams at a session's own socket, a socket address. */
+  private readonly destination = new Uint32Array(sockaddr_in6.size / 4);
+  private listeners: UdpListener[];
 
-  /** `onFinished` is called once, when it has been stopped. */
+  /** `onFinished` is called once, after `stop`. */
   constructor(
     context: WorkerContext,
     task: ForwardTask,
@@ -55,77 +87,191 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     this.onFinished = onFinished;
     const { acceptProxy } = task;
     const headsEvery = task.sendProxy === "v2:every";
-    this.joins = acceptProxy === undefined && !headsEvery;
+    // UDP_GRO is of use where no datagram is read or gets a header by itself.
+    const joins = acceptProxy === undefined && !headsEvery;
+    this.router = new Router(context, task, "udp");
+    this.manager = new SessionManager(context, task, settings, this.router, {
+      upstreamReadable: (session) => this.upstreamReadable(session),
+      clientReadable: (session) => this.clientReadable(session),
+      ending: (session) => this.ending(session),
+    });
+    this.key = this.manager.flowKey;
     this.sender = new DatagramSender(headsEvery);
-    this.manager = new SessionManager(context, task, settings, this);
     const { arrivals } = this.sender;
+    this.sorted = new SortedBatch(arrivals, batchDatagrams);
     this.proxied = acceptProxy && new ProxiedSenders(this.manager, arrivals, acceptProxy);
-    this.replyMode = new ReplyMode(this.manager, this.joins);
-    this.ingresses = task.sockets
+    this.replyModes = new ReplyModes(this.manager, joins, {
+      drain: (listener) => this.drain(listener),
+      takeStrays: (session, fd) => void this.takeStrays(session, fd),
+    });
+    this.listeners = task.sockets
       .filter(({ protocol }) => protocol === "udp")
-      .map((socket) => new UdpListener(this, socket));
+      .map((socket) => this.listen(new UdpListener(socket, joins)));
   }
 
-  get loop() {
-    return this.context.loop;
-  }
   get open(): Iterable<Session> {
     return this.manager.open;
   }
   get lastId(): number {
     return this.manager.begun;
   }
-  get arrivals() {
-    return this.sender.arrivals;
-  }
-  get strays() {
-    return this.sender.strays;
-  }
-  get key(): Uint32Array {
-    return this.manager.flowKey;
-  }
 
   /** Sessions know no end of their own, so they end at once. */
   stop(): void {
-    for (const ingress of this.ingresses) ingress.close();
-    this.ingresses = [];
+    for (const { fd } of this.listeners) this.context.loop.close(fd);
+    this.listeners = [];
     this.manager.endAll("stopped");
     this.onFinished();
   }
 
+  /** New sessions go to the current upstreams; open ones keep theirs. */
   onCommand(command: Command): void {
-    this.manager.onCommand(command);
+    this.router.onCommand(command);
   }
 
-  sessionOf(ingress: UdpListener, index: number): Session | undefined {
-    if (this.proxied !== undefined) return this.proxied.sessionOf(ingress, index);
-    return this.manager.find(ingress);
+  /** The session of message `index`, begun if there is none; undefined: it is dropped. */
+  protected sessionOf(listener: UdpListener, index: number): Session | undefined {
+    if (this.proxied !== undefined) return this.proxied.sessionOf(listener, index);
+    return this.manager.find(listener);
   }
 
-  ended(session: Session): void {
-    this.proxied?.ended(session);
-    this.replyMode.ended(session);
+  private listen(listener: UdpListener): UdpListener {
+    const onReady = () => this.read(listener, batchesPerTurn);
+    this.context.loop.add(listener.fd, EPOLLIN, { onReady });
+    return listener;
   }
 
-  clientFailed(session: Session, errno: number): void {
-    if (isRefusal(errno)) this.manager.fail(session, errno, "client");
+  /** Forwards all datagrams that were queued before now. */
+  private drain(listener: UdpListener): void {
+    this.read(listener, drainedBatchesMax);
   }
 
-  unaddressed(): void {
+  /** Forwards what a listener has queued, `batches` at most. */
+  private read(listener: UdpListener, batches: number): void {
+    const { arrivals } = this.sender;
+    for (let turn = 0; turn < batches; turn++) {
+      const count = listener.receive(arrivals);
+      this.forward(listener, arrivals, count, undefined);
+      if (count < arrivals.capacity) return;
+    }
+  }
+
+  /** Forwards `count` messages of a batch; all were sent to `destination`, if that is given. */
+  private forward(
+    listener: UdpListener,
+    batch: ReceiveBatch,
+    count: number,
+    destination: Uint32Array | undefined,
+  ): void {
+    const { sorted } = this;
+    sorted.begin(batch);
+    for (let i = 0; i < count; i++) {
+      const session = this.readEnds(batch, i, destination)
+        ? this.sessionOf(listener, i)
+        : this.dropUnaddressed();
+      if (session !== undefined) sorted.add(session, i);
+    }
+    const { sessions } = sorted;
+    for (let i = 0; i < sessions.length; i++) this.sendSorted(sessions[i] as Session);
+    sorted.clear();
+  }
+
+  /** Writes the ends of message `index` to `key`; false if the kernel did not name them. */
+  private readEnds(batch: ReceiveBatch, index: number, destination?: Uint32Array): boolean {
+    const at = destination === undefined ? batch.destinationAt(index) : 0;
+    if (at < 0) return false;
+    const { names, controls } = batch;
+    return readKey(names, batch.nameAt(index), destination ?? controls, at, this.key);
+  }
+
+  private dropUnaddressed(): undefined {
     this.manager.drop("a datagram without its original destination was dropped", 1);
   }
 
-  isKeyOf(session: Session): boolean {
-    return this.manager.table.find() === session.start.slot;
+  /** Sends a session's messages of the batch at hand to its upstream. */
+  private sendSorted(session: Session): void {
+    const { sorted } = this;
+    const first = sorted.take(session);
+    if (first < 0) return;
+    this.sender.chainToUpstream(session, sorted.batch, first, sorted.next);
+    this.sentToUpstream(session);
   }
 
-  forwardChain(session: Session, batch: ReceiveBatch, head: number, after: Int32Array): void {
-    this.sender.chainToUpstream(session, batch, head, after);
-    this.forwarded(session);
+  /**
+   * Between bind and connect a session's own socket receives the datagrams of everybody who sends
+   * to that destination. So its queue is read once as that of a listener. If it holds datagrams of
+   * other clients, the listener has received nothing for that destination meanwhile: the listener's
+   * datagrams are newer. Otherwise, with TPROXY, the listener has received all: its datagrams are
+   * older. Returns true if there is more to read.
+   */
+  private takeStrays(session: Session, fd: Fd): boolean {
+    const { strays } = this.sender;
+    const { listener, destination } = session.start;
+    const { address, port, scopeId } = destination;
+    encodeSockaddr(new DataView(this.destination.buffer), 0, address, port, scopeId);
+    for (let turn = 0; turn < drainedBatchesMax && !session.isEnded; turn++) {
+      const count = strays.receive(fd);
+      const isOlder = turn === 0 && listener.emptied === session.emptiedBefore;
+      if (isOlder && !this.hasOthers(session, count)) this.drain(listener);
+      if (count === -EAGAIN) return false;
+      if (count < 0) this.clientFailed(session, -count);
+      else this.forward(listener, strays, count, this.destination);
+      if (count >= 0 && count < strays.capacity) return false;
+    }
+    return true;
   }
 
-  /** The kernel tells an error before the answers that are older: they are read, then it counts. */
-  upstreamReady(session: Session): void {
+  /** Whether one of the first `count` strays is of another client than the session's. */
+  private hasOthers({ start }: Session, count: number): boolean {
+    const { strays } = this.sender;
+    for (let i = 0; i < count; i++) {
+      const isRead = this.readEnds(strays, i, this.destination);
+      if (isRead && this.manager.table.find() !== start.slot) return true;
+    }
+    return false;
+  }
+
+  private clientReadable(session: Session): void {
+    if (session.isNew) {
+      session.isNew = false;
+      if (this.takeStrays(session, session.ownFd as Fd)) session.fromClient.defer();
+      return;
+    }
+    const { flows } = this.sender;
+    for (let turn = 0; turn < batchesPerTurn; turn++) {
+      if (session.isEnded) return;
+      const count = flows.receive(session.ownFd as Fd);
+      if (count === -EAGAIN) return;
+      if (count < 0) this.clientFailed(session, -count);
+      else {
+        this.sender.flowToUpstream(session, count);
+        this.sentToUpstream(session);
+        if (count < flows.capacity) return;
+      }
+    }
+    session.fromClient.defer();
+  }
+
+  /** The socket to a session's client has returned an error. */
+  private clientFailed(session: Session, errno: number): void {
+    if (isRefusal(errno)) this.manager.fail(session, errno, "client");
+  }
+
+  /** Counts the datagrams to the upstream that `sender` has just sent or dropped. */
+  private sentToUpstream(session: Session): void {
+    const { manager } = this;
+    const { loop, shared } = this.context;
+    const { sending, expired } = this.sender;
+    if (expired > 0) manager.expired(session, expired);
+    manager.table.asked(session.start.slot, loop.now);
+    shared.count(Counter.datagrams, sending.sent);
+    shared.count(Counter.clientBytes, sending.sentBytes);
+    if (sending.dropped > 0) this.sendFailed(session, "upstream");
+    else this.replyModes.watch(session, loop.now);
+  }
+
+  /** The kernel returns an error before older answers: they are read first, then it counts. */
+  private upstreamReadable(session: Session): void {
     const { flows } = this.sender;
     for (let turn = 0; turn < batchesPerTurn; turn++) {
       const count = flows.receive(session.start.upstreamFd);
@@ -140,85 +286,48 @@ export class UdpForwardService implements Service, OpenRows, IngressOwner, Sessi
     session.fromUpstream.defer();
   }
 
-  clientReady(session: Session): void {
-    if (session.isNew) {
-      session.isNew = false;
-      const isMore = session.start.ingress.takeStrays(session, session.replyFd as Fd);
-      if (isMore) session.fromClient.defer();
-      return;
-    }
-    const { flows } = this.sender;
-    for (let turn = 0; turn < batchesPerTurn; turn++) {
-      if (session.isEnded) return;
-      const count = flows.receive(session.replyFd as Fd);
-      if (count === -EAGAIN) return;
-      if (count < 0) this.clientFailed(session, -count);
-      else {
-        this.sender.flowToUpstream(session, count);
-        this.forwarded(session);
-        if (count < flows.capacity) return;
-      }
-    }
-    session.fromClient.defer();
-  }
-
-  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
-  timerFired(session: Session): void {
-    const { loop, manager } = this;
-    manager.evidence.noteSilence(session);
-    const deadline = manager.table.deadline(session.start.slot);
-    if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
-    this.context.shared.count(Counter.expiredSessions, 1);
-    manager.end(session, ended("idle-timeout"));
-  }
-
-  /** What was received of the client has been sent on. */
-  private forwarded(session: Session): void {
-    const { sending, expired } = this.sender;
-    if (expired > 0) this.manager.expired(session, expired);
-    this.manager.table.asked(session.start.slot, this.loop.now);
-    this.context.shared.count(Counter.datagrams, sending.sent);
-    this.context.shared.count(Counter.clientBytes, sending.sentBytes);
-    if (sending.dropped > 0) this.sendFailed(session, "upstream");
-    else this.replyMode.watch(session, this.loop.now);
-  }
-
-  /** Sends the `count` messages that were received of the upstream to the client. */
+  /** Sends the `count` messages that the upstream's socket has received to the client. */
   private answer(session: Session, count: number): void {
-    const { table } = this.manager;
-    const { slot } = session.start;
-    if (table.answered(slot, this.loop.now)) this.manager.answered(session);
-    const { sending } = this.sender;
-    if (session.way === "unknown") {
-      const refusal = this.replyMode.find(session);
-      if (refusal !== "") return this.manager.drop(refusal, this.sender.datagrams(count));
+    const { manager, replyModes, sender } = this;
+    const { loop, shared } = this.context;
+    if (manager.table.answered(session.start.slot, loop.now)) manager.answered(session);
+    const { sending } = sender;
+    if (session.replyMode === "unknown") {
+      const refusal = replyModes.find(session);
+      if (refusal !== "") return manager.drop(refusal, sender.datagrams(count));
     }
-    if (session.way === "raw") this.sender.flowByRaw(session, count, this.manager.raw);
-    else this.sender.flowToClient(session, count, session.answerFd as Fd);
-    this.context.shared.count(Counter.datagrams, sending.sent);
-    this.context.shared.count(Counter.upstreamBytes, sending.sentBytes);
-    this.replyMode.watchSize(session, sending.largest);
+    if (session.replyMode === "raw") sender.flowByRaw(session, count, manager.raw);
+    else sender.flowToClient(session, count, session.replyFd as Fd);
+    shared.count(Counter.datagrams, sending.sent);
+    shared.count(Counter.upstreamBytes, sending.sentBytes);
+    replyModes.watchSize(session, sending.largest);
     if (sending.dropped > 0) this.sendFailed(session, "client");
-    else this.replyMode.watch(session, this.loop.now);
+    else replyModes.watch(session, loop.now);
   }
 
   private sendFailed(session: Session, side: Side): void {
     const { dropped, errno } = this.sender.sending;
     const error = describeErrno(errno);
-    const isRaw = side === "client" && session.way === "raw";
+    const isRaw = side === "client" && session.replyMode === "raw";
     const why = isRaw ? rawRefusal(errno) : `a datagram to the ${side} was dropped: ${error}`;
     this.manager.drop(why, dropped);
-    // What the far end has said by ICMP. Other failures (no route, a full queue) may pass.
+    // These come from the far end by ICMP. Other failures (no route, a full queue) may pass.
     if (errno !== ECONNREFUSED && errno !== ENOPROTOOPT && errno !== EHOSTUNREACH) return;
     if (side === "client") return this.manager.fail(session, errno, side);
     session.refusal = errno;
     session.fromUpstream.defer();
   }
+
+  private ending(session: Session): void {
+    this.sendSorted(session);
+    this.proxied?.ended(session);
+    this.replyModes.ended(session);
+  }
 }
 
 /**
- * Whether an ICMP error of the far end says that nothing arrives there. It does not when a packet
- * was too large for a path: the kernel has noted that, and the next ones go in fragments.
+ * Returns whether an ICMP error of the far end means that nothing arrives there. One about a packet
+ * that was too large for a path does not: the kernel notes the MTU, and fragments the next ones.
  */
 function isRefusal(errno: number): boolean {
   return errno > 0 && errno !== EAGAIN && errno !== EINTR && errno !== EMSGSIZE;

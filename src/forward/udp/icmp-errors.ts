@@ -1,4 +1,4 @@
-/** The ICMP errors that clients are told: an upstream refuses, or a hop limit is used up. */
+/** Sends ICMP errors to clients: an upstream refuses, or a hop limit is used up. */
 
 import { describeErrno, ECONNREFUSED } from "../../../ffi/errno.ts";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
@@ -23,27 +23,27 @@ export class IcmpErrors {
   }
 
   /**
-   * The ICMP error that an upstream has sent goes on to the client in the name of the destination
-   * that it asked for. Without CAP_NET_RAW it cannot, and that is said.
+   * Passes an upstream's ICMP error on to the client, from the destination that the client has sent
+   * to. Warns where that fails, as without CAP_NET_RAW.
    */
-  refused(peer: SocketAddress, reached: SocketAddress, errno: number): void {
-    if (!this.admits(peer)) return;
-    this.note(this.raw.sendUnreachable(peer, reached, errno));
+  refused(sender: SocketAddress, destination: SocketAddress, errno: number): void {
+    if (!this.admits(sender)) return;
+    this.note(this.raw.sendUnreachable(sender, destination, errno));
   }
 
   /**
-   * A client on this host is told that nobody listens there. As in the kernel there is no limit to
-   * what does not leave the host.
+   * Sends a client on this host the error of a closed port. No limit holds for errors that do not
+   * leave the host, as in the kernel.
    */
-  refusedHere(peer: SocketAddress, reached: SocketAddress): void {
-    this.raw.sendUnreachable(peer, reached, ECONNREFUSED);
+  refusedHere(sender: SocketAddress, destination: SocketAddress): void {
+    this.raw.sendUnreachable(sender, destination, ECONNREFUSED);
   }
 
-  /** A router on the way, which is this host, has found a hop limit used up. */
-  expired(peer: SocketAddress, reached: SocketAddress): void {
-    if (!this.admits(peer)) return;
-    const own = ownAddressTowards(peer);
-    if (own !== undefined) this.note(this.raw.sendTimeExceeded(peer, reached, own));
+  /** Sends the error of a router, which is this host, for a hop limit that is used up. */
+  expired(sender: SocketAddress, destination: SocketAddress): void {
+    if (!this.admits(sender)) return;
+    const own = ownAddressTowards(sender);
+    if (own !== undefined) this.note(this.raw.sendTimeExceeded(sender, destination, own));
   }
 
   private admits({ address }: SocketAddress): boolean {
@@ -59,7 +59,7 @@ export class IcmpErrors {
   }
 }
 
-/** The address from which this host sends to another one. */
+/** Returns the address from which this host sends to another one. */
 function ownAddressTowards(remote: SocketAddress): SocketAddress | undefined {
   const ends = { local: undefined, remote, isConnected: true } as const;
   const fd = openFlow({ ...ends, transparent: false, sharing: "nobody" });

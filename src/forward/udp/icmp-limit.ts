@@ -1,7 +1,7 @@
 /**
- * How many ICMP errors may be sent: as many as the kernel would send of its own, by its own sysctls
- * (icmp(7)): so many a second in all, after a burst, and one to each host in so long, after six.
- * Otherwise whoever sends in the name of others could have them flooded. Pure: time is handed in.
+ * Limits ICMP errors as the kernel limits its own, by the same sysctls (icmp(7)): a rate and a
+ * burst for all hosts together, and an interval and a burst of six for each host. Without a limit,
+ * clients with forged addresses could flood other hosts. Pure: the caller gives the time.
  */
 
 import type { IcmpLimits } from "../../workers/protocol.ts";
@@ -9,7 +9,7 @@ import type { IcmpLimits } from "../../workers/protocol.ts";
 /** XRLIM_BURST_FACTOR of net/ipv4/icmp.c. */
 const PEER_BURST = 6;
 
-/** Hosts of which it is known when they were told something; the first one is forgotten first. */
+/** Hosts whose last errors are remembered; the oldest entry is forgotten first. */
 const PEERS_MAX = 1_024;
 
 interface Bucket {
@@ -27,7 +27,7 @@ export class IcmpLimit {
     this.all = { tokens: limits.burst, filledAt: Number.NEGATIVE_INFINITY };
   }
 
-  /** Whether one more may be sent to `peer`, 4 or 16 bytes, at `now` (ms); then it is counted. */
+  /** Returns whether one more may go to `peer` (4 or 16 bytes) at `now` (ms), and counts it. */
   admits(peer: Uint8Array, now: number): boolean {
     const { perSecond, burst, perPeerMs, perPeerMsV6 } = this.limits;
     const peerMs = peer.length === 4 ? perPeerMs : perPeerMsV6;
@@ -52,7 +52,7 @@ export class IcmpLimit {
   }
 }
 
-/** Puts in what has come together by `now`; whether there is a token. */
+/** Adds the tokens due by `now`; returns whether there is one. */
 function fill(bucket: Bucket, now: number, perMs: number, most: number): boolean {
   bucket.tokens = Math.min(most, bucket.tokens + (now - bucket.filledAt) * perMs);
   bucket.filledAt = now;

@@ -1,7 +1,7 @@
 /**
- * What the sessions to one destination share for their answers. The kernel walks all sockets of one
- * address and port, at a bind(2) of another one and for every datagram that none of them is
- * connected for: so there is one for all, and few sessions get one of their own.
+ * The socket that all sessions to one destination share for their answers. The kernel walks all
+ * sockets of one address and port at each bind(2) there, and for every datagram for which none of
+ * them is connected. So there is one for all, and few sessions get their own.
  */
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
@@ -10,7 +10,7 @@ import { ownReplySocketsMax } from "../../engine/limits.ts";
 
 export interface Outlet {
   readonly key: string;
-  /** Sends for all of them; undefined where the listener does, or raw packets. */
+  /** Undefined where answers leave through the listener, or as raw packets. */
   fd: Fd | undefined;
   sessions: number;
   /** Sessions that have a socket of their own. */
@@ -21,7 +21,7 @@ export interface Outlet {
 export class Outlets {
   private readonly outlets = new Map<string, Outlet>();
 
-  /** The outlet of one more session to `reached`. */
+  /** Returns the outlet for one more session to this destination. */
   enter({ address, port, scopeId }: SocketAddress): Outlet {
     const key = `${address.join(".")}:${port}%${scopeId}`;
     let outlet = this.outlets.get(key);
@@ -33,14 +33,14 @@ export class Outlets {
     return outlet;
   }
 
-  /** One of its sessions has ended; returns the socket to close when that was the last one. */
+  /** One of its sessions has ended; returns the socket to close if that was the last one. */
   leave(outlet: Outlet): Fd | undefined {
     if (--outlet.sessions > 0) return undefined;
     this.outlets.delete(outlet.key);
     return outlet.fd;
   }
 
-  /** Whether one more session may have a socket of its own. */
+  /** Returns whether one more session may have a socket of its own. */
   hasRoom({ owned }: Outlet): boolean {
     return owned < ownReplySocketsMax;
   }

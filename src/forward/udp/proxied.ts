@@ -1,7 +1,7 @@
 /**
- * The sessions of datagrams that come with headers of the PROXY protocol (`--accept-proxy`): each
- * client that a sender's socket names has one of its own. What has no header belongs to the client
- * that its socket has named last, so that a header in front of the first datagram is enough.
+ * Finds the sessions of datagrams with headers of the PROXY protocol (`--accept-proxy`): each
+ * client that a sender's socket names has a session of its own. A datagram without a header belongs
+ * to the client that its socket has named last. So a header in front of the first one is enough.
  */
 
 import type { ReceiveBatch } from "../../../ffi/receive-batch.ts";
@@ -15,12 +15,12 @@ import { AllowedSenders } from "./allowed-senders.ts";
 import type { UdpListener } from "./listener.ts";
 import { SenderIndex } from "./sender-index.ts";
 import type { Session } from "./session.ts";
-import type { ClientHeader, SessionManager } from "./session-manager.ts";
+import type { SessionManager } from "./session-manager.ts";
 
 const NOT_ALLOWED = "its sender is not allowed to speak for others by the PROXY protocol";
 const UNKNOWN = "it has no PROXY protocol header, and its sender has named nobody before";
 
-export class ProxiedSenders implements ClientHeader {
+export class ProxiedSenders {
   private readonly manager: SessionManager;
   private readonly arrivals: ReceiveBatch;
   private readonly bytes: Uint8Array;
@@ -28,10 +28,11 @@ export class ProxiedSenders implements ClientHeader {
   private readonly allowed: AllowedSenders;
   private readonly senders: SenderIndex;
   private readonly header = new DatagramHeader();
-  /** Where the header begins that was read last. */
+  private readonly passedOn = () => this.passed();
+  /** Where the last header begins. */
   private headerAt = 0;
 
-  /** Of what is in `arrivals`. Headers count of the `allowed` networks' hosts, empty for all. */
+  /** Reads headers in `arrivals` from hosts of the `allowed` networks; empty allows all. */
   constructor(manager: SessionManager, arrivals: ReceiveBatch, allowed: readonly Cidr[]) {
     this.manager = manager;
     this.arrivals = arrivals;
@@ -42,10 +43,10 @@ export class ProxiedSenders implements ClientHeader {
   }
 
   /**
-   * The session of message `index`, of which the header is taken away; undefined: there is nothing
-   * to send on. The manager's `flowKey` has the ends of the datagram.
+   * Returns the session of message `index` and removes the header from the message; undefined:
+   * there is nothing to forward. The manager's `flowKey` holds the ends of the datagram.
    */
-  sessionOf(ingress: UdpListener, index: number): Session | undefined {
+  sessionOf(listener: UdpListener, index: number): Session | undefined {
     const { manager, arrivals, header } = this;
     if (!this.allowed.has(manager.flowKey)) return this.drop(NOT_ALLOWED);
     arrivals.trim(index, 0);
@@ -61,7 +62,7 @@ export class ProxiedSenders implements ClientHeader {
       }
       case "header":
         arrivals.trim(index, header.length);
-        return this.named(ingress, header.length === length);
+        return this.named(listener, header.length === length);
     }
   }
 
@@ -70,8 +71,23 @@ export class ProxiedSenders implements ClientHeader {
     this.senders.end(slot);
   }
 
-  /** Of the header that was read last. */
-  passed(): PassedOn {
+  /** Returns the session that the last header names, begun if there is none. */
+  private named(listener: UdpListener, isAlone: boolean): Session | undefined {
+    const { manager, header } = this;
+    const { key } = manager.table;
+    if (header.ends !== undefined) writeEnds(header.ends.source, header.ends.destination, key);
+    else if (header.addressBytes === 0) key.set(manager.flowKey);
+    else readEnds(this.words, header.addressesAt / 4, header.addressBytes, key);
+    const slot = manager.table.find();
+    const session = slot < 0 ? manager.begin(listener, this.passedOn) : manager.at(slot);
+    if (session === undefined) return undefined;
+    this.senders.name(manager.flowKey, session.start.slot);
+    // Some senders put a header ahead by itself: this is no datagram of the client's.
+    return slot < 0 && isAlone ? undefined : session;
+  }
+
+  /** The part of the last header that the upstream gets. */
+  private passed(): PassedOn {
     const passed = this.header.passed(this.bytes, this.headerAt);
     if (passed.tlvs.length <= datagramTlvBytesMax) return passed;
     this.manager.context.warn(
@@ -79,21 +95,6 @@ export class ProxiedSenders implements ClientHeader {
         "they are not sent on",
     );
     return { ...plainHeader, names: passed.names };
-  }
-
-  /** The session that the header names. */
-  private named(ingress: UdpListener, isAlone: boolean): Session | undefined {
-    const { manager, header } = this;
-    const { key } = manager.table;
-    if (header.ends !== undefined) writeEnds(header.ends.source, header.ends.destination, key);
-    else if (header.addressBytes === 0) key.set(manager.flowKey);
-    else readEnds(this.words, header.addressesAt / 4, header.addressBytes, key);
-    const { begun } = manager;
-    const session = manager.find(ingress, this);
-    if (session === undefined) return;
-    this.senders.name(manager.flowKey, session.start.slot);
-    // A header alone at the beginning is no datagram of the client's: some send it ahead.
-    if (!(isAlone && manager.begun > begun)) return session;
   }
 
   private drop(reason: string): undefined {

@@ -1,4 +1,4 @@
-/** Finds the way by which a session's answers leave from where its client has sent to (`Way`). */
+/** Finds how a session's answers leave from the address that its client has sent to. */
 
 import { type CallFailure, describeFailure } from "../../../ffi/errno.ts";
 import { ip6_hdr, udphdr } from "../../../ffi/layout.ts";
@@ -9,45 +9,56 @@ import { rawWarning } from "../../engine/raw-sender.ts";
 import { familyOf } from "../../engine/sockets.ts";
 import { hearHopLimits } from "../../engine/transparent.ts";
 import { openFlow, openReplySocket, prepareForMuch } from "../../engine/udp-sockets.ts";
+import type { UdpListener } from "./listener.ts";
 import { type Outlet, Outlets } from "./outlets.ts";
 import type { Session } from "./session.ts";
 import type { SessionManager } from "./session-manager.ts";
 
-export class ReplyMode {
+/** The functions that forward datagrams which are older than a new socket's. */
+export interface OlderDatagrams {
+  /** Forwards all that a listener has queued. */
+  readonly drain: (listener: UdpListener) => void;
+  /** Forwards all that a new socket at a session's destination has queued, of any client. */
+  readonly takeStrays: (session: Session, fd: Fd) => void;
+}
+
+export class ReplyModes {
   private readonly manager: SessionManager;
-  /** UDP_GRO is of use for what clients send. */
+  /** The kernel may join the datagrams of a client (UDP_GRO). */
   private readonly joins: boolean;
+  private readonly older: OlderDatagrams;
   private readonly outlets = new Outlets();
 
-  constructor(manager: SessionManager, joins: boolean) {
+  constructor(manager: SessionManager, joins: boolean, older: OlderDatagrams) {
     this.manager = manager;
     this.joins = joins;
+    this.older = older;
   }
 
-  /** Sets the session's `way` at its first answer; why there is none, which leaves it unknown. */
+  /** Sets the session's `replyMode` at its first answer. Returns why it stays unknown, or "". */
   find(session: Session): string {
-    const { ingress, reached, peer } = session.start;
-    const outlet = this.outlets.enter(reached);
+    const { listener, destination, sender } = session.start;
+    const outlet = this.outlets.enter(destination);
     session.outlet = outlet;
-    if (reached.port === ingress.port) {
-      session.envelope = makeEnvelope(ingress.domain, peer, reached.address);
-      session.answerFd = ingress.fd;
-      session.way = "listener";
+    if (destination.port === listener.port) {
+      session.envelope = makeEnvelope(listener.domain, sender, destination.address);
+      session.replyFd = listener.fd;
+      session.replyMode = "listener";
     } else {
       const fd = outlet.fd ?? this.openShared(session, outlet);
       if (typeof fd !== "number") {
-        const warning = rawWarning(fd, reached.port);
+        const warning = rawWarning(fd, destination.port);
         if (warning === undefined) {
           this.ended(session);
           return `an answer was dropped: ${describeFailure(fd)}`;
         }
         this.manager.context.warn(warning);
-        session.way = "raw";
+        session.replyMode = "raw";
         return "";
       }
-      session.envelope = makeEnvelope(familyOf(reached), peer);
-      session.answerFd = fd;
-      session.way = "shared";
+      session.envelope = makeEnvelope(familyOf(destination), sender);
+      session.replyFd = fd;
+      session.replyMode = "shared";
     }
     if (session.isBusy) this.openOwn(session);
     return "";
@@ -58,14 +69,14 @@ export class ReplyMode {
     const { outlet } = session;
     if (outlet === undefined) return;
     session.outlet = undefined;
-    if (session.replyFd !== undefined) outlet.owned--;
+    if (session.ownFd !== undefined) outlet.owned--;
     const fd = this.outlets.leave(outlet);
     if (fd !== undefined) this.manager.closeReplySocket(session, fd);
   }
 
   /**
-   * Looks whether a session has much traffic: then several of its datagrams are read, and sent on,
-   * at once. With few the listener's batches, of all sessions, cost less.
+   * Checks whether a session has much traffic: then several of its datagrams are received and sent
+   * at once. For little traffic the listener's batches, of all sessions, cost less.
    */
   watch(session: Session, now: number): void {
     const passed = session.sentDatagrams + session.receivedDatagrams;
@@ -76,11 +87,11 @@ export class ReplyMode {
   }
 
   /**
-   * Looks whether an answer of IPv6 may be too large for its path. The ICMP error comes to the
-   * address that the answer left from: a socket of the session's own hears it.
+   * Checks whether an answer over IPv6 may be too large for its path. The ICMP error comes to the
+   * address that the answer left from: the session's own socket receives it.
    */
   watchSize(session: Session, bytes: number): void {
-    if (session.start.peer.address.length === 4) return;
+    if (session.start.sender.address.length === 4) return;
     if (bytes + ip6_hdr.size + udphdr.size > ipv6MtuMin) this.openOwn(session);
   }
 
@@ -89,47 +100,47 @@ export class ReplyMode {
     session.busyAt = Number.POSITIVE_INFINITY;
     session.isBusy = true;
     prepareForMuch(session.start.upstreamFd, flowBufferBytes, true);
-    if (session.replyFd !== undefined) {
-      prepareForMuch(session.replyFd, flowBufferBytes, this.joins);
+    if (session.ownFd !== undefined) {
+      prepareForMuch(session.ownFd, flowBufferBytes, this.joins);
     } else this.openOwn(session);
   }
 
-  /** The socket by which all answers from the session's destination leave, or which call failed. */
+  /** Opens the socket for all answers from the session's destination; or which call failed. */
   private openShared(session: Session, outlet: Outlet): Fd | CallFailure {
     const { manager } = this;
-    const { ingress, reached } = session.start;
-    const open = () => openReplySocket(reached, manager.settings.transparent);
+    const { destination } = session.start;
+    const open = () => openReplySocket(destination, manager.settings.transparent);
     const fd = manager.addReplySocket(session, open);
     if (typeof fd !== "number") return fd;
     outlet.fd = fd;
-    // A rule in front of TPROXY's may have given it something before it was connected.
+    // A rule before TPROXY's may have delivered datagrams to it before it was connected.
     if (!manager.isProxied) {
       manager.context.loop.defer(() => {
-        if (!session.isEnded) ingress.takeStrays(session, fd);
+        if (!session.isEnded) this.older.takeStrays(session, fd);
       });
     }
     return fd;
   }
 
   /**
-   * A socket at the original destination that is connected to the client, made when nothing
-   * received is still in hand. While it is bound and not connected, it may be given what others
-   * send to that destination: what the listener holds by then is older. Its queue is emptied
-   * before, to keep that time short. The listener and the shared socket have SO_REUSEPORT for it.
+   * Opens a socket at the original destination that is connected to the client, in the next turn,
+   * when no received batch is at hand. While it is bound and not connected, it may receive the
+   * datagrams of others to that destination. The listener's datagrams of before are older, so they
+   * are forwarded after bind; and once more before it, to keep that time short. The listener and
+   * the shared socket have SO_REUSEPORT for it.
    */
   private openOwn(session: Session): void {
     const { manager } = this;
-    const { ingress, reached, peer } = session.start;
-    // What a sender's socket sends may be of several sessions, and has to be looked at by the
-    // listener.
+    const { listener, destination, sender } = session.start;
+    // The datagrams of a sender's socket may be of several sessions: the listener reads them all.
     if (manager.isProxied || !this.hasRoom(session)) return;
     manager.context.loop.defer(() => {
       if (!this.hasRoom(session)) return;
-      ingress.drain();
+      this.older.drain(listener);
       if (session.isEnded) return;
       const { transparent } = manager.settings;
-      const ends = { local: reached, remote: peer, isConnected: true, transparent };
-      const onBound = () => ingress.drain();
+      const ends = { local: destination, remote: sender, isConnected: true, transparent };
+      const onBound = () => this.older.drain(listener);
       const open = () => openFlow({ ...ends, sharing: "joined", onBound });
       const fd = manager.addReplySocket(session, open);
       if (typeof fd !== "number") return;
@@ -137,20 +148,21 @@ export class ReplyMode {
     });
   }
 
-  private hasRoom({ isEnded, way, outlet, start }: Session): boolean {
-    if (isEnded || outlet === undefined || (way !== "listener" && way !== "shared")) return false;
-    return this.outlets.hasRoom(outlet) && !this.manager.ports.isCrowded(start.reached.port);
+  private hasRoom({ isEnded, replyMode, outlet, start }: Session): boolean {
+    if (isEnded || outlet === undefined) return false;
+    if (replyMode !== "listener" && replyMode !== "shared") return false;
+    return this.outlets.hasRoom(outlet) && !this.manager.ports.isCrowded(start.destination.port);
   }
 
   private useOwn(session: Session, fd: Fd): void {
     const { outlet } = session;
     if (outlet !== undefined) outlet.owned++;
-    hearHopLimits(fd, familyOf(session.start.reached));
-    session.way = "own";
-    session.answerFd = fd;
+    hearHopLimits(fd, familyOf(session.start.destination));
+    session.replyMode = "own";
+    session.replyFd = fd;
     session.envelope = undefined;
     session.isNew = true;
-    session.emptiedBefore = session.start.ingress.emptied;
+    session.emptiedBefore = session.start.listener.emptied;
     if (session.isBusy) prepareForMuch(fd, flowBufferBytes, this.joins);
     session.fromClient.onReady();
   }

@@ -1,7 +1,6 @@
 /**
- * Which session the datagrams of a sender's socket belong to that have no header: the one that this
- * socket has named last. Sockets are known by the ends of their datagrams, and for as long as they
- * have a session. Pure.
+ * Finds the session of a datagram without a header: the one that its sender's socket has named
+ * last. The ends of a datagram identify the socket, for as long as it has a session. Pure.
  */
 
 import { KEY_WORDS } from "../../engine/flow-key.ts";
@@ -15,7 +14,7 @@ export class SenderIndex {
   /** By session: its sender, -1 for none. */
   private readonly senderOf: Int32Array;
 
-  /** For as many sessions; `random` answers any 32-bit number, see `KeyIndex`. */
+  /** For as many sessions; `random` returns any 32-bit number, see `KeyIndex`. */
   constructor(sessionsMax: number, random: () => number) {
     this.index = new KeyIndex(sessionsMax, KEY_WORDS, random);
     this.named = new Int32Array(sessionsMax);
@@ -23,7 +22,7 @@ export class SenderIndex {
     this.senderOf = new Int32Array(sessionsMax).fill(-1);
   }
 
-  /** How many senders have a session. */
+  /** The number of senders that have a session. */
   get size(): number {
     return this.index.size;
   }

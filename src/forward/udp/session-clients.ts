@@ -1,4 +1,4 @@
-/** What one client may have of sessions, where a user has bounded that. */
+/** The limits that a user sets for one client's sessions: their number, and their rate. */
 
 import { PREFIX_WORDS, PrefixRows } from "../../engine/client-prefix.ts";
 import { prefixOfKey } from "../../engine/flow-key.ts";
@@ -16,14 +16,14 @@ export class SessionClients {
     this.prefixes = new PrefixRows(sessionsMax);
   }
 
-  /** Why the client of `key` may not begin a session now (ms); empty: it may, and is counted. */
+  /** Counts a session of `key`'s client at `now` (ms); returns why it may not begin, or "". */
   refusal(key: Uint32Array, now: number): string {
     prefixOfKey(key, this.prefix);
     if (!this.limits.mayBegin(this.prefix, now)) return "the client begins them faster than it may";
     return this.limits.take(this.prefix) ? "" : "the client has as many as it may have";
   }
 
-  /** The session of `key` that was counted does not begin. */
+  /** Uncounts a session of `key`'s client: it does not begin. */
   withdraw(key: Uint32Array): void {
     prefixOfKey(key, this.prefix);
     this.limits.give(this.prefix);

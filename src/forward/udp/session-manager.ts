@@ -1,6 +1,6 @@
 /**
  * Begins and ends sessions within their bounds (`SessionPlaces`). Counts and logs every session
- * that is rejected or ended because of a bound.
+ * that is rejected or evicted because of a bound.
  */
 
 import { EPOLLET, EPOLLIN } from "../../../ffi/constants.ts";
@@ -17,7 +17,7 @@ import {
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../../engine/flow-key.ts";
-import { busyDatagrams, loopRoundsMax, silenceMs } from "../../engine/limits.ts";
+import { loopRoundsMax, silenceMs } from "../../engine/limits.ts";
 import { RawSender } from "../../engine/raw-sender.ts";
 import { hearSoftErrors, openFlow, PortUse } from "../../engine/udp-sockets.ts";
 import { isMulticast } from "../../net/ip.ts";
@@ -26,76 +26,77 @@ import { encodeProxyV2 } from "../../proto/proxy-protocol-v2.ts";
 import type { WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
 import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
-import {
-  type Command,
-  type ForwardTask,
-  LogLevel,
-  type SessionSettings,
-} from "../../workers/protocol.ts";
+import { type ForwardTask, LogLevel, type SessionSettings } from "../../workers/protocol.ts";
 import { type Dial, dialFor, isOwn, sourceName, upstreamFamily } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
 import { LoopDetector } from "../loop-detector.ts";
-import { Router } from "../router.ts";
+import type { Router } from "../router.ts";
 import { NONE_TRIED } from "../upstream-pool.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { UdpListener } from "./listener.ts";
-import { Session, type SessionEnds, type SessionOwner, type SessionStart } from "./session.ts";
-import { type PlacesOwner, SessionPlaces } from "./session-places.ts";
+import { Session, type SessionEnds, type SessionEvents, type SessionStart } from "./session.ts";
+import { SessionPlaces } from "./session-places.ts";
 import type { SessionTable } from "./session-table.ts";
 import { UpstreamEvidence } from "./upstream-evidence.ts";
 
 const EPOLL_MASK = (EPOLLIN | EPOLLET) >>> 0;
 
-/** The PROXY protocol header that names the client of a session to be begun. */
-export interface ClientHeader {
-  /** What of it is for the upstream as well. */
-  passed(): PassedOn;
+/** The functions that the forwarder has for the events of its sessions. */
+export interface ForwarderEvents extends Omit<SessionEvents, "timerFired"> {
+  /** The session is ending. Its sockets are still open; its counts may still grow. */
+  readonly ending: (session: Session) => void;
 }
 
-export class SessionManager implements PlacesOwner {
+export class SessionManager {
   readonly context: WorkerContext;
   readonly settings: SessionSettings;
   private readonly places: SessionPlaces;
   readonly table: SessionTable;
-  /** The part of the table's key that has the ends of datagrams as they arrive. */
+  /** The part of the table's key for the ends of datagrams as they arrive. */
   readonly flowKey: Uint32Array;
-  /** Headers say who the clients are: a sender's socket may have several sessions. */
+  /** Headers name the clients: a sender's socket may have several sessions. */
   readonly isProxied: boolean;
-  /** For what no socket of a session can send. */
+  /** Sends where no socket of a session can. */
   readonly raw = new RawSender();
   private readonly icmp: IcmpErrors;
-  /** By the sockets of sessions. */
+  /** Counts the sockets of sessions by their port. */
   readonly ports = new PortUse();
   /** In the order in which they began. */
   readonly open = new Set<Session>();
-  /** How many have begun, each of which has its number. */
+  /** The number of sessions so far, and the id of the newest. */
   begun = 0;
   private readonly task: ForwardTask;
-  private readonly owner: SessionOwner;
-  readonly evidence: UpstreamEvidence;
+  private readonly events: SessionEvents;
+  private readonly ending: (session: Session) => void;
+  private readonly evidence: UpstreamEvidence;
   private readonly router: Router;
   private readonly loops: LoopDetector;
 
-  /** `owner` is told of what happens to the sessions. */
   constructor(
     context: WorkerContext,
     task: ForwardTask,
     settings: SessionSettings,
-    owner: SessionOwner,
+    router: Router,
+    { upstreamReadable, clientReadable, ending }: ForwarderEvents,
   ) {
     this.context = context;
     this.task = task;
     this.settings = settings;
-    this.owner = owner;
+    this.router = router;
+    const timerFired = (session: Session) => this.timerFired(session);
+    this.events = { upstreamReadable, clientReadable, timerFired };
+    this.ending = ending;
     this.icmp = new IcmpErrors(context, this.raw, settings.icmp);
     this.isProxied = task.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
-    this.places = new SessionPlaces(context.loop, settings, keyWords, this);
+    this.places = new SessionPlaces(context.loop, settings, keyWords, {
+      evict: (session) => this.evict(session),
+      shorten: (session) => this.shorten(session),
+    });
     this.table = this.places.table;
     this.flowKey = this.isProxied ? this.table.key.subarray(KEY_WORDS) : this.table.key;
-    this.router = new Router(context, task, "udp");
-    this.evidence = new UpstreamEvidence(this.router.pool, this.table, context);
-    this.loops = new LoopDetector(context, task, this.router, "udp");
+    this.evidence = new UpstreamEvidence(router.pool, this.table, context);
+    this.loops = new LoopDetector(context, task, router, "udp");
   }
 
   /** The session with this number in the table. */
@@ -103,20 +104,54 @@ export class SessionManager implements PlacesOwner {
     return this.places.at(slot);
   }
 
-  /** The session of the table's key, begun if there is none; undefined: it is refused. */
-  find(ingress: UdpListener, header?: ClientHeader): Session | undefined {
+  /** The session of the table's key, begun if there is none; undefined: it is rejected. */
+  find(listener: UdpListener): Session | undefined {
     const slot = this.table.find();
-    return slot >= 0 ? this.places.at(slot) : this.begin(ingress, header);
+    return slot >= 0 ? this.places.at(slot) : this.begin(listener);
   }
 
-  /** Ends a session after the datagrams that are still to be sent on. */
+  /**
+   * Begins the session of the table's key, which has none; undefined: it is rejected. `passedOn`
+   * returns the part of a PROXY header that the upstream gets. It is called only where one is sent.
+   */
+  begin(listener: UdpListener, passedOn?: () => PassedOn): Session | undefined {
+    const sender = clientOfKey(this.flowKey);
+    const destination = originalOfKey(this.flowKey);
+    if (sender.port === 0 || destination.port === 0 || isMulticast(destination.address)) {
+      // Without the address: reasons are bounded, and a flood of them would displace others.
+      return this.reject("nobody can be answered from a multicast address or port 0");
+    }
+    if (!listener.admits()) return this.reject("more datagrams come than can be carried");
+    const client = this.isProxied ? clientOfKey(this.table.key) : sender;
+    const originalDestination = this.isProxied ? originalOfKey(this.table.key) : destination;
+    const fault = sourceFault(client);
+    if (fault !== "") return this.reject(fault);
+    const { pool, rules } = this.router;
+    const nowhere = pool === undefined ? destinationFault(originalDestination) : "";
+    if (nowhere !== "") return this.reject(nowhere);
+    const visits = this.visitsOf(sender);
+    if (visits === loopRoundsMax) return this.rejectLoop(sender, destination);
+    const id = ++this.begun;
+    const family = upstreamFamily(rules, client);
+    const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
+    if (pool !== undefined && picked === undefined) return this.reject("there is no upstream");
+    const passed = this.task.sendProxy && passedOn?.();
+    const arrived = { listener, sender, destination, visits };
+    const ends = { id, ...arrived, client, originalDestination, picked, passed };
+    const session = this.connect(ends, picked?.address ?? originalDestination);
+    if (session instanceof Session) return session;
+    if (session === "unreachable") {
+      this.evidence.failed(ends, rules.source.kind, "no route");
+    } else if (picked !== undefined) pool?.closed(picked, id);
+    return undefined;
+  }
+
+  /** Ends a session after its datagrams at hand have been sent. */
   end(session: Session, end: End): void {
-    if (session.isEnded) return;
-    session.holder?.flush(session);
-    // Sending on may have ended it.
     if (session.isEnded) return;
     session.isEnded = true;
     session.end = end;
+    this.ending(session);
     const { loop, shared } = this.context;
     const { id, slot, upstreamFd, keptPort, picked } = session.start;
     loop.timers.disarm(session.timer);
@@ -124,10 +159,9 @@ export class SessionManager implements PlacesOwner {
     loop.close(upstreamFd);
     if (keptPort !== 0) this.ports.closed(keptPort);
     this.places.releaseSocket();
-    if (session.replyFd !== undefined) this.closeReplySocket(session, session.replyFd);
+    if (session.ownFd !== undefined) this.closeReplySocket(session, session.ownFd);
     this.places.release(slot);
     this.open.delete(session);
-    this.owner.ended(session);
     if (picked !== undefined && !session.isFailed) this.router.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
     if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
@@ -135,7 +169,10 @@ export class SessionManager implements PlacesOwner {
     this.context.recordEnd(session, !isUsual(end, "udp"), this.task.logLevel);
   }
 
-  /** A server elsewhere may have nothing to say; of one on this host the usual cause is known. */
+  /**
+   * Warns of an upstream on this host that has not answered, since the usual cause is known. A
+   * server elsewhere may have no answer to give.
+   */
   private noteUnanswered({ receivedDatagrams, start }: Session): void {
     const { source, upstream, client } = start;
     if (receivedDatagrams > 0 || source === "self") return;
@@ -144,22 +181,22 @@ export class SessionManager implements PlacesOwner {
     }
   }
 
-  /** Ends a session whose `side` has said by ICMP that nothing arrives there. */
+  /** Ends a session whose `side` has sent an ICMP error: nothing arrives there. */
   fail(session: Session, errno: number, side: "client" | "upstream"): void {
     if (session.isEnded) return;
     const word = errno === ECONNREFUSED ? "refused" : describeErrno(errno);
     this.context.shared.count(Counter.failedSessions, 1);
     if (side === "upstream") {
-      const { peer, reached } = session.start;
-      // A sender's socket that may carry others as well would hear of all of them.
-      if (!this.isProxied) this.icmp.refused(peer, reached, errno);
+      const { sender, destination } = session.start;
+      // A socket that sends for several clients would get the errors of all of them.
+      if (!this.isProxied) this.icmp.refused(sender, destination, errno);
       this.evidence.failed(session.start, session.source, word, errno);
       session.isFailed = true;
     }
     this.end(session, ended("unreachable", side, { call: "", errno }));
   }
 
-  /** The upstream has answered for the first time: it is well. */
+  /** The upstream has answered for the first time: it works. */
   answered(session: Session): void {
     const { slot } = session.start;
     this.forgetFlow(session);
@@ -168,15 +205,10 @@ export class SessionManager implements PlacesOwner {
     if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", session);
   }
 
-  /** New sessions go to the upstreams of now; the others stay where they are. */
-  onCommand(command: Command): void {
-    this.router.onCommand(command);
-  }
-
-  /** Datagrams of a session had no hop left: they end here, as they would at a router. */
-  expired({ start: { peer, reached } }: Session, datagrams: number): void {
+  /** Drops datagrams of a session that had no hop left, as a router does. */
+  expired({ start: { sender, destination } }: Session, datagrams: number): void {
     this.drop("a datagram was dropped: its hop limit was used up, as in a loop", datagrams);
-    if (!this.isProxied) this.icmp.expired(peer, reached);
+    if (!this.isProxied) this.icmp.expired(sender, destination);
   }
 
   /** Ends every session. */
@@ -186,81 +218,50 @@ export class SessionManager implements PlacesOwner {
     this.raw.close();
   }
 
-  /** Counts datagrams that go nowhere, and says why. */
+  /** Counts dropped datagrams and logs the reason. */
   drop(reason: string, datagrams: number): void {
     this.context.shared.count(Counter.droppedDatagrams, datagrams);
     this.context.warn(reason, { amount: datagrams });
   }
 
   /**
-   * A socket by which a session's client is answered, if `open` gives one. Others are ended for it
-   * if need be; `closeReplySocket` is for its end.
+   * Returns a socket for answers to a session's client that `open` has opened, or which call
+   * failed. May evict other sessions for it. The caller closes it by `closeReplySocket`.
    */
   addReplySocket(session: Session, open: () => Fd | CallFailure): Fd | CallFailure {
     if (!this.places.claimSocket(session)) return { call: "socket", errno: EMFILE };
     // Opening it may begin and end sessions, this one too.
     const opened = open();
-    if (typeof opened === "number") this.ports.opened(session.start.reached.port);
+    if (typeof opened === "number") this.ports.opened(session.start.destination.port);
     else this.places.releaseSocket();
     return opened;
   }
 
   closeReplySocket({ start }: Pick<Session, "start">, fd: Fd): void {
     this.context.loop.close(fd);
-    this.ports.closed(start.reached.port);
+    this.ports.closed(start.destination.port);
     this.places.releaseSocket();
   }
 
-  /** Makes a socket, which `addReplySocket` has given, a session's own: 0 or a negated errno. */
+  /** Makes a socket of `addReplySocket` a session's own; returns 0 or a negated errno. */
   ownReplySocket(session: Session, fd: Fd): number {
     const { loop } = this.context;
     const result = session.isEnded ? -EBADF : loop.add(fd, EPOLL_MASK, session.fromClient);
-    if (result >= 0) session.replyFd = fd;
+    if (result >= 0) session.ownFd = fd;
     else this.closeReplySocket(session, fd);
     return result;
   }
 
-  private begin(ingress: UdpListener, header?: ClientHeader): Session | undefined {
-    const peer = clientOfKey(this.flowKey);
-    const reached = originalOfKey(this.flowKey);
-    if (peer.port === 0 || reached.port === 0 || isMulticast(reached.address)) {
-      // Without the address: reasons are bounded, and a flood of them would displace others.
-      return this.refuse("nobody can be answered from a multicast address or port 0");
-    }
-    if (!ingress.admits()) return this.refuse("more datagrams come than can be carried");
-    const client = this.isProxied ? clientOfKey(this.table.key) : peer;
-    const original = this.isProxied ? originalOfKey(this.table.key) : reached;
-    const fault = sourceFault(client);
-    if (fault !== "") return this.refuse(fault);
-    const { pool, rules } = this.router;
-    const nowhere = pool === undefined ? destinationFault(original) : "";
-    if (nowhere !== "") return this.refuse(nowhere);
-    const visits = this.visitsOf(peer);
-    if (visits === loopRoundsMax) return this.refuseLoop(peer, reached);
-    const id = ++this.begun;
-    const family = upstreamFamily(rules, client);
-    const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
-    if (pool !== undefined && picked === undefined) return this.refuse("there is no upstream");
-    const passed = this.task.sendProxy && header?.passed();
-    const ends = { id, ingress, peer, reached, client, original, picked, visits, passed };
-    const session = this.connect(ends, picked?.address ?? original);
-    if (session instanceof Session) return session;
-    if (session === "unreachable") {
-      this.evidence.failed(ends, rules.source.kind, "no route");
-    } else if (picked !== undefined) pool?.closed(picked, id);
-    return undefined;
-  }
-
   private connect(ends: SessionEnds, upstream: SocketAddress): Session | "unreachable" | undefined {
     const { rules } = this.router;
-    if (isMulticast(upstream.address)) return this.refuse("it would go to many hosts");
+    if (isMulticast(upstream.address)) return this.reject("it would go to many hosts");
     const choice = dialFor(rules, ends.client, upstream);
-    if ("refusal" in choice) return this.refuse(choice.refusal);
+    if ("refusal" in choice) return this.reject(choice.refusal);
     if (choice.unspoofed !== undefined) {
       this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
-    const slot = this.places.claim(ends.original.port);
-    if (typeof slot === "string") return this.refuse(slot);
+    const slot = this.places.claim(ends.originalDestination.port);
+    if (typeof slot === "string") return this.reject(slot);
     let keptPort = choice.source?.port ?? 0;
     let fd = this.openUpstream(choice);
     const why = keptPortRefusal(fd);
@@ -271,7 +272,7 @@ export class SessionManager implements PlacesOwner {
     }
     if (typeof fd !== "number") {
       this.places.release(slot);
-      this.refuse(describeFailure(fd));
+      this.reject(describeFailure(fd));
       const { errno } = fd;
       return errno === ENETUNREACH || errno === EHOSTUNREACH ? "unreachable" : undefined;
     }
@@ -282,14 +283,14 @@ export class SessionManager implements PlacesOwner {
 
   private enter(start: SessionStart): Session | undefined {
     const { loop, shared } = this.context;
-    const { client, original } = start;
-    const header = this.task.sendProxy && encodeProxyV2(client, original, "udp", start.passed);
-    const session = new Session(this.owner, this.table, start, busyDatagrams, header);
+    const { client, originalDestination, passed } = start;
+    const header = this.task.sendProxy && encodeProxyV2(client, originalDestination, "udp", passed);
+    const session = new Session(loop, this.table, start, header, this.events);
     const added = loop.add(start.upstreamFd, EPOLL_MASK, session.fromUpstream);
     if (added < 0) {
       loop.close(start.upstreamFd);
       this.places.release(start.slot);
-      return this.refuse(describeFailure({ call: "epoll_ctl", errno: -added }));
+      return this.reject(describeFailure({ call: "epoll_ctl", errno: -added }));
     }
     this.places.enter(session);
     this.open.add(session);
@@ -304,21 +305,31 @@ export class SessionManager implements PlacesOwner {
     return session;
   }
 
-  /** How often what a new session carries has been here. */
-  private visitsOf(peer: SocketAddress): number {
-    const visits = this.loops.flows.find(this.flowKey);
-    // Here no two sockets have one port, wherever NAT has sent what comes from it.
-    return visits === 0 ? 0 : Math.max(0, this.loops.visitsOf(visits, peer));
+  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  private timerFired(session: Session): void {
+    const { loop, shared } = this.context;
+    this.evidence.noteSilence(session);
+    const deadline = this.table.deadline(session.start.slot);
+    if (deadline > loop.now) return loop.timers.arm(session.timer, deadline);
+    shared.count(Counter.expiredSessions, 1);
+    this.end(session, ended("idle-timeout"));
   }
 
-  /** The session at the other end is told as by a host where nobody listens, and so ends. */
-  private refuseLoop(peer: SocketAddress, reached: SocketAddress): undefined {
+  /** How often the datagrams of a new session have passed this host. */
+  private visitsOf(sender: SocketAddress): number {
+    const visits = this.loops.flows.find(this.flowKey);
+    // No two sockets here have one port, wherever NAT has sent the datagrams that come from it.
+    return visits === 0 ? 0 : Math.max(0, this.loops.visitsOf(visits, sender));
+  }
+
+  /** Sends the session at the other end the ICMP error of a closed port, and so ends it. */
+  private rejectLoop(sender: SocketAddress, destination: SocketAddress): undefined {
     const { shared } = this.context;
     shared.count(Counter.refusedSessions, 1);
     shared.count(Counter.droppedDatagrams, 1);
-    this.loops.refused(reached);
-    if (isOwn(this.router.rules, peer.address)) {
-      this.icmp.refusedHere(peer, reached);
+    this.loops.refused(destination);
+    if (isOwn(this.router.rules, sender.address)) {
+      this.icmp.refusedHere(sender, destination);
     }
   }
 
@@ -327,29 +338,28 @@ export class SessionManager implements PlacesOwner {
     session.flowHandle = 0;
   }
 
-  private refuse(reason: string): undefined {
+  private reject(reason: string): undefined {
     this.context.shared.count(Counter.refusedSessions, 1);
     this.drop(`a session was refused: ${reason}`, 1);
   }
 
-  /** Ends a session for another one's sake. */
-  evict(session: Session): void {
+  private evict(session: Session): void {
     this.context.shared.count(Counter.evictedSessions, 1);
     this.context.warn("a session was ended to make room for another one");
     this.end(session, ended("evicted"));
   }
 
-  endEarly(session: Session): void {
+  private shorten(session: Session): void {
     this.context.shared.count(Counter.expiredSessions, 1);
     this.end(session, ended("idle-shortened"));
   }
 
-  /** A socket that is connected to the upstream, or which call failed. */
+  /** Returns a socket that is connected to the upstream, or which call failed. */
   private openUpstream({ source, upstream }: Dial): Fd | CallFailure {
     const { mark, upstreams } = this.task;
     const port = source?.port ?? 0;
-    // Two sockets with the same ends on both sides would be one to the kernel: several may have a
-    // client's port only where each has another upstream.
+    // The kernel cannot tell apart two sockets with the same ends on both sides: several may have
+    // a client's port only where each has another upstream.
     const isShared = port !== 0 && upstreams.kind === "original" && !this.ports.isCrowded(port);
     return openFlow({
       local: source,

@@ -1,7 +1,7 @@
 /**
- * The places of one Worker's sessions: numbers in the table, and descriptors. When there is none
- * left, another session ends for a new one (`SessionTable`), or the new one is rejected. When few
- * are left, silent sessions of whoever has the most end early.
+ * The places of one Worker's sessions: numbers in the table, and descriptors. When none is left, a
+ * new session evicts another one (`SessionTable`), or is rejected. When few are left, silent
+ * sessions of the client with the most end early.
  */
 
 import { IdleSweep, type SweptPlaces } from "../../engine/idle-sweep.ts";
@@ -15,12 +15,12 @@ import { SessionTable } from "./session-table.ts";
 
 const NO_PLACE = "all places are taken, and its client has as many sessions as any";
 
-/** Who is told that a session ends, and gives up all that it has here. */
-export interface PlacesOwner {
-  /** For another one's sake. */
-  evict(session: Session): void;
-  /** As it is silent while nearly all places are taken. */
-  endEarly(session: Session): void;
+/** The functions that end a session, and return its places by `release` and `releaseSocket`. */
+export interface SessionEnders {
+  /** Another session needs the place. */
+  readonly evict: (session: Session) => void;
+  /** The session is silent while nearly all places are taken. */
+  readonly shorten: (session: Session) => void;
 }
 
 export class SessionPlaces implements SweptPlaces {
@@ -29,20 +29,20 @@ export class SessionPlaces implements SweptPlaces {
   private readonly clients: SessionClients;
   private readonly answeredTimeouts: ReadonlyMap<number, number>;
   private readonly loop: EventLoop;
-  private readonly owner: PlacesOwner;
+  private readonly enders: SessionEnders;
   private readonly idleSweep: IdleSweep;
   /** By number in the table. */
   private readonly sessions: (Session | undefined)[] = [];
   private sockets = 0;
 
-  constructor(loop: EventLoop, settings: SessionSettings, keyWords: number, owner: PlacesOwner) {
+  constructor(loop: EventLoop, settings: SessionSettings, keyWords: number, enders: SessionEnders) {
     this.loop = loop;
     this.table = new SessionTable(settings, randomWord, keyWords);
     this.settings = settings;
     this.clients = new SessionClients(settings);
     const { answeredTimeouts } = settings;
     this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
-    this.owner = owner;
+    this.enders = enders;
     this.idleSweep = new IdleSweep(loop, this);
   }
 
@@ -52,17 +52,17 @@ export class SessionPlaces implements SweptPlaces {
   }
 
   /**
-   * A number for a session of the table's key to `port`, and room for its socket, at the cost of
-   * another session if need be; or why there is none.
+   * Returns a number for a session of the table's key to `port` that has room for a socket, or the
+   * reason why there is none. May evict another session.
    */
   claim(port: number): number | string {
     const { table, settings, clients } = this;
     const { now } = this.loop;
-    // Before anybody else's is ended for it.
+    // Checked before the session of any other client is evicted.
     const refusal = clients.refusal(table.key, now);
     if (refusal !== "") return refusal;
     while (this.sockets >= settings.socketsMax || table.isFull) {
-      if (this.end(table.victim(now))) continue;
+      if (this.evict(table.victim(now))) continue;
       clients.withdraw(table.key);
       return NO_PLACE;
     }
@@ -72,7 +72,7 @@ export class SessionPlaces implements SweptPlaces {
     return slot;
   }
 
-  /** Gives back a number. */
+  /** Frees a number. */
   release(slot: number): void {
     this.clients.ended(slot);
     this.table.remove(slot);
@@ -86,10 +86,10 @@ export class SessionPlaces implements SweptPlaces {
     this.idleSweep.taken();
   }
 
-  /** Room for one more socket of a session, at the cost of another session if need be. */
+  /** Claims room for one more socket of a session; false if there is none. May evict another. */
   claimSocket({ start }: Session): boolean {
     while (this.sockets >= this.settings.socketsMax) {
-      if (!this.end(this.table.victimFor(start.slot, this.loop.now))) return false;
+      if (!this.evict(this.table.victimFor(start.slot, this.loop.now))) return false;
     }
     this.sockets++;
     return true;
@@ -105,15 +105,15 @@ export class SessionPlaces implements SweptPlaces {
   }
 
   /**
-   * What is on probation gives way at once, and may be forged. So it shortens the time-outs of no
-   * confirmed session, unless these nearly take all places by themselves.
+   * Sessions on probation are evicted at once when need be, and may be forged. So they shorten the
+   * time-outs of no confirmed session, unless confirmed ones alone take nearly all places.
    */
   sweep(): void {
     const { table, sessions, loop } = this;
     for (let i = 0; i < sweptAtOnce; i++) {
       const session = sessions[table.early(loop.now, this.isNearlyFullOf(table.newcomers))];
       if (session === undefined) return;
-      this.owner.endEarly(session);
+      this.enders.shorten(session);
     }
   }
 
@@ -128,10 +128,10 @@ export class SessionPlaces implements SweptPlaces {
     return isFullOf(this.table.size, sessionsMax) || isFullOf(this.sockets, socketsMax);
   }
 
-  private end(slot: number): boolean {
+  private evict(slot: number): boolean {
     const session = this.sessions[slot];
     if (session === undefined) return false;
-    this.owner.evict(session);
+    this.enders.evict(session);
     return true;
   }
 }

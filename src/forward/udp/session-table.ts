@@ -1,21 +1,20 @@
 /**
- * The sessions of UDP as numbers: who talks to whom, who was last seen when, and who has to go when
- * there is no more room. Pure: no descriptor and no clock; the time is handed in.
+ * The sessions of UDP as numbers: their keys, their stages, their times of last use, and the choice
+ * of the one to evict when the table is full. Pure: no descriptor; the caller gives the time.
  *
- * A session is known by its client and the destination that the client asked for. It is on
- * probation until the client has sent again after an answer, which a spoofed source cannot do, for
- * it never sees the answer.
+ * The client and its original destination identify a session. A session is on probation until its
+ * client has sent again after an answer. A forged client cannot do that: it never gets the answer.
  *
- * When the table is full, the client with the most sessions pays. But all that is on probation
- * counts as of one client, since sources may be forged: if the others have more of it than the
- * heaviest client has sessions, the least recently used of that goes. So a flood takes room from
- * itself, whether from many addresses or from one that answers.
+ * When the table is full, the client with the most sessions pays. But all sessions on probation
+ * count as one client's, since sources may be forged: if the others have more of them than the
+ * heaviest client has sessions, the least recently used of them is evicted. So a flood takes room
+ * from itself, whether from many addresses or from one that answers.
  *
  * A newcomer of a client that has fewer gets the place of any session of the heaviest one, but that
  * of a lively and confirmed one only while few sessions are on probation. Another newcomer, which
- * may be one that is forged in the heaviest client's own name, gets only what that client can do
- * without: the place of a session on probation, or of one that has been silent for a part of its
- * time-out (`sweptIdlePart`). If there is neither, it is rejected.
+ * may be forged in the heaviest client's own name, gets only the place of a session on probation,
+ * or of one that has been silent for a part of its time-out (`sweptIdlePart`). If there is neither,
+ * it is rejected.
  */
 
 import { PREFIX_WORDS } from "../../engine/client-prefix.ts";
@@ -58,12 +57,12 @@ export class SessionTable {
   /** All sessions, in two lists; and those of each client, two lists for each. */
   private readonly byUse: UseOrder;
   private readonly byClient: UseOrder;
-  /** While a client has so many on probation, one of these pays; and for all clients. */
+  /** A client with so many on probation pays with one of these; and the number for all. */
   private readonly kept: number;
   private readonly crowdKept: number;
 
   /**
-   * `random` answers any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
+   * `random` returns any 32-bit number, see `KeyIndex`. Keys of more words than KEY_WORDS tell
    * apart sessions of the same ends as well.
    */
   constructor(bounds: SessionBounds, random: () => number, keyWords = KEY_WORDS) {
@@ -105,9 +104,9 @@ export class SessionTable {
   }
 
   /**
-   * Begins the session of `key`, which is not there; the number by which it is known until it is
-   * removed, or -1 if the table is full: `victim` says what to end. It may be silent for `idleMs`,
-   * and once it has been answered for `answeredIdleMs`.
+   * Begins the session of `key`, which is not there. Returns its number until it is removed, or -1
+   * if the table is full (see `victim`). It may be silent for `idleMs`, and after its first answer
+   * for `answeredIdleMs`.
    */
   create(now: number, idleMs: number, answeredIdleMs: number): number {
     const slot = this.index.insert(this.key);
@@ -148,7 +147,7 @@ export class SessionTable {
     this.use(slot, now);
   }
 
-  /** The upstream has sent. True for the first time, from which on another time-out counts. */
+  /** The upstream has sent. Returns true the first time: then the time-out is another one. */
   answered(slot: number, now: number): boolean {
     const isFirst = this.stage[slot] === UNANSWERED;
     if (isFirst) {
@@ -159,34 +158,34 @@ export class SessionTable {
     return isFirst;
   }
 
-  /** Whether the client of a session has another one that has been answered: so it can be. */
+  /** Returns whether the client of a session has another one that has been answered. */
   isClientAnswered(slot: number): boolean {
     return (this.hasAnswers[this.shares.client(slot)] as number) > 0;
   }
 
-  /** When the session has been silent for too long, if nothing more is heard of it. */
+  /** Returns when the session times out, if neither side sends until then. */
   deadline(slot: number): number {
     return (this.seen[slot] as number) + this.timeoutOf(slot);
   }
 
-  /** How far it has come: an answer, and the client's next datagram after it. */
+  /** Returns the stage: its first answer and the client's next datagram raise it. */
   phase(slot: number): (typeof phases)[number] {
     return phases[this.stage[slot] as 0 | 1 | 2];
   }
 
-  /** When either side has last sent. */
+  /** Returns when either side has last sent. */
   lastUse(slot: number): number {
     return this.seen[slot] as number;
   }
 
-  /** The session to end at `now` for a new one of `key`; -1: none, which is to be rejected. */
+  /** Returns the session to evict at `now` for a new one of `key`; -1: the new one is rejected. */
   victim(now: number): number {
     prefixOfKey(this.key, this.prefix);
     const client = this.shares.find(this.prefix);
     return this.payer(client, this.shares.count(client) + 1, now);
   }
 
-  /** The same for one more socket of the session with this number; never that one itself. */
+  /** Returns the one to evict for one more socket of session `slot`, never that one; -1: none. */
   victimFor(slot: number, now: number): number {
     // Its own client's newest one on probation may be this one.
     const victim = this.payer(-1, this.shares.countWith(slot), now);
@@ -194,9 +193,9 @@ export class SessionTable {
   }
 
   /**
-   * The next session to end early at `now`, as nearly all places are taken: one that has been
-   * silent, of whoever has the most, if that is more than an even share; -1 if there is none. Of
-   * the confirmed ones only if `alsoConfirmed`.
+   * Returns the next session to end early at `now`, while nearly all places are taken: a silent one
+   * of the client with the most, if that has more than an even share; -1 if there is none. A
+   * confirmed one only if `alsoConfirmed`.
    */
   early(now: number, alsoConfirmed: boolean): number {
     const { shares, byUse, byClient, index } = this;
@@ -210,7 +209,7 @@ export class SessionTable {
     return this.ifSilent(byClient.oldest(2 * client + SETTLED), now);
   }
 
-  /** Who pays for a client (-1: one without sessions) that has `count` sessions then. */
+  /** Returns who pays for client `own` (-1: without sessions) that has `count` sessions then. */
   private payer(own: number, count: number, now: number): number {
     const { shares } = this;
     const client = shares.heaviest;
@@ -235,7 +234,7 @@ export class SessionTable {
     return mine >= 0 ? mine : this.byUse.oldest(PROBATION);
   }
 
-  /** `slot` if it can be done without: it has been silent for a part of its time-out; else -1. */
+  /** Returns `slot` if it has been silent for a part of its time-out, else -1. */
   private ifSilent(slot: number, now: number): number {
     if (slot < 0) return -1;
     const since = this.seen[slot] as number;

@@ -1,7 +1,7 @@
 /**
- * Upstreams that have never answered: of each it is told once. What answers from another port than
- * it was asked at, as TFTP does, is such a one, for the kernel gives a session nothing of that.
- * Bounded; pure.
+ * Upstreams that have never answered; one warning for each. An upstream that answers from another
+ * port, as TFTP does, is one of them: the kernel does not deliver such answers to a session's
+ * connected socket. Bounded; pure.
  */
 
 import { silentSessionsMax, silentUpstreamsMax } from "../../engine/limits.ts";
@@ -10,7 +10,7 @@ export class Unanswered {
   /** By upstream that has never answered: its sessions. */
   private readonly counts = new Map<string, number>();
 
-  /** A session has had no answer for a while; whether that is to be told now. */
+  /** A session has had no answer for a while; returns whether to warn now. */
   silent(upstream: string): boolean {
     const count = this.counts.get(upstream) ?? 0;
     if (count === 0 && this.counts.size >= silentUpstreamsMax) return false;

@@ -1,4 +1,4 @@
-/** What a Worker's sessions let its pool of upstreams know. */
+/** Reports to a Worker's pool how its upstreams treat sessions: answers, failures, silence. */
 
 import { EHOSTUNREACH } from "../../../ffi/errno.ts";
 import { silenceMs, silentSessionsMax } from "../../engine/limits.ts";
@@ -23,13 +23,13 @@ export class UpstreamEvidence {
   }
 
   /**
-   * Looks whether a session is a sign that its upstream is silent: no answer yet, to a client that
-   * others answer. Who only sends what nobody answers bears no witness.
+   * Checks whether a session shows that its upstream is silent: it has no answer, but its client
+   * has had one from another upstream. A client that nobody answers shows nothing.
    */
   noteSilence(session: Session): void {
     const { start, startedAt, isSilent, receivedDatagrams } = session;
     const { now } = this.context.loop;
-    // With no hop left nothing has been sent on.
+    // Nothing was sent, if no datagram had a hop left.
     if (isSilent || receivedDatagrams > 0 || session.sentDatagrams === 0) return;
     if (now < Math.min(startedAt + silenceMs, this.table.deadline(start.slot))) return;
     session.isSilent = true;
@@ -48,7 +48,7 @@ export class UpstreamEvidence {
     );
   }
 
-  /** A session's first answer. */
+  /** A session has had its first answer. */
   answered({ picked, client, upstream, upstreamFd }: SessionStart): void {
     if (!this.unanswered.isEmpty) this.unanswered.answered(formatSocketAddress(upstream));
     if (picked === undefined) return;
@@ -57,8 +57,9 @@ export class UpstreamEvidence {
   }
 
   /**
-   * What is sent in a client's name fails for that client, and what is sent in ours for all. But
-   * EHOSTUNREACH is also what an ICMP "time exceeded" becomes: a client chooses its hop limit.
+   * A session has failed. If it was sent from the client's address, that counts for this client
+   * alone; if from our address, for all. The kernel makes EHOSTUNREACH also of an ICMP "time
+   * exceeded", which a client can cause by its hop limit: that counts for the client alone, too.
    */
   failed(
     { picked, id, client }: Pick<SessionStart, "picked" | "id" | "client">,
