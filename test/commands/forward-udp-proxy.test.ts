@@ -118,7 +118,7 @@ describe("--accept-proxy", () => {
       ] as [string, string][]),
     ]);
     const log = await ended(lab);
-    expect(sessionsOf(log).map(({ client, sent }) => [client, sent])).toEqual([
+    expect(sessionsOf(log).map(({ client, client_bytes }) => [client, client_bytes])).toEqual([
       ["198.51.100.1:1000", 4],
       ["198.51.100.2:1000", 2],
     ]);
