@@ -16,11 +16,11 @@ export interface SweptPlaces {
 }
 
 export class IdleSweep {
-  private readonly loop: EventLoop;
+  private readonly loop: Pick<EventLoop, "now" | "timers">;
   private readonly places: SweptPlaces;
   private readonly timer = new Timer(() => this.fired());
 
-  constructor(loop: EventLoop, places: SweptPlaces) {
+  constructor(loop: Pick<EventLoop, "now" | "timers">, places: SweptPlaces) {
     this.loop = loop;
     this.places = places;
   }

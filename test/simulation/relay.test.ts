@@ -1,5 +1,5 @@
 /**
- * The relay over a simulated kernel (relay-world.ts): seeded partial writes, reads during which
+ * The relay over a simulated kernel (sockets.ts): seeded partial writes, reads during which
  * more arrives, EAGAIN, urgent bytes, stalled readers, half-closes in every order, resets, pipes
  * that run out; and one conversation with each of these at every call. What must hold is checked at
  * every step; a failure prints its seed, and TPROXY_SEED replays it.
@@ -7,62 +7,17 @@
 
 import { describe, expect, test } from "bun:test";
 import { generator } from "../helpers/random.ts";
-import {
-  bufferBytes,
-  type Interference,
-  interferences,
-  queueBytes,
-  type Random,
-  type Socket,
-  World,
-} from "./relay-world.ts";
-
-interface Peer {
-  stalled: boolean;
-  /** Sends urgent bytes: few do, and nothing is as it was afterwards. */
-  readonly isUrgent: boolean;
-}
-
-/** Something that happens outside of the relay. */
-function act(world: World, peers: readonly Peer[], random: Random): void {
-  const index = random(2);
-  const socket = world.kernel.sockets[index] as Socket;
-  const peer = peers[index] as Peer;
-  switch (random(12)) {
-    case 0:
-      if (random(30) === 0) socket.reset();
-      return;
-    case 1:
-      if (random(6) > 0) return;
-      // Last words may come together with the end.
-      if (random(2) === 0) socket.write(1 + random(10));
-      socket.end();
-      return;
-    case 2:
-      peer.stalled = random(3) === 0;
-      return;
-    case 3:
-      world.kernel.pipesMax = random(4);
-      return;
-    case 4:
-    case 5:
-    case 6:
-      if (!peer.stalled) socket.read(1 + random(queueBytes));
-      return;
-    default:
-      socket.write(
-        1 + random(random(4) === 0 ? 4 * bufferBytes : 10),
-        peer.isUrgent && random(20) === 0,
-      );
-  }
-}
+import { type Interference, interferences, World } from "./relay-world.ts";
+import { act, bufferBytes, queueBytes, type Random, somePeer } from "./sockets.ts";
 
 function simulate(seed: number): World {
   const random = generator(seed);
   const world = new World(random, random(4));
-  const peers: Peer[] = [0, 1].map(() => ({ stalled: false, isUrgent: random(4) === 0 }));
+  const peers = world.sockets.map((socket) => ({ socket, ...somePeer(random) }));
   while (world.steps < 2000 && !world.isOver) {
-    act(world, peers, random);
+    const one = peers[random(2)] as (typeof peers)[number];
+    if (random(12) === 0) world.kernel.pipesMax = random(4);
+    else act(one.socket, one, random);
     if (random(3) > 0) world.turn();
     else world.steps++;
     if (random(200) === 0) world.settle();

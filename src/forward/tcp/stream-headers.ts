@@ -1,10 +1,8 @@
 /** The PROXY protocol's headers at the beginning of streams. */
 
-import { MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC } from "../../../ffi/constants.ts";
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
-import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { headerBytesMax } from "../../engine/limits.ts";
 import {
@@ -16,6 +14,7 @@ import {
 import { decodeProxyHeader, encodeProxyHeader } from "../../proto/proxy-protocol.ts";
 import { type End, type EndedBy, ended } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
+import type { ConnectionKernel } from "./connection-kernel.ts";
 
 /** Why a stream has no header that counts. */
 interface HeaderFault {
@@ -26,20 +25,26 @@ function fault(text: string, by: EndedBy): HeaderFault {
   return { fault: ended("proxy-header-invalid", by, undefined, text) };
 }
 
-/** Takes and sends them, through a buffer that all connections of a Worker share. */
+/** All connections of a Worker share it. */
+const buffer = allocate(headerBytesMax);
+
+/** Takes and sends them. */
 export class StreamHeaders {
-  private readonly buffer = allocate(headerBytesMax);
+  private readonly kernel: Pick<ConnectionKernel, "peek" | "discard" | "send">;
+
+  constructor(kernel: Pick<ConnectionKernel, "peek" | "discard" | "send">) {
+    this.kernel = kernel;
+  }
 
   /**
    * Takes the header of a client's stream, and nothing that is behind it; undefined while it is not
    * whole. `hasEnded`: the client sends no more; `isDialed`: its destination is connected to.
    */
   take(fd: Fd, hasEnded: boolean, isDialed: boolean): ProxyHeader | HeaderFault | undefined {
-    const { address, bytes, size } = this.buffer;
-    const count = sys.recv(fd, address, size, MSG_PEEK);
+    const count = this.kernel.peek(fd, buffer);
     if (count === -EAGAIN || count === -EINTR) return undefined;
     if (count <= 0) return fault("PROXY protocol: no header", "client");
-    const result = decodeProxyHeader(bytes.subarray(0, count));
+    const result = decodeProxyHeader(buffer.bytes.subarray(0, count));
     if (result.kind === "error") return fault(result.error, "proxy");
     if (result.kind === "more") {
       return hasEnded ? fault("PROXY protocol: no whole header", "client") : undefined;
@@ -51,7 +56,7 @@ export class StreamHeaders {
     const nowhere = isDialed && destination !== undefined ? destinationFault(destination) : "";
     const nobody = (source !== undefined && sourceFault(source)) || nowhere;
     if (nobody !== "") return fault(`PROXY protocol: ${nobody}`, "proxy");
-    sys.recv(fd, address, result.length, MSG_TRUNC);
+    this.kernel.discard(fd, result.length, buffer);
     return result.header;
   }
 
@@ -66,10 +71,9 @@ export class StreamHeaders {
     original: SocketAddress,
     passed: PassedOn | undefined,
   ): boolean {
-    const { address, bytes } = this.buffer;
     const written = version === "v1" ? "v1" : "v2";
     const encoded = encodeProxyHeader(written, "tcp", client, original, passed);
-    bytes.set(encoded);
-    return sys.send(fd, address, encoded.length, MSG_NOSIGNAL) === encoded.length;
+    buffer.bytes.set(encoded);
+    return this.kernel.send(fd, buffer, encoded.length) === encoded.length;
   }
 }

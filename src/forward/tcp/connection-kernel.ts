@@ -1,0 +1,88 @@
+/**
+ * The system calls of a connection beside those of its relay (`relay-kernel.ts`). The executable
+ * gives connections the kernel, `test/simulation` a simulated one.
+ */
+
+import {
+  IPPROTO_TCP,
+  MSG_NOSIGNAL,
+  MSG_PEEK,
+  MSG_TRUNC,
+  SO_ERROR,
+  SOL_SOCKET,
+  TCP_QUICKACK,
+} from "../../../ffi/constants.ts";
+import type { CallFailure } from "../../../ffi/errno.ts";
+import type { NativeBuffer } from "../../../ffi/memory.ts";
+import * as sys from "../../../ffi/sys.ts";
+import type { Fd, Result } from "../../../ffi/types.ts";
+import type { EventLoop, Handler } from "../../engine/loop.ts";
+import type { Dial } from "../dial.ts";
+import { CONNECTION_EVENTS, type UpstreamSockets } from "./upstream-socket.ts";
+
+/** Results are as in `ffi/sys.ts`: 0, a number of bytes, or a negated errno. */
+export interface ConnectionKernel {
+  /** Calls `handler` for each edge of a socket until that is closed. */
+  watch(fd: Fd, handler: Handler): Result;
+  /** A socket on its way to an upstream, or the call that failed (`UpstreamSockets.open`). */
+  open(dial: Dial, hopLimit: number): Fd | CallFailure;
+  /** The error that a socket has pending (SO_ERROR), positive; 0 for none. Takes it. */
+  error(fd: Fd): number;
+  /** Copies what a socket has received into a buffer and leaves it in the socket's queue. */
+  peek(fd: Fd, buffer: NativeBuffer): Result;
+  /** Takes `length` bytes out of a socket's queue. */
+  discard(fd: Fd, length: number, buffer: NativeBuffer): void;
+  /** Sends the first `length` bytes of a buffer. */
+  send(fd: Fd, buffer: NativeBuffer, length: number): Result;
+  /** Acknowledges at once what a socket has received, its peer's SYN-ACK included. */
+  acknowledge(fd: Fd): void;
+  /** The close of this socket will be a reset. */
+  resetOnClose(fd: Fd): void;
+  close(fd: Fd): void;
+}
+
+export class SystemConnectionKernel implements ConnectionKernel {
+  private readonly loop: EventLoop;
+  private readonly upstreamSockets: UpstreamSockets;
+
+  constructor(loop: EventLoop, upstreamSockets: UpstreamSockets) {
+    this.loop = loop;
+    this.upstreamSockets = upstreamSockets;
+  }
+
+  watch(fd: Fd, handler: Handler): Result {
+    return this.loop.add(fd, CONNECTION_EVENTS, handler);
+  }
+
+  open(dial: Dial, hopLimit: number): Fd | CallFailure {
+    return this.upstreamSockets.open(dial, hopLimit);
+  }
+
+  error(fd: Fd): number {
+    return Math.abs(sys.getsockopt(fd, SOL_SOCKET, SO_ERROR));
+  }
+
+  peek(fd: Fd, { address, size }: NativeBuffer): Result {
+    return sys.recv(fd, address, size, MSG_PEEK);
+  }
+
+  discard(fd: Fd, length: number, { address }: NativeBuffer): void {
+    sys.recv(fd, address, length, MSG_TRUNC);
+  }
+
+  send(fd: Fd, { address }: NativeBuffer, length: number): Result {
+    return sys.send(fd, address, length, MSG_NOSIGNAL);
+  }
+
+  acknowledge(fd: Fd): void {
+    sys.setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
+  }
+
+  resetOnClose(fd: Fd): void {
+    sys.setLinger(fd, true, 0);
+  }
+
+  close(fd: Fd): void {
+    this.loop.close(fd);
+  }
+}

@@ -1,0 +1,246 @@
+/**
+ * The connections of `forward` in one Worker: what they share, who of them has a place, and what is
+ * counted and logged of them. It makes no system call itself: the executable gives it the kernel
+ * (`forwarder.ts`), `test/simulation` a simulated one.
+ */
+
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import type { Fd } from "../../../ffi/types.ts";
+import { IdleSweep, type SweptPlaces } from "../../engine/idle-sweep.ts";
+import { sweptIdlePart } from "../../engine/limits.ts";
+import type { EventLoop } from "../../engine/loop.ts";
+import { Admission, type AdmissionOwner, type Admitted } from "../../fairness/admission.ts";
+import { ClientLimits } from "../../fairness/client-limits.ts";
+import type { Flow, StallOwner } from "../../fairness/stall-watch.ts";
+import type { WorkerContext } from "../../workers/context.ts";
+import { Counter, type SharedState } from "../../workers/counters.ts";
+import { type EndReason, endReasons, isUsual } from "../../workers/end-reason.ts";
+import { type ForwardTask, LogLevel } from "../../workers/protocol.ts";
+import type { LoopDetector, Trail } from "../loop-detector.ts";
+import type { OutboundFlows } from "../outbound-flows.ts";
+import type { Router } from "../router.ts";
+import { type ConnectionOwner, TcpConnection } from "./connection.ts";
+import type { ConnectionKernel } from "./connection-kernel.ts";
+import { Dialer, type DialerOwner } from "./dialer.ts";
+import { Handshake } from "./handshake.ts";
+import type { PhaseHandlers } from "./phase.ts";
+import { Preface } from "./preface.ts";
+import type { RelayKernel } from "./relay.ts";
+import { Relaying, type RelayingOwner } from "./relaying.ts";
+import { Queue, Route } from "./route.ts";
+import { StreamHeaders } from "./stream-headers.ts";
+
+/** What connections have around them. */
+export interface Surroundings {
+  readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
+  readonly log: Pick<WorkerContext, "warn" | "record" | "recordEnd">;
+  readonly counters: Pick<SharedState, "count">;
+  readonly task: ForwardTask;
+  readonly kernel: ConnectionKernel;
+  readonly relayKernel: RelayKernel;
+  readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
+  readonly loopDetector: Pick<LoopDetector, "entered"> & {
+    readonly flows: Pick<OutboundFlows, "forget">;
+  };
+  /** Of a client with more connections, the new ones have no streams that are widened. */
+  readonly wideOfClient: number;
+}
+
+/** Who accepts them. */
+export interface ConnectionsOwner {
+  /** Connections wait for descriptors: no more are to be accepted. */
+  pauseAccepting(): void;
+  resumeAccepting(): void;
+  /** The upstream of one is connected. */
+  connected(): void;
+  /** One is closed, and counted no more. */
+  closed(): void;
+}
+
+export class TcpConnections
+  implements
+    ConnectionOwner,
+    AdmissionOwner<TcpConnection>,
+    SweptPlaces,
+    StallOwner<TcpConnection>,
+    DialerOwner,
+    RelayingOwner
+{
+  readonly loop: Surroundings["loop"];
+  readonly kernel: ConnectionKernel;
+  readonly phases: PhaseHandlers<TcpConnection>;
+  private readonly around: Surroundings;
+  private readonly owner: ConnectionsOwner;
+  private readonly connections = new Set<TcpConnection>();
+  private readonly admission: Admission<TcpConnection>;
+  private readonly idleSweep: IdleSweep;
+  private readonly dialer: Dialer;
+  private readonly queue: Queue;
+  private readonly relaying: Relaying;
+  private readonly first: "preface" | "route";
+  private accepts = 0;
+
+  constructor(around: Surroundings, owner: ConnectionsOwner) {
+    const { loop, kernel, router, task } = around;
+    this.around = around;
+    this.owner = owner;
+    this.loop = loop;
+    this.kernel = kernel;
+    this.admission = new Admission(task, new ClientLimits(task.clients), this);
+    this.idleSweep = new IdleSweep(loop, this);
+    const headers = new StreamHeaders(kernel);
+    this.dialer = new Dialer(around, this);
+    this.queue = new Queue(task);
+    this.relaying = new Relaying(around, this);
+    this.first = task.acceptProxy === undefined ? "route" : "preface";
+    this.phases = {
+      preface: new Preface(task, headers, router.pool === undefined),
+      route: new Route(loop, router, (connection) => this.admit(connection)),
+      queue: this.queue,
+      dial: this.dialer,
+      handshake: new Handshake(task, headers),
+      relay: this.relaying,
+    };
+  }
+
+  /** Those that are open, the oldest first. */
+  get open(): ReadonlySet<TcpConnection> {
+    return this.connections;
+  }
+
+  /** The id of the newest one. */
+  get lastId(): number {
+    return this.accepts;
+  }
+
+  /** A connection that was accepted as `fd`, which it owns. `start` or abort it. */
+  add(fd: Fd, client: SocketAddress, original: SocketAddress, trail: Trail): TcpConnection {
+    const { counters, log, task } = this.around;
+    counters.count(Counter.accepted, 1);
+    counters.count(Counter.active, 1);
+    const id = ++this.accepts;
+    const connection = new TcpConnection(this, fd, id, client, original, trail, this.first);
+    this.connections.add(connection);
+    if (task.logLevel >= LogLevel.debug) log.record("accepted", connection);
+    return connection;
+  }
+
+  /** Begins a connection that was added, unless there are too many that wait. */
+  start(connection: TcpConnection): void {
+    if (this.admission.arrive(connection, connection.client)) return connection.start();
+    this.noteFull();
+    this.around.counters.count(Counter.refusedConnections, 1);
+    connection.abort("no-place");
+  }
+
+  /** Ends all. */
+  abortAll(reason: EndReason): void {
+    for (const connection of [...this.connections]) connection.abort(reason);
+  }
+
+  /** None is left, and none will come. */
+  stop(): void {
+    this.idleSweep.stop();
+  }
+
+  proceed(connection: TcpConnection): void {
+    this.queue.proceed(connection);
+  }
+
+  evict(connection: TcpConnection): void {
+    const { counters, log } = this.around;
+    counters.count(Counter.evictedConnections, 1);
+    log.warn(`a connection was ${endReasons.evicted}`);
+    connection.abort("evicted");
+  }
+
+  get isNearlyFull(): boolean {
+    return this.admission.isNearlyFull;
+  }
+
+  sweep(): void {
+    for (const connection of this.admission.aboveShare()) {
+      this.relaying.endIfIdle(connection, sweptIdlePart);
+    }
+  }
+
+  flowsOf({ relay }: TcpConnection): readonly Flow[] {
+    return relay?.flows() ?? [];
+  }
+
+  clientOf(connection: TcpConnection): number {
+    return this.admission.clientOf(connection);
+  }
+
+  endStalled(connection: TcpConnection): void {
+    this.around.counters.count(Counter.stalledConnections, 1);
+    this.around.log.warn(`a connection was ${endReasons.stalled}`);
+    connection.abort("stalled");
+  }
+
+  warn(text: string): void {
+    this.around.log.warn(text);
+  }
+
+  pauseAccepting(why: string): void {
+    this.owner.pauseAccepting();
+    this.around.counters.count(Counter.atMaximum, 1);
+    const consequence = "connecting and accepting rest until descriptors or memory are free";
+    this.around.log.warn(`${why}: ${consequence}`, { kind: "waiting" });
+  }
+
+  resumeAccepting(): void {
+    this.owner.resumeAccepting();
+  }
+
+  connected(connection: TcpConnection): void {
+    const { log, task } = this.around;
+    this.owner.connected();
+    if (task.logLevel >= LogLevel.debug) log.record("reached", connection);
+  }
+
+  mayWiden(connection: TcpConnection): boolean {
+    return this.admission.countWith(connection) <= this.around.wideOfClient;
+  }
+
+  forgetFlow(handle: number): void {
+    this.around.loopDetector.flows.forget(handle);
+  }
+
+  closed(connection: TcpConnection): void {
+    const { counters, log, router, task } = this.around;
+    const { end, id, picked, received, sent } = connection;
+    this.connections.delete(connection);
+    this.dialer.forget(connection);
+    if (picked !== undefined) router.pool?.closed(picked, id);
+    counters.count(Counter.active, -1);
+    counters.count(Counter.clientBytes, sent);
+    counters.count(Counter.upstreamBytes, received);
+    const failed = end !== undefined && !isUsual(end, "tcp");
+    if (failed) counters.count(Counter.failed, 1);
+    log.recordEnd(connection, failed, task.logLevel);
+    this.owner.closed();
+    this.admission.left(connection);
+    this.dialer.freed();
+  }
+
+  private admit(connection: TcpConnection): Admitted {
+    const { admission } = this;
+    const verdict = admission.admit(connection, connection.client, this.loop.now);
+    if (admission.isFull) this.noteFull();
+    if (verdict !== "placed" && verdict !== "waits") {
+      this.around.counters.count(Counter.refusedConnections, 1);
+      this.around.log.warn(`a connection was ${endReasons[verdict]}`);
+    } else this.idleSweep.taken();
+    return verdict;
+  }
+
+  private noteFull(): void {
+    const { counters, log, task } = this.around;
+    counters.count(Counter.atMaximum, 1);
+    log.warn(
+      `${task.connectionsMax} connections are open, as many as this worker may have: ` +
+        "the next ones wait, and clients with more than others pay",
+    );
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * Connects to one upstream: makes the socket, waits until it is connected, and tells the pool how
+ * that went. A connection for which there is no descriptor waits here. Accepting is paused
+ * meanwhile, and descriptors that are closed go to those that wait first.
+ */
+
+import { EPOLLERR, EPOLLHUP, EPOLLOUT } from "../../../ffi/constants.ts";
+import { type CallFailure, describeFailure } from "../../../ffi/errno.ts";
+import { acceptPauseMs } from "../../engine/limits.ts";
+import type { EventLoop } from "../../engine/loop.ts";
+import { isShortage } from "../../engine/tcp-listener.ts";
+import { dialRejected, type End, ended, endText } from "../../workers/end-reason.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
+import { dialFor, sourceName } from "../dial.ts";
+import type { LoopDetector } from "../loop-detector.ts";
+import type { Router } from "../router.ts";
+import type { TcpConnection } from "./connection.ts";
+import type { ConnectionKernel } from "./connection-kernel.ts";
+import type { PhaseHandler } from "./phase.ts";
+import { isUpstreamsFault } from "./upstream-socket.ts";
+
+/** What it works with. */
+export interface DialerParts {
+  readonly loop: Pick<EventLoop, "now">;
+  readonly task: Pick<ForwardTask, "connectTimeoutMs">;
+  readonly kernel: ConnectionKernel;
+  readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
+  readonly loopDetector: Pick<LoopDetector, "entered">;
+}
+
+/** Who is told. */
+export interface DialerOwner {
+  warn(text: string): void;
+  /** Connections wait for descriptors: no more are to be accepted. */
+  pauseAccepting(why: string): void;
+  /** None waits. */
+  resumeAccepting(): void;
+}
+
+export class Dialer implements PhaseHandler<TcpConnection> {
+  private readonly parts: DialerParts;
+  private readonly owner: DialerOwner;
+  /** Those without a descriptor, the one that has waited longest first. */
+  private readonly waiting = new Set<TcpConnection>();
+  private isServing = false;
+  private isFreedAgain = false;
+
+  constructor(parts: DialerParts, owner: DialerOwner) {
+    this.parts = parts;
+    this.owner = owner;
+  }
+
+  enter(connection: TcpConnection): void {
+    const { kernel, loopDetector, router, task } = this.parts;
+    const { rules } = router;
+    const target = connection.picked?.address ?? connection.original;
+    const choice = dialFor(rules, connection.client, target);
+    // Of a name with addresses of both families the one that failed is to blame.
+    if ("refusal" in choice) {
+      return this.giveUp(connection, connection.attemptEnd ?? dialRejected(choice.refusal), false);
+    }
+    if (choice.unspoofed !== undefined) {
+      this.owner.warn(`${choice.unspoofed}: connecting from our own address`);
+    }
+    connection.upstream = choice.upstream;
+    connection.source = sourceName(choice, rules);
+    const fd = kernel.open(choice, connection.trail.hopLimit);
+    if (typeof fd !== "number") return this.openFailed(connection, fd);
+    if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
+    connection.arm(task.connectTimeoutMs);
+    connection.flowHandle = loopDetector.entered(fd, target, connection.trail.visits + 1);
+    const added = connection.watchUpstream(fd);
+    if (added < 0) this.failed(connection, { call: "epoll_ctl", errno: -added });
+  }
+
+  onUpstream(connection: TcpConnection, mask: number): void {
+    const { kernel, loop, router } = this.parts;
+    const { client, picked, upstreamFd } = connection;
+    if (upstreamFd !== undefined && mask & (EPOLLERR | EPOLLHUP)) {
+      const errno = kernel.error(upstreamFd);
+      if (errno !== 0) return this.failed(connection, { call: "connect", errno });
+    }
+    if ((mask & EPOLLOUT) === 0) return;
+    if (picked !== undefined) router.pool?.connected(picked, client.address, loop.now);
+    connection.upstreamEdges = mask;
+    connection.setState("handshake");
+  }
+
+  onTimer(connection: TcpConnection): void {
+    if (this.waiting.has(connection)) return this.enter(connection);
+    const { source, upstream, client } = connection;
+    if (source !== "self" && upstream !== undefined) {
+      this.parts.router.timedOut(upstream, client.address);
+    }
+    this.giveUp(connection, ended("connect-timeout"), true);
+  }
+
+  /** A connection is closed: it waits no more. */
+  forget(connection: TcpConnection): void {
+    this.waiting.delete(connection);
+  }
+
+  /** Descriptors are free. They are for those that wait, then for new connections. */
+  freed(): void {
+    this.isFreedAgain = true;
+    // One that fails frees its own: the next one is served below, not from within.
+    if (this.isServing) return;
+    this.isServing = true;
+    while (this.isFreedAgain) {
+      this.isFreedAgain = false;
+      const [next] = this.waiting;
+      if (next !== undefined) this.enter(next);
+    }
+    this.isServing = false;
+    this.resumeIfNoneWaits();
+  }
+
+  private resumeIfNoneWaits(): void {
+    if (this.waiting.size === 0) this.owner.resumeAccepting();
+  }
+
+  /** With no descriptor left for it the client waits here, as others do in the backlog. */
+  private openFailed(connection: TcpConnection, failure: CallFailure): void {
+    const { loop, task } = this.parts;
+    const patience = connection.startedAt + task.connectTimeoutMs - loop.now;
+    if (!isShortage(failure.errno) || patience <= 0) return this.failed(connection, failure);
+    if (!this.waiting.has(connection)) {
+      this.waiting.add(connection);
+      this.owner.pauseAccepting(describeFailure(failure));
+    }
+    connection.arm(acceptPauseMs);
+  }
+
+  private failed(connection: TcpConnection, failure: CallFailure): void {
+    const isTheirs = isUpstreamsFault(failure);
+    const by = isTheirs ? "upstream" : "proxy";
+    this.giveUp(connection, ended("connect-failed", by, failure), isTheirs);
+  }
+
+  /** Another upstream is tried, if there is one. `isTheirs`: this one is to blame. */
+  private giveUp(connection: TcpConnection, end: End, isTheirs: boolean): void {
+    const { loop, router } = this.parts;
+    const { id, picked, client, source } = connection;
+    if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
+    connection.attemptEnd = end;
+    connection.closeUpstream();
+    if (picked !== undefined) {
+      connection.tried = [...connection.tried, picked];
+      const inNameOf = source === "client" ? client.address : undefined;
+      const reason = endText(end, "tcp");
+      if (isTheirs) router.pool?.failed(picked, id, loop.now, reason, inNameOf);
+      else router.pool?.closed(picked, id);
+      connection.picked = undefined;
+    }
+    connection.setState("route");
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * What we say to an upstream before the client's stream: today the header of the PROXY protocol,
+ * which a new socket takes at once, so nothing is waited for.
+ */
+
+import type { ForwardTask } from "../../workers/protocol.ts";
+import type { TcpConnection } from "./connection.ts";
+import type { PhaseHandler } from "./phase.ts";
+import type { StreamHeaders } from "./stream-headers.ts";
+
+export class Handshake implements PhaseHandler<TcpConnection> {
+  private readonly task: Pick<ForwardTask, "sendProxy">;
+  private readonly headers: StreamHeaders;
+
+  constructor(task: Pick<ForwardTask, "sendProxy">, headers: StreamHeaders) {
+    this.task = task;
+    this.headers = headers;
+  }
+
+  enter(connection: TcpConnection): void {
+    if (this.sendHeader(connection)) return connection.setState("relay");
+    connection.abort("proxy-header-unsent");
+  }
+
+  private sendHeader({ upstreamFd, client, original, passed }: TcpConnection): boolean {
+    const { sendProxy } = this.task;
+    if (sendProxy === undefined || upstreamFd === undefined) return true;
+    return this.headers.send(upstreamFd, sendProxy, client, original, passed);
+  }
+}

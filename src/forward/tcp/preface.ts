@@ -1,0 +1,57 @@
+/**
+ * What a client sends before its stream: today the header of the PROXY protocol, which says who the
+ * client is. Whatever else is to be known before an upstream is chosen is read here.
+ */
+
+import { EPOLLRDHUP } from "../../../ffi/constants.ts";
+import { cidrContains } from "../../net/cidr.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
+import type { TcpConnection } from "./connection.ts";
+import type { PhaseHandler } from "./phase.ts";
+import type { StreamHeaders } from "./stream-headers.ts";
+
+export class Preface implements PhaseHandler<TcpConnection> {
+  private readonly task: Pick<ForwardTask, "acceptProxy" | "headerTimeoutMs">;
+  private readonly headers: StreamHeaders;
+  private readonly isDialed: boolean;
+
+  /** `isDialed`: the destination that a header names is connected to. */
+  constructor(
+    task: Pick<ForwardTask, "acceptProxy" | "headerTimeoutMs">,
+    headers: StreamHeaders,
+    isDialed: boolean,
+  ) {
+    this.task = task;
+    this.headers = headers;
+    this.isDialed = isDialed;
+  }
+
+  enter(connection: TcpConnection): void {
+    const allowed = this.task.acceptProxy ?? [];
+    const { address } = connection.client;
+    const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
+    if (allowed.length > 0 && !allowed.some((cidr) => cidrContains(cidr, sender))) {
+      return connection.abort("proxy-sender");
+    }
+    connection.arm(this.task.headerTimeoutMs);
+  }
+
+  /** Waits for the header to be whole. */
+  onClient(connection: TcpConnection): void {
+    const hasEnded = (connection.clientEdges & EPOLLRDHUP) !== 0;
+    const header = this.headers.take(connection.clientFd, hasEnded, this.isDialed);
+    if (header === undefined) return;
+    if ("fault" in header) return connection.close(header.fault, true);
+    const { source, destination } = header;
+    connection.passed = header.passed;
+    if (source !== undefined && destination !== undefined) {
+      connection.client = source;
+      connection.original = destination;
+    }
+    connection.setState("route");
+  }
+
+  onTimer(connection: TcpConnection): void {
+    connection.abort("proxy-header-timeout");
+  }
+}

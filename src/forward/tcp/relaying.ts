@@ -1,0 +1,134 @@
+/** Drives the relay of a connection: its turns, its time-outs, and its end. */
+
+import { EPOLLIN } from "../../../ffi/constants.ts";
+import type { Fd } from "../../../ffi/types.ts";
+import type { EventLoop } from "../../engine/loop.ts";
+import { type EndReason, ended, socketFailed } from "../../workers/end-reason.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
+import type { TcpConnection } from "./connection.ts";
+import type { ConnectionKernel } from "./connection-kernel.ts";
+import type { PhaseHandler } from "./phase.ts";
+import { Relay, type RelayKernel } from "./relay.ts";
+
+/** What it works with. */
+export interface RelayingParts {
+  readonly loop: Pick<EventLoop, "now" | "defer">;
+  readonly task: Pick<
+    ForwardTask,
+    "acceptProxy" | "halfClosedTimeoutMs" | "idleTimeoutMs" | "sendProxy"
+  >;
+  readonly kernel: ConnectionKernel;
+  readonly relayKernel: RelayKernel;
+}
+
+/** Who is told. */
+export interface RelayingOwner {
+  /** The upstream of a connection is connected. */
+  connected(connection: TcpConnection): void;
+  /** Whether few connections of its client are open, so that the kernel may queue more of it. */
+  mayWiden(connection: TcpConnection): boolean;
+}
+
+export class Relaying implements PhaseHandler<TcpConnection> {
+  private readonly parts: RelayingParts;
+  private readonly owner: RelayingOwner;
+
+  constructor(parts: RelayingParts, owner: RelayingOwner) {
+    this.parts = parts;
+    this.owner = owner;
+  }
+
+  enter(connection: TcpConnection): void {
+    const { loop, relayKernel, task } = this.parts;
+    const { clientFd, clientEdges, upstreamEdges } = connection;
+    const upstreamFd = connection.upstreamFd as Fd;
+    this.owner.connected(connection);
+    const mayWiden = this.owner.mayWiden(connection);
+    connection.relay = new Relay(relayKernel, clientFd, upstreamFd, mayWiden);
+    connection.lastActive = loop.now;
+    connection.arm(this.timeoutMs(connection));
+    // Behind a header there may be data for which there will be no other edge.
+    const behindHeader = task.acceptProxy === undefined ? 0 : EPOLLIN;
+    connection.relay.ready("client", clientEdges | behindHeader);
+    connection.relay.ready("upstream", upstreamEdges);
+    this.run(connection, connection.relay);
+    this.acknowledge(connection, upstreamFd);
+  }
+
+  onClient(connection: TcpConnection, mask: number): void {
+    const relay = connection.relay as Relay;
+    relay.ready("client", mask);
+    this.run(connection, relay);
+  }
+
+  onUpstream(connection: TcpConnection, mask: number): void {
+    const relay = connection.relay as Relay;
+    relay.ready("upstream", mask);
+    this.run(connection, relay);
+  }
+
+  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  onTimer(connection: TcpConnection): void {
+    const left = connection.lastActive + this.timeoutMs(connection) - this.parts.loop.now;
+    if (left > 0) return connection.arm(left);
+    this.endSilent(connection, "idle-timeout");
+  }
+
+  /** Ends a connection if it has carried nothing for `part` of what it may be silent. */
+  endIfIdle(connection: TcpConnection, part: number): void {
+    const silentMs = this.parts.loop.now - connection.lastActive;
+    if (!connection.isIn("relay") || silentMs < part * this.timeoutMs(connection)) return;
+    this.endSilent(connection, "idle-shortened");
+  }
+
+  /** An end, not a reset, unless it could be taken for the end of what is on its way. */
+  private endSilent(connection: TcpConnection, reason: EndReason): void {
+    connection.close(ended(reason), connection.relay?.holdsBytes === true);
+  }
+
+  private run(connection: TcpConnection, relay: Relay): void {
+    connection.lastActive = this.parts.loop.now;
+    const state = relay.run();
+    if (connection.flowHandle !== 0 && relay.received > 0) connection.forgetFlow();
+    switch (state) {
+      case "open":
+        return this.noteHalfClose(connection, relay);
+      case "more":
+        return this.defer(connection, relay);
+      case "done":
+        return connection.close(ended("done", relay.firstEnd), false);
+      case "failed":
+        return connection.close(socketFailed(relay.failedSide ?? "proxy", relay.errno), true);
+    }
+  }
+
+  /** From the half-close on another time-out counts, and the timer is armed for it. */
+  private noteHalfClose(connection: TcpConnection, relay: Relay): void {
+    if (connection.isHalfClosed || !relay.isHalfClosed) return;
+    connection.isHalfClosed = true;
+    connection.arm(this.timeoutMs(connection));
+  }
+
+  private defer(connection: TcpConnection, relay: Relay): void {
+    if (connection.isDeferred) return;
+    connection.isDeferred = true;
+    this.parts.loop.defer(() => {
+      connection.isDeferred = false;
+      if (connection.isIn("relay")) this.run(connection, relay);
+    });
+  }
+
+  private timeoutMs({ isHalfClosed }: TcpConnection): number {
+    const { halfClosedTimeoutMs, idleTimeoutMs } = this.parts.task;
+    return isHalfClosed ? Math.min(idleTimeoutMs, halfClosedTimeoutMs) : idleTimeoutMs;
+  }
+
+  /**
+   * Acknowledges the upstream's SYN-ACK, unless bytes of the client have done so: it is held back
+   * for them (TCP_QUICKACK), and an upstream that is to speak first must not wait for it.
+   */
+  private acknowledge(connection: TcpConnection, upstreamFd: Fd): void {
+    const hasSent = connection.sent > 0 || this.parts.task.sendProxy !== undefined;
+    if (!hasSent && connection.isIn("relay")) this.parts.kernel.acknowledge(upstreamFd);
+  }
+}

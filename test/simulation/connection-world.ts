@@ -1,0 +1,288 @@
+/**
+ * Connections of `forward`, all phases of them, over a simulated kernel (`connection-kernel.ts`):
+ * clients that come and go, upstreams that fail, bounds that are reached, and what has to hold of
+ * it after every turn of the loop and at the end.
+ */
+
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { TimerWheel } from "../../src/engine/timers.ts";
+import { ClientCounts } from "../../src/fairness/client-counts.ts";
+import type { TcpConnection } from "../../src/forward/tcp/connection.ts";
+import { TcpConnections } from "../../src/forward/tcp/connections.ts";
+import { Counter, type CounterName } from "../../src/workers/counters.ts";
+import type { EndReason } from "../../src/workers/end-reason.ts";
+import { type ForwardTask, LogLevel } from "../../src/workers/protocol.ts";
+import {
+  type Case,
+  ConnectionChecks,
+  checkClosed,
+  checkReached,
+  type World,
+} from "./connection-checks.ts";
+import {
+  ClientSocket,
+  host,
+  SimulatedConnectionKernel,
+  UpstreamSocket,
+} from "./connection-kernel.ts";
+import { AuditedPool, FlowLedger } from "./connection-ledgers.ts";
+import { act, queueBytes, type Random, SimulatedRelayKernel, somePeer } from "./sockets.ts";
+
+const WORKERS = 1;
+
+/** What differs from one world to another. */
+export type Settings = Pick<
+  ForwardTask,
+  "acceptProxy" | "balance" | "sendProxy" | "source" | "connectionsMax" | "queueMax" | "upstreams"
+> & { readonly perClientMax: number; readonly perSecond: number };
+
+function taskOf(settings: Settings, random: Random): ForwardTask {
+  const { perClientMax, perSecond, ...rest } = settings;
+  const counts = ClientCounts.memory(WORKERS, () => random(0xffffffff));
+  return {
+    ...rest,
+    ...{ kind: "forward", sockets: [], sourceFallback: false, redirected: false, pipesMax: 8 },
+    ...{ keepAliveMs: undefined, userTimeoutMs: undefined, mark: undefined, sessions: undefined },
+    ...{ ownAddresses: [], ownFlows: new SharedArrayBuffer(8), logLevel: LogLevel.debug },
+    clients: { max: perClientMax, counts, perSecond, workers: WORKERS, worker: 0 },
+    ...{ headerTimeoutMs: 500, connectTimeoutMs: 1_000, idleTimeoutMs: 8_000 },
+    ...{ halfClosedTimeoutMs: 3_000, drainTimeoutMs: 2_000 },
+  };
+}
+
+export class ConnectionWorld implements World {
+  readonly task: ForwardTask;
+  readonly relayKernel: SimulatedRelayKernel;
+  readonly kernel: SimulatedConnectionKernel;
+  readonly pool: AuditedPool | undefined;
+  readonly flows = new FlowLedger();
+  readonly connections: TcpConnections;
+  readonly cases = new Map<number, Case>();
+  readonly counters: number[] = [];
+  /** How many ended for each reason. */
+  readonly ends = new Map<string, number>();
+  isAccepting = true;
+  private readonly random: Random;
+  private readonly checks: ConnectionChecks;
+  private readonly timers = new TimerWheel(0);
+  private deferred: (() => void)[] = [];
+  private sent = 0;
+  private received = 0;
+
+  constructor(settings: Settings, random: Random) {
+    this.random = random;
+    this.task = taskOf(settings, random);
+    this.relayKernel = new SimulatedRelayKernel(random, random(4), () => undefined);
+    this.kernel = new SimulatedConnectionKernel(this.relayKernel, random);
+    const { upstreams } = settings;
+    if (upstreams.kind === "fixed") {
+      this.pool = new AuditedPool(settings.balance, upstreams.addresses, this.kernel);
+    }
+    const listeners = [host(1, 80)];
+    const rules = { source: settings.source, fallback: false, own: new Set<string>(), listeners };
+    const world = this;
+    this.connections = new TcpConnections(
+      {
+        loop: {
+          get now() {
+            return world.now;
+          },
+          timers: this.timers,
+          defer: (callback) => this.deferred.push(callback),
+        },
+        log: {
+          warn: () => {},
+          record: (kind, connection) => this.recorded(kind, connection as TcpConnection),
+          recordEnd: (connection) => this.ended(connection as TcpConnection),
+        },
+        counters: { count: (counter, amount) => this.count(counter, amount) },
+        ...{ task: this.task, kernel: this.kernel, relayKernel: this.relayKernel },
+        router: { pool: this.pool, rules, timedOut: () => {} },
+        loopDetector: { entered: (fd) => this.flows.enter(fd), flows: this.flows },
+        wideOfClient: 2,
+      },
+      {
+        pauseAccepting: () => this.setAccepting(false),
+        resumeAccepting: () => this.setAccepting(true),
+        connected: () => {},
+        closed: () => {},
+      },
+    );
+    this.checks = new ConnectionChecks(this);
+  }
+
+  get now(): number {
+    return this.kernel.now;
+  }
+
+  /** Time passes; nothing else happens until the next turn. */
+  pass(ms: number): void {
+    this.kernel.now += ms;
+    this.kernel.progress();
+  }
+
+  /** For so long nothing happens but what has been begun. */
+  wait(ms: number): void {
+    for (let passed = 0; passed < ms; passed += 40) {
+      this.pass(40);
+      this.turn();
+    }
+  }
+
+  /** A client connects, unless it has to wait in the backlog. */
+  connect(peer: SocketAddress, owner: SocketAddress, header: Uint8Array): void {
+    if (!this.isAccepting || !this.kernel.hasDescriptor) return;
+    const client = new ClientSocket();
+    client.headerLeft = header;
+    if (this.random(20) === 0) client.reset();
+    else if (this.random(2) === 0) client.writeHeader(this.random(header.length + 1));
+    const fd = this.kernel.add(client);
+    const trail = { visits: 0, hopLimit: 0 };
+    const connection = this.connections.add(fd, peer, host(200, 9), trail);
+    const [clientPeer, upstreamPeer] = [somePeer(this.random), somePeer(this.random)];
+    const isProxied = this.task.acceptProxy !== undefined;
+    this.cases.set(connection.id, {
+      ...{ connection, client, clientPeer, upstreamPeer, upstream: undefined },
+      ...{ owner: isProxied ? owner : peer, phase: connection.phase, since: this.now },
+    });
+    this.connections.start(connection);
+  }
+
+  /** A peer of one of the connections does something. */
+  actSomewhere(): void {
+    const all = [...this.cases.values()];
+    const one = all[this.random(Math.max(1, all.length))];
+    if (one === undefined) return;
+    const { client, upstream } = one;
+    const missing = client.headerLeft.length;
+    if (missing > 0 && this.random(30) === 0) client.end();
+    else if (missing > 0) client.writeHeader(1 + this.random(missing));
+    else if (upstream === undefined || this.random(2) === 0) {
+      act(client, one.clientPeer, this.random);
+    } else act(upstream, one.upstreamPeer, this.random);
+  }
+
+  /** A turn of the loop, and all checks. */
+  turn(): void {
+    this.kernel.dispatch();
+    this.timers.advance(this.now);
+    const deferred = this.deferred;
+    this.deferred = [];
+    for (const callback of deferred) callback();
+    this.checks.check();
+  }
+
+  /** With readers that read, all that was sent has arrived at the other side after some turns. */
+  settle(): void {
+    for (let i = 0; i < 25; i++) {
+      for (const { client, upstream } of this.cases.values()) {
+        client.read(queueBytes);
+        upstream?.read(queueBytes);
+      }
+      this.turn();
+    }
+    this.checks.checkArrived();
+  }
+
+  /** Everybody says what is left and ends. Everything has to end with it, and nothing be left. */
+  finish(): void {
+    this.kernel.descriptorsMax = 1_000;
+    for (const port of this.kernel.behaviours.keys()) this.kernel.behaviours.set(port, "accepts");
+    for (let i = 0; i < 300 && this.cases.size > 0; i++) {
+      for (const { client, upstream } of this.cases.values()) {
+        client.writeHeader(client.headerLeft.length);
+        client.end();
+        upstream?.end();
+      }
+      this.settleStep();
+      this.pass(50);
+    }
+    if (this.cases.size > 0) {
+      const left = [...this.cases.values()].map(({ phase }) => phase);
+      throw new Error(`connections that never end: ${left}`);
+    }
+    this.connections.stop();
+    this.checkNothingLeft();
+  }
+
+  /** All connections that are open, from the outside: what ends them at any moment. */
+  abortSome(): void {
+    const all = [...this.cases.values()];
+    const one = all[this.random(Math.max(1, all.length))];
+    if (one === undefined) return;
+    if (one.upstream === undefined) one.connection.abort("stopped");
+    else this.connections.endStalled(one.connection);
+  }
+
+  private settleStep(): void {
+    for (const { client, upstream } of this.cases.values()) {
+      client.read(queueBytes);
+      upstream?.read(queueBytes);
+    }
+    this.turn();
+  }
+
+  private setAccepting(isAccepting: boolean): void {
+    this.isAccepting = isAccepting;
+  }
+
+  private count(counter: number, amount: number): void {
+    this.counters[counter] = (this.counters[counter] ?? 0) + amount;
+  }
+
+  private recorded(kind: string, connection: TcpConnection): void {
+    if (kind !== "reached") return;
+    const one = this.cases.get(connection.id);
+    const socket = this.kernel.sockets.get(connection.upstreamFd ?? -1);
+    if (one === undefined || !(socket instanceof UpstreamSocket)) throw new Error("no upstream");
+    one.upstream = socket;
+    checkReached(one, socket, this);
+  }
+
+  private ended(connection: TcpConnection): void {
+    const { id, received, sent } = connection;
+    const reason = connection.end?.reason ?? "";
+    const one = this.cases.get(id);
+    if (one === undefined) throw new Error(`connection ${id} ends twice`);
+    this.cases.delete(id);
+    this.sent += sent;
+    this.received += received;
+    this.ends.set(reason, (this.ends.get(reason) ?? 0) + 1);
+    checkClosed(one, this);
+  }
+
+  private checkNothingLeft(): void {
+    const { counters, ends, kernel, relayKernel } = this;
+    const left = {
+      sockets: kernel.sockets.size,
+      timers: this.timers.size,
+      flows: this.flows.size,
+      pipes: relayKernel.pipesOut,
+      wide: relayKernel.wide,
+      picks: this.pool?.outstanding ?? 0,
+      open: this.connections.open.size,
+      active: counters[Counter.active] ?? 0,
+      counted: this.checks.countedOfClients(),
+    };
+    for (const [what, count] of Object.entries(left)) {
+      if (count !== 0) throw new Error(`${count} ${what} are left`);
+    }
+    if (!this.isAccepting) throw new Error("accepting is paused for good");
+    const endsOf = (...reasons: EndReason[]) =>
+      reasons.reduce((sum, reason) => sum + (ends.get(reason) ?? 0), 0);
+    const all = [...ends.values()].reduce((sum, count) => sum + count, 0);
+    const totals: [CounterName, number][] = [
+      ["accepted", all],
+      ["failed", all - endsOf("done")],
+      ["clientBytes", this.sent],
+      ["upstreamBytes", this.received],
+      ["evictedConnections", endsOf("evicted")],
+      ["stalledConnections", endsOf("stalled")],
+      ["refusedConnections", endsOf("no-place", "client-limit", "client-rate")],
+    ];
+    for (const [name, expected] of totals) {
+      const counted = counters[Counter[name]] ?? 0;
+      if (counted !== expected) throw new Error(`${name}: ${counted} counted of ${expected}`);
+    }
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * All phases of many connections over a simulated kernel (connection-world.ts): connects that fail,
+ * hang, are refused or succeed late, descriptors that run out, headers in pieces, half-closes,
+ * resets and every bound, at any point. What must hold is checked at every step; a failure prints
+ * its seed, and TPROXY_SEED replays it.
+ */
+
+import { describe, expect, test } from "bun:test";
+import { encodeProxyHeader } from "../../src/proto/proxy-protocol.ts";
+import type { EndReason } from "../../src/workers/end-reason.ts";
+import { generator } from "../helpers/random.ts";
+import { CLIENTS } from "./connection-checks.ts";
+import { type Behaviour, host } from "./connection-kernel.ts";
+import { ConnectionWorld, type Settings } from "./connection-world.ts";
+import type { Random } from "./sockets.ts";
+
+const behaviours: readonly Behaviour[] = [
+  ...(["accepts", "accepts", "accepts", "accepts late"] as const),
+  ...(["refuses", "is silent", "is unreachable"] as const),
+];
+const upstreams = [8001, 8002, 8003, 8004].map((port) => host(100, port));
+
+const oneOf = <T>(random: Random, values: readonly T[]): T => values[random(values.length)] as T;
+
+function someSettings(random: Random): Settings {
+  const isFixed = random(4) > 0;
+  return {
+    acceptProxy: random(2) === 0 ? undefined : [],
+    sendProxy: oneOf(random, [undefined, "v1", "v2"]),
+    balance: oneOf(random, ["round-robin", "least-connections", "source-hash"]),
+    source: oneOf(random, [
+      { kind: "self" },
+      { kind: "client", keepPort: random(2) === 0 },
+      { kind: "address", address: host(50, 0).address },
+    ]),
+    upstreams: isFixed
+      ? { kind: "fixed", addresses: upstreams.slice(0, 1 + random(4)) }
+      : { kind: "original" },
+    connectionsMax: 2 + random(5),
+    queueMax: 1 + random(4),
+    perClientMax: random(2) === 0 ? 100 : 2 + random(3),
+    perSecond: random(4) === 0 ? 2 : 0,
+  };
+}
+
+/** A header as a client may send it, whole as a rule. */
+function someHeader(
+  random: Random,
+  settings: Settings,
+  owner: ReturnType<typeof host>,
+): Uint8Array {
+  if (settings.acceptProxy === undefined) return new Uint8Array(0);
+  if (random(30) === 0) return new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n");
+  return encodeProxyHeader(oneOf(random, ["v1", "v2"]), "tcp", owner, host(200, 9));
+}
+
+/** Something that happens outside of the proxy. */
+function act(world: ConnectionWorld, settings: Settings, random: Random): void {
+  switch (random(16)) {
+    case 0: {
+      // One client has more than the others.
+      const peer = host(random(2) === 0 ? 0 : random(CLIENTS), 1024 + random(60_000));
+      const owner = host(random(2) === 0 ? 0 : random(CLIENTS), 1024 + random(60_000));
+      return world.connect(peer, owner, someHeader(random, settings, owner));
+    }
+    case 1:
+      world.kernel.behaviours.set(
+        oneOf(random, [8001, 8002, 8003, 8004, 9]),
+        oneOf(random, behaviours),
+      );
+      return;
+    case 2:
+      world.relayKernel.pipesMax = random(4);
+      return;
+    case 3:
+      if (random(4) === 0) world.kernel.descriptorsMax = random(2) === 0 ? 100 : random(16);
+      return;
+    case 4:
+      if (random(10) === 0) world.abortSome();
+      return;
+    case 5:
+      if (random(10) === 0) world.pool?.replace(upstreams.slice(random(3)));
+      return;
+    case 6:
+      if (random(8) === 0) world.wait(oneOf(random, [500, 1_000, 3_000, 9_000]));
+      return;
+    default:
+      world.actSomewhere();
+  }
+}
+
+function simulate(seed: number): ConnectionWorld {
+  const random = generator(seed);
+  const settings = someSettings(random);
+  const world = new ConnectionWorld(settings, random);
+  for (let step = 0; step < 500; step++) {
+    act(world, settings, random);
+    if (random(4) === 0) continue;
+    world.pass(random(20));
+    world.turn();
+    if (random(200) === 0) world.settle();
+  }
+  world.finish();
+  return world;
+}
+
+/** Ends that the simulation has to reach, each often. */
+const ends: readonly EndReason[] = [
+  ...(["done", "reset", "failed", "connect-failed", "connect-timeout", "idle-timeout"] as const),
+  ...(["idle-shortened", "stopped", "evicted", "stalled", "no-place", "no-room"] as const),
+  ...(["client-limit", "client-rate", "proxy-header-timeout", "proxy-header-invalid"] as const),
+];
+
+describe("whatever clients, upstreams and the kernel do", () => {
+  test("each connection ends once, for the true reason, and leaves nothing", () => {
+    const replay = process.env.TPROXY_SEED;
+    const first = replay === undefined ? Math.floor(Math.random() * 0xffffffff) : Number(replay);
+    const runs = replay === undefined ? 300 : 1;
+    const reached = new Map<string, number>();
+    for (let seed = first; seed < first + runs; seed++) {
+      try {
+        for (const [reason, count] of simulate(seed).ends) {
+          reached.set(reason, (reached.get(reason) ?? 0) + count);
+        }
+      } catch (error) {
+        throw new Error(`TPROXY_SEED=${seed}: ${error instanceof Error ? error.stack : error}`);
+      }
+    }
+    if (replay !== undefined) return;
+    const missing = ends.filter((reason) => (reached.get(reason) ?? 0) < runs / 100);
+    expect(missing).toEqual([]);
+  }, 300_000);
+});
