@@ -61,8 +61,8 @@ export function captureOf(
 ): ForwardCapture {
   if (!service.ingress.transparent && !service.ingress.redirected) {
     throw new UsageError(
-      "--routes brings what is for other hosts, which --no-transparent does not accept: leave " +
-        "one of them out",
+      "--routes and --no-transparent exclude each other: without IP_TRANSPARENT, packets for " +
+        "other hosts are not accepted; leave one of them out",
     );
   }
   const guardMark = guardOf(request, captured.takenBits);
@@ -188,7 +188,7 @@ function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddres
   const stray = wanted.find((family) => !served.includes(family));
   if (stray === undefined) return [...wanted];
   throw new UsageError(
-    `IPv${stray} is to be captured, and no listener takes it: give ` +
+    `The rules capture IPv${stray}, and no listener accepts it: give ` +
       `${stray === 6 ? '"[::]:PORT"' : '":PORT"'}, or --family ${served.join()}`,
   );
 }
@@ -216,7 +216,7 @@ function replies(
   if (!ingress.redirected) return { replyPath: true, ...(isSpoofed ? { backends: spoofed } : {}) };
   const address = source.kind === "address" ? formatBytes(source.address) : "client";
   throw new UsageError(
-    `--source ${quote(address)} needs a way back that --redirect does not make: give --source ` +
+    `--source ${quote(address)} excludes --redirect, which brings no replies back: give --source ` +
       "self, or leave --redirect out",
   );
 }
@@ -225,9 +225,9 @@ function replies(
 function refuseNeedless({ ingress, route: { source } }: Service): void {
   if (!ingress.redirected && source.kind !== "self") return;
   throw new UsageError(
-    "--routes has nothing to put in: what is sent to an address of this host arrives by itself" +
-      `${source.kind === "self" ? ", and so does what upstreams answer" : ""}; say what else is ` +
-      "captured with --dst, --dport or --in, or leave --routes out",
+    "--routes has no rules to install: packets to an address of this host arrive without them" +
+      `${source.kind === "self" ? ", and so do replies of upstreams" : ""}; give --dst, --dport ` +
+      "or --in to capture more, or leave --routes out",
   );
 }
 
@@ -240,7 +240,7 @@ function guardOf(request: IntentRequest, takenBits = 0): MaskedMark | undefined 
   const free = (used & guardBit) === 0 ? guardBit : (~used & -~used) >>> 0;
   if (free !== 0) return { value: free as Mark, mask: free };
   throw new UsageError(
-    `--local needs a bit to tell our own connections by, and --mark ` +
+    "--local needs a free bit of the mark for our own connections, and --mark " +
       `${quote(formatMark(request.mark as MaskedMark))} leaves none: give it a mask, "0x1/0x1"`,
   );
 }
@@ -249,8 +249,8 @@ function markOf({ dial }: Service, { mark, guards }: Intent): Mark | undefined {
   const socketMark = dial.mark;
   if (socketMark !== undefined && (socketMark & mark.mask) >>> 0 === mark.value) {
     throw new UsageError(
-      `--socket-mark "0x${socketMark.toString(16)}" has the mark ${formatMark(mark)} in it, by ` +
-        "which packets are routed to the listener: give another",
+      `--socket-mark "0x${socketMark.toString(16)}" contains the mark ${formatMark(mark)}, ` +
+        "which routes packets to the listener: give another",
     );
   }
   if (guards.mark === undefined) return socketMark;

@@ -96,7 +96,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     try {
       const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
       const { owned } = applied;
-      if (!owned) say("this kernel has no tables with an owner: killed, its rules would stay");
+      if (!owned) say("this kernel has no owned tables: if this process is killed, its rules stay");
       const hold = new Hold({
         ...{ kernel, parts, question, owned, say, conflictLine },
         keepSettings: () => settings.watch(),
@@ -147,7 +147,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
 /** What was chosen, where it is not the default or what was asked for. */
 function identityLine(usual: Intent, intent: Intent): readonly string[] {
   const [before, chosen] = [identityText(usual), identityText(intent)];
-  return before === chosen ? [] : [`chosen, for others have the usual ones: ${chosen}`];
+  return before === chosen ? [] : [`chosen, because others use the default ones: ${chosen}`];
 }
 
 function identityText({ tableName, redirect, mark, table, priority }: Intent): string {
@@ -160,8 +160,8 @@ function refuse(situation: RoutesContext): void {
   if (conflicts.length > 0) throw new CommandError(conflictText(conflicts));
   if (situation.live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
-    "Cannot apply: another set-up of tproxy has the firewall table inet " +
-      `${situation.question.name}, and would be gone afterwards: give another --table-name, or ` +
-      'none; take that set-up away with "tproxy routes --remove"; or use it with --routes none',
+    "Cannot apply: another set-up of tproxy uses the firewall table inet " +
+      `${situation.question.name}, and would be removed with ours: give another --table-name or ` +
+      'none; remove that set-up with "tproxy routes --remove"; or use it with --routes none',
   );
 }

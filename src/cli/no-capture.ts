@@ -17,7 +17,7 @@ export function captureDoubts(
   if (route.source.kind === "self" && !route.pool.to.includes("original")) return [];
   if (!listeners.some(({ address }) => isUnspecified(address)) || !hostTakesOwnOnly()) return [];
   return [
-    "no ip rule and no route here brings packets to other hosts' addresses: only what is sent to " +
-      'this host\'s own is forwarded; give --routes auto, or see "tproxy routes --help"',
+    "no ip rule or route here captures packets for other hosts: only packets to this host's own " +
+      'addresses are forwarded; give --routes auto, or see "tproxy routes --help"',
   ];
 }

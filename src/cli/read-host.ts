@@ -10,7 +10,7 @@ export function machineOrError(): HostSnapshot {
   } catch (error) {
     if (!(error instanceof SyscallError) && !(error instanceof WireError)) throw error;
     throw new CommandError(
-      `this system cannot be read by netlink: ${error.message}; it takes AF_NETLINK and the ` +
+      `Cannot read this system by netlink: ${error.message}; it needs AF_NETLINK and the ` +
         'kernel\'s tcp_diag and udp_diag ("modprobe -a tcp_diag udp_diag")',
     );
   }

@@ -58,8 +58,8 @@ export async function holdOn(
 }
 
 const noOwner =
-  "this kernel has no tables with an owner (Linux 5.12): what is applied is taken back at the " +
-  "end of this process, but not when it is killed";
+  "this kernel has no owned tables (Linux 5.12): the rules are removed at the end of this " +
+  "process, but not if it is killed";
 
 function owner({ owned }: Applied): string {
   return owned ? "the kernel takes the firewall table away with this process" : "until it ends";

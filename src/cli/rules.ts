@@ -77,7 +77,7 @@ function actionOf(options: RoutesOptions): Action {
   const given = all.filter((name) => options[name]);
   const [action, second] = given;
   if (second !== undefined) {
-    throw new UsageError(`--${action} and --${second} are two actions: give one of them`);
+    throw new UsageError(`--${action} and --${second} exclude each other: give one of them`);
   }
   if (action === undefined || action === "print") throw new Error("no live action");
   return action;
@@ -130,7 +130,7 @@ function change(situation: RoutesContext, options: RoutesOptions): Changed {
     throw new CommandError(`${conflictText(conflicts)}; or go on with --force`);
   }
   const warnings = [
-    ...conflicts.map((each) => `going on in spite of this: ${each}`),
+    ...conflicts.map((each) => `going on despite this: ${each}`),
     ...situation.cautions(),
   ];
   const isInForce = compare(parts, live, question.tag).length === 0;
@@ -153,8 +153,8 @@ function change(situation: RoutesContext, options: RoutesOptions): Changed {
 function refuseReplacing({ live }: RoutesContext): void {
   if (live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
-    "Cannot apply for a trial: another set-up of tproxy is in place, and could not be given back " +
-      'afterwards: take it away first with "tproxy routes --remove"',
+    "Cannot apply with --rollback-after: another set-up of tproxy is in place, and could not be " +
+      'restored afterwards: remove it first with "tproxy routes --remove"',
   );
 }
 
@@ -176,8 +176,8 @@ function applyOrRestore(
     settings.undo();
     if (!(error instanceof UnmarkedCapture)) throw error;
     throw new CommandError(
-      "Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; leave " +
-        "--redirect or --on-exit closed out",
+      "Cannot apply with --on-exit closed: redirected packets have no mark to match; leave out " +
+        "--redirect or --on-exit closed",
     );
   }
 }
@@ -234,7 +234,7 @@ async function runRemove(kernel: Kernel, request: IntentRequest, io: ProcessIo):
     ? heldTable({ tables: removed.stays.flatMap((each) => each.tables) })
     : undefined;
   if (changes.length > 0) await say("removed");
-  else if (held === undefined) await say("nothing to remove: it is all gone");
+  else if (held === undefined) await say("nothing to remove");
   if (removed.foreign && live.firewall !== undefined && !isOurs(live.firewall)) {
     await warn(`the firewall table inet ${question.name} is not tproxy's, and was left alone`);
   }
@@ -286,9 +286,9 @@ async function runConfirm(
       return exitStatus.success;
     case "nothing":
       throw new CommandError(
-        "Nothing waits for confirmation here: it was confirmed, or has been taken back",
+        "No set-up waits for confirmation here: it was confirmed, or has been removed",
       );
     case "lost":
-      throw new CommandError("Too late: the set-up has been taken back");
+      throw new CommandError("Too late: the set-up has been removed");
   }
 }

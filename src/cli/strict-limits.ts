@@ -80,8 +80,8 @@ export function checkPlaces(
     for (let worker = 0; worker < workers; worker++) there += of(worker);
     if (wanted === undefined || wanted <= there) return [];
     return [
-      `${option} ${wanted} is lowered to ${there}, for more descriptors are not allowed: raise ` +
-        "their limit (LimitNOFILE=, ulimit -Hn)",
+      `${option} ${wanted} is lowered to ${there}, because the limit on descriptors is too ` +
+        "low: raise it (LimitNOFILE=, ulimit -Hn)",
     ];
   });
   if (lowered.length === 0 || !isStrict) return lowered;

@@ -13,11 +13,11 @@ const words: WordsOf<IssueArgs> = {
       ? "there is no service: give at least one [[service]]"
       : `"${setting}" is missing`,
   "newer-version": ({ newest }) =>
-    `this program knows the format up to version ${newest}: give that, or a newer program`,
+    `this program knows the format up to version ${newest}: give that version`,
   "same-name": ({ name }) => `another one is called ${quote(name)}: give each a name of its own`,
   "same-socket": ({ taken, owner }) =>
-    `${quote(taken)} of service ${quote(owner)} has that socket: give another port or address`,
-  "too-many-sockets": ({ max }) => `all services together want more than ${max} sockets`,
+    `${quote(taken)} of service ${quote(owner)} needs this socket: give another port or address`,
+  "too-many-sockets": ({ max }) => `all services together need more than ${max} sockets`,
   "no-such-pool": ({ name, names }) => {
     const [meant] = similarTo(name, names);
     const guess = meant === undefined ? "" : `; did you mean ${quote(meant)}?`;
@@ -27,20 +27,20 @@ const words: WordsOf<IssueArgs> = {
   "pool-or-to": () => '"to" is missing: give to = "HOST:PORT", or the name of a pool',
   "of-the-pool": ({ setting }) => `"${setting}" is a setting of the pool: give it there`,
   "upstream-protocol": ({ protocol, other }) =>
-    `${protocol}://… is for ${protocol} alone, and ${other} is carried too: give "HOST:PORT"`,
-  "original-alone": () => '"original" stands alone: give no other upstream',
+    `${protocol}://… carries ${protocol} only, and ${other} is wanted too: give "HOST:PORT"`,
+  "original-alone": () => '"original" excludes other upstreams: give no other',
   "needs-protocol": ({ protocol }) =>
-    `this is of ${protocol.toUpperCase()}, and nothing listens for ${protocol}`,
-  "proxy-v1-udp": () => 'version 1 knows TCP alone: give "v2", or listen for TCP only',
+    `this needs a listener for ${protocol}, and the service has none`,
+  "proxy-v1-udp": () => 'version 1 supports TCP only: give "v2", or listen for TCP only',
   "redirect-original-udp": () =>
-    "NAT changes where datagrams go, and does not tell: give another upstream than original",
+    'NAT loses the original destination of datagrams: give an upstream other than "original"',
   "less-than-workers": ({ count, workers }) =>
     `${count} is less than one for each of the ${workers} workers: give at least ${workers}`,
   "keepalive-range": ({ ms }) => `"${formatDuration(ms)}" is not accepted: give "1s" to "9h"`,
   "header-without-proxy": () => "this needs accept-proxy",
   "user-with-sysctl": () =>
-    "only root can give settings of the kernel back: leave [routes] sysctl or user out",
-  "capture-without-routes": () => 'nothing installs rules for it: give [routes] install = "auto"',
+    "only root can restore settings of the kernel: leave [routes] sysctl or user out",
+  "capture-without-routes": () => 'this needs [routes] install = "auto"',
 };
 
 /** The text of an issue, without its path. */

@@ -149,9 +149,9 @@ describe("config", () => {
   test.each([
     [[], "An action is missing"],
     [["shw"], 'did you mean "show"?'],
-    [["schema", "--origin"], "--origin belongs to show: leave it out"],
-    [["show", "--write"], "--write belongs to fmt: leave it out"],
-    [["fmt", "--write", "-c", "-"], "--write needs a file: give it by --config"],
+    [["schema", "--origin"], "--origin is for show: leave it out"],
+    [["show", "--write"], "--write is for fmt: leave it out"],
+    [["fmt", "--write", "-c", "-"], "--write needs --config FILE"],
     [["fmt", "-c", "/nonexistent"], 'Cannot read "/nonexistent": ENOENT; give a readable file'],
   ])("config %j", async (args, message) => {
     const { stderr, status } = await run(["config", ...args]);

@@ -286,7 +286,7 @@ testWith(["strace"])("without netlink it says what is missing, in one line", asy
   const prefix = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=socket", "-e", inject];
   const args = "forward --no-transparent --source self 127.0.0.1:0 --to 127.0.0.1:9".split(" ");
   const { status, stdout, stderr } = await run(args, { prefix });
-  expect(stderr).toMatch(/^tproxy: Cannot ask for the addresses of this host: .*AF_NETLINK\n$/);
+  expect(stderr).toMatch(/^tproxy: Cannot read the addresses of this host: .*AF_NETLINK\n$/);
   expect(stdout).toBe("");
   expect(status).toBe(1);
 });
@@ -313,34 +313,34 @@ describe("forward, nonsense", () => {
     ["forward :80", /--to is missing: give HOST:PORT or "original"/],
     ["forward :80 --to [fe80::1]:80", /needs its interface: give "\[fe80::1%eth0\]:80"/],
     ["forward :80 --to nowhere", /"nowhere" is not HOST:PORT/],
-    ["forward :80 --to original --to 192.0.2.1:80", /--to original stands alone/],
+    ["forward :80 --to original --to 192.0.2.1:80", /--to original excludes other upstreams/],
     ["forward :80 --to 192.0.2.1:80 --source me", /"me" is no source: give client, client:port/],
     ["forward :80 --to 192.0.2.1:80 --accept-proxy=10.0.0.0/33", /"10.0.0.0\/33"/],
-    ["forward :80 --to 192.0.2.1:80 --accept-proxy --accept-proxy=10.0.0.0/8", /one of the two/],
+    [
+      "forward :80 --to 192.0.2.1:80 --accept-proxy --accept-proxy=10.0.0.0/8",
+      /with networks and without/,
+    ],
     ["forward :80 --to 192.0.2.1:80 --accept-proxy=@/nowhere", /Cannot read "@\/nowhere": ENOENT/],
-    ["forward :80 --to 192.0.2.1:80 --header-timeout 1s", /of --accept-proxy: give that with it/],
+    [
+      "forward :80 --to 192.0.2.1:80 --header-timeout 1s",
+      /--header-timeout needs --accept-proxy\n$/,
+    ],
     ["forward :80 --to 192.0.2.1:80 --accept-proxy --header-timeout x", /"x" is not a duration/],
     ["forward :80 --to 192.0.2.1:80 --keepalive 500ms", /--keepalive "500ms" .* give "1s"/],
     ["forward :80 --to 192.0.2.1:80 --routes print --dport 80 --mark 0", /"0x0" marks nothing/],
-    ["forward :0 --to 192.0.2.1:80 --routes print", /no rules for port "0"/],
+    ["forward :0 --to 192.0.2.1:80 --routes print", /print excludes port "0"/],
     ["forward :80 --to 192.0.2.1:80 --balance fair", /give "round-robin", "least-conn/],
     [
       "forward :80 --to 192.0.2.1:80 --workers 4 --max-connections 3",
       /--max-connections 3 is less than one for each of the 4 workers/,
     ],
-    ["forward :80 --to udp://192.0.2.1:80", /--to udp:.* is for udp alone, and tcp is carried too/],
-    ["forward :80 --udp --to tcp://192.0.2.1:80", /--to tcp:.* is for tcp alone, and udp/],
-    ["forward :80 --to 192.0.2.1:80 --max-sessions 5", /--max-sessions is of UDP: give --udp/],
-    ["forward :80 --to 192.0.2.1:80 --udp-timeout 5s", /--udp-timeout is of UDP: give --udp/],
-    [
-      "forward :80 --udp --to 192.0.2.1:80 --max-connections 5",
-      /-connections is of TCP: give --tcp/,
-    ],
-    [
-      "forward :80 --udp --to 192.0.2.1:80 --idle-timeout 5s",
-      /--idle-timeout is of TCP: give --tcp/,
-    ],
-    ["forward :80 --udp --to 192.0.2.1:80 --keepalive 5s", /--keepalive is of TCP: give --tcp/],
+    ["forward :80 --to udp://192.0.2.1:80", /--to udp:.* carries udp only, and tcp is wanted too/],
+    ["forward :80 --udp --to tcp://192.0.2.1:80", /--to tcp:.* carries tcp only, and udp/],
+    ["forward :80 --to 192.0.2.1:80 --max-sessions 5", /--max-sessions needs --udp/],
+    ["forward :80 --to 192.0.2.1:80 --udp-timeout 5s", /--udp-timeout needs --udp/],
+    ["forward :80 --udp --to 192.0.2.1:80 --max-connections 5", /-connections needs --tcp/],
+    ["forward :80 --udp --to 192.0.2.1:80 --idle-timeout 5s", /--idle-timeout needs --tcp/],
+    ["forward :80 --udp --to 192.0.2.1:80 --keepalive 5s", /--keepalive needs --tcp/],
     [
       "forward --no-transparent :8019 --to 127.0.0.1:8019",
       /--to 127.0.0.1:8019 is this proxy itself/,
@@ -351,8 +351,8 @@ describe("forward, nonsense", () => {
     ],
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout 53=x", /"x" is not a duration/],
     ["forward :80 --udp --to 192.0.2.1:80 --udp-timeout x=5s", /"x" is not a port/],
-    ["forward :80 --udp --to 192.0.2.1:80 --send-proxy v1", /v1 knows TCP alone/],
-    ["forward :80 --to 192.0.2.1:80 --send-proxy v2:every", /v2:every is of UDP: give --udp/],
+    ["forward :80 --udp --to 192.0.2.1:80 --send-proxy v1", /v1 supports TCP only/],
+    ["forward :80 --to 192.0.2.1:80 --send-proxy v2:every", /--send-proxy v2:every needs --udp/],
     [
       "forward :80 --udp --to 192.0.2.1:80 --workers 4 --max-sessions 3",
       /--max-sessions 3 is less than one for each of the 4 workers/,

@@ -17,7 +17,7 @@ test.each(cases)(
   "%s",
   async (line, named) => {
     const lowered = new RegExp(
-      `${named} is lowered to (\\d+), for more descriptors .*LimitNOFILE=`,
+      `${named} is lowered to (\\d+), because the limit on descriptors .*LimitNOFILE=`,
     );
     const refused = await run([...line.split(" "), "--strict-limits"], { prefix: few });
     expect(refused.stderr).toMatch(/^tproxy: Cannot start by --strict-limits: [^\n]*\n$/);

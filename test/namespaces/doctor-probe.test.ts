@@ -183,7 +183,7 @@ testTraffic(
       stdout.match(/^tproxy: --probe: ".*" is no address that a client .*\nstatus 2$/gm),
     ).toHaveLength(7);
     const [words, status] = stdout.trim().split("\n").slice(-2);
-    expect(words).toMatch(/^tproxy: --udp belongs to --probe: give "--proto udp", or /);
+    expect(words).toMatch(/^tproxy: --udp needs --probe: give that, "--proto udp" or /);
     expect(status).toBe("status 2");
   },
 );

@@ -191,13 +191,13 @@ testTraffic("what would be ignored, and an interface that is not here, are refus
       status tproxy explain $words 2>&1
     done`);
   expect(stdout.trim().split("\n")).toEqual([
-    "tproxy: --in belongs to accept, not to bind: leave it out",
+    "tproxy: --in is for accept, not for bind: leave it out",
     "status 2",
-    "tproxy: --from belongs to accept and connect, not to bind: leave it out",
+    "tproxy: --from is for accept and connect, not for bind: leave it out",
     "status 2",
-    "tproxy: --freebind belongs to bind, not to accept: leave it out",
+    "tproxy: --freebind is for bind, not for accept: leave it out",
     "status 2",
-    "tproxy: --no-transparent belongs to bind, not to connect: leave it out",
+    "tproxy: --no-transparent is for bind, not for connect: leave it out",
     "status 2",
     'tproxy: --in: there is no interface "eth9" here: see "ip link"',
     "status 2",

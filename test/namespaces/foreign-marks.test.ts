@@ -166,7 +166,7 @@ testWith(tools, means)(
     expect(stdout).toMatch(
       new RegExp(`${refused} 0x2/0x2 of our own packets .*${place.source}.*\nstatus 1\n`),
     );
-    expect(stdout).toMatch(/chosen, for others have the usual ones: .* mark 0x(?!1\/)/);
+    expect(stdout).toMatch(/chosen, because others use the default ones: .* mark 0x(?!1\/)/);
     const [, doctor = ""] = stdout.split("0\ntable inet qos\n");
     expect(doctor).toMatch(
       /^ +WARNING +marks +The mark 0x2\/0x2 shares bits with .*\n +ok +marks .*\n$/,

@@ -95,6 +95,6 @@ testRedirect("--source client: the rules of a way back are another command's", a
     ${command} forward :50080 --to original --redirect --source client --routes auto 2>&1 ||
       echo "status $?"
   `);
-  expect(stdout).toContain("needs a way back that --redirect does not make");
+  expect(stdout).toContain("excludes --redirect, which brings no replies back");
   expect(stdout).toContain("status 2\n");
 });

@@ -84,10 +84,10 @@ describe("side by side, with no further option", () => {
       {
         event: "routes",
         change:
-          "chosen, for others have the usual ones: firewall table inet tproxyd-2, mark 0x4/0x4, " +
-          "table 101, priority 101",
+          "chosen, because others use the default ones: firewall table inet tproxyd-2, " +
+          "mark 0x4/0x4, table 101, priority 101",
       },
-      { change: "chosen, for others have the usual ones: firewall table inet tproxyd-3" },
+      { change: "chosen, because others use the default ones: firewall table inet tproxyd-3" },
     ]);
     expect(lines.filter((line) => line !== "" && !line.startsWith("{"))).toEqual([
       "as it should be, held by process P (tproxy)",
@@ -135,7 +135,7 @@ describe("side by side, with no further option", () => {
       /nothing has been changed: the mark 0x1\/0x1 shares bits with .*\nstatus 1\n/,
     );
     expect(stdout).toMatch(
-      /another set-up of tproxy has the firewall table inet tproxyd-a.*\nstatus 1\n/,
+      /another set-up of tproxy uses the firewall table inet tproxyd-a.*\nstatus 1\n/,
     );
     expect(stdout).toMatch(
       /process \d+ \(tproxy\) holds the firewall table inet tproxyd: end that/,

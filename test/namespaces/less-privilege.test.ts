@@ -194,7 +194,9 @@ testPrivileges(
     expect(stdout.trimEnd().split("\n")).toEqual([
       'tproxy: --user "no-such-user": /etc/passwd has no such user: give one that it has',
       "status 2",
-      expect.stringMatching(/^tproxy: --sysctl with --user: only root can give the settings back/),
+      expect.stringMatching(
+        /^tproxy: --sysctl excludes --user, because only root can restore the settings/,
+      ),
       "status 2",
       expect.stringMatching(/^tproxy: Cannot become user daemon: .*CAP_SETUID/),
       "status 1",

@@ -213,7 +213,7 @@ describe("with --rollback-after", () => {
       waits("1s"),
       "taken back: nobody confirmed",
       "status 1",
-      "tproxy: Nothing waits for confirmation here: it was confirmed, or has been taken back",
+      "tproxy: No set-up waits for confirmation here: it was confirmed, or has been removed",
     ]);
   });
 
@@ -232,8 +232,8 @@ describe("with --rollback-after", () => {
       "confirmed",
       "nothing to change: everything is as it should be",
       "status 1",
-      "tproxy: Cannot apply for a trial: another set-up of tproxy is in place, and could not be " +
-        'given back afterwards: take it away first with "tproxy routes --remove"',
+      "tproxy: Cannot apply with --rollback-after: another set-up of tproxy is in place, and " +
+        'could not be restored afterwards: remove it first with "tproxy routes --remove"',
     ]);
   });
 
@@ -266,7 +266,7 @@ describe("with --rollback-after", () => {
       "nothing of ours",
       "status 1",
       "removed: same",
-      "tproxy: Nothing waits for confirmation here: it was confirmed, or has been taken back",
+      "tproxy: No set-up waits for confirmation here: it was confirmed, or has been removed",
     ]);
   });
 });
@@ -477,7 +477,7 @@ END
     expect(said[0]).toContain(
       "no set-up that is in place needs ip rule 100: fwmark 0x40/0x40 lookup 300",
     );
-    expect(said.slice(1)).toEqual(["nothing to remove: it is all gone", "given: same"]);
+    expect(said.slice(1)).toEqual(["nothing to remove", "given: same"]);
   });
 });
 
@@ -513,32 +513,32 @@ testHold("what cannot be meant is refused before anything is changed", async () 
       routes $words 2>&1 || echo "status $?"
     done; capturing`);
   expect(found).toEqual([
-    "tproxy: --apply and --check are two actions: give one of them",
+    "tproxy: --apply and --check exclude each other: give one of them",
     "status 2",
-    "tproxy: --hold belongs to --apply, not to --check: leave it out",
+    "tproxy: --hold needs --apply, not --check: leave it out",
     "status 2",
-    "tproxy: --rollback-after belongs to --apply, not to --remove: leave it out",
+    "tproxy: --rollback-after needs --apply, not --remove: leave it out",
     "status 2",
-    "tproxy: --json belongs to --check, not to --apply: leave it out",
+    "tproxy: --json needs --check, not --apply: leave it out",
     "status 2",
-    'tproxy: --undo belongs to --print, not to --apply: leave it out, or give "--remove"',
+    'tproxy: --undo needs --print, not --apply: leave it out, or give "--remove"',
     "status 2",
-    "tproxy: --undo belongs to --print, not to --remove: leave it out",
+    "tproxy: --undo needs --print, not --remove: leave it out",
     "status 2",
-    "tproxy: --dialect belongs to --print, not to --check: leave it out",
+    "tproxy: --dialect needs --print, not --check: leave it out",
     "status 2",
-    "tproxy: --hold belongs to --apply, not to --print: leave it out",
+    "tproxy: --hold needs --apply, not --print: leave it out",
     "status 2",
-    "tproxy: --rollback-after belongs to --apply, not to --print: leave it out",
+    "tproxy: --rollback-after needs --apply, not --print: leave it out",
     "status 2",
-    'tproxy: --json belongs to --check, not to --print: leave it out, or give "--dialect json"',
+    'tproxy: --json needs --check, not --print: leave it out, or give "--dialect json"',
     "status 2",
-    "tproxy: --on-exit says what becomes of a held set-up: give --hold as well",
+    "tproxy: --on-exit needs --hold",
     "status 2",
-    'tproxy: --rollback-after "0s" is over at once: give "30s"',
+    'tproxy: --rollback-after "0s" leaves no time to confirm: give "30s"',
     "status 2",
-    "tproxy: Cannot apply with --on-exit closed: what is redirected has no mark to tell it by; " +
-      "leave --redirect or --on-exit closed out",
+    "tproxy: Cannot apply with --on-exit closed: redirected packets have no mark to match; " +
+      "leave out --redirect or --on-exit closed",
     "status 1",
     "nothing of ours",
   ]);

@@ -58,7 +58,7 @@ describe("applied as printed, checked, and removed without a trace:", () => {
         "applied again: same",
         "removed",
         "removed: same",
-        "nothing to remove: it is all gone",
+        "nothing to remove",
       ]);
     });
   }
@@ -192,7 +192,7 @@ EOF
     expect(refusal).toContain("there is a firewall table inet tproxyd that tproxy did not make");
     expect(rest).toEqual([
       "status 1",
-      "nothing to remove: it is all gone",
+      "nothing to remove",
       "tproxy: the firewall table inet tproxyd is not tproxy's, and was left alone",
       "status 0",
       "left alone: same",
@@ -276,7 +276,7 @@ describe("set-ups side by side", () => {
       "1",
       "the script's: same",
       ...["by name", "all"].flatMap(() => [
-        "nothing to remove: it is all gone",
+        "nothing to remove",
         "tproxy: the iptables chain tproxyd was left alone, with its ip rules and routes: the " +
           "script that made it takes it back, printed with --undo",
       ]),

@@ -160,8 +160,8 @@ testWith(["ip"], means)(
     expect(stderr).toBe("");
     const told = stdout.split("===\n").slice(1);
     const line =
-      "[!] no ip rule and no route here brings packets to other hosts' addresses: only what is " +
-      'sent to this host\'s own is forwarded; give --routes auto, or see "tproxy routes --help"\n';
+      "[!] no ip rule or route here captures packets for other hosts: only packets to this " +
+      'host\'s own addresses are forwarded; give --routes auto, or see "tproxy routes --help"\n';
     expect(told.map((text, i) => [uncaptured[i]?.[1], text])).toEqual(
       uncaptured.map(([, args, said]) => [args, said ? line : ""]),
     );

@@ -42,13 +42,13 @@ const fields = object({
   command: constant("bind"),
   ...inGroup("Arguments", {
     address: argument(schemedEndpointValue({ portZero: true }), {
-      description: prose`The address to hold or send from: ${"8.8.8.8:8080"},
-        ${"[2001:db8::9]:8080"}, ${":8080"}, port 0 for a free one.`,
+      description: prose`The address to bind: ${"8.8.8.8:8080"}, ${"[2001:db8::9]:8080"},
+        ${":8080"}, port 0 for a free one.`,
     }),
   }),
   ...inGroup("Socket", {
     tcp: withDefault(flag("--tcp", { description: prose`A TCP socket.` }), false),
-    udp: withDefault(flag("--udp", { description: prose`A UDP socket: the default.` }), false),
+    udp: withDefault(flag("--udp", { description: prose`A UDP socket (the default).` }), false),
     device: optional(
       option("--device", interfaceValue(), {
         description: prose`Use this interface only (SO_BINDTODEVICE).`,
@@ -56,13 +56,13 @@ const fields = object({
     ),
     mark: optional(
       option("--mark", markValue(), {
-        description: prose`Mark what is sent, for ip rules (SO_MARK).`,
+        description: prose`Mark outgoing packets (SO_MARK), for ip rules.`,
       }),
     ),
     freebind: withDefault(flag("--freebind", { description: prose`Also set IP_FREEBIND.` }), false),
     noTransparent: withDefault(
       flag("--no-transparent", {
-        description: prose`Do not set IP_TRANSPARENT, to see what the kernel says.`,
+        description: prose`Do not set IP_TRANSPARENT, to see the kernel's error.`,
       }),
       false,
     ),
@@ -70,8 +70,8 @@ const fields = object({
   ...inGroup("Sending", {
     to: optional(
       option("--to", targetValue(), {
-        description: prose`Send from the address to there. UDP: each line of standard input is a
-        datagram, replies are printed. TCP: connects standard input and output.`,
+        description: prose`Send to this target. UDP: each line of standard input is one datagram,
+          and replies are printed. TCP: connect standard input and output.`,
       }),
     ),
     send: optional(
@@ -81,8 +81,9 @@ const fields = object({
     ),
     timeout: optional(
       option("--timeout", durationValue(), {
-        description: prose`UDP: how long to wait for another reply, 1s by default. TCP: how long to
-        connect, 10s by default, and to be silent. Without --to: how long to hold.`,
+        description: prose`UDP: wait this long for another reply, 1s by default. TCP: wait this long
+          for the connection (10s by default), and for data. Without --to: hold the address for this
+          long.`,
       }),
     ),
   }),
@@ -103,8 +104,8 @@ const examples: readonly (readonly [string, string])[] = [
 export const bindCommand = command("bind", fields, {
   usageLine: usageLine("[OPTIONS] [ADDR]:PORT [--to HOST:PORT]"),
   brief: prose`Bind to an address that this host does not own, and send from it.`,
-  description: prose`Opens a socket with IP_TRANSPARENT, binds it, and says what it holds.
-    Replies to a foreign address reach this socket only if they are routed here: see
+  description: prose`Opens a socket with IP_TRANSPARENT, binds it, and prints its address. Replies
+    to a foreign address reach this socket only if ip rules and routes bring them here: see
     ${commandLine("tproxy routes --print")}. ${marksText}`,
   footer: examplesFooter(examples),
 });
@@ -115,10 +116,10 @@ export type BindOptions = InferValue<typeof fields>;
 export async function runBind(options: BindOptions, io: ProcessIo): Promise<number> {
   const protocol = protocolOf(options);
   if (options.send !== undefined && options.to === undefined) {
-    throw new UsageError("--send needs somewhere to send to: give --to HOST:PORT");
+    throw new UsageError("--send needs --to HOST:PORT");
   }
   if (options.send !== undefined && protocol === "tcp") {
-    throw new UsageError("--send is for UDP: over TCP, standard input is sent");
+    throw new UsageError("--send excludes --tcp, which sends standard input");
   }
   const payload = options.send === undefined ? undefined : new TextEncoder().encode(options.send);
   if (payload !== undefined && payload.length > limits.datagramPayloadMax) {
@@ -128,7 +129,7 @@ export async function runBind(options: BindOptions, io: ProcessIo): Promise<numb
   }
   if (options.to !== undefined && (options.logLossless || options.logTime !== undefined)) {
     const name = options.logLossless ? "--log-lossless" : "--log-time";
-    throw new UsageError(`${name} is for what is held: give it without --to, which logs nothing`);
+    throw new UsageError(`${name} excludes --to, which logs nothing`);
   }
   const { endpoint } = options.address;
   const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;

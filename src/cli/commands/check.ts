@@ -19,7 +19,7 @@ const fields = object({
   ...inGroup("Configuration", { config: configOption }),
   ...inGroup("Output", {
     json: withDefault(
-      flag("--json", { description: prose`Each problem as JSON, an object a line.` }),
+      flag("--json", { description: prose`Print each problem as JSON, one object a line.` }),
       false,
     ),
   }),
@@ -28,10 +28,10 @@ const fields = object({
 /** The command `check` for the argument parser. */
 export const checkCommand = command("check", fields, {
   usageLine: usageLine("[-c FILE] [OPTIONS]"),
-  brief: prose`Check a configuration file: every problem, with its line and column.`,
-  description: prose`Reads the configuration, the files that it includes and the lists of networks
-    that it names. Nothing is changed, and no privilege is needed. The exit status is 0 for a
-    configuration that can be carried out, and 2 for one with problems.`,
+  brief: prose`Check a configuration file, and print each problem with its line and column.`,
+  description: prose`Reads the configuration, its included files and its lists of networks. It
+    changes nothing and needs no privilege. The exit status is 0 for a valid configuration, and 2
+    for one with problems.`,
   footer: examplesFooter([
     ["tproxy check", "the configuration of this host"],
     ["tproxy check -c ./tproxy.toml", "another file, before it is installed"],

@@ -22,9 +22,9 @@ const fields = object({
   command: constant("config"),
   ...inGroup("Arguments", {
     action: argument(wordValue("show|schema|fmt", ["show", "schema", "fmt"]), {
-      description: prose`${"show"}: what applies to each service, defaults included, as TOML;
-      ${"schema"}: the JSON Schema of the file, for editors; ${"fmt"}: the file in its usual
-      layout.`,
+      description: prose`${"show"}: print what applies to each service, defaults included, as TOML.
+        ${"schema"}: print the JSON Schema of the file, for editors. ${"fmt"}: print the file in its
+        standard layout.`,
       errors: { endOfInput: prose`An action is missing: give ${"show"}, ${"schema"} or ${"fmt"}` },
     }),
   }),
@@ -32,13 +32,14 @@ const fields = object({
   ...inGroup("Output", {
     origin: withDefault(
       flag("--origin", {
-        description: prose`With ${"show"}: behind each line, the file and line that it comes from.`,
+        description: prose`With ${"show"}: after each line, name the file and line that it comes
+          from.`,
       }),
       false,
     ),
     write: withDefault(
       flag("--write", {
-        description: prose`With ${"fmt"}: write the file, instead of standard output.`,
+        description: prose`With ${"fmt"}: write the file instead of standard output.`,
       }),
       false,
     ),
@@ -48,9 +49,9 @@ const fields = object({
 /** The command `config` for the argument parser. */
 export const configCommand = command("config", fields, {
   usageLine: usageLine("show|schema|fmt [-c FILE] [OPTIONS]"),
-  brief: prose`Show a configuration with all defaults, its JSON Schema, or its layout.`,
-  description: prose`Reads the same file as ${"tproxy check"}. What ${"show"} prints is a
-    configuration of its own that does the same.`,
+  brief: prose`Show a configuration with all defaults, its JSON Schema, or its standard layout.`,
+  description: prose`Reads the same file as ${"tproxy check"}. The output of ${"show"} is itself a
+    configuration that does the same.`,
   footer: examplesFooter([
     ["tproxy config show --origin", "where each setting comes from"],
     ["tproxy config schema", "for completion in an editor"],
@@ -63,8 +64,8 @@ type ConfigOptions = InferValue<typeof fields>;
 /** Runs `config`; the exit status. @throws UsageError, CommandError */
 export async function runConfig(options: ConfigOptions, io: ProcessIo): Promise<number> {
   const { action, origin, write } = options;
-  if (origin && action !== "show") throw new UsageError(`--origin belongs to show: leave it out`);
-  if (write && action !== "fmt") throw new UsageError(`--write belongs to fmt: leave it out`);
+  if (origin && action !== "show") throw new UsageError("--origin is for show: leave it out");
+  if (write && action !== "fmt") throw new UsageError("--write is for fmt: leave it out");
   if (action === "schema") return printSchema(io);
   return action === "show" ? show(options, io) : format(options, io);
 }
@@ -88,7 +89,7 @@ async function show({ config, origin }: ConfigOptions, io: ProcessIo): Promise<n
 }
 
 async function format({ config, write }: ConfigOptions, io: ProcessIo): Promise<number> {
-  if (write && config === "-") throw new UsageError("--write needs a file: give it by --config");
+  if (write && config === "-") throw new UsageError("--write needs --config FILE");
   const text = await read(config);
   const { formatConfiguration } = await import("../../config/format.ts");
   const formatted = formatConfiguration(config, text);

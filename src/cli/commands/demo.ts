@@ -33,12 +33,13 @@ const fields = object({
 /** The command `demo` for the argument parser. */
 export const demoCommand = command("demo", fields, {
   usageLine: usageLine("[OPTIONS]"),
-  brief: prose`Show all of it in namespaces of its own; nothing on this machine is changed.`,
-  description: prose`Plays five acts in network namespaces that end with it: an address bound that
-    is not ours, the article's curl, a client elsewhere that reaches an address nobody has, the same
-    with one piece missing and where the kernel then drops the packet, and IPv6. An ordinary user
+  brief: prose`Show everything in temporary namespaces; nothing on this host is changed.`,
+  description: prose`Plays five acts in network namespaces that end with it. The first binds an
+    address that this host does not own. The second runs the article's curl. In the third, a client
+    elsewhere reaches an address that nobody has. The fourth takes one piece away at a time, and
+    shows where the kernel then drops the packet. The fifth repeats it with IPv6. An ordinary user
     needs ${commandLine("unshare")} and a kernel that lets users make namespaces. The exit status is
-    1 if a claim turns out wrong.`,
+    1 if a claim is wrong.`,
   footer: examplesFooter([
     ["tproxy demo", "the five acts, for people"],
     ["tproxy demo --json", "one object a claim, for programs"],
@@ -133,6 +134,6 @@ function canMakeNamespaces(): boolean {
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     if (Number(error.errno) === EPERM && !isRestarted()) return false;
-    throw new CommandError(`no network namespace can be made here: ${error.message}`);
+    throw new CommandError(`Cannot make a network namespace: ${error.message}`);
   }
 }

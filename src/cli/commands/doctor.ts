@@ -44,18 +44,18 @@ const fields = object({
   ...inGroup("What to check", {
     listen: optional(
       option("--listen", schemedEndpointValue(), {
-        description: prose`The listener that packets are meant for: ${":50080"},
-        ${"127.0.0.1:50080"}, ${"udp://:50053"}.`,
+        description: prose`The listener that the packets are for: ${":50080"}, ${"127.0.0.1:50080"},
+          ${"udp://:50053"}.`,
       }),
     ),
     probe: optional(
       option("--probe", schemedEndpointValue({ addressRequired: true }), {
-        description: prose`Prove it: send a real packet to this address from a namespace of its own,
-        and say how far it came. Nothing of it leaves this host, and nothing stays.`,
+        description: prose`Send a real packet to this address from a namespace of its own, and
+          report how far it came. Nothing leaves this host, and nothing stays behind.`,
       }),
     ),
     udp: withDefault(
-      flag("--udp", { description: prose`With --probe: a datagram instead of a SYN.` }),
+      flag("--udp", { description: prose`With --probe: send a datagram instead of a SYN.` }),
       false,
     ),
   }),
@@ -78,11 +78,11 @@ const footer = examplesFooter([
 /** The command `doctor` for the argument parser. */
 export const doctorCommand = command("doctor", fields, {
   usageLine: usageLine("[OPTIONS]"),
-  brief: prose`Say what is wrong, and which command repairs it.`,
-  description: prose`Checks this system, and with the options of
-    ${commandLine("tproxy routes")} the very path of a packet that they capture: firewall, ip rules,
-    routes, source checks, the listener, the way of the answer. Nothing is changed. The exit
-    status is 1 if anything would fail. ${optionName("--json")} prints the findings as data.`,
+  brief: prose`Find what is wrong, and print the command that repairs it.`,
+  description: prose`Checks this system. With the options of ${commandLine("tproxy routes")} it also
+    follows the path of a packet that they capture: firewall, ip rules, routes, source checks,
+    listener, reply. It changes nothing. The exit status is 1 if anything would fail.
+    ${optionName("--json")} prints the findings as data.`,
   footer,
 });
 
@@ -127,7 +127,7 @@ export async function runDoctor(
 function checkProbe({ probe, udp }: DoctorOptions): void {
   if (udp && probe === undefined) {
     throw new UsageError(
-      '--udp belongs to --probe: give "--proto udp", or "--listen udp://:50053"',
+      '--udp needs --probe: give that, "--proto udp" or "--listen udp://:50053"',
     );
   }
   const address = probe?.endpoint.address;

@@ -38,8 +38,8 @@ const fields = object({
   command: constant("explain"),
   ...inGroup("Arguments", {
     what: argument(wordValue("bind|accept|connect", ["bind", "accept", "connect"]), {
-      description: prose`What to explain: a ${"bind"} to the address, how a listener here comes to
-      ${"accept"} connections to it, or a ${"connect"} to it.`,
+      description: prose`What to explain: how the kernel decides a ${"bind"} to the address, how a
+        listener here comes to ${"accept"} connections to it, or a ${"connect"} to it.`,
     }),
     address: argument(schemedEndpointValue({ portZero: true }), {
       description: prose`The address and port: ${"8.8.8.8:80"}, ${"udp://8.8.8.8:53"}.`,
@@ -49,14 +49,14 @@ const fields = object({
     udp: withDefault(flag("--udp", { description: prose`UDP instead of TCP.` }), false),
     in: optional(
       option("--in", interfaceValue(), {
-        description: prose`accept: the interface that clients come by. By default that of the
-          default route.`,
+        description: prose`accept: the interface that clients' packets arrive on; by default that of
+          the default route.`,
       }),
     ),
     from: optional(
       option("--from", addressValue(), {
-        description: prose`accept: the client's address. connect: the source to use, which need not
-        be this host's.`,
+        description: prose`accept: the client's address. connect: the source address, which need not
+          be this host's.`,
       }),
     ),
     freebind: withDefault(
@@ -83,10 +83,10 @@ const footer = examplesFooter([
 /** The command `explain` for the argument parser. */
 export const explainCommand = command("explain", fields, {
   usageLine: usageLine("[OPTIONS] bind|accept|connect [ADDR]:PORT"),
-  brief: prose`Walk the kernel's decisions about an address, with this machine's values.`,
-  description: prose`Says what the kernel decides and because of what, and ends in one sentence:
-    it will work, or it will not. Nothing is changed and nothing is sent; see
-    ${commandLine("tproxy doctor")} for what repairs it.`,
+  brief: prose`Show how the kernel decides about an address, with this host's values.`,
+  description: prose`Prints each decision of the kernel with its reason, and a last sentence: it
+    will work, or it will not. It changes and sends nothing; ${commandLine("tproxy doctor")} prints
+    repairs.`,
   footer,
 });
 
@@ -134,7 +134,7 @@ function checkIgnored(options: ExplainOptions): void {
   ];
   for (const { name, given, to } of belongs) {
     if (!given || to.includes(what)) continue;
-    throw new UsageError(`${name} belongs to ${to.join(" and ")}, not to ${what}: leave it out`);
+    throw new UsageError(`${name} is for ${to.join(" and ")}, not for ${what}: leave it out`);
   }
 }
 

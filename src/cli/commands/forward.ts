@@ -224,9 +224,9 @@ function ownAddresses(): OwnAddresses {
     if (!(error instanceof SyscallError)) throw error;
     const repair =
       error.errno === EAFNOSUPPORT
-        ? ": in a service, RestrictAddressFamilies= has to have AF_NETLINK"
+        ? ": in a service, RestrictAddressFamilies= needs AF_NETLINK"
         : "";
-    throw new CommandError(`Cannot ask for the addresses of this host: ${error.message}${repair}`);
+    throw new CommandError(`Cannot read the addresses of this host: ${error.message}${repair}`);
   }
 }
 
@@ -243,7 +243,7 @@ function refuseSelf(
     const listeners = sockets.filter(({ protocol }) => protocol === name).map(({ local }) => local);
     if (!fixed.every((address) => isSelf({ own, listeners }, address))) continue;
     const [first] = fixed.map(formatSocketAddress);
-    throw new UsageError(`--to ${first} is this proxy itself: give where the server is`);
+    throw new UsageError(`--to ${first} is this proxy itself: give the address of the server`);
   }
 }
 
@@ -253,10 +253,10 @@ function refuse(options: ForwardOptions, settings: Settings): void {
   if (issue !== undefined) throw new UsageError(issueLine(issue));
   if (options.routes !== "print") return;
   if (options.printConfig) {
-    throw new UsageError("--print-config and --routes print both print: give one of the two");
+    throw new UsageError("--print-config and --routes print exclude each other: give one of them");
   }
   if (options.addresses.some(({ endpoint }) => endpoint.port === 0)) {
-    throw new UsageError('--routes print has no rules for port "0": give the port to listen on');
+    throw new UsageError('--routes print excludes port "0": give the port to listen on');
   }
 }
 

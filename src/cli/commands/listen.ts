@@ -54,18 +54,19 @@ const fields = object({
   }),
   ...inGroup("Listeners", {
     tcp: withDefault(
-      flag("--tcp", { description: prose`Accept TCP connections: the default.` }),
+      flag("--tcp", { description: prose`Accept TCP connections (the default).` }),
       false,
     ),
     udp: withDefault(
       flag("--udp", {
-        description: prose`Receive UDP datagrams and answer from where they were sent to.`,
+        description: prose`Receive UDP datagrams, and reply from the address they were sent to.`,
       }),
       false,
     ),
     noTransparent: withDefault(
       flag("--no-transparent", {
-        description: prose`Do not set IP_TRANSPARENT: no privilege needed, own addresses only.`,
+        description: prose`Accept connections to this host's own addresses only, without
+          IP_TRANSPARENT. No privilege is needed.`,
       }),
       false,
     ),
@@ -73,30 +74,30 @@ const fields = object({
   ...inGroup("Answers", {
     reply: optional(
       option("--reply", string({ metavar: "TEXT" }), {
-        description: prose`Answer with this line instead of ${"hello world"}.`,
+        description: prose`Reply with this line instead of ${"hello world"}.`,
       }),
     ),
     replyFile: optional(
       option("--reply-file", fileValue(), {
-        description: prose`Answer with the bytes of a file.`,
+        description: prose`Reply with the bytes of a file.`,
       }),
     ),
     echo: withDefault(flag("--echo", { description: prose`Send everything back.` }), false),
     discard: withDefault(
-      flag("--discard", { description: prose`Read everything and answer nothing.` }),
+      flag("--discard", { description: prose`Read everything and send nothing.` }),
       false,
     ),
     amplify: withDefault(
       flag("--amplify", {
-        description: prose`Answer a datagram with more bytes than it had. Who forges a source
-          address can have them sent to others.`,
+        description: prose`Reply to a datagram with more bytes than it had. Forged source addresses
+          can then turn this listener against others.`,
       }),
       false,
     ),
     answerRate: withDefault(
       option("--answer-rate", numberValue("N", 0, 0xffffffff), {
-        description: prose`Answer a client (an address, of IPv6 a /64) at most N datagrams a second;
-        5000 by default, ${"0"}: any number.`,
+        description: prose`Send one client (an IPv4 address, or the /64 of an IPv6 address) at most
+          N datagrams a second; 5000 by default, ${"0"}: any number.`,
       }),
       limits.answersPerSecond,
     ),
@@ -110,8 +111,8 @@ const fields = object({
     ),
     timeout: withDefault(
       option("--timeout", timeoutValue(), {
-        description: prose`Close a connection that is silent for so long; 60s by default, ${"0s"}:
-        never.`,
+        description: prose`Close a connection after this long without data; 60s by default, ${"0s"}:
+          never.`,
       }),
       limits.idleTimeoutMs,
     ),
@@ -142,10 +143,9 @@ const examples: readonly (readonly [string, string])[] = [
 export const listenCommand = command("listen", fields, {
   usageLine: usageLine("[OPTIONS] [ADDR]:PORT..."),
   brief: prose`Accept connections to any address and see both ends' real addresses.`,
-  description: prose`Binds with IP_TRANSPARENT, shows who connects and which address they asked for,
-    answers, and closes. What brings packets for other hosts here is printed by
-    ${commandLine("tproxy routes --print")}. Ends at SIGINT and SIGTERM with status 0.
-    ${marksText}`,
+  description: prose`Binds with IP_TRANSPARENT, prints who connects and which address they asked
+    for, replies, and closes. ${commandLine("tproxy routes --print")} prints the rules that bring
+    packets for other hosts here. SIGINT and SIGTERM end it with status 0. ${marksText}`,
   footer: examplesFooter(examples),
 });
 
@@ -157,7 +157,7 @@ export async function runListen(options: ListenOptions, io: ProcessIo): Promise<
   const wanted = wantedSockets(options);
   if (options.amplify && !hasUdp(wanted)) throw new UsageError("--amplify needs --udp");
   if (options.max > 0 && options.workers > 1) {
-    throw new UsageError("--max counts in one worker: give it without --workers");
+    throw new UsageError("--max excludes --workers: it counts in one worker");
   }
   checkThreads(options.workers);
   const user = wantedUser(options.user, false);
@@ -253,7 +253,8 @@ async function answerOf(options: ListenOptions): Promise<Responding> {
     echo && "--echo",
     discard && "--discard",
   ].filter((name) => name !== false);
-  if (given.length > 1) throw new UsageError(`${given.join(" and ")}: give one of them`);
+  if (given.length > 1)
+    throw new UsageError(`${given.join(" and ")} exclude each other: give one of them`);
   if (echo) return { kind: "echo" };
   if (discard) return { kind: "discard" };
   if (replyFile !== undefined) return { kind: "reply", bytes: await readReply(replyFile) };

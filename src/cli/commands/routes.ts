@@ -27,11 +27,17 @@ const fields = object({
   ...inGroup("How to do it", {
     dialect: optional(
       option("--dialect", wordValue("iptables|nft|json", ["iptables", "nft", "json"]), {
-        description: prose`What to print: a shell script with iptables, which is the default, or
-          with nft, or the plan as JSON.`,
+        description: prose`What to print: a shell script with iptables (the default), an nft script,
+          or the plan as JSON.`,
       }),
     ),
-    undo: withDefault(flag("--undo", { description: prose`Print the exact inverse.` }), false),
+    undo: withDefault(
+      flag("--undo", {
+        description: prose`Print the commands that undo
+      it exactly.`,
+      }),
+      false,
+    ),
   }),
   ...captureFields,
 });
@@ -57,15 +63,15 @@ const footer = examplesFooter([
 export const routesCommand = command("routes", fields, {
   usageLine: usageLine("--print|--apply|--check|--remove|--confirm [OPTIONS]"),
   brief: prose`Print, apply, check or remove the rules and routes of a transparent proxy.`,
-  description: prose`Prints a script that brings packets for other hosts to a listener on this
-    one, or with ${optionName("--undo")} the script that takes that back; or does the same itself,
-    with ${optionName("--apply")}, ${optionName("--check")} and ${optionName("--remove")}.
-    With no option about what to capture it is tcp to 8.8.8.8 through lo; as soon as one of
+  description: prose`Prints a script that brings packets for other hosts to a listener on this one,
+    or with ${optionName("--undo")} the script that removes it again. ${optionName("--apply")},
+    ${optionName("--check")} and ${optionName("--remove")} act on the running system themselves.
+    Without options about what to capture, it is TCP to 8.8.8.8 through lo. If you give any of
     ${optionName("--dst")}, ${optionName("--src")}, ${optionName("--dport")}, ${optionName("--in")},
     ${optionName("--proto")}, ${optionName("--family")}, ${optionName("--bypass")} or
-    ${optionName("--local")} is given, only those count. With ${optionName("--reply-path")} or
-    ${optionName("--backend")} and none of these but ${optionName("--proto")} or
-    ${optionName("--family")}, nothing is captured. Options of lists take commas, and may be
+    ${optionName("--local")}, only those count. With ${optionName("--reply-path")} or
+    ${optionName("--backend")}, and of these at most ${optionName("--proto")} or
+    ${optionName("--family")}, nothing is captured. Options that take lists accept commas and may be
     repeated.`,
   footer,
 });

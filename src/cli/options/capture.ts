@@ -72,9 +72,9 @@ export const captureFields = {
   ...inGroup("What to capture", {
     dst: multiple(
       option("--dst", listValue(networkSourceValue()), {
-        description: prose`Capture packets to these addresses or networks; ${"@FILE"} stands for
-          those in a file, ${"@-"} for those on standard input. Without it, to every unicast
-          address that is not this host's own; ${"0.0.0.0/0"} or ${"::/0"} includes those.`,
+        description: prose`Capture packets to these addresses or networks. ${"@FILE"} reads them
+          from a file, ${"@-"} from standard input. By default every unicast address that is not
+          this host's own; ${"0.0.0.0/0"} and ${"::/0"} include the host's own.`,
       }),
     ),
     src: multiple(
@@ -89,8 +89,8 @@ export const captureFields = {
     ),
     in: multiple(
       option("--in", listValue(interfacePatternValue()), {
-        description: prose`Capture packets that arrive on these interfaces only; ${"eth*"}: on all
-        whose names begin so.`,
+        description: prose`Capture packets that arrive on these interfaces only. ${"eth*"}: on every
+          interface whose name begins with "eth".`,
       }),
     ),
     proto: multiple(
@@ -100,50 +100,50 @@ export const captureFields = {
     ),
     family: optional(
       option("--family", wordValue("4|6|both", ["4", "6", "both"]), {
-        description: prose`Capture these IP versions. By default those of the addresses given, and
-        both if there are none.`,
+        description: prose`Capture these IP versions. By default those of the given addresses, or
+          both if none are given.`,
       }),
     ),
     local: yes(
       "--local",
-      prose`Also capture what programs of this host send to other hosts. The
-    proxy's own packets must be told from theirs, by one of the guards.`,
+      prose`Also capture what programs of this host send to other hosts. One of the guards must
+        exempt the proxy's own packets.`,
     ),
   }),
   ...inGroup("What to leave alone", {
     bypass: multiple(
       option("--bypass", listValue(networkSourceValue()), {
-        description: prose`Leave packets to these addresses or networks alone, whatever else is
-        captured.`,
+        description: prose`Do not capture packets to these addresses or networks, whatever the other
+          options say.`,
       }),
     ),
     bypassPrivate: yes(
       "--bypass-private",
-      prose`Leave packets to private, shared, loopback,
-    link-local, multicast and reserved networks alone.`,
+      prose`Do not capture packets to private, shared, loopback, link-local, multicast and reserved
+        networks.`,
     ),
     guardMark: optional(
       option("--guard-mark", maskedMarkValue(), {
-        description: prose`With ${optionName("--local")}: leave sockets with this mark alone, the
-        SO_MARK of the proxy.`,
+        description: prose`With ${optionName("--local")}: exempt sockets with this mark, the SO_MARK
+          of the proxy.`,
       }),
     ),
     guardUid: multiple(
       option("--guard-uid", listValue(userIdValue()), {
-        description: prose`With ${optionName("--local")}: leave the sockets of these users alone,
-          such as ${"www-data"} or ${"33"}.`,
+        description: prose`With ${optionName("--local")}: exempt the sockets of these users, such as
+          ${"www-data"} or ${"33"}.`,
       }),
     ),
     guardGid: multiple(
       option("--guard-gid", listValue(groupIdValue()), {
-        description: prose`With ${optionName("--local")}: leave the sockets of these groups alone,
-          by name or number.`,
+        description: prose`With ${optionName("--local")}: exempt the sockets of these groups, by
+          name or number.`,
       }),
     ),
     guardCgroup: multiple(
       option("--guard-cgroup", string({ metavar: "PATH" }), {
-        description: prose`With ${optionName("--local")}: leave the sockets of this control group
-        alone, such as ${"system.slice/tproxy.service"}. It has to be there already.`,
+        description: prose`With ${optionName("--local")}: exempt the sockets of this control group,
+          such as ${"system.slice/tproxy.service"}. The group must exist already.`,
       }),
     ),
   }),
@@ -151,7 +151,7 @@ export const captureFields = {
     toPort: optional(
       option("--to-port", portValue(), {
         description: prose`Hand the packets to a listener on this port, by TPROXY. Without it the
-        listener has the port that they are sent to, and they are only marked.`,
+          rules only mark the packets, and the listener needs the port that they are sent to.`,
       }),
     ),
     toAddress: multiple(
@@ -162,30 +162,30 @@ export const captureFields = {
     ),
     redirect: yes(
       "--redirect",
-      prose`Reach the listener on ${optionName("--to-port")} by NAT, for
-    kernels without TPROXY; tcp only, and SO_ORIGINAL_DST tells the destination.`,
+      prose`Redirect to the listener on ${optionName("--to-port")} by NAT, for kernels without
+        TPROXY. TCP only; SO_ORIGINAL_DST gives the original destination.`,
     ),
   }),
   ...inGroup("Replies of backends", {
     replyPath: yes(
       "--reply-path",
-      prose`Also bring back the replies to connections that the proxy makes with its clients'
-    addresses, TCP and connected sockets of UDP. With no option about what to capture, nothing else
-    is done: what a reverse proxy needs whose backends see its clients.`,
+      prose`Also bring back replies to the connections that the proxy makes from its clients'
+        addresses: TCP, and connected UDP sockets. Without options about what to capture, do only
+        that: it is all that a reverse proxy needs.`,
     ),
     backend: multiple(
       option("--backend", listValue(backendValue()), {
-        description: prose`A backend that sees the clients' addresses; with
-        ${optionName("--reply-path")}. If it is on this host, its answers are brought back. For one
-        elsewhere it is printed, in comments, what it has to route through this host.`,
+        description: prose`A backend that sees the clients' addresses; it needs
+          ${optionName("--reply-path")}. For one on this host, bring its replies back. For one
+          elsewhere, print as comments which routes it needs through this host.`,
       }),
     ),
   }),
   ...inGroup("Names in the kernel, and its settings", {
     mark: optional(
       option("--mark", maskedMarkValue(), {
-        description: prose`The mark of captured packets; ${"0x1/0x1"} by default. Without a mask
-        all 32 bits are replaced.`,
+        description: prose`The mark of captured packets; ${"0x1/0x1"} by default. A mark without a
+          mask replaces all 32 bits.`,
       }),
     ),
     table: optional(
@@ -200,15 +200,15 @@ export const captureFields = {
     ),
     tableName: optional(
       option("--table-name", string({ metavar: "NAME" }), {
-        description: prose`The name of the firewall table, which begins with ${"tproxyd"}: another
-          one for each set-up. Its mark, table and priority are chosen beside those of other
-          set-ups unless they are given.`,
+        description: prose`The name of the firewall table, which must begin with ${"tproxyd"}. Give
+          each set-up its own; its mark, table and priority are then chosen free of others', unless
+          you give them.`,
       }),
     ),
     sysctl: yes(
       "--sysctl",
-      prose`Set the kernel settings that packets and replies may need to come in, and keep what
-    they were. Otherwise they are only named.`,
+      prose`Set the kernel settings that let packets and replies in, and restore the old values on
+        removal. Without it they are only named.`,
     ),
   }),
 } as const;

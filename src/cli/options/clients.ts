@@ -17,28 +17,30 @@ export const connectionFields = {
   ...inGroup("Limits", {
     maxConnections: optional(
       option("--max-connections", count(), {
-        description: prose`Have no more than so many at once. The next ones wait; those of a client
-        that has less than others get the place of an idle one of the client with the most. By
-        default as many as the limit on descriptors allows.`,
+        description: prose`Accept at most N connections at once; later ones wait. A waiting client
+          that has fewer than others evicts an idle connection of the client with the most. By
+          default N is as high as the limit on descriptors allows.`,
       }),
     ),
     maxConnectionsPerClient: withDefault(
       option("--max-connections-per-client", count(), {
-        description: prose`Of one client at once, an IPv4 address or the /64 of an IPv6 one; more
-          are refused. Without it clients share what there is.`,
+        description: prose`Accept at most N connections of one client at once, and reject more. A
+          client is an IPv4 address or the /64 of an IPv6 address. By default clients share all
+          connections fairly.`,
       }),
       0,
     ),
     connectionRatePerClient: withDefault(
       option("--connection-rate-per-client", count(), {
-        description: prose`New ones of one client in a second; more are refused.`,
+        description: prose`Accept at most N new connections of one client a second, and reject
+          more.`,
       }),
       0,
     ),
     strictLimits: withDefault(
       flag("--strict-limits", {
-        description: prose`Refuse to start where the limit on descriptors is too low for
-        ${"--max-connections"} or ${"--max-sessions"}, instead of lowering it.`,
+        description: prose`Fail at the start if the limit on descriptors is too low for
+          ${"--max-connections"} or ${"--max-sessions"}. By default these are lowered instead.`,
       }),
       false,
     ),
@@ -50,21 +52,22 @@ export const sessionFields = {
   ...inGroup("Limits", {
     maxSessions: optional(
       option("--max-sessions", count(), {
-        description: prose`UDP sessions at once, a client and a destination each. The next one ends
-        one of the client with the most, or of all that are unanswered. By default as many as the
-        limit on descriptors allows.`,
+        description: prose`Keep at most N UDP sessions, each of one client and one destination. A
+          new session beyond that evicts a session of the client with the most, or is rejected. By
+          default N is as high as the limit on descriptors allows.`,
       }),
     ),
     maxSessionsPerClient: withDefault(
       option("--max-sessions-per-client", count(), {
-        description: prose`UDP sessions of one client at once, an IPv4 address or the /64 of an IPv6
-        one; more are refused.`,
+        description: prose`Keep at most N UDP sessions of one client at once, and reject more. A
+          client is an IPv4 address or the /64 of an IPv6 address.`,
       }),
       0,
     ),
     sessionRatePerClient: withDefault(
       option("--session-rate-per-client", count(), {
-        description: prose`New UDP sessions of one client in a second; more are refused.`,
+        description: prose`Accept at most N new UDP sessions of one client a second, and reject
+          more.`,
       }),
       0,
     ),

@@ -11,8 +11,8 @@ const configurationPath = "/etc/tproxy/tproxy.toml";
 /** The configuration's file. */
 export const configOption = withDefault(
   option("-c", "--config", fileValue(), {
-    description: prose`The configuration, TOML or JSON; ${configurationPath} by default, and
-      ${"-"} for standard input.`,
+    description: prose`The configuration file, TOML or JSON; ${configurationPath} by default, ${"-"}
+      for standard input.`,
   }),
   configurationPath,
 );

@@ -13,7 +13,7 @@ import type { ForwardOptions } from "./forward.ts";
 /** What the options set; what was not given stays out. @throws UsageError */
 export function settingsOf(options: ForwardOptions): Settings {
   if (options.quiet && options.logLevel !== undefined) {
-    throw new UsageError("--quiet is the same as --log-level warning: give one of them");
+    throw new UsageError("--quiet and --log-level exclude each other: give one of them");
   }
   return given({
     workers: options.workers === 1 ? undefined : options.workers,
@@ -93,7 +93,7 @@ function sendersOf(
   if (named.length === 0) return true;
   if (named.length === lists.length) return named.flat();
   throw new UsageError(
-    "--accept-proxy alone is for every sender, with networks for those: give one of the two",
+    "--accept-proxy with networks and without exclude each other: give one of them",
   );
 }
 

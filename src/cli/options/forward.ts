@@ -36,8 +36,8 @@ const fields = object({
   ...inGroup("Arguments", {
     addresses: multiple(
       argument(schemedEndpointValue({ portZero: true }), {
-        description: prose`Where to accept: ${":80"} for every IPv4 address, ${"[::]:80"} for both
-        families.`,
+        description: prose`Where to listen: ${":80"} for every IPv4 address, ${"[::]:80"} for both
+          families.`,
       }),
       {
         min: 1,
@@ -47,21 +47,22 @@ const fields = object({
   }),
   ...inGroup("Listeners", {
     tcp: withDefault(
-      flag("--tcp", { description: prose`Carry TCP connections: the default.` }),
+      flag("--tcp", { description: prose`Carry TCP connections (the default).` }),
       false,
     ),
     udp: withDefault(flag("--udp", { description: prose`Carry UDP datagrams.` }), false),
     noTransparent: withDefault(
       flag("--no-transparent", {
-        description: prose`Accept at own addresses only, without IP_TRANSPARENT.`,
+        description: prose`Accept connections to this host's own addresses only, without
+          IP_TRANSPARENT.`,
       }),
       false,
     ),
     redirect: withDefault(
       flag("--redirect", {
-        description: prose`Connections come by NAT, as kernels without TPROXY have to do it:
-        SO_ORIGINAL_DST tells where they were going, and no privilege is needed to accept them.
-        With ${"--routes auto"} the rules are of that kind, too.`,
+        description: prose`Accept connections that NAT redirects here, for kernels without TPROXY.
+          SO_ORIGINAL_DST gives their original destination; accepting them needs no privilege. With
+          ${"--routes auto"} the rules redirect, too.`,
       }),
       false,
     ),
@@ -69,34 +70,34 @@ const fields = object({
   ...inGroup("Upstreams", {
     to: multiple(
       option("--to", upstreamValue(), {
-        description: prose`Carry connections there; several take turns, and when one cannot be
-        reached the next is tried. ${"original"}: to the address that the client asked for.`,
+        description: prose`An upstream. With several, ${"--balance"} chooses one, and the next is
+          tried if it cannot be reached. ${"original"}: the address that the client asked for.`,
       }),
       { min: 1, errors: { tooFew: prose`--to is missing: give HOST:PORT or ${"original"}` } },
     ),
     balance: optional(
       option("--balance", wordValue("WAY", ["round-robin", "least-connections", "source-hash"]), {
-        description: prose`Which of several upstreams a connection gets: each in turn
-          (${"round-robin"}, the default), the one with the fewest, or always the same for a
-          client's address.`,
+        description: prose`How to choose among several upstreams: ${"round-robin"} (the default),
+          ${"least-connections"}, or ${"source-hash"}, which sends a client always to the same
+          one.`,
       }),
     ),
     source: optional(
       option("--source", sourceValue(), {
-        description: prose`Whose address the upstream sees: ${"client"} (the default), with
-        ${"client:port"} also the port, ${"self"}, or an address. With ${"--redirect"} it is
-        ${"self"} by default.`,
+        description: prose`The source address that the upstream sees: ${"client"} (the default),
+          ${"client:port"} with the client's port too, ${"self"}, or an address. With
+          ${"--redirect"} the default is ${"self"}.`,
       }),
     ),
     sourceFallback: optional(
       option("--source-fallback", wordValue("self", ["self"]), {
-        description: prose`Connect from an own address where the client's cannot be used (IPv6 to
-        IPv4), instead of refusing.`,
+        description: prose`Connect from an address of this host where the client's cannot be used
+          (IPv6 to IPv4), instead of rejecting the connection.`,
       }),
     ),
     socketMark: optional(
       option("--socket-mark", markValue(), {
-        description: prose`Mark the connections to upstreams (SO_MARK), for ip rules of your own.`,
+        description: prose`Mark connections to upstreams (SO_MARK), for your own ip rules.`,
       }),
     ),
   }),
@@ -105,38 +106,38 @@ const fields = object({
       or(
         map(
           flag("--accept-proxy", {
-            description: prose`Expect the PROXY protocol, version 1 or 2: it says who the client is.
-            With UDP it is in front of every datagram, or of the first one of a sender's socket.`,
+            description: prose`Expect a PROXY protocol header, version 1 or 2, which names the
+              client. Over UDP it precedes every datagram, or the first one of a sender's socket.`,
           }),
           () => [],
         ),
         option("--accept-proxy", listValue(networkSourceValue()), {
-          description: prose`The same (${"--accept-proxy=10.0.0.0/8"}), from these networks only;
-          others are refused, and what datagrams they send is dropped.`,
+          description: prose`The same (${"--accept-proxy=10.0.0.0/8"}), from these networks only.
+            Connections from elsewhere are rejected, and datagrams dropped.`,
         }),
       ),
     ),
     headerTimeout: optional(
       option("--header-timeout", timeoutValue(), {
-        description: prose`How long the header of ${"--accept-proxy"} may take; 5s by default,
-        ${"0s"}: for ever.`,
+        description: prose`Wait this long for the header of ${"--accept-proxy"}; 5s by default,
+          ${"0s"}: forever.`,
       }),
     ),
     sendProxy: optional(
       option("--send-proxy", wordValue("v1|v2|v2:every", ["v1", "v2", "v2:every"]), {
-        description: prose`Begin each connection to an upstream with the PROXY protocol, and with
-        ${"v2"} each session of UDP; ${"v2:every"}: each of its datagrams.`,
+        description: prose`Send a PROXY header first on each connection to an upstream (${"v1"},
+          ${"v2"}) and in each UDP session (${"v2"}). ${"v2:every"}: in front of each datagram.`,
       }),
     ),
   }),
   ...inGroup("Rules and routes", {
     routes: withDefault(
       option("--routes", wordValue("auto|print|none", ["auto", "print", "none"]), {
-        description: prose`${"auto"}: put in the rules that this command needs, and take them out at
-        its end, however it ends; ${"print"}: print them, and do nothing else; ${"none"}, the
-        default, leaves them to ${"tproxy routes"}. What is captured: any destination at the port
-        of the listeners, unless the options below, which are those of ${"tproxy routes"}, say
-        otherwise.`,
+        description: prose`${"auto"}: install the rules that this command needs, and remove them
+          when it ends, even if it is killed. ${"print"}: print the rules and exit. ${"none"} (the
+          default): leave them to ${"tproxy routes"}. The rules capture every destination at the
+          listeners' ports, unless the options below say otherwise; they are those of
+          ${"tproxy routes"}.`,
       }),
       "none" as "auto" | "print" | "none",
     ),
@@ -145,8 +146,8 @@ const fields = object({
   ...inGroup("What to capture", {
     local: withDefault(
       flag("--local", {
-        description: prose`Also capture what programs of this host send to other hosts. Our own
-        connections have a mark by which they are left alone, unless another guard is given.`,
+        description: prose`Also capture what programs of this host send to other hosts. A mark
+          exempts our own connections, unless you give another guard.`,
       }),
       false,
     ),
@@ -156,41 +157,44 @@ const fields = object({
   ...inGroup("Timeouts", {
     connectTimeout: optional(
       option("--connect-timeout", timeoutValue(), {
-        description: prose`How long connecting may take; 10s by default.`,
+        description: prose`Wait this long for a connection to an upstream; 10s by default.`,
       }),
     ),
     idleTimeout: optional(
       option("--idle-timeout", timeoutValue(), {
-        description: prose`Close what carries nothing for so long; 10m by default, ${"0s"}:
-        never.`,
+        description: prose`Close a connection after this long without data; 10m by default, ${"0s"}:
+          never.`,
       }),
     ),
     halfClosedTimeout: optional(
       option("--half-closed-timeout", timeoutValue(), {
-        description: prose`The same for a connection whose one side has ended; 60s by default.`,
+        description: prose`Close a half-closed connection after this long without data; 60s by
+          default.`,
       }),
     ),
     udpTimeout: multiple(
       option("--udp-timeout", udpTimeoutValue(), {
-        description: prose`End a UDP session that is silent for so long, 60s by default. With a
-          port, ${"53=5s"} (the default for 53): one to that port that has been answered.`,
+        description: prose`End a UDP session after this long without datagrams; 60s by default.
+          With a port, ${"53=5s"} (the default for 53): only sessions to that port that have had
+          a reply.`,
       }),
     ),
     keepalive: optional(
       option("--keepalive", durationValue(), {
-        description: prose`Probe a peer, of either side, that is silent for so long, and end its
-        connection when it does not answer three times in as long again (SO_KEEPALIVE).`,
+        description: prose`Probe a client or upstream that is silent for this long, and close its
+          connection if three probes in the same time again get no reply (SO_KEEPALIVE).`,
       }),
     ),
     userTimeout: optional(
       option("--user-timeout", durationValue(), {
-        description: prose`End a connection, of either side, whose peer acknowledges nothing for so
-        long (TCP_USER_TIMEOUT). By default the kernel waits some 15 minutes.`,
+        description: prose`Close a connection whose client or upstream acknowledges nothing for this
+          long (TCP_USER_TIMEOUT). By default the kernel waits about 15 minutes.`,
       }),
     ),
     drainTimeout: optional(
       option("--drain-timeout", durationValue(), {
-        description: prose`After SIGTERM, how long open connections may go on; 30s by default.`,
+        description: prose`After SIGTERM, let open connections go on for this long; 30s by
+          default.`,
       }),
     ),
   }),
@@ -201,15 +205,15 @@ const fields = object({
   ...inGroup("Output", {
     printConfig: withDefault(
       flag("--print-config", {
-        description: prose`Print the configuration file that does the same, and do nothing else.`,
+        description: prose`Print the configuration file that does the same, and exit.`,
       }),
       false,
     ),
     logLevel: optional(
       option("--log-level", wordValue("error|warning|info|debug", logLevels), {
-        description: prose`What is logged: ${"error"}, faults of our own; ${"warning"}, also what
-        fails; ${"info"} (the default), also every connection at its end; ${"debug"}, also when it
-        is accepted and its upstream is reached.`,
+        description: prose`What to log. ${"error"}: internal faults. ${"warning"}: also failures.
+          ${"info"} (the default): also each connection when it ends. ${"debug"}: also when it is
+          accepted and when its upstream is connected.`,
       }),
     ),
     quiet: withDefault(
@@ -217,7 +221,7 @@ const fields = object({
       false,
     ),
     json: withDefault(
-      flag("--json", { description: prose`The log as JSON, an object a line.` }),
+      flag("--json", { description: prose`Log as JSON, one object a line.` }),
       false,
     ),
   }),
@@ -236,12 +240,12 @@ const examples: readonly (readonly [string, string])[] = [
 export const forwardCommand = command("forward", fields, {
   usageLine: usageLine("[OPTIONS] --to HOST:PORT [ADDR]:PORT..."),
   brief: prose`Carry TCP and UDP to backends that see the client's own address.`,
-  description: prose`Accepts connections to any address and relays each to an upstream, connected
-    from the client's address. What brings the connections here, and the replies of the upstreams,
-    ${optionName("--routes")} puts in, or ${commandLine("tproxy routes --help")}. SIGTERM and
-    SIGINT stop accepting and let open connections end; a second one ends at once. SIGUSR1 prints
-    what is open and the counters. UDP is carried as sessions, which end when they are silent.
-    ${marksText}`,
+  description: prose`Accepts connections to any address and relays each to an upstream, from the
+    client's own address. ${optionName("--routes")} installs the rules that bring the clients'
+    packets and the upstreams' replies here; ${commandLine("tproxy routes --help")} explains them.
+    The first SIGTERM or SIGINT stops accepting and lets open connections end; a second one ends
+    them at once. SIGUSR1 prints open connections and counters. UDP datagrams form sessions, which
+    end after a silence. ${marksText}`,
   footer: examplesFooter(examples),
 });
 

@@ -8,23 +8,23 @@ import { inGroup } from "./groups.ts";
 import { wordValue } from "./values.ts";
 
 /** What the first characters of a line of text mean, for the description of a command. */
-export const marksText = prose`Lines begin with ${"[+]"} for a socket that is open, ${"[ ]"} for
-  what is as usual, ${"[-]"} for what failed or ended early, and ${"[!]"} for a warning.`;
+export const marksText = prose`Lines begin with ${"[+]"} for an open socket, ${"[ ]"} for
+  normal operation, ${"[-]"} for a failure or an early end, or ${"[!]"} for a warning.`;
 
 export const logFields = {
   ...inGroup("Output", {
     logTime: optional(
       option("--log-time", wordValue("local|utc|none", logTimes), {
-        description: prose`The time in front of each line of text: ${"local"} with its offset from
-        UTC, the default; ${"utc"}; ${"none"}, the default where systemd's journal takes the
-        lines.`,
+        description: prose`The time at the start of each line of text: ${"local"} (the default) with
+          its offset from UTC, ${"utc"}, or ${"none"}, which is the default where systemd's journal
+          reads the lines.`,
       }),
     ),
     logLossless: withDefault(
       flag("--log-lossless", {
-        description: prose`Lose no line: when the reader of standard output is slow, the traffic
-        waits for it, and when nobody reads or the disk is full, the command ends. Without it,
-        lines are dropped, and a line says how many.`,
+        description: prose`Lose no line. Traffic waits for a slow reader of standard output, and the
+          command ends if nobody reads or the disk is full. By default lines are dropped, and a
+          later line counts them.`,
       }),
       false,
     ),

@@ -12,59 +12,70 @@ import { durationValue, wordValue } from "./values.ts";
 export const ruleFields = {
   ...inGroup("What to do", {
     print: withDefault(
-      flag("--print", { description: prose`Print the commands; nothing is changed.` }),
+      flag("--print", { description: prose`Print the commands; change nothing.` }),
       false,
     ),
     apply: withDefault(
       flag("--apply", {
-        description: prose`Do what the commands would, by netlink: all of it or nothing. What is in
-        place already is left as it is.`,
+        description: prose`Apply the rules by netlink, all of them or none. What is in place already
+          stays.`,
       }),
       false,
     ),
     check: withDefault(
       flag("--check", {
-        description: prose`Compare the running system with it; exit status 1 if they differ.`,
+        description: prose`Compare the running system with the rules; the exit status is 1 if they
+          differ.`,
       }),
       false,
     ),
     remove: withDefault(
       flag("--remove", {
-        description: prose`Take back exactly what was applied, as far as it is still there. With no
-        option about what to capture, all that tproxy has ever applied here.`,
+        description: prose`Remove exactly what was applied and is still there. Without options about
+          what to capture, remove all that tproxy has applied on this host.`,
       }),
       false,
     ),
     confirm: withDefault(
-      flag("--confirm", { description: prose`Keep what ${"--rollback-after"} would take back.` }),
+      flag("--confirm", {
+        description: prose`Keep the set-up that ${"--rollback-after"} would
+        remove.`,
+      }),
       false,
     ),
   }),
   ...inGroup("How to do it", {
     hold: withDefault(
       flag("--hold", {
-        description: prose`With ${"--apply"}: stay, put back what others flush, and take everything
-        back at the end. The firewall table goes with the process, however it dies.`,
+        description: prose`With ${"--apply"}: keep running, restore what others flush, and remove
+          everything at the end. The kernel removes the firewall table even if the process is
+          killed.`,
       }),
       false,
     ),
     onExit: optional(
       option("--on-exit", wordValue("open|closed", ["open", "closed"]), {
-        description: prose`With ${"--hold"}: what was captured goes its own way afterwards, which is
-        the default, or with ${"closed"} is dropped until ${"--remove"}.`,
+        description: prose`With ${"--hold"}: what happens to captured traffic afterwards. ${"open"}
+          (the default): it takes its usual route. ${"closed"}: it is dropped until ${"--remove"}.`,
       }),
     ),
     rollbackAfter: optional(
       option("--rollback-after", durationValue(), {
-        description: prose`With ${"--apply"}: take everything back after this time, unless
-        ${"tproxy routes --confirm"} is run before. For people who might lock themselves out.`,
+        description: prose`With ${"--apply"}: remove everything after this time, unless
+          ${"tproxy routes --confirm"} runs before. It protects you from locking yourself out.`,
       }),
     ),
     force: withDefault(
-      flag("--force", { description: prose`With ${"--apply"}: go on in spite of conflicts.` }),
+      flag("--force", { description: prose`With ${"--apply"}: go on despite conflicts.` }),
       false,
     ),
-    json: withDefault(flag("--json", { description: prose`With ${"--check"}: as JSON.` }), false),
+    json: withDefault(
+      flag("--json", {
+        description: prose`With ${"--check"}: print
+      JSON.`,
+      }),
+      false,
+    ),
   }),
 } as const;
 
@@ -103,14 +114,12 @@ export function checkModifiers(
   ];
   for (const { name, given, owner, instead = "" } of modifiers) {
     if (!given || owner === action) continue;
-    throw new UsageError(
-      `${name} belongs to --${owner}, not to --${action}: leave it out${instead}`,
-    );
+    throw new UsageError(`${name} needs --${owner}, not --${action}: leave it out${instead}`);
   }
   if (onExit !== undefined && !hold) {
-    throw new UsageError("--on-exit says what becomes of a held set-up: give --hold as well");
+    throw new UsageError("--on-exit needs --hold");
   }
   if (rollbackAfter === 0) {
-    throw new UsageError('--rollback-after "0s" is over at once: give "30s"');
+    throw new UsageError('--rollback-after "0s" leaves no time to confirm: give "30s"');
   }
 }

@@ -14,8 +14,8 @@ import { prose } from "../prose.ts";
 /** For the fields of a command. */
 export const userOption = optional(
   option("--user", string({ metavar: "NAME" }), {
-    description: prose`Go on as this user of /etc/passwd once the sockets are open and the rules in
-      place, with the capabilities alone that are needed from then on.`,
+    description: prose`Become this user of /etc/passwd once the sockets are open and the rules in
+      place, and keep only the capabilities that are still needed.`,
   }),
 );
 

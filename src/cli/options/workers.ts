@@ -12,8 +12,8 @@ import { workersValue } from "./values.ts";
 /** How many Workers there are. */
 export const workersOption = withDefault(
   option("--workers", workersValue(), {
-    description: prose`Share the traffic among so many threads (SO_REUSEPORT), ${"auto"}: one on
-      each core; 1 by default.`,
+    description: prose`Share the traffic among N threads (SO_REUSEPORT); 1 by default. ${"auto"}:
+      one on each core.`,
   }),
   1,
 );

@@ -7,39 +7,36 @@ import { quote } from "../../net/result.ts";
 
 const words: WordsOf<IssueArgs> = {
   missing: ({ setting }) => `--${setting} is missing: give it`,
-  "newer-version": ({ newest }) => `the version is at most ${newest}: give that`,
+  "newer-version": ({ newest }) => `the format has versions up to ${newest}: give one of those`,
   "same-name": ({ name }) => `the name ${quote(name)} is given twice: give each its own`,
   "same-socket": ({ socket, taken }) =>
-    `${quote(socket)} wants the socket of ${quote(taken)}: leave one of the two out`,
-  "too-many-sockets": ({ max }) => `these are more than ${max} sockets: give fewer addresses`,
-  "no-such-pool": ({ name }) => `there is no pool ${quote(name)}: give one that there is`,
-  "pool-and-to": () => "--to stands in the place of a pool: give one of the two",
+    `${quote(socket)} needs the socket of ${quote(taken)}: give one of them`,
+  "too-many-sockets": ({ max }) => `these addresses need more than ${max} sockets: give fewer`,
+  "no-such-pool": ({ name }) => `no pool has the name ${quote(name)}: give one that exists`,
+  "pool-and-to": () => "--to and a pool exclude each other: give one of them",
   "pool-or-to": () => '--to is missing: give HOST:PORT or "original"',
-  "of-the-pool": ({ setting }) => `--${setting} is of the pool: leave it out`,
+  "of-the-pool": ({ setting }) => `--${setting} is a setting of the pool: leave it out`,
   "upstream-protocol": ({ protocol, other }) =>
-    `--to ${protocol}://… is for ${protocol} alone, and ${other} is carried too: give --to ` +
-    "HOST:PORT",
-  "original-alone": () => "--to original stands alone: give no other --to",
+    `--to ${protocol}://… carries ${protocol} only, and ${other} is wanted too: give HOST:PORT`,
+  "original-alone": () => "--to original excludes other upstreams: give no other --to",
   "needs-protocol": ({ setting, protocol }) => {
     const value = setting === "send-proxy" ? " v2:every" : "";
-    return `--${setting}${value} is of ${protocol.toUpperCase()}: give --${protocol} with it`;
+    return `--${setting}${value} needs --${protocol}`;
   },
-  "proxy-v1-udp": () => "--send-proxy v1 knows TCP alone: give --send-proxy v2 with --udp",
+  "proxy-v1-udp": () => "--send-proxy v1 supports TCP only: give --send-proxy v2 with --udp",
   "redirect-original-udp": () =>
-    "--redirect changes where datagrams go, and does not tell: give --to HOST:PORT with --udp",
+    "--redirect loses the original destination of datagrams: give --to HOST:PORT with --udp",
   "less-than-workers": ({ setting, count, workers }) =>
     lessThanWorkers(`--${setting}`, count, workers),
   "keepalive-range": ({ ms }) =>
     `--keepalive ${quote(formatDuration(ms))} is not accepted: give "1s" to "9h"`,
-  "header-without-proxy": () => "--header-timeout is of --accept-proxy: give that with it",
+  "header-without-proxy": () => "--header-timeout needs --accept-proxy",
   "user-with-sysctl": () =>
-    "--sysctl with --user: only root can give the settings back: set them by routes --apply",
+    "--sysctl excludes --user, because only root can restore the settings: set them with " +
+    '"tproxy routes --apply --sysctl"',
   "capture-without-routes": ({ setting }) => {
     const own = setting === "mark" ? "; the mark of our own sockets is --socket-mark" : "";
-    return (
-      `--${setting} is about what is captured, and nothing puts in rules for it: give ` +
-      `--routes auto, or --routes print to see them${own}`
-    );
+    return `--${setting} needs --routes auto or --routes print${own}`;
   },
 };
 

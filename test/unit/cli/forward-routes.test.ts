@@ -74,20 +74,23 @@ describe("what is captured", () => {
 });
 
 test.each([
-  ["[::1]:80 --family 4", "IPv4 is to be captured, and no listener takes it"],
-  [":80 --dst 2001:db8::/32", 'IPv6 is to be captured, and no listener takes it: give "[::]:PORT"'],
-  ["10.0.0.1:80 --source self", "--routes has nothing to put in: what is sent to an address of"],
-  ["10.0.0.1:80 --redirect --source self", "--routes has nothing to put in"],
+  ["[::1]:80 --family 4", "The rules capture IPv4, and no listener accepts it"],
+  [
+    ":80 --dst 2001:db8::/32",
+    'The rules capture IPv6, and no listener accepts it: give "[::]:PORT"',
+  ],
+  ["10.0.0.1:80 --source self", "--routes has no rules to install: packets to an address of"],
+  ["10.0.0.1:80 --redirect --source self", "--routes has no rules to install"],
   [":80 [fd00::1]:443", "cannot capture for IPv6, where listeners have addresses of this"],
   ["8.8.8.8:80 :443", "port 80 or port 443: give addresses with one port"],
   [":80 :443 --dport 8080", "port 80 or port 443: give addresses with one port"],
-  [":80 --no-transparent", "which --no-transparent does not accept"],
+  [":80 --no-transparent", "--routes and --no-transparent exclude each other"],
   [
     ":80 --redirect --source client",
-    '--source "client" needs a way back that --redirect does not make',
+    '--source "client" excludes --redirect, which brings no replies back',
   ],
   [":80 --local --mark 1", '--mark "0x1" leaves none'],
-  [":80 --socket-mark 0x3", '--socket-mark "0x3" has the mark 0x1/0x1 in it'],
+  [":80 --socket-mark 0x3", '--socket-mark "0x3" contains the mark 0x1/0x1'],
   [":80 --guard-uid 33", "add --local"],
 ])("refused: %s", (line, message) => {
   expect(() => auto(line)).toThrow(message);
@@ -95,10 +98,10 @@ test.each([
 
 test("options of routes without --routes are refused, rather than ignored", () => {
   const without = (options: string) => () => capture(`--to 192.0.2.9:80 :80 ${options}`);
-  expect(without("--dport 80")).toThrow("--dport is about what is captured, and nothing puts in");
-  expect(without("--guard-uid 1")).toThrow("--guard-uid is about what is captured");
+  expect(without("--dport 80")).toThrow("--dport needs --routes auto");
+  expect(without("--guard-uid 1")).toThrow("--guard-uid needs --routes auto");
   expect(without("--mark 2")).toThrow("the mark of our own sockets is --socket-mark");
-  expect(without("--redirect")).not.toThrow("is about what is captured");
+  expect(without("--redirect")).not.toThrow("needs --routes auto");
 });
 
 describe("while open connections come to their end", () => {

@@ -211,26 +211,26 @@ balance = "source-hash"
 max-sessions = 8
 `;
   expect(await problemsOf(text)).toEqual([
-    "main.toml:1:1: version: this program knows the format up to version 1: give that, or a " +
-      "newer program",
-    "main.toml:3:1: user: only root can give settings of the kernel back: leave [routes] sysctl " +
+    "main.toml:1:1: version: this program knows the format up to version 1: give that version",
+    "main.toml:3:1: user: only root can restore settings of the kernel: leave [routes] sysctl " +
       "or user out",
-    'main.toml:7:7: pool "web": to[0]: "original" stands alone: give no other upstream',
-    'main.toml:11:1: service "a": to: tcp://… is for tcp alone, and udp is carried too: give ' +
+    'main.toml:7:7: pool "web": to[0]: "original" excludes other upstreams: give no other',
+    'main.toml:11:1: service "a": to: tcp://… carries tcp only, and udp is wanted too: give ' +
       '"HOST:PORT"',
     'main.toml:12:1: service "a": max-connections: 7 is less than one for each of the 8 workers: ' +
       "give at least 8",
     'main.toml:13:1: service "a": keepalive: "10h" is not accepted: give "1s" to "9h"',
     'main.toml:14:1: service "a": header-timeout: this needs accept-proxy',
-    'main.toml:15:1: service "a": send-proxy: version 1 knows TCP alone: give "v2", or listen ' +
+    'main.toml:15:1: service "a": send-proxy: version 1 supports TCP only: give "v2", or listen ' +
       "for TCP only",
     'main.toml:17:1: service "a": name: another one is called "a": give each a name of its own',
-    'main.toml:18:1: service "a": listen: ":80" of service "a" has that socket: give another ' +
+    'main.toml:18:1: service "a": listen: ":80" of service "a" needs this socket: give another ' +
       "port or address",
     'main.toml:19:1: service "a": pool: there is no pool "wep"; did you mean "web"?',
     'main.toml:20:1: service "a": to: a service has a pool or upstreams of its own: leave "pool" ' +
       'or "to" out',
     'main.toml:21:1: service "a": balance: "balance" is a setting of the pool: give it there',
-    'main.toml:22:1: service "a": max-sessions: this is of UDP, and nothing listens for udp',
+    'main.toml:22:1: service "a": max-sessions: this needs a listener for udp, and the ' +
+      "service has none",
   ]);
 });

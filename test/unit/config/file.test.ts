@@ -44,8 +44,7 @@ capture = { dport = [80, "x"], family = 5, guard-uid = ["nobdy"] }
       'main.toml:14:26: service[1]: capture.dport[1]: "x" is not a port or a range of ports: ' +
         'give a number from 1 to 65535, "443", or two, "8000-9000"',
       'main.toml:14:41: service[1]: capture.family: "5" is not accepted: give "4", "6" or "both"',
-      "main.toml:14:44: service[1]: capture.guard-uid: nothing installs rules for it: give " +
-        '[routes] install = "auto"',
+      'main.toml:14:44: service[1]: capture.guard-uid: this needs [routes] install = "auto"',
       'main.toml:14:57: service[1]: capture.guard-uid[0]: "nobdy" is no user of /etc/passwd: ' +
         "give one of its names or a number",
     ]);
@@ -179,7 +178,7 @@ describe("included files", () => {
       'conf.d/a.toml:1:1: workers: "workers" is no setting here',
       'conf.d/a.toml:3:1: service "main": name: another one is called "main": give each a name ' +
         "of its own",
-      'conf.d/a.toml:4:1: service "main": listen: ":4004" of service "main" has that socket: ' +
+      'conf.d/a.toml:4:1: service "main": listen: ":4004" of service "main" needs this socket: ' +
         "give another port or address",
       'conf.d/b.toml:5:1: service "b": include: "include" is no setting here',
     ]);
