@@ -1,15 +1,15 @@
-/** Counts down to the end of a task that serves only so many: `listen --max`. */
+/** Counts down the connections and datagrams of `listen --max`. */
 export class Quota {
   private left: number;
   private readonly onSpent: () => void;
 
-  /** `max` 0 has no end. `onSpent` is called once, when the last one has been taken. */
+  /** A `max` of 0 is no limit. `onSpent` is called once, when the last one has been received. */
   constructor(max: number, onSpent: () => void) {
     this.left = max;
     this.onSpent = onSpent;
   }
 
-  /** One connection or datagram was taken. */
+  /** Counts one connection or datagram. */
   spend(): void {
     if (this.left === 0) return;
     this.left--;

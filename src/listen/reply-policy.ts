@@ -1,7 +1,7 @@
 /**
- * Which datagrams `listen --udp` answers. A source address can be forged: then the answer goes to
- * somebody who has not asked. So an answer is no larger than its question, there are only so many
- * to a client in a second, and two that answer each other do not do so for ever.
+ * Decides which datagrams `listen --udp` answers. A source address can be forged: then the answer
+ * goes to a host that has not asked. So an answer is no larger than its question, a client gets a
+ * bounded number of them a second, and two programs do not answer each other for ever.
  */
 
 import { answerBytesFree } from "../engine/limits.ts";
@@ -14,7 +14,7 @@ export class AnswerPolicy {
   private readonly reply: Uint8Array | undefined;
   private readonly rates: ClientRates | undefined;
 
-  /** `reply` is what all are answered; undefined: what they have sent. */
+  /** `reply` is the answer to all; undefined: each gets its own datagram back. */
   constructor(bounds: AnswerBounds, reply: Uint8Array | undefined) {
     this.bounds = bounds;
     this.reply = reply;
@@ -23,8 +23,8 @@ export class AnswerPolicy {
   }
 
   /**
-   * Why a question is not answered, empty if it is: it came at `now` (ms) from the client with this
-   * prefix, with so many hops left (0: unknown), and an answer would have `size` bytes.
+   * Returns why a question gets no answer, or "". It came at `now` (ms) from the client with this
+   * prefix, with `hops` hops left (0: unknown); its answer has `size` bytes.
    */
   refusal(
     question: Uint8Array,

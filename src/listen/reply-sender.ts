@@ -1,9 +1,9 @@
 /**
- * The answers of `listen --udp`: each leaves from the address that its question was sent to. If
- * that has the listener's port, it leaves through the listener, with that address as its source. If
- * TPROXY has changed the port, a transparent socket is bound to the original destination for the
- * answers of one flow; it gets nothing that is sent there (`openReplySocket`). Where another
- * program has that port, they are raw packets.
+ * Sends the answers of `listen --udp`, each from the address that its question was sent to. If that
+ * has the listener's port, the answer leaves through the listener, with that address as its source.
+ * If TPROXY has changed the port, a transparent socket is bound to the original destination for the
+ * answers of one flow; it receives nothing (`openReplySocket`). Where another program has that
+ * port, answers are raw packets.
  */
 
 import { type CallFailure, describeFailure } from "../../ffi/errno.ts";
@@ -18,10 +18,10 @@ import { openReplySocket } from "../engine/udp-sockets.ts";
 import type { WorkerContext } from "../workers/context.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
 
-/** From where the answers of one flow leave, and to whom. */
+/** The two ends of one flow, and the socket for its answers. */
 interface Route {
-  readonly reached: SocketAddress;
-  readonly peer: SocketAddress;
+  readonly destination: SocketAddress;
+  readonly client: SocketAddress;
   /** Undefined: as raw packets. */
   readonly fd: number | undefined;
   readonly envelope: Envelope | undefined;
@@ -36,49 +36,55 @@ export class ReplySender {
   private readonly raw = new RawSender();
   private route: Route | undefined;
 
-  /** Warns of what cannot be sent. */
   constructor(context: WorkerContext) {
     this.context = context;
   }
 
-  /** From here on answers are of questions that `peer` has sent to `reached`, come by `socket`. */
-  begin(socket: ServedSocket, reached: SocketAddress, peer: SocketAddress): void {
+  /** Begins a flow: `client` has sent to `destination`, and `socket` has received that. */
+  begin(socket: ServedSocket, destination: SocketAddress, client: SocketAddress): void {
     this.end();
-    if (reached.port === socket.port) {
-      const envelope = makeEnvelope(socket.domain, peer, reached.address);
-      // What was set for others is still there.
-      this.route = { reached, peer, fd: socket.fd, envelope, isOwn: false, hopLimit: -1 };
+    if (destination.port === socket.port) {
+      const envelope = makeEnvelope(socket.domain, client, destination.address);
+      // The listener still has the hop limit of the flow before.
+      this.route = { destination, client, fd: socket.fd, envelope, isOwn: false, hopLimit: -1 };
       return;
     }
-    const fd = openReplySocket(reached, true);
+    const fd = openReplySocket(destination, true);
     if (typeof fd === "number") {
-      const envelope = makeEnvelope(familyOf(reached), peer);
-      this.route = { reached, peer, fd, envelope, isOwn: true, hopLimit: 0 };
+      const envelope = makeEnvelope(familyOf(destination), client);
+      this.route = { destination, client, fd, envelope, isOwn: true, hopLimit: 0 };
       return;
     }
-    const warning = rawWarning(fd, reached.port);
+    const warning = rawWarning(fd, destination.port);
     if (warning === undefined) return void this.fail(fd);
     this.context.warn(warning);
-    this.route = { reached, peer, fd: undefined, envelope: undefined, isOwn: false, hopLimit: 0 };
+    this.route = {
+      destination,
+      client,
+      fd: undefined,
+      envelope: undefined,
+      isOwn: false,
+      hopLimit: 0,
+    };
   }
 
   /**
-   * Sends the `length` bytes at `offset` of `payload`: whether they have left. `hops` is the hop
-   * limit of the question, 0 if it is not known: the answer has one less, so that those end who
-   * answer each other.
+   * Sends the `length` bytes at `offset` of `payload`; returns false, after a warning, if that
+   * fails. `hops` is the hop limit of the question, 0 if it is not known. The answer has one less,
+   * so that two programs do not answer each other for ever.
    */
   send(payload: NativeBuffer, offset: number, length: number, hops: number): boolean {
     const { route } = this;
     if (route === undefined) return false;
-    const { reached, peer, fd, envelope } = route;
+    const { destination, client, fd, envelope } = route;
     if (fd === undefined) {
-      const result = this.raw.send(reached, peer, payload, offset, length);
+      const result = this.raw.send(destination, client, payload, offset, length);
       if (result < 0) this.context.warn(rawRefusal(-result));
       return result >= 0;
     }
     if (hops > 1 && hops - 1 !== route.hopLimit) {
       route.hopLimit = hops - 1;
-      setHopLimit(fd, familyOf(peer), route.hopLimit);
+      setHopLimit(fd, familyOf(client), route.hopLimit);
     }
     const { sending } = this;
     sending.begin(envelope, false);
@@ -87,14 +93,14 @@ export class ReplySender {
     return sending.sent === 1 || this.fail({ call: "sendmmsg", errno: sending.errno });
   }
 
-  /** No more of this flow come for now. */
+  /** Ends the flow; its answers have been sent. */
   end(): void {
     const { route } = this;
     this.route = undefined;
     if (route?.isOwn) sys.close(route.fd as number);
   }
 
-  /** Closes what is open. */
+  /** Closes all sockets. */
   close(): void {
     this.end();
     this.raw.close();

@@ -1,14 +1,14 @@
 /**
  * One accepted connection of `listen`: reads, answers, closes.
  *
- * - reply: the first data, or the end of the peer's stream, gets the reply. Then our sending side
- *   is shut down and the peer is read to its end before the close: closing with unread bytes
- *   would send a reset, which can destroy the reply before the peer has read it.
- * - echo: every byte goes back. What the peer does not take stays in the kernel's receive queue
- *   (it is peeked at, sent, and only then consumed), so a stalled peer costs no memory of ours.
- * - discard: everything is read and nothing is sent.
+ * - reply: the first data, or the end of the client's stream, gets the reply. Then we shut down
+ *   our sending side, and read to the end of the client's stream before the close: to close with
+ *   unread bytes would send a reset, which can destroy the reply before the client has read it.
+ * - echo: every byte goes back. Bytes that the client does not take stay in the kernel's receive
+ *   queue (peeked at, sent, and only then consumed), so a stalled client costs no memory of ours.
+ * - discard: we read everything and send nothing.
  *
- * Level-triggered: a connection is watched for what it waits for and nothing else.
+ * Level-triggered: a connection has only the epoll events that it waits for.
  */
 
 import {
@@ -32,7 +32,7 @@ import { Counter, type SharedState } from "../workers/counters.ts";
 import { type End, ended, socketFailed } from "../workers/end-reason.ts";
 import type { Responding } from "../workers/protocol.ts";
 
-/** What a responder needs of the service that it belongs to. */
+/** The service of a responder, as far as the responder uses it. */
 export interface ResponderOwner {
   readonly loop: EventLoop;
   readonly counters: SharedState;
@@ -56,17 +56,17 @@ export class Responder implements Handler, Applicant, Flow {
   sent = 0;
   private readonly service: ResponderOwner;
   readonly fd: Fd;
-  /** As a flow: what is sent to the peer comes from the same socket, or from nowhere. */
+  /** As a flow: the bytes to the client come from the same socket, or from memory. */
   readonly from = this;
   readonly to = this;
   private readonly timer = new Timer(() => this.onTimer());
   lastActive: number;
   private interest = EPOLLIN;
-  /** The peer has ended its stream. */
+  /** The client has ended its stream. */
   private ended = false;
-  /** reply: bytes not yet taken by the peer; -1 before the first data. */
+  /** reply: bytes not yet taken by the client; -1 before the first data. */
   private replyLeft = -1;
-  /** reply: given in full, our side is shut down, and only the peer's end is awaited. */
+  /** reply: sent in full, our side is shut down, and the client's end of stream is awaited. */
   private lingering = false;
   private lingered = 0;
 
@@ -87,12 +87,12 @@ export class Responder implements Handler, Applicant, Flow {
       // Bytes that arrive behind the question are read after the reply.
       if (this.replyLeft > 0 && !(mask & EPOLLIN)) return;
     }
-    // EPOLLERR and EPOLLHUP come unasked; reading tells what they mean.
+    // EPOLLERR and EPOLLHUP come unasked; recv(2) returns their error.
     if (this.service.answer.kind === "echo") this.echo();
     else this.receive();
   }
 
-  /** Closes what has been idle for this part of its time-out. */
+  /** Closes the connection if it has been idle for this part of its time-out. */
   endIfIdle(part: number): void {
     const { loop, idleTimeoutMs } = this.service;
     if (!this.lingering && this.lastActive + part * idleTimeoutMs <= loop.now) {
@@ -128,7 +128,7 @@ export class Responder implements Handler, Applicant, Flow {
     }
   }
 
-  /** `count` bytes at the start of the receive buffer are ours. */
+  /** Counts and logs the first `count` bytes of the receive buffer. */
   private took(count: number): void {
     this.received += count;
     this.service.counters.count(Counter.clientBytes, count);
@@ -143,14 +143,14 @@ export class Responder implements Handler, Applicant, Flow {
     if (this.answerOnce() && this.replyLeft > 0) this.watch(EPOLLOUT);
   }
 
-  /** Begins the reply if there is one and it has not begun; false when the connection is gone. */
+  /** Begins the reply if there is one and it has not begun; returns false after a close. */
   private answerOnce(): boolean {
     if (this.service.answer.kind === "discard" || this.replyLeft >= 0) return true;
     this.replyLeft = this.service.reply.size;
     return this.sendReply();
   }
 
-  /** Sends what is left of the reply; false when the connection is gone. */
+  /** Sends the rest of the reply; returns false after a close. */
   private sendReply(): boolean {
     const { reply } = this.service;
     while (this.replyLeft > 0) {
@@ -181,7 +181,7 @@ export class Responder implements Handler, Applicant, Flow {
       if (count < 0) return this.close(socketFailed("client", -count));
       if (count === 0) return this.close(ended("done", "client"));
       const taken = this.send(buffer.address, count);
-      // The peer takes no more: look again when it does, and leave the rest in the queue.
+      // The client takes no more for now: the rest stays in the queue.
       if (taken === -EAGAIN) return this.watch(EPOLLOUT);
       if (taken < 0) return;
       sys.recv(this.fd, buffer.address, taken, MSG_TRUNC);
@@ -191,7 +191,7 @@ export class Responder implements Handler, Applicant, Flow {
     this.watch(EPOLLIN);
   }
 
-  /** Bytes taken, -EAGAIN, or another negated errno after which the connection is closed. */
+  /** Returns the bytes taken, -EAGAIN, or another negated errno after a close. */
   private send(address: Address, length: number): number {
     const taken = sys.send(this.fd, address, length, MSG_NOSIGNAL);
     if (taken >= 0) {
@@ -210,7 +210,7 @@ export class Responder implements Handler, Applicant, Flow {
     this.service.loop.modify(this.fd, interest);
   }
 
-  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  /** Activity only notes the time; when the timer fires, it compares, and arms itself again. */
   private onTimer(): void {
     if (this.lingering) return this.close(ended("done"));
     const { loop, idleTimeoutMs } = this.service;

@@ -1,4 +1,4 @@
-/** The TCP side of `listen`: listeners, their connections, and the bounds around both. */
+/** The TCP side of `listen`: accepts connections within the limits, and counts and logs them. */
 
 import { EPOLLIN } from "../../ffi/constants.ts";
 import { errnoName, errnoText } from "../../ffi/errno.ts";
@@ -74,7 +74,7 @@ export class TcpService
   accepted(fd: Fd): void {
     const id = ++this.accepts;
     const peer = decodeSockaddr(this.peerName.view, 0);
-    // A transparent listener's connection has the address that its client asked for.
+    // A transparent listener's connection has the address that its client has connected to.
     sys.getsockname(fd, this.localName.address, this.localName.size);
     const client = endpoint(peer);
     const local = endpoint(decodeSockaddr(this.localName.view, 0));
@@ -102,7 +102,7 @@ export class TcpService
     for (const connection of this.admission.aboveShare()) connection.endIfIdle(sweptIdlePart);
   }
 
-  /** It has a place. */
+  /** The connection has got a place. */
   proceed(connection: Responder): void {
     this.stallWatch.begin();
     if (this.loop.add(connection.fd, EPOLLIN, connection) < 0) {
@@ -164,17 +164,17 @@ export class TcpService
       this.context.report({ kind, id, client, local, clientBytes, upstreamBytes, end });
     }
     this.admission.left(connection);
-    // A descriptor is free again, if accepting rests for one.
+    // A descriptor is free again: listeners that wait for one accept again.
     resumeAll(this.listeners);
     this.onClosed();
   }
 
-  /** Connections that are open. */
+  /** The number of open connections. */
   get active(): number {
     return this.connections.size;
   }
 
-  /** Accepts no more and lets what is open come to its end. */
+  /** Accepts no more; open connections go on until their end. */
   stopAccepting(): void {
     for (const listener of this.listeners) listener.close();
     this.listeners = [];

@@ -1,4 +1,4 @@
-/** The UDP side of `listen`: datagrams are taken in batches, told of, and answered. */
+/** The UDP side of `listen`: receives datagrams in batches, logs and answers each. */
 
 import { EPOLLIN } from "../../ffi/constants.ts";
 import { describeFailure, EAGAIN, EINTR } from "../../ffi/errno.ts";
@@ -24,13 +24,14 @@ export class UdpService implements Service {
   private readonly quota: Quota;
   private readonly answers: ReplySender;
   private readonly arrivals: ReceiveBatch;
-  /** What `--reply` answers. */
+  /** The answer of `--reply`. */
   private readonly reply: NativeBuffer | undefined;
   private readonly key = new Uint32Array(KEY_WORDS);
-  /** The key of the datagram before, in the same batch, and its ends as text. */
+  /** The key of the datagram before, in the same batch. */
   private readonly flow = new Uint32Array(KEY_WORDS);
   private readonly prefix = new Uint32Array(PREFIX_WORDS);
   private readonly policy: AnswerPolicy;
+  /** Its ends as text. */
   private client = "";
   private local = "";
   private sockets: UdpSocket[];
@@ -58,7 +59,7 @@ export class UdpService implements Service {
     this.answers.close();
   }
 
-  /** Receives and serves one batch; false when there is none, or not to be one any more. */
+  /** Receives and serves one batch; returns false when the queue is empty, or after `stop`. */
   take(socket: ServedSocket): boolean {
     const { arrivals } = this;
     const count = arrivals.receive(socket.fd);
@@ -71,7 +72,7 @@ export class UdpService implements Service {
 
   private failed(errno: number): boolean {
     if (errno === EAGAIN) return false;
-    // A queued error of an earlier answer (ICMP) ends nothing here.
+    // The error is of an earlier answer (ICMP), and concerns no other one.
     if (errno !== EINTR) this.context.warn(describeFailure({ call: "recvmmsg", errno }));
     return true;
   }
@@ -107,16 +108,16 @@ export class UdpService implements Service {
     const { key, task } = this;
     this.flow.set(key);
     prefixOfKey(key, this.prefix);
-    const peer = clientOfKey(key);
-    const reached = originalOfKey(key);
+    const client = clientOfKey(key);
+    const destination = originalOfKey(key);
     if (task.report) {
-      this.client = formatSocketAddress(peer);
-      this.local = formatSocketAddress(reached);
+      this.client = formatSocketAddress(client);
+      this.local = formatSocketAddress(destination);
     }
-    if (task.answer.kind !== "discard") this.answers.begin(socket, reached, peer);
+    if (task.answer.kind !== "discard") this.answers.begin(socket, destination, client);
   }
 
-  /** Bytes sent back, 0 if there was no answer to give or it could not be sent. */
+  /** Returns the bytes of the answer; 0 if there was none, or sending it failed. */
   private answer(index: number, length: number): number {
     const { answers, arrivals, context, policy, prefix, reply, task } = this;
     if (task.answer.kind === "discard") return 0;
@@ -164,7 +165,7 @@ class UdpSocket implements Handler {
   }
 }
 
-/** An empty reply is an empty datagram, behind which is still one byte of memory. */
+/** Copies a reply into native memory; an empty one has one byte, since no memory has 0 bytes. */
 function nativeCopy(bytes: Uint8Array): NativeBuffer {
   const copy = allocate(Math.max(bytes.length, 1));
   copy.bytes.set(bytes);

@@ -305,7 +305,7 @@ export class SessionManager {
     return session;
   }
 
-  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  /** Activity only notes the time; when the timer fires, it compares, and arms itself again. */
   private timerFired(session: Session): void {
     const { loop, shared } = this.context;
     this.evidence.noteSilence(session);
