@@ -5,11 +5,11 @@ export const eventsPerWait = 512;
 
 /**
  * A Worker collects garbage when nothing has happened for `quietMs` and so many descriptors have
- * been closed since the last time: those of 1,024 connections, or of 1,024 to 2,048 sessions, which
- * leave 2 to 4 MB of objects. It takes 10 to 30 ms, in which nothing is carried.
+ * been closed since the last time: those of 2,048 connections, or of 2,048 to 4,096 sessions, which
+ * leave 4 to 8 MB of objects. It takes 10 to 30 ms, in which nothing is carried.
  */
 export const quietMs = 500;
-export const closedUntilQuiet = 2048;
+export const closedUntilQuiet = 4096;
 
 /** Connections accepted from one listener before others get their turn. */
 export const acceptsPerTurn = 64;
