@@ -57,8 +57,8 @@ export type Issue = IssueOf<IssueArgs>;
 /** Sockets of all services together, for each Worker. */
 const socketsMax = 4_096;
 
-/** How many Workers `auto` stands for; and whether nothing installs rules although it is asked. */
 export interface CheckContext {
+  /** How many Workers `auto` stands for. */
   readonly cores: number;
 }
 

@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { configurationFilesMax } from "../engine/limits.ts";
 import type { Path } from "../net/issue.ts";
 import { quote } from "../net/result.ts";
+import { checkCaptures } from "./capture-check.ts";
 import { checkSettings, type Issue } from "./check.ts";
 import { isTable } from "./kinds.ts";
 import { type Located, type Position, plainValue, positionOf, specialKeys } from "./located.ts";
@@ -98,6 +99,10 @@ class Reader {
     const settings: Settings = { ...rest, pool, service };
     await this.readLists(main, ["defaults", "accept-proxy"], rest.defaults?.["accept-proxy"]);
     for (const issue of checkSettings(settings, this.system)) this.tell(issue, main, origins);
+    for (const { path, text } of checkCaptures(settings)) {
+      const place = placeOf(main, origins, path);
+      this.addAt(place.source, place.path, text);
+    }
     return this.result(settings, (path) => originText(main, origins, path));
   }
 

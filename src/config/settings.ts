@@ -261,6 +261,7 @@ const log = table({
   lossless: setting(yesNo, "Lose no line: the traffic waits for a slow reader."),
 });
 
+// Which names are accepted is looked at with the rest of what is captured.
 const tableName = text(plain, { examples: ["tproxyd"], pattern: /^tproxyd[A-Za-z0-9_-]{0,13}$/ });
 
 const routes = table({

@@ -22,7 +22,7 @@ interface Completed {
 /** What the text of each kind of contradiction needs. */
 export interface PlanIssueArgs {
   /** A field has a value that none may have; the text says which. */
-  invalid: { readonly text: string };
+  invalid: { readonly field: string | undefined; readonly text: string };
   "stray-family": {
     readonly what: "destination" | "source";
     readonly network: string;

@@ -148,10 +148,9 @@ export function parseIntent(request: unknown): ParsedIntent {
   const result = v.safeParse(RequestSchema, request);
   if (!result.success) {
     const [issue] = result.issues;
-    const path = v.getDotPath(issue);
-    const text = path === null ? issue.message : `${path}: ${issue.message}`;
-    const keys = (issue.path ?? []).map(({ key }) => key as string | number);
-    return { ok: false, issue: { path: keys, code: "invalid", args: { text } } };
+    const path = (issue.path ?? []).map(({ key }) => key as string | number);
+    const args = { field: v.getDotPath(issue) ?? undefined, text: issue.message };
+    return { ok: false, issue: { path, code: "invalid", args } };
   }
   const intent = complete(result.output);
   const issue = contradiction(result.output, intent);

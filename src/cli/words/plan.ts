@@ -16,7 +16,7 @@ const needless = {
 } as const;
 
 const words: WordsOf<PlanIssueArgs> = {
-  invalid: ({ text }) => text,
+  invalid: ({ field, text }) => (field === undefined ? text : `${field}: ${text}`),
   "stray-family": ({ what, network, family, families }) =>
     `${what} "${network}" is IPv${family}, but the family is ${families.join(" and ")}: give an ` +
     `IPv${families[0]} one, or leave the family out`,

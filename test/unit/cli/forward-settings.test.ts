@@ -7,6 +7,7 @@ import fc from "fast-check";
 import { forwardCommand } from "../../../src/cli/options/forward.ts";
 import { settingsOf, withoutStdin } from "../../../src/cli/options/forward-settings.ts";
 import { issueLine } from "../../../src/cli/words/settings.ts";
+import { checkCaptures } from "../../../src/config/capture-check.ts";
 import { checkSettings } from "../../../src/config/check.ts";
 import type { Written } from "../../../src/config/kinds.ts";
 import type { Listen } from "../../../src/config/listen.ts";
@@ -123,8 +124,10 @@ describe("options and settings", () => {
             "10.0.0.0/8",
           ]),
         );
-        const { problems, configuration } = await readText(printed, lists);
-        if (checkSettings(given, { cores: 4 }).length > 0) return;
+        const { problems, configuration, settings: read } = await readText(printed, lists);
+        const isRefused =
+          checkSettings(given, { cores: 4 }).length + checkCaptures(read).length > 0;
+        if (isRefused) return;
         expect(problems.map(problemText)).toEqual([]);
         expect(withoutText(configuration)).toEqual(withoutText(complete(given)));
       }),

@@ -230,3 +230,44 @@ bypass = "@bypass"`;
     ]);
   });
 });
+
+describe("what is captured", () => {
+  const captured = (capture: string, routes = "") =>
+    problemsOf(`[routes]
+install = "auto"
+${routes}
+[[service]]
+name = "a"
+listen = [":80", "[::1]:81"]
+to = "original"
+[service.capture]
+${capture}`);
+
+  test.each([
+    ["", 'mark = "0x0/0x1"', '3:8: routes.mark: "0x0/0x1" marks nothing'],
+    ["", "table = 254", '3:9: routes.table: "254" is a table of the system'],
+    ["", 'table-name = "nat"', '3:14: routes.table-name: "nat" is not accepted: give a name that'],
+    ["guard-uid = 0", "", '8:1: service "a": capture.local: a guard needs local = true'],
+    [
+      "local = true\nguard-mark = 3",
+      "",
+      '10:14: service "a": capture.guard-mark: "0x3" has the mark',
+    ],
+    ["bypass = ['0.0.0.0/1', '128.0.0.0/1']", "", "nothing of IPv4 is left to capture"],
+    ["dst = '10.0.0.0/8'\nbypass-private = true", "", '"10.0.0.0/8" is in dst, and is also'],
+    ["dst = '10.0.0.0/8'\nfamily = 6", "", '9:7: service "a": capture.dst: "10.0.0.0/8" is IPv4'],
+    ["dst = '10.0.0.0/8'\nfamily = 'both'", "", "says nothing about IPv6"],
+    ["guard-cgroup = '../x'\nlocal = true", "", 'capture.guard-cgroup: "../x" is not a control'],
+    ["family = 6", "sysctl = true", "3:10: routes.sysctl: nothing is set here"],
+  ])("%j %s", async (capture, routes, message) => {
+    expect((await captured(capture, routes)).join("\n")).toContain(message);
+  });
+
+  test.each([
+    ["local = true", ""],
+    ["local = true\nguard-uid = 0\nin = 'eth0'", "sysctl = true"],
+    ["dst = '10.0.0.0/8'", 'mark = "0x1/0x1"\ntable-name = "tproxyd-lan"'],
+  ])("accepted: %j", async (capture, routes) => {
+    expect(await captured(capture, routes)).toEqual([]);
+  });
+});
