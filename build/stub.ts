@@ -7,10 +7,10 @@ import type { Substitutes } from "./relocate.ts";
 import { STUB, stubCode } from "./stub-code.ts";
 
 /**
- * Variables that the process, and what it starts, never sees: with them whoever starts tproxy could
- * make Bun run other code or write files (BUN_OPTIONS, BUN_INSPECT), with the rights of a file that
- * has capabilities or belongs to root. A name stands for every variable that begins with it,
- * whatever its case: mimalloc ignores case, the others have nothing to lose.
+ * Variables that the process, and what it starts, never sees: with them the user who starts
+ * tproxy could make Bun run other code or write files (BUN_OPTIONS, BUN_INSPECT), with the rights
+ * of a file that has capabilities or belongs to root. A name stands for every variable that begins
+ * with it, whatever its case: mimalloc ignores case, the others have nothing to lose.
  */
 const blankedVariables = ["BUN_", "NODE_", "JSC_", "MIMALLOC_", "ICU_", "UV_", "LD_"];
 

@@ -151,8 +151,8 @@ export class ReceiveBatch {
   }
 
   /**
-   * Takes the first `bytes` away from message `index`, which counts until it is said anew: whoever
-   * uses this says it of every message.
+   * Takes the first `bytes` away from message `index`, until it is called anew. A caller that
+   * uses this calls it for every message.
    */
   trim(index: number, bytes: number): void {
     this.trimmed[index] = bytes;

@@ -28,7 +28,7 @@ describe("this repository keeps its rules:", () => {
   for (const rule of treeRules) {
     test(rule.name, () => expect(rule(facts)).toEqual([]));
   }
-  for (const rule of [rules.leftovers, rules.forbiddenWords]) {
+  for (const rule of [rules.leftovers, rules.forbiddenWords, rules.oldWording]) {
     test(rule.name, () => expect(rule(files)).toEqual([]));
   }
 });
@@ -201,5 +201,18 @@ describe("every rule can fail:", () => {
     ].join("\n");
     const problems = rules.forbiddenWords({ "README.md": text });
     expect(problems.map((problem) => problem.split(":")[1])).toEqual(["1", "2", "3", "4"]);
+  });
+
+  test("oldWording", () => {
+    const text = '/** Whoever asks.\n * It is put\n * up with. */\nconst a = "for want of it";\n';
+    const files = { "src/a.ts": text, "docs/b.md": "\nwait in vain", "test/c.ts": text };
+    expect(rules.oldWording(files)).toEqual([
+      'src/a.ts:4: "for want of" is old wording: for lack of',
+      'src/a.ts:2: "put up with" is old wording: accept, or a limit',
+      'src/a.ts:1: "whoever" is old wording: name the actor',
+      'docs/b.md:2: "in vain" is old wording: say what does not happen',
+    ]);
+    const spared = { "src/a.ts": "in various ways, of latency", "CHANGELOG.md": "whoever" };
+    expect(rules.oldWording(spared)).toEqual([]);
   });
 });

@@ -202,7 +202,7 @@ function servedBy(listeners: readonly SocketAddress[]): Family[] {
 
 /**
  * The way back for connections that carry an address which is not ours, and for ICMP errors about
- * what we send from one: also towards clients, whoever's address upstreams see.
+ * what we send from one: also towards clients, for every `--source`.
  */
 function replies(
   { ingress, route: { source } }: Service,

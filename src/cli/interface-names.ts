@@ -9,7 +9,7 @@ import { isPattern } from "../net/interface.ts";
 import { quote } from "../net/result.ts";
 
 /**
- * Puts the name that rules match in the place of an alternative one, which `say` tells. A name that
+ * Replaces an alternative name with the name that rules match, and tells `say`. A name that
  * no interface has stays: one may come.
  * @throws UsageError for one that no interface can have
  */

@@ -13,7 +13,7 @@ export function processIo(workerEntry: URL): ProcessIo {
   let stopping: StopReason | undefined;
   let listener: ((reason: StopReason) => void) | undefined;
   const stop = (reason: StopReason) => {
-    // Whoever asks twice does not want to wait.
+    // A user who asks twice does not want to wait.
     if (stopping !== undefined && reason !== "EPIPE") process.exit(cutOffStatus(reason));
     if (stopping !== undefined) return;
     stopping = reason;

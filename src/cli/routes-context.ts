@@ -31,7 +31,7 @@ export interface RoutesContext {
   readonly guard: MaskedMark | undefined;
   /** What keeps packets from the rules, and what these prevent, a line each: read when called. */
   readonly cautions: () => readonly string[];
-  /** Neither waits for a reader: what is to be done is done whoever reads. */
+  /** Neither waits for a reader: work goes on whether or not the output is read. */
   readonly say: (line: string) => Promise<void>;
   /** About what the kernel or the system lacks; on standard error. */
   readonly warn: (line: string) => Promise<void>;

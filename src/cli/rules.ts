@@ -60,7 +60,7 @@ function situationOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): Rou
 }
 
 /**
- * The same for its removal. Whoever names a set-up need not say what it captures, and once its
+ * The same for its removal. A user who names a set-up need not say what it captures, and once its
  * firewall table is gone nothing else tells its families: so both are removed, unless one is named.
  */
 function removalOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {

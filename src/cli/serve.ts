@@ -71,7 +71,7 @@ export async function serve(
   io.onExit(() => pool.abandon());
   // All is open by now, and Workers get what the main thread has.
   if (limits.remaining !== undefined) reducePrivileges(limits.remaining);
-  // Before Workers begin: whoever else has the port gets their traffic from the start.
+  // Before Workers begin: another program at the port gets their traffic from the start.
   ports?.watch();
   try {
     for (const task of tasks) pool.start(io.workerEntry, task);

@@ -137,7 +137,7 @@ export interface Setting<T> {
   readonly kind: Kind<T>;
   /** One sentence, for JSON Schema. */
   readonly about: string;
-  /** A table without it is of no use. */
+  /** A table without it is an error. */
   readonly isRequired: boolean;
 }
 

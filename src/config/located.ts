@@ -69,7 +69,7 @@ export function positionOf(
   let at = root.at;
   let here: Located = root;
   for (const [i, step] of path.entries()) {
-    // One that stands in the place of a list is its first item.
+    // A value where a list belongs is its first item.
     if (typeof step === "number" && here.kind !== "list") continue;
     if (here.kind === "value") return at;
     if (here.kind === "list") {
@@ -86,7 +86,7 @@ export function positionOf(
   return at;
 }
 
-/** What stands at a path; one in the place of a list is its first item. */
+/** What stands at a path; a value where a list belongs is its first item. */
 export function inside(root: Located, path: readonly (string | number)[]): Located | undefined {
   let here: Located | undefined = root;
   for (const step of path) {

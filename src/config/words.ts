@@ -65,7 +65,7 @@ function joined(path: readonly (string | number)[], root: Located | undefined): 
   let here = root;
   for (const step of path) {
     if (typeof step === "string") text += text === "" ? keyText(step) : `.${keyText(step)}`;
-    // One that stands in the place of a list has no number.
+    // A value where a list belongs has no number.
     else if (here?.kind === "list") text += `[${step}]`;
     here = here === undefined ? undefined : inside(here, [step]);
   }

@@ -3,7 +3,7 @@
 import { chmod, chown, open, realpath, rename, rm, stat } from "node:fs/promises";
 
 /**
- * Puts `text` in the place of a file's content: mode and owner stay, and a reader sees the one or
+ * Replaces a file's content with `text`: mode and owner stay, and a reader sees the one or
  * the other. A symbolic link stays one. Rejects with the system's error.
  */
 export async function replaceFile(path: string, text: string): Promise<void> {

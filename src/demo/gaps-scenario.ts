@@ -22,8 +22,8 @@ const stepNames: Readonly<Record<PathStep, string>> = {
 export const gapsAct: Scenario = {
   title: "One piece missing",
   intro:
-    "The same again, each time with one piece taken away and put back. The client waits in vain, " +
-    "and where its packet ended is read from the box's kernel: the rule's counter, route " +
+    "The same again, each time with one piece taken away and put back. The client gets no " +
+    "answer. Where its packet ended is read from the box's kernel: the rule's counter, route " +
     "look-ups, ip rules, sockets and /proc/net/snmp.",
   play: async (context) => {
     await using scene = await Topology.set(4, context);

@@ -41,7 +41,7 @@ const settings: Readonly<Record<string, string>> = {
   "ipv6/conf/all/disable_ipv6": "0",
   "ipv6/conf/default/disable_ipv6": "0",
   "ipv6/conf/all/forwarding": "0",
-  // Otherwise a cable's link-local address, which asks for neighbours, is of no use for 2 seconds.
+  // Else a cable's link-local address, which asks for neighbours, is not usable for 2 seconds.
   "ipv6/conf/default/accept_dad": "0",
 };
 

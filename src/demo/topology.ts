@@ -59,7 +59,7 @@ export class Topology {
     this.context.means.perform(this.cable.box, step);
   }
 
-  /** Puts a listener on the box, in the place of the one before. */
+  /** Puts a listener on the box, instead of the one before. */
   async listen(transparent: boolean): Promise<Server> {
     await this.stopListening();
     const address = addresses[this.family].any.bytes;

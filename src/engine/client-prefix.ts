@@ -8,7 +8,7 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 /** Words of a prefix: two of the address, and the interface of a link-local one. */
 export const PREFIX_WORDS = 3;
 
-/** In the place of an interface: the first word is an IPv4 address. */
+/** Instead of an interface: the first word is an IPv4 address. */
 export const IPV4_PREFIX = 0xffffffff;
 
 /** Writes the prefix of an address of 4 or 16 bytes. */

@@ -21,8 +21,8 @@ export class KeyIndex {
   private used = 0;
 
   /**
-   * Room for `capacity` keys of `width` words. `random` answers any 32-bit number: whoever cannot
-   * guess them cannot choose keys (the source addresses of a flood) that fall into one bucket.
+   * Room for `capacity` keys of `width` words. `random` returns any 32-bit number: a sender that
+   * cannot guess them cannot choose keys (source addresses of a flood) that fall into one bucket.
    */
   constructor(capacity: number, width: number, random: () => number) {
     this.capacity = capacity;

@@ -51,8 +51,8 @@ export class PortWindows {
 
   /**
    * Connects `fd`, which has no port yet, by `connect`, and returns its result. Where a window has
-   * no free port another one is tried, then the whole range. That walk is long and nearly always in
-   * vain, so it gets a fixed share of the time, and meanwhile the result is -EADDRNOTAVAIL.
+   * no free port another one is tried, then the whole range. That walk is long and nearly always
+   * fails, so it gets a fixed share of the time, and meanwhile the result is -EADDRNOTAVAIL.
    */
   connect(fd: number, connect: () => Result): Result {
     // A walk through a short range costs little.

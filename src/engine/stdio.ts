@@ -1,7 +1,7 @@
 /**
- * Standard input and output on the loop. Their open file descriptions are shared with whoever
- * started us, so O_NONBLOCK is never set on them: they are read and written only when the kernel
- * says that it will not block. What epoll cannot watch (files, /dev/null) never blocks.
+ * Standard input and output on the loop. Their open file descriptions are shared with the program
+ * that started us, so O_NONBLOCK is never set on them: they are read and written only when the
+ * kernel says that it will not block. What epoll cannot watch (files, /dev/null) never blocks.
  */
 
 import { EPOLLIN, EPOLLOUT } from "../../ffi/constants.ts";

@@ -7,7 +7,7 @@ export function hashBytes(bytes: Uint8Array): number {
   return hash >>> 0;
 }
 
-/** A hash of two numbers whose every bit depends on all of theirs: MurmurHash3's finalizer. */
+/** A hash of two numbers, each bit of it from all bits of both: MurmurHash3's finalizer. */
 export function mix(a: number, b: number): number {
   let hash = a ^ Math.imul(b, 0x9e3779b1);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);

@@ -1,4 +1,4 @@
-/** What becomes of a client's port that is to be kept towards the upstream. Pure. */
+/** Keeping a client's port towards the upstream: what a failed call means for it. Pure. */
 
 import { type CallFailure, EACCES, EADDRINUSE, EADDRNOTAVAIL } from "../../ffi/errno.ts";
 

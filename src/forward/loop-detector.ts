@@ -87,7 +87,7 @@ export class LoopDetector {
    * What arrives from `client` with the ends of a flow of ours that was entered with `visits`: how
    * often it has been here, `loopRoundsMax` for a loop. What has an own address of this host has
    * been sent by us. Others may have sent it themselves: a host does not know which ports are
-   * taken in its name here. That they hit upon such a one again and again is out of the question.
+   * taken in its name here. They may reuse such a port once by chance; many times is a loop.
    */
   visitsOf(visits: number, { address }: SocketAddress): number {
     return isOwn(this.router.rules, address) ? loopRoundsMax : visits;

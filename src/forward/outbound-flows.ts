@@ -35,8 +35,8 @@ export class OutboundFlows {
   private readonly protocol: number;
 
   /**
-   * The memory of an empty table, to be handed to every Worker. `random` answers any 32-bit number:
-   * whoever cannot guess them cannot make up ends that are taken for those of another flow.
+   * The memory of an empty table, to be handed to every Worker. `random` returns any 32-bit number:
+   * a sender that cannot guess them cannot make up ends that are taken for those of another flow.
    */
   static memory(random: () => number): SharedArrayBuffer {
     const words = new Int32Array(

@@ -171,7 +171,7 @@ export class UpstreamPool {
     if (client === undefined) upstream.ownFailures++;
     else this.bearWitness(upstream, client, now, reason);
     const evidence = upstream.ownFailures + upstream.witnesses.size;
-    // What was on its way when the rest began, or was tried for want of others, says nothing new.
+    // A connection that began before the back-off, or for lack of others, is no news.
     if (isResting ? !isTrial : evidence < upstreamFailuresMax) return;
     upstream.probe = 0;
     upstream.restMs = Math.min(Math.max(2 * upstream.restMs, upstreamRestMs), upstreamRestMsMax);

@@ -2,7 +2,7 @@
  * Text on a descriptor: standard output or standard error. A write that blocks (a slow reader, a
  * terminal after Ctrl-S, a hung file system) blocks a thread of the runtime's pool and never the
  * main thread, so that signals, timers and Workers go on. The open file is shared with
- * whoever started us, which is why O_NONBLOCK is not set on it.
+ * the program that started us, which is why O_NONBLOCK is not set on it.
  *
  * Whatever is written, nothing in it drives the reader's terminal: see printable.ts.
  */
@@ -36,7 +36,7 @@ interface Queued {
 
 /** What happens to a sink. */
 export interface SinkListener {
-  /** Nobody reads any more (EPIPE), or it is of no use otherwise: nothing more is written. */
+  /** Nobody reads any more (EPIPE), or it failed otherwise: nothing more is written. */
   closed(code: string): void;
   /** A sink that `keepsTrying` could not be written; once until it can be. */
   failing(code: string): void;
@@ -57,7 +57,7 @@ export class DescriptorSink implements LogSink {
   private isOpen = true;
   private isWriting = false;
   private isRelaxed = false;
-  /** The other one has waited in vain. */
+  /** The other one has waited too long. */
   private isLate = false;
   private successor:
     | { readonly go: () => void; readonly timer: ReturnType<typeof setTimeout> }

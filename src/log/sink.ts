@@ -3,8 +3,8 @@
 /** A stream that text is written to, in order, without ever blocking the main thread. */
 export interface Sink {
   /**
-   * Queues the text. Settles when the kernel has taken it, or nobody reads any more: what has to
-   * be done whoever reads does not wait for that.
+   * Queues the text. Settles when the kernel has taken it, or nobody reads any more: work that
+   * needs no reader does not wait for that.
    */
   write(text: string): Promise<void>;
   readonly isTerminal: boolean;
@@ -27,7 +27,7 @@ export interface LogSink extends Sink {
   endWaiting(): void;
 }
 
-/** What becomes of a log that cannot be written. */
+/** What to do with a log that cannot be written. */
 export interface LostLog {
   /** Nobody reads it any more (EPIPE). Returns whether the command goes on without it. */
   closed(code: string): boolean;

@@ -1,6 +1,6 @@
 /** The time in front of a line of the text log. */
 
-/** The clock that it is of; `none`: whoever takes the log puts a time in front of each line. */
+/** The clock that it is of; `none`: the reader of the log adds a time to each line. */
 export type LogTime = "local" | "utc" | "none";
 
 export const logTimes = ["local", "utc", "none"] as const;

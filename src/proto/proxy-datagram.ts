@@ -1,6 +1,6 @@
 /**
  * The header of the PROXY protocol in front of a datagram, read where it lies: some senders put it
- * in front of every datagram, others in front of the first one that a socket of theirs sends.
+ * in front of every datagram, others in front of the first one that each of their sockets sends.
  */
 
 import { type PassedOn, type ProxyAddresses, plainHeader } from "./proxy-header.ts";

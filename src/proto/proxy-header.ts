@@ -55,7 +55,7 @@ export function destinationFault({ address, port }: SocketAddress): string {
 /** The state of a connection's first bytes: part of a header, a whole one, or none. */
 export type ProxyDecoding =
   | { readonly kind: "more" }
-  /** `length` bytes are the header; those behind them belong to whoever the header is for. */
+  /** `length` bytes are the header; those behind them are the connection's data. */
   | { readonly kind: "header"; readonly length: number; readonly header: ProxyHeader }
   | { readonly kind: "error"; readonly error: string };
 

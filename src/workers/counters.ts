@@ -39,7 +39,7 @@ export const Counter = {
   loops: 19,
   /** Lines of the log that were dropped: standard output took them too slowly. */
   lostLines: 20,
-  /** For a bound of their client, or for want of room; and ended for others. */
+  /** Rejected for a limit of the client or lack of room, and evicted for others. */
   refusedConnections: 21,
   evictedConnections: 22,
   /** Sessions that have ended without an answer. */

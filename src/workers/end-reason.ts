@@ -28,7 +28,7 @@ export const endReasons = {
   /** There is no way to connect to the upstream in its client's name. */
   "dial-rejected": "not connected",
   "idle-timeout": "idle timeout",
-  "idle-shortened": "idle timeout, shortened for want of room",
+  "idle-shortened": "idle timeout, shortened for lack of room",
   stopped: "stopped",
   evicted: "ended to make room: its client had the most connections",
   stalled: "ended to free memory: its reader had stalled",

@@ -107,7 +107,7 @@ export class WorkerHandle {
     sys.close(this.wakeFd);
   }
 
-  /** The process ends now: what is open is reset then. No peer takes that for an end of theirs. */
+  /** The process ends now. Sends RST instead of FIN, so that no peer sees a clean end. */
   abandon(): void {
     for (const fd of openIn(this.shared.descriptors)) sys.setLinger(fd, true, 0);
   }
@@ -121,7 +121,7 @@ export class WorkerHandle {
   }
 }
 
-/** Closes what a dead thread has left, connections with a reset: no peer takes it for an end. */
+/** Closes what a dead thread has left, connections with RST, so that no peer sees a clean end. */
 function closeAll(openFds: Uint8Array): void {
   for (const fd of openIn(openFds)) {
     sys.setLinger(fd, true, 0);

@@ -151,7 +151,7 @@ export class WorkerPool implements WorkerHandleOwner {
     }
   }
 
-  /** Notes a death; whether there have been more of late than may be. */
+  /** Notes a death; whether there have been too many within the last seconds. */
   private diedTooOften(): boolean {
     const now = performance.now();
     this.deaths.push(now);

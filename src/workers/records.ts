@@ -80,7 +80,7 @@ export class RecordWriter {
   private words = new Map<string, number>();
   private count = 0;
 
-  /** Room for `capacity` records; whoever adds has to `take` before it is used up. */
+  /** Room for `capacity` records; the caller has to `take` before it is used up. */
   constructor(capacity: number) {
     this.bytes = new Uint8Array(capacity * SIZE);
     this.view = new DataView(this.bytes.buffer);

@@ -121,3 +121,31 @@ export const NETLINK_NAME = new RegExp(`\\bconst ((${NETLINK_PREFIXES})_[A-Z0-9_
 export const LONG_LINES: Readonly<Record<string, string>> = {
   "ffi/libc.ts": "the symbol table has each function's C prototype behind its entry",
 };
+
+/**
+ * Words that only the old wording of comments, messages and documents had: a reader whose first
+ * language is not English has to read them twice. Behind each, what to write instead. They are
+ * looked for in folders of code and in documents, as whole words, upper case or lower case.
+ */
+export const OLD_WORDING: Readonly<Record<string, string>> = {
+  "for want of": "for lack of",
+  "half as many again": "a factor, 1.5×",
+  "hit upon": "name the actor and what it does",
+  "in the place of": "instead of",
+  "in vain": "say what does not happen",
+  "of late": "a time",
+  "of no use": "say what fails",
+  "of theirs": "their",
+  "out of the question": "say why it cannot be",
+  "put up with": "accept, or a limit",
+  "stand in for": "replace",
+  "stands in for": "replaces",
+  "take it for": "mistake it for",
+  "takes it for": "mistakes it for",
+  "what becomes of": "name what happens",
+  whoever: "name the actor",
+};
+
+/** The files in which those words are looked for. */
+export const PROSE =
+  /^((src|ffi|build)\/.*\.ts|docs\/.*\.md|(README|ARCHITECTURE|CONTRIBUTING)\.md)$/;

@@ -8,6 +8,8 @@ import {
   LONG_LINES,
   layerOf,
   NETLINK_NAME,
+  OLD_WORDING,
+  PROSE,
   PURE_GLOBALS,
   TABLES,
   TEST_ONLY_EXPORTS,
@@ -210,6 +212,24 @@ export function leftovers(files: Files): Problem[] {
 /** No file, of any kind, names a registry's host or a path of somebody's machine. */
 export function forbiddenWords(files: Files): Problem[] {
   return matches(files, (path) => path !== "bun.lock", FORBIDDEN);
+}
+
+/** Comments, messages and documents use none of the words that only the old wording had. */
+export function oldWording(files: Files): Problem[] {
+  const patterns = Object.entries(OLD_WORDING).map(([words, instead]): [RegExp, string] => [
+    // Lines of comments and of documents break anywhere.
+    new RegExp(`\\b${words.replaceAll(" ", "[\\s*/]+")}\\b`, "gi"),
+    `"${words}" is old wording: ${instead}`,
+  ]);
+  return Object.entries(files)
+    .filter(([path]) => PROSE.test(path))
+    .flatMap(([path, text]) =>
+      patterns.flatMap(([pattern, what]) =>
+        [...text.matchAll(pattern)].map(({ index }) =>
+          at(path, text.slice(0, index).split("\n").length, what),
+        ),
+      ),
+    );
 }
 
 function matches(

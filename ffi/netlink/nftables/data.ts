@@ -27,7 +27,7 @@ export function readData(from: Attributes, type: number): Uint8Array | undefined
   return from.nested(type)?.bytes(NFTA_DATA_VALUE);
 }
 
-/** Writes a verdict in the place of a value: NFTA_DATA_VERDICT. */
+/** Writes a verdict instead of a value: NFTA_DATA_VERDICT. */
 export function writeVerdict(to: Writer, type: number, { code, chain }: Decision): void {
   to.nest(type | NLA_F_NESTED, () => {
     to.nest(NFTA_DATA_VERDICT | NLA_F_NESTED, () => {

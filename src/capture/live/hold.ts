@@ -115,7 +115,7 @@ export class Hold {
   }
 
   /**
-   * Holds these in the place of the others, from one transaction on; their table may have another
+   * Holds these instead of the others, from one transaction on; their table may have another
    * name. @throws SyscallError
    */
   change(parts: DesiredState): void {

@@ -68,7 +68,7 @@ export interface Intent {
   readonly toPort: Port | undefined;
   /** The listener's address, one a family. Empty: TPROXY takes the incoming interface's. */
   readonly toAddresses: readonly Address[];
-  /** NAT to `toPort` of this host in the place of TPROXY; no mark and no route then. */
+  /** NAT to `toPort` of this host instead of TPROXY; no mark and no route then. */
   readonly redirect: boolean;
   readonly backends: readonly BackendHost[];
   /** The name of the firewall table, and of what iptables needs in its place. */

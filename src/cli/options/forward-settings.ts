@@ -104,7 +104,7 @@ function silencesOf(timeouts: readonly UdpTimeout[]): readonly UdpTimeout[] | un
   return sorted.length === 0 ? undefined : sorted;
 }
 
-/** The same with the networks of standard input in the place of `@-`, which no file can have. */
+/** The same with the networks of standard input instead of `@-`, which no file can have. */
 export function withoutStdin(settings: Settings): Settings {
   const lists = (sources: readonly NetworkSource[]) =>
     sources.flatMap((source) => {

@@ -28,7 +28,7 @@ export function checkFirewall(facts: PathFacts): Finding {
   if (wrong !== undefined) return wrong;
   const doubts = doubtsOf(passage, facts.rank);
   if (doubts.length > 0) {
-    return undecided("firewall", doubtText(doubts, "What becomes of it"), probe);
+    return undecided("firewall", doubtText(doubts, "The path of the packet"), probe);
   }
   const rewrite = passage.rewritten.find(({ side }) => side === "destination");
   if (rewrite !== undefined) return rewrittenFinding(facts, rewrite);
@@ -144,7 +144,7 @@ export function checkLater(facts: PathFacts): Finding | undefined {
   const doubts = [...doubtsOf(later.passage, rank), ...doubtsOf(later.input)];
   const own = doubts.filter(({ rule }) => !firsts.includes(rule));
   if (own.length === 0) return undefined;
-  const what = "What becomes of the later packets of the connection";
+  const what = "The path of later packets of the connection";
   return undecided("later packets", doubtText(own, what), probe);
 }
 

@@ -147,7 +147,7 @@ function localStep({ localReply, source, to, port, isSourceLocal }: ConnectFacts
   if (localReply !== undefined && isLocal(localReply)) {
     return ok("way back", `${what} is delivered here.`);
   }
-  const text = `${what} leaves this host in the place of coming back to the connection.`;
+  const text = `${what} leaves this host instead of coming back to the connection.`;
   if (isSourceLocal) return failure("way back", text);
   return failure("way back", text, `tproxy routes --apply --backend ${at} …`);
 }

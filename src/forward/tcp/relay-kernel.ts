@@ -41,7 +41,7 @@ interface SizedPipe extends Pipe {
   rest: Uint8Array | undefined;
 }
 
-/** What a sandbox answers in the place of a call that it does not have. */
+/** What a sandbox returns instead of making a call that it does not allow. */
 const spliceRefusals: ReadonlySet<number> = new Set([EPERM, ENOSYS, EINVAL, EOPNOTSUPP]);
 
 /** Told of the pool of pipes. */

@@ -139,7 +139,7 @@ export class UpstreamSockets {
   }
 }
 
-/** What connect(2) fails with for want of something here: a port, memory, the firewall's leave. */
+/** Errors of connect(2) whose cause is this host: no free port, no memory, its firewall. */
 const ownFaults: readonly number[] = [EADDRNOTAVAIL, EPERM, ENOBUFS, ENOMEM];
 
 /** Whether a failure is the upstream's: it has refused, or does not answer. */

@@ -403,6 +403,6 @@ export const doubtful: readonly RulesetCase[] = [
     name: "a doubt before the mark is set",
     rules:
       "iptables -t raw -A PREROUTING -m statistic --mode nth --every 100000 --packet 9 -j DROP",
-    cause: /unknown +firewall +What becomes of it depends on rule ip raw PREROUTING handle \d+/,
+    cause: /unknown +firewall +The path of the packet depends on rule ip raw PREROUTING handle \d+/,
   },
 ];
