@@ -45,7 +45,9 @@ test("many at once of several clients: each gets its own, every size, in order",
   const bySender = Map.groupBy(datagrams, ({ client }) => client);
   expect(bySender.size).toBe(3);
   for (const client of clients) {
-    const sent = bySender.get(`127.0.0.1:${client.port}`)?.map(({ sent }) => sent);
+    const sent = bySender
+      .get(`127.0.0.1:${client.port}`)
+      ?.map(({ upstream_bytes }) => upstream_bytes);
     expect(sent).toEqual(client === first ? [...sizes, largest.length] : sizes);
   }
 });
@@ -55,7 +57,7 @@ test("--max ends after so many, however many have come at once", async () => {
   const client = await udpPeer();
   for (let number = 0; number < 10; number++) client.send(port, `${number}`);
   for (let number = 0; number < 3; number++) expect((await client.next()).text).toBe("once\n");
-  expect((await told(server)).map(({ text, sent }) => [text, sent])).toEqual([
+  expect((await told(server)).map(({ text, upstream_bytes }) => [text, upstream_bytes])).toEqual([
     ["0", 5],
     ["1", 5],
     ["2", 5],
@@ -69,5 +71,5 @@ test("--discard answers nothing, and tells of all", async () => {
   for (const text of ["one", "two"]) client.send(port, text);
   await server.until(/"text":"two"/);
   server.kill("SIGTERM");
-  expect((await told(server)).map(({ sent }) => sent)).toEqual([0, 0]);
+  expect((await told(server)).map(({ upstream_bytes }) => upstream_bytes)).toEqual([0, 0]);
 });
