@@ -156,7 +156,11 @@ except ConnectionRefusedError:
     `);
     expect(stdout).toContain("left: 0\n");
     const sessions = eventsOf(proxy, "forwarded");
-    expect(sessions.map(({ reason }) => reason)).toEqual(["idle", "idle", "idle"]);
+    expect(sessions.map(({ reason }) => reason)).toEqual([
+      "idle-timeout",
+      "idle-timeout",
+      "idle-timeout",
+    ]);
     expect(sessions[0]).toMatchObject({ client_datagrams: 1, upstream_datagrams: 0 });
   });
 
