@@ -28,7 +28,7 @@ describe("this repository keeps its rules:", () => {
   for (const rule of treeRules) {
     test(rule.name, () => expect(rule(facts)).toEqual([]));
   }
-  for (const rule of [rules.leftovers, rules.forbiddenWords, rules.oldWording]) {
+  for (const rule of [rules.leftovers, rules.forbiddenWords, rules.oldWording, rules.flagNames]) {
     test(rule.name, () => expect(rule(files)).toEqual([]));
   }
 });
@@ -201,6 +201,14 @@ describe("every rule can fail:", () => {
     ].join("\n");
     const problems = rules.forbiddenWords({ "README.md": text });
     expect(problems.map((problem) => problem.split(":")[1])).toEqual(["1", "2", "3", "4"]);
+  });
+
+  test("flagNames", () => {
+    const text =
+      '// Set by --mark.\n/** `--mark` */\nconst a = "give --mark";\nfor (;;) --index;\n';
+    expect(rules.flagNames({ "src/forward/a.ts": text, "src/cli/b.ts": text })).toEqual([
+      'src/forward/a.ts:3: names a flag: const a = "give --mark',
+    ]);
   });
 
   test("oldWording", () => {

@@ -72,7 +72,7 @@ export function dialFor(
   if (unspoofed.always || rules.fallback) {
     return { upstream, source: undefined, unspoofed: unspoofed.reason };
   }
-  return { refusal: `${unspoofed.reason}: --source-fallback self would connect from our own` };
+  return { refusal: `${unspoofed.reason}: "source-fallback self" would connect from our own` };
 }
 
 interface Unspoofed {

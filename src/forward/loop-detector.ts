@@ -31,8 +31,8 @@ export interface Trail {
 function repairOf(mark: Mark | undefined): string {
   if (mark === undefined) {
     return (
-      "give --socket-mark MARK and let your rules pass what has it first (tproxy routes " +
-      "--guard-mark MARK), or have --routes auto make them"
+      'set "socket-mark" and let your rules pass packets with that mark first ("guard-mark" of ' +
+      '"tproxy routes"), or let "routes auto" make the rules'
     );
   }
   const name = formatMark({ value: mark, mask: 0xffffffff });

@@ -21,11 +21,11 @@ export class Unanswered {
     if (this.told.has(name) || this.told.size >= upstreamsMax) return;
     this.told.add(name);
     const why = isOnThisHost
-      ? `is on this host: what it answers has to be brought back, by --routes auto or "tproxy ` +
-        `routes --apply --backend ${name}", and a UDP server has to be bound to that address`
-      : "sees the client's address: if it is there, what it answers has to come back through " +
-        "this host, and no NAT may change it on the way, such as the MASQUERADE of containers: " +
-        `"tproxy explain connect ${name} --from ${formatBytes(source)}"`;
+      ? `is on this host: its answers have to be brought back, by "routes auto" or rules with ` +
+        `"backend ${name}", and a UDP server has to be bound to that address`
+      : "sees the client's address: its answers have to come back through this host, and no NAT " +
+        'may change them on the way, such as the MASQUERADE of containers: "tproxy explain ' +
+        `connect ${name}" from ${formatBytes(source)} tells more`;
     this.warn(`upstream ${name} has not answered ${formatBytes(source)}: it ${why}`);
   }
 }

@@ -39,10 +39,10 @@ export class AnswerPolicy {
     }
     const { amplifies, perSecond } = this.bounds;
     if (!amplifies && size > Math.max(question.length, answerBytesFree)) {
-      return `the answer has more bytes (${size}) than came in: --amplify sends it`;
+      return `the answer has more bytes (${size}) than came in: "amplify" sends it`;
     }
     if (this.rates?.take(prefix, now) ?? true) return "";
-    return `its client has had ${perSecond} answers in a second: --answer-rate sets that`;
+    return `its client has had ${perSecond} answers in a second: "answer-rate" sets that`;
   }
 }
 

@@ -97,6 +97,12 @@ export const TEST_ONLY_EXPORTS: Readonly<Record<string, string>> = {
   "ffi/sys.ts#getppid": "the cheapest system call there is, for the micro-benchmark",
 };
 
+/** What a configuration file sets up as well: texts that name a flag would be wrong there. */
+export const FLAGLESS = [
+  ...["src/net/", "src/proto/", "src/config/", "src/capture/plan/", "src/capture/live/"],
+  ...["src/engine/", "src/workers/", "src/fairness/", "src/forward/", "src/listen/"],
+];
+
 /** Codecs: the half that only tests use is what shows that the other half is right. */
 export const CODECS = "ffi/netlink/";
 

@@ -3,6 +3,7 @@
 import type { Facts, Files } from "./facts.ts";
 import {
   CODECS,
+  FLAGLESS,
   isPure,
   KERNEL_NAMES,
   LONG_LINES,
@@ -230,6 +231,14 @@ export function oldWording(files: Files): Problem[] {
         ),
       ),
     );
+}
+
+/** Layers below the command line name a setting, never the flag that sets it. */
+export function flagNames(files: Files): Problem[] {
+  const concerns = (path: string) => FLAGLESS.some((prefix) => path.startsWith(prefix));
+  // A flag in a string, as people would type it; comments may name flags.
+  const flag = /^(?!\s*(?:\/?\*|\/\/)).*?["'`][^"'`]*(?<![\w-])--[a-z][a-z-]+/;
+  return matches(files, concerns, [[flag, "names a flag"]]);
 }
 
 function matches(

@@ -112,7 +112,7 @@ describe("whose address", () => {
 
   test("across families: refused in words that say what to do, or from our own", () => {
     const refused = dialFor(rules(), v6(9, 1), backend);
-    expect(refused).toMatchObject({ refusal: expect.stringContaining("--source-fallback self") });
+    expect(refused).toMatchObject({ refusal: expect.stringContaining('"source-fallback self"') });
     const fallback = dialFor(rules({ fallback: true }), v6(9, 1), backend);
     expect(fallback).toMatchObject({ source: undefined, unspoofed: expect.any(String) });
     const own = rules({ source: { kind: "self" } });

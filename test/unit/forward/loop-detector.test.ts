@@ -17,13 +17,11 @@ function warningWith(mark: number | undefined): string {
 }
 
 test("without a mark the advice is to give one", () => {
-  expect(warningWith(undefined)).toMatch(
-    /^a loop: .*udp:\/\/8\.8\.8\.8:53.*give --socket-mark MARK/,
-  );
+  expect(warningWith(undefined)).toMatch(/^a loop: .*udp:\/\/8\.8\.8\.8:53.*set "socket-mark"/);
 });
 
 test("where there is one already, it is that the rule has to let it pass", () => {
   const text = warningWith(2);
   expect(text).toContain("our sockets have mark 0x2, and a rule takes what they send all the same");
-  expect(text).not.toContain("give --socket-mark");
+  expect(text).not.toContain('set "socket-mark"');
 });
