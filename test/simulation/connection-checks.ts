@@ -183,6 +183,11 @@ export function checkClosed(one: Case, world: World): void {
   checkReason(one, end, world);
   const isReset = client.willReset || upstream?.willReset === true;
   if (end.reason === "done") return checkClean(one, isReset);
+  // What ends both streams by the way of their own ends is no reset, nor is silence.
+  if (!end.reason.startsWith("idle")) {
+    const sockets = upstream === undefined ? [client] : [client, upstream];
+    if (!sockets.every(({ willReset }) => willReset)) throw new Error(`${end.reason} is no reset`);
+  }
   // An end that is no reset must not be taken for the end of a stream that it is not.
   if (isReset || upstream === undefined || client.isReset || upstream.isReset) return;
   if (client.taken !== upstream.relayed || upstream.taken !== client.relayed) {

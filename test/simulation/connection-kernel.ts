@@ -53,8 +53,8 @@ export class UpstreamSocket extends Socket {
   readonly hopLimit: number;
   state: "connecting" | "connected" | "refused" = "connecting";
   /** When it is connected or refused, if it ever is. */
-  readonly decidesAt: number;
-  readonly willConnect: boolean;
+  private decidesAt: number;
+  private willConnect: boolean;
   /** The proxy has asked why it was refused. */
   isToldRefusal = false;
   /** The PROXY protocol header that it was sent. */
@@ -68,6 +68,14 @@ export class UpstreamSocket extends Socket {
     this.openedAt = now;
     this.decidesAt = decidesAt;
     this.willConnect = willConnect;
+  }
+
+  /** It is refused now, unless it is connected. */
+  refuse(now: number): void {
+    if (this.state !== "connecting") return;
+    this.decidesAt = now;
+    this.willConnect = false;
+    this.progress(now);
   }
 
   /** Time has passed. */
@@ -95,16 +103,16 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
   /** How many sockets may be open. */
   descriptorsMax = 100;
   lastAttempt: Attempt = { failure: undefined, socket: undefined };
-  /** Calls so far, and what interferes with some. */
-  calls = 0;
-  onCall: (call: number) => void = () => {};
   /** What an upstream with this port does. */
   readonly behaviours = new Map<number, Behaviour>();
   private readonly relayKernel: SimulatedRelayKernel;
   private readonly random: Random;
   private readonly watched = new Map<number, Watched>();
+  /** Called before each call. */
+  private readonly called: () => void;
 
-  constructor(relayKernel: SimulatedRelayKernel, random: Random) {
+  constructor(relayKernel: SimulatedRelayKernel, random: Random, called: () => void) {
+    this.called = called;
     this.relayKernel = relayKernel;
     this.random = random;
   }
@@ -231,10 +239,6 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
       if (edges & (EPOLLOUT | EPOLLERR)) socket.toldFull = false;
       watched.handler.onReady(edges);
     }
-  }
-
-  private called(): void {
-    this.onCall(this.calls++);
   }
 
   private refusal({ upstream }: Dial): CallFailure | undefined {

@@ -4,7 +4,7 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Balance } from "../../src/config/syntax.ts";
 import { isUpstreamsFault } from "../../src/forward/tcp/upstream-socket.ts";
 import { type Upstream, UpstreamPool } from "../../src/forward/upstream-pool.ts";
-import type { SimulatedConnectionKernel } from "./connection-kernel.ts";
+import type { Attempt, SimulatedConnectionKernel } from "./connection-kernel.ts";
 
 const silentListener = { fails() {}, backsOff() {}, backsOffFor() {}, recovered() {} };
 
@@ -13,6 +13,8 @@ export class AuditedPool extends UpstreamPool {
   private readonly kernel: SimulatedConnectionKernel;
   private readonly picks = new Map<number, Upstream>();
   private readonly all = new Set<Upstream>();
+  /** The last failure that it was told. */
+  private told: Attempt | undefined;
 
   constructor(
     balance: Balance,
@@ -64,13 +66,22 @@ export class AuditedPool extends UpstreamPool {
     const isSilent = socket?.state !== "connected" && now - (socket?.openedAt ?? now) >= 1_000;
     const isTheirs =
       failure === undefined ? socket?.isToldRefusal || isSilent : isUpstreamsFault(failure);
+    this.told = this.kernel.lastAttempt;
     if (!isTheirs) throw new Error(`${reason} is told as the upstream's fault`);
     super.failed(upstream, id, now, reason, client);
   }
 
   override closed(upstream: Upstream, id: number): void {
     this.settle(upstream, id);
+    const { failure, socket } = this.kernel.lastAttempt;
+    const isTheirs = failure === undefined ? socket?.isToldRefusal : isUpstreamsFault(failure);
+    if (isTheirs && !this.isTold) throw new Error("the pool does not hear that an upstream failed");
     super.closed(upstream, id);
+  }
+
+  /** Whether it has been told of the last attempt: attempts are told at once. */
+  private get isTold(): boolean {
+    return this.told === this.kernel.lastAttempt;
   }
 
   private settle(upstream: Upstream, id: number): void {

@@ -62,6 +62,11 @@ export class ConnectionWorld implements World {
   /** How many ended for each reason. */
   readonly ends = new Map<string, number>();
   isAccepting = true;
+  /** What comes before a call, or after a turn, by its number. */
+  onCall: (call: number) => void = () => {};
+  onTurn: (turn: number) => void = () => {};
+  calls = 0;
+  turns = 0;
   private readonly random: Random;
   private readonly checks: ConnectionChecks;
   private readonly timers = new TimerWheel(0);
@@ -72,8 +77,12 @@ export class ConnectionWorld implements World {
   constructor(settings: Settings, random: Random) {
     this.random = random;
     this.task = taskOf(settings, random);
-    this.relayKernel = new SimulatedRelayKernel(random, random(4), () => undefined);
-    this.kernel = new SimulatedConnectionKernel(this.relayKernel, random);
+    const called = () => this.onCall(this.calls++);
+    this.relayKernel = new SimulatedRelayKernel(random, random(4), () => {
+      called();
+      return undefined;
+    });
+    this.kernel = new SimulatedConnectionKernel(this.relayKernel, random, called);
     const { upstreams } = settings;
     if (upstreams.kind === "fixed") {
       this.pool = new AuditedPool(settings.balance, upstreams.addresses, this.kernel);
@@ -156,8 +165,11 @@ export class ConnectionWorld implements World {
     const { client, upstream } = one;
     const missing = client.headerLeft.length;
     if (missing > 0 && this.random(30) === 0) client.end();
-    else if (missing > 0) client.writeHeader(1 + this.random(missing));
-    else if (upstream === undefined || this.random(2) === 0) {
+    else if (missing > 0) {
+      client.writeHeader(1 + this.random(missing));
+      // The first bytes of the stream may come with the last ones of the header.
+      if (client.headerLeft.length === 0) client.write(this.random(3));
+    } else if (upstream === undefined || this.random(2) === 0) {
       act(client, one.clientPeer, this.random);
     } else act(upstream, one.upstreamPeer, this.random);
   }
@@ -170,6 +182,7 @@ export class ConnectionWorld implements World {
     this.deferred = [];
     for (const callback of deferred) callback();
     this.checks.check();
+    this.onTurn(this.turns++);
   }
 
   /** With readers that read, all that was sent has arrived at the other side after some turns. */

@@ -10,9 +10,9 @@ import { encodeProxyHeader } from "../../src/proto/proxy-protocol.ts";
 import type { EndReason } from "../../src/workers/end-reason.ts";
 import { generator } from "../helpers/random.ts";
 import { CLIENTS } from "./connection-checks.ts";
-import { type Behaviour, host } from "./connection-kernel.ts";
+import { type Behaviour, host, UpstreamSocket } from "./connection-kernel.ts";
 import { ConnectionWorld, type Settings } from "./connection-world.ts";
-import type { Random } from "./sockets.ts";
+import { bufferBytes, queueBytes, type Random } from "./sockets.ts";
 
 const behaviours: readonly Behaviour[] = [
   ...(["accepts", "accepts", "accepts", "accepts late"] as const),
@@ -130,4 +130,130 @@ describe("whatever clients, upstreams and the kernel do", () => {
     const missing = ends.filter((reason) => (reached.get(reason) ?? 0) < runs / 100);
     expect(missing).toEqual([]);
   }, 300_000);
+});
+
+/** Nothing of chance: calls take all that there is, and upstreams connect within 2 ms. */
+const plain: Random = (below) => below - 1;
+
+/** Two clients for one place, headers in pieces both ways, much data, and ends in either order. */
+function converse(onCall: (world: ConnectionWorld, call: number) => void, onTurn = onCall) {
+  const world = new ConnectionWorld(
+    {
+      ...{
+        acceptProxy: [],
+        sendProxy: "v2",
+        balance: "round-robin",
+        perClientMax: 2,
+        perSecond: 0,
+      },
+      source: { kind: "client", keepPort: false },
+      upstreams: { kind: "fixed", addresses: upstreams.slice(0, 2) },
+      ...{ connectionsMax: 1, queueMax: 2 },
+    },
+    plain,
+  );
+  world.kernel.behaviours.set(8001, "refuses");
+  world.onCall = (call) => onCall(world, call);
+  world.onTurn = (turn) => onTurn(world, turn);
+  const step = (ms = 5) => {
+    world.pass(ms);
+    world.turn();
+  };
+  for (const owner of [host(1, 1_001), host(2, 1_002)]) {
+    const header = encodeProxyHeader("v2", "tcp", owner, host(200, 9));
+    world.connect(host(3, 99), owner, header);
+    step();
+  }
+  const clients = [...world.cases.values()].map(({ client }) => client);
+  for (const client of clients) {
+    client.writeHeader(10);
+    step();
+    client.writeHeader(client.headerLeft.length);
+    client.write(5);
+    step();
+  }
+  for (let round = 0; round < 8; round++) {
+    for (const { client, upstream } of world.cases.values()) {
+      client.write(round < 5 ? 3 * bufferBytes : 0);
+      upstream?.write(4 * bufferBytes);
+      if (round > 3) {
+        client.read(queueBytes);
+        upstream?.read(queueBytes);
+      }
+      if (round === 6) upstream?.end();
+      if (round === 7) client.end();
+      step();
+    }
+  }
+  world.finish();
+  return world;
+}
+
+const clientsOf = ({ cases }: ConnectionWorld) => [...cases.values()].map(({ client }) => client);
+const upstreamsOf = ({ kernel }: ConnectionWorld) =>
+  [...kernel.sockets.values()].filter((socket) => socket instanceof UpstreamSocket);
+
+/** What may come at any call of the kernel. */
+const atCalls: Record<string, (world: ConnectionWorld) => void> = {
+  "clients reset": (world) => {
+    for (const client of clientsOf(world)) client.reset();
+  },
+  "clients end": (world) => {
+    for (const client of clientsOf(world)) client.end();
+  },
+  "upstreams reset and refuse": (world) => {
+    for (const socket of upstreamsOf(world)) {
+      if (socket.state === "connected") socket.reset();
+      else socket.refuse(world.now);
+    }
+    world.kernel.behaviours.set(8001, "refuses").set(8002, "refuses");
+  },
+  "no descriptor is left": (world) => {
+    world.kernel.descriptorsMax = 0;
+  },
+  "no pipe is left": (world) => {
+    world.relayKernel.pipesMax = 0;
+  },
+};
+
+/** And after any turn of the loop. */
+const afterTurns: Record<string, (world: ConnectionWorld) => void> = {
+  "all are ended": (world) => world.connections.abortAll("stopped"),
+  "one is ended": (world) => world.abortSome(),
+  "nobody says anything": (world) => world.wait(10_000),
+  "upstreams are others": (world) => world.pool?.replace(upstreams.slice(2)),
+  "others come": (world) => {
+    for (let last = 4; last < 8; last++) {
+      const header = encodeProxyHeader("v1", "tcp", host(last, 1), host(200, 9));
+      world.connect(host(last, 1), host(last, 1), header);
+    }
+  },
+};
+
+describe.each([
+  ...Object.entries(atCalls).map(([what, act]) => ({ what, act, where: "at any call" })),
+  ...Object.entries(afterTurns).map(([what, act]) => ({ what, act, where: "after any turn" })),
+])("$where: $what", ({ act, where }) => {
+  test("and again 7 later", () => {
+    const counted = converse(() => {});
+    const isAtCall = where === "at any call";
+    const count = isAtCall ? counted.calls : counted.turns;
+    expect(count).toBeGreaterThan(20);
+    expect([...counted.ends]).toEqual([["done", 2]]);
+    for (let at = 0; at < count; at++) {
+      let isActing = false;
+      const once = (world: ConnectionWorld, number: number) => {
+        if (isActing || (number !== at && number !== at + 7)) return;
+        isActing = true;
+        act(world);
+        isActing = false;
+      };
+      try {
+        if (isAtCall) converse(once, () => {});
+        else converse(() => {}, once);
+      } catch (error) {
+        throw new Error(`${where}, ${at}: ${error instanceof Error ? error.stack : error}`);
+      }
+    }
+  }, 60_000);
 });

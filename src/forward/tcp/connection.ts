@@ -50,7 +50,10 @@ export class TcpConnection implements Recorded, Applicant {
   readonly clientFd: Fd;
   readonly trail: Trail;
   readonly timer = new Timer(() => this.onTimer());
-  /** Edges of each socket that came before there was a relay to tell. */
+  /**
+   * Edges of each socket that came before there was a relay to tell. What has come with a header is
+   * among them: there is no other edge for the data behind it.
+   */
   clientEdges = 0;
   upstreamEdges = 0;
   /** What its PROXY protocol header says beside the two ends. */

@@ -1,6 +1,5 @@
 /** Drives the relay of a connection: its turns, its time-outs, and its end. */
 
-import { EPOLLIN } from "../../../ffi/constants.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import type { EventLoop } from "../../engine/loop.ts";
 import { type EndReason, ended, socketFailed } from "../../workers/end-reason.ts";
@@ -13,10 +12,7 @@ import { Relay, type RelayKernel } from "./relay.ts";
 /** What it works with. */
 export interface RelayingParts {
   readonly loop: Pick<EventLoop, "now" | "defer">;
-  readonly task: Pick<
-    ForwardTask,
-    "acceptProxy" | "halfClosedTimeoutMs" | "idleTimeoutMs" | "sendProxy"
-  >;
+  readonly task: Pick<ForwardTask, "halfClosedTimeoutMs" | "idleTimeoutMs" | "sendProxy">;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
 }
@@ -39,7 +35,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   enter(connection: TcpConnection): void {
-    const { loop, relayKernel, task } = this.parts;
+    const { loop, relayKernel } = this.parts;
     const { clientFd, clientEdges, upstreamEdges } = connection;
     const upstreamFd = connection.upstreamFd as Fd;
     this.owner.connected(connection);
@@ -47,9 +43,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     connection.relay = new Relay(relayKernel, clientFd, upstreamFd, mayWiden);
     connection.lastActive = loop.now;
     connection.arm(this.timeoutMs(connection));
-    // Behind a header there may be data for which there will be no other edge.
-    const behindHeader = task.acceptProxy === undefined ? 0 : EPOLLIN;
-    connection.relay.ready("client", clientEdges | behindHeader);
+    connection.relay.ready("client", clientEdges);
     connection.relay.ready("upstream", upstreamEdges);
     this.run(connection, connection.relay);
     this.acknowledge(connection, upstreamFd);
