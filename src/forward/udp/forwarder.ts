@@ -20,9 +20,10 @@
  *          └─ ReplyModes          how answers leave; opens the sockets for that
  *              └─ Outlets, SessionManager
  *
- * Three plain functions call back up. A session's socket is readable (`upstreamReadable`,
- * `clientReadable`). A session is ending (`ending`): its messages in the batch are sent first. A
- * reply socket was bound (`drain`, `takeStrays`): older datagrams at the listener go first.
+ * Plain functions call up where the direction turns. A session's socket is readable. A session is
+ * ending: its messages in the batch are sent first. A reply socket was bound: the listener's older
+ * datagrams go first. `SessionPlaces` needs a place: the manager evicts a session. A session with a
+ * header begins: `ProxiedSenders` returns the part for the upstream.
  *
  * Forwarding a datagram allocates nothing. A session costs one or two descriptors and an object.
  * All sessions together are bounded; every rejected session and dropped datagram is counted.
