@@ -1,4 +1,4 @@
-/** The entry point of a Worker: one task on one event loop, until it is done or told to stop. */
+/** The entry point of a Worker: what it makes of the tasks that it is sent. */
 
 import { parentPort, workerData } from "node:worker_threads";
 import { StdioDatagrams } from "./connect/stdio-datagrams.ts";
@@ -8,18 +8,24 @@ import { UdpForwarder } from "./forward/udp/forwarder.ts";
 import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
-import { type Service, WorkerContext } from "./workers/context.ts";
-import type { Command, ForwardTask, RespondTask, Task, WorkerInput } from "./workers/protocol.ts";
-import { type OpenRows, TableWalk } from "./workers/table.ts";
+import { WorkerContext } from "./workers/context.ts";
+import type {
+  ForwardTask,
+  RespondTask,
+  ServiceChange,
+  Task,
+  WorkerInput,
+} from "./workers/protocol.ts";
+import type { Service, ServiceContext } from "./workers/service-context.ts";
 
 /** `listen`: TCP and UDP sockets with one quota. Ends when that is spent and nothing is open. */
 class RespondService implements Service {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly tcp: TcpService;
   private readonly udp: UdpService | undefined;
   private ending = false;
 
-  constructor(context: WorkerContext, task: RespondTask) {
+  constructor(context: ServiceContext, task: RespondTask) {
     this.context = context;
     const quota = new Quota(task.max, () => this.onSpent());
     this.tcp = new TcpService(context, task, quota, () => this.finishWhenIdle());
@@ -50,42 +56,37 @@ class RespondService implements Service {
 
 /** `forward`: TCP, UDP or both. Ends when both have ended. */
 class ForwardServices implements Service {
-  private readonly services: (Service & OpenRows)[] = [];
-  private readonly context: WorkerContext;
+  readonly rows: (TcpForwarder | UdpForwarder)[] = [];
+  private readonly task: ForwardTask;
   private running: number;
-  private table: TableWalk | undefined;
 
-  constructor(context: WorkerContext, task: ForwardTask) {
-    this.context = context;
+  constructor(context: ServiceContext, task: ForwardTask) {
+    this.task = task;
     const onFinished = () => {
       if (--this.running === 0) context.finish();
     };
     const { sessions, sockets } = task;
     if (sockets.some(({ protocol }) => protocol === "tcp")) {
-      this.services.push(new TcpForwarder(context, task, onFinished));
+      this.rows.push(new TcpForwarder(context, task, onFinished));
     }
     if (sessions !== undefined) {
-      this.services.push(new UdpForwarder(context, task, sessions, onFinished));
+      this.rows.push(new UdpForwarder(context, task, sessions, onFinished));
     }
-    this.running = this.services.length;
+    this.running = this.rows.length;
   }
 
   stop(): void {
-    for (const service of this.services) service.stop();
+    for (const service of this.rows) service.stop();
   }
 
-  onCommand(command: Command): void {
-    if (command.kind === "table") return this.showTable();
-    for (const service of this.services) service.onCommand?.(command);
-  }
-
-  private showTable(): void {
-    if (this.table?.isDone === false) return;
-    this.table = new TableWalk(this.context, this.services);
+  update(change: ServiceChange): void {
+    // Its parts have the same task.
+    Object.assign(this.task, change);
+    for (const service of this.rows) service.update(change);
   }
 }
 
-function start(context: WorkerContext, task: Task): Service {
+function start(context: ServiceContext, task: Task): Service {
   switch (task.kind) {
     case "respond":
       return new RespondService(context, task);
@@ -98,7 +99,9 @@ function start(context: WorkerContext, task: Task): Service {
   }
 }
 
-const context = new WorkerContext(workerData as WorkerInput, (message) =>
-  parentPort?.postMessage(message),
+const context = new WorkerContext(
+  workerData as WorkerInput,
+  (message) => parentPort?.postMessage(message),
+  start,
 );
-context.run(start);
+context.run();

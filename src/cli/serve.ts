@@ -7,7 +7,7 @@ import { CommandError, type StopReason } from "../errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Counters } from "../workers/counters.ts";
 import { WorkerPool, WorkerPoolError } from "../workers/pool.ts";
-import type { Outcome, Task } from "../workers/protocol.ts";
+import type { Outcome, ServiceChange, Task } from "../workers/protocol.ts";
 import { refusedLines } from "../workers/refused-lines.ts";
 import { type Remaining, reducePrivileges } from "./reduce-privileges.ts";
 
@@ -28,7 +28,9 @@ export interface ServeLimits {
   /** Called before the Workers are told to end. */
   readonly stopping?: (pool: Pick<WorkerPool, "counters">) => void;
   /** Called once all Workers are started; what it begins has to end by itself. */
-  readonly started?: (pool: Pick<WorkerPool, "send">) => void;
+  readonly started?: (update: (change: ServiceChange) => void) => void;
+  /** Called when a Worker has died, before another one takes its place. */
+  readonly died?: () => void;
   /** Whether another Worker takes the place of one that dies. */
   readonly replaces?: boolean;
   /** Whether SIGUSR1 prints what is open, and not the counters alone. */
@@ -74,12 +76,13 @@ export async function serve(
   // Before Workers begin: another program at the port gets their traffic from the start.
   ports?.watch();
   try {
-    for (const task of tasks) pool.start(io.workerEntry, task);
+    for (const _ of tasks) pool.start(io.workerEntry);
   } catch (error) {
     ports?.close();
     throw told(error);
   }
-  started?.(pool);
+  const service = pool.add(tasks);
+  started?.((change) => pool.update(service, change));
   io.onStop(stop);
   io.onReport(() => (hasTable ? pool.showTable() : pool.showCounters()));
   const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;

@@ -12,14 +12,14 @@ import { datagramBytesMax, datagramsPerTurn } from "../engine/limits.ts";
 import type { Handler } from "../engine/loop.ts";
 import { StandardInput } from "../engine/stdio.ts";
 import { Timer } from "../engine/timers.ts";
-import type { Service, WorkerContext } from "../workers/context.ts";
 import { Counter } from "../workers/counters.ts";
 import type { DatagramTask } from "../workers/protocol.ts";
+import type { Service, ServiceContext } from "../workers/service-context.ts";
 
 const NEWLINE = 0x0a;
 
 export class StdioDatagrams implements Service, Handler {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly task: DatagramTask;
   private readonly fd: Fd;
   private readonly input: StandardInput;
@@ -34,7 +34,7 @@ export class StdioDatagrams implements Service, Handler {
   /** A line is longer than any datagram: the rest of it is skipped. */
   private skipping = false;
 
-  constructor(context: WorkerContext, task: DatagramTask) {
+  constructor(context: ServiceContext, task: DatagramTask) {
     this.context = context;
     this.task = task;
     this.fd = task.fd as Fd;

@@ -22,9 +22,9 @@ import { receiveBytes } from "../engine/limits.ts";
 import type { Handler } from "../engine/loop.ts";
 import { StandardInput, StandardOutput } from "../engine/stdio.ts";
 import { Timer } from "../engine/timers.ts";
-import type { Service, WorkerContext } from "../workers/context.ts";
 import { Counter } from "../workers/counters.ts";
 import type { PipeTask } from "../workers/protocol.ts";
+import type { Service, ServiceContext } from "../workers/service-context.ts";
 
 /** One direction: what has been read and not yet written. */
 interface StreamDirection {
@@ -38,7 +38,7 @@ interface StreamDirection {
 }
 
 export class StdioStream implements Service, Handler {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly task: PipeTask;
   private readonly fd: Fd;
   private readonly input: StandardInput;
@@ -52,7 +52,7 @@ export class StdioStream implements Service, Handler {
   private finished = false;
   private interest = EPOLLOUT;
 
-  constructor(context: WorkerContext, task: PipeTask) {
+  constructor(context: ServiceContext, task: PipeTask) {
     this.context = context;
     this.task = task;
     this.fd = task.fd as Fd;

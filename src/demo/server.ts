@@ -77,7 +77,8 @@ export class Server {
       clients: unbounded,
       report: true,
     };
-    this.pool.start(setting.workerEntry, task);
+    this.pool.start(setting.workerEntry);
+    this.pool.add([task]);
   }
 
   /**

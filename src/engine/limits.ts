@@ -259,6 +259,9 @@ export const silentSessionsMax = 3;
 export const silentUpstreamsMax = 256;
 
 /** Descriptors that a Worker's map of them has room for: more than `connectionsMax` lets be. */
+/** Services at once. Each has a block of counters in the memory that a Worker shares. */
+export const servicesMax = 1_024;
+
 export const descriptorsMax = 1 << 20;
 
 /** So many Workers may die within this time and are replaced; one more ends the process. */

@@ -12,9 +12,9 @@ import { KEY_WORDS, readKey } from "../engine/flow-key.ts";
 import { loopRoundsMax } from "../engine/limits.ts";
 import { formatMark } from "../net/mark.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { WorkerContext } from "../workers/context.ts";
 import { Counter } from "../workers/counters.ts";
 import type { ForwardTask } from "../workers/protocol.ts";
+import type { ServiceContext } from "../workers/service-context.ts";
 import { isOwn } from "./dial.ts";
 import { OutboundFlows } from "./outbound-flows.ts";
 import type { Router } from "./router.ts";
@@ -44,7 +44,7 @@ function repairOf(mark: Mark | undefined): string {
 
 export class LoopDetector {
   readonly flows: OutboundFlows;
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly router: Router;
   private readonly protocol: "tcp" | "udp";
   private readonly key = new Uint32Array(KEY_WORDS);
@@ -57,7 +57,7 @@ export class LoopDetector {
 
   /** `ownFlows` is the memory of all Workers' flows. */
   constructor(
-    context: WorkerContext,
+    context: ServiceContext,
     { ownFlows, mark }: Pick<ForwardTask, "ownFlows" | "mark">,
     router: Router,
     protocol: "tcp" | "udp",
@@ -67,8 +67,6 @@ export class LoopDetector {
     this.router = router;
     this.protocol = protocol;
     this.flows = new OutboundFlows(ownFlows, protocol);
-    // What a Worker that died has left. The others' are lost with it: a loop goes one round more.
-    this.flows.clear();
   }
 
   /**

@@ -46,6 +46,14 @@ export class OutboundFlows {
     return words.buffer;
   }
 
+  /**
+   * Forgets all flows in `memory`, when a Worker has died and cannot take out its own. The others'
+   * are lost with them: a loop goes one round more.
+   */
+  static clear(memory: SharedArrayBuffer): void {
+    new Int32Array(memory).fill(0, HEADER_WORDS);
+  }
+
   /** One protocol's part of the table in `memory`. */
   constructor(memory: SharedArrayBuffer, protocol: "tcp" | "udp") {
     this.words = new Int32Array(memory);
@@ -100,11 +108,6 @@ export class OutboundFlows {
       found = OWN_END;
     }
     return found;
-  }
-
-  /** Forgets all flows. */
-  clear(): void {
-    this.words.fill(0, HEADER_WORDS);
   }
 
   private bucketOf(end: number): number {

@@ -1,8 +1,8 @@
 /** What a Worker chooses by, for one protocol: the rules and the upstreams of now. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { WorkerContext } from "../workers/context.ts";
-import type { Command, ForwardTask } from "../workers/protocol.ts";
+import type { ForwardTask, ServiceChange } from "../workers/protocol.ts";
+import type { ServiceContext } from "../workers/service-context.ts";
 import { addressKey, isOwn, type SourcePolicy } from "./dial.ts";
 import { Unanswered } from "./unanswered.ts";
 import { UpstreamPool } from "./upstream-pool.ts";
@@ -15,7 +15,7 @@ export class Router {
   readonly pool: UpstreamPool | undefined;
   private readonly unanswered: Unanswered;
 
-  constructor(context: WorkerContext, task: ForwardTask, protocol: "tcp" | "udp") {
+  constructor(context: ServiceContext, task: ForwardTask, protocol: "tcp" | "udp") {
     const { upstreams, balance } = task;
     this.unanswered = new Unanswered((text) => context.warn(text));
     this.rules = {
@@ -38,11 +38,10 @@ export class Router {
   }
 
   /** Heeds what has changed, for what is new: what is open stays where it is. */
-  onCommand(command: Command): void {
-    if (command.kind === "own-addresses") {
-      this.rules = { ...this.rules, own: new Set(command.addresses.map(addressKey)) };
+  update({ upstreams, ownAddresses }: ServiceChange): void {
+    if (ownAddresses !== undefined) {
+      this.rules = { ...this.rules, own: new Set(ownAddresses.map(addressKey)) };
     }
-    if (command.kind !== "upstreams" || command.upstreams.kind === "original") return;
-    this.pool?.replace(command.upstreams.addresses);
+    if (upstreams?.kind === "fixed") this.pool?.replace(upstreams.addresses);
   }
 }

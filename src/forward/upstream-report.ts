@@ -3,14 +3,14 @@
 import { upstreamFailuresMax } from "../engine/limits.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { WorkerContext } from "../workers/context.ts";
 import { Counter } from "../workers/counters.ts";
+import type { ServiceContext } from "../workers/service-context.ts";
 import type { PoolListener, Upstream } from "./upstream-pool.ts";
 
 export class UpstreamReport implements PoolListener {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
 
-  constructor(context: WorkerContext) {
+  constructor(context: ServiceContext) {
     this.context = context;
   }
 

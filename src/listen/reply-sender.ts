@@ -15,8 +15,8 @@ import { RawSender, rawRefusal, rawWarning } from "../engine/raw-sender.ts";
 import { familyOf } from "../engine/sockets.ts";
 import { setHopLimit } from "../engine/transparent.ts";
 import { openReplySocket } from "../engine/udp-sockets.ts";
-import type { WorkerContext } from "../workers/context.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
+import type { ServiceContext } from "../workers/service-context.ts";
 
 /** The two ends of one flow, and the socket for its answers. */
 interface Route {
@@ -31,12 +31,12 @@ interface Route {
 }
 
 export class ReplySender {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly sending = new SendBatch(1);
   private readonly raw = new RawSender();
   private route: Route | undefined;
 
-  constructor(context: WorkerContext) {
+  constructor(context: ServiceContext) {
     this.context = context;
   }
 

@@ -28,14 +28,14 @@ import type { EventLoop, Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 import type { Applicant } from "../fairness/admission.ts";
 import type { Flow } from "../fairness/stall-watch.ts";
-import { Counter, type SharedState } from "../workers/counters.ts";
+import { Counter, type CounterBlock } from "../workers/counters.ts";
 import { type End, ended, socketFailed } from "../workers/end-reason.ts";
 import type { Responding } from "../workers/protocol.ts";
 
 /** The service of a responder, as far as the responder uses it. */
 export interface ResponderOwner {
   readonly loop: EventLoop;
-  readonly counters: SharedState;
+  readonly counters: CounterBlock;
   readonly answer: Responding;
   readonly idleTimeoutMs: number;
   /** Shared by all connections: valid until the next read. */

@@ -16,10 +16,10 @@ import { Admission, type AdmissionOwner } from "../fairness/admission.ts";
 import { ClientLimits } from "../fairness/client-limits.ts";
 import { type Flow, type StallOwner, StallWatch } from "../fairness/stall-watch.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { Service, WorkerContext } from "../workers/context.ts";
-import { Counter, type SharedState } from "../workers/counters.ts";
+import { Counter, type CounterBlock } from "../workers/counters.ts";
 import { type End, type EndReason, ended, endReasons, isRefusal } from "../workers/end-reason.ts";
 import type { Responding, RespondTask } from "../workers/protocol.ts";
+import type { Service, ServiceContext } from "../workers/service-context.ts";
 import type { Quota } from "./quota.ts";
 import { Responder, type ResponderOwner } from "./tcp-connection.ts";
 
@@ -33,13 +33,13 @@ export class TcpService
     StallOwner<Responder>
 {
   readonly loop: EventLoop;
-  readonly counters: SharedState;
+  readonly counters: CounterBlock;
   readonly answer: Responding;
   readonly idleTimeoutMs: number;
   readonly receiveBuffer = allocate(receiveBytes);
   readonly reply: { readonly address: Address; readonly size: number };
   private readonly task: RespondTask;
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly quota: Quota;
   private readonly admission: Admission<Responder>;
   private readonly idleSweep: IdleSweep;
@@ -52,7 +52,7 @@ export class TcpService
   private accepts = 0;
 
   /** `onClosed` is called after each connection's end. */
-  constructor(context: WorkerContext, task: RespondTask, quota: Quota, onClosed: () => void) {
+  constructor(context: ServiceContext, task: RespondTask, quota: Quota, onClosed: () => void) {
     this.context = context;
     this.loop = context.loop;
     this.counters = context.shared;

@@ -11,15 +11,15 @@ import { batchDatagrams, batchesPerTurn, listenerBufferBytes } from "../engine/l
 import type { Handler } from "../engine/loop.ts";
 import { prepareForMuch } from "../engine/udp-sockets.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import type { Service, WorkerContext } from "../workers/context.ts";
 import { Counter } from "../workers/counters.ts";
 import type { RespondTask, ServedSocket } from "../workers/protocol.ts";
+import type { Service, ServiceContext } from "../workers/service-context.ts";
 import type { Quota } from "./quota.ts";
 import { AnswerPolicy } from "./reply-policy.ts";
 import { ReplySender } from "./reply-sender.ts";
 
 export class UdpService implements Service {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly task: RespondTask;
   private readonly quota: Quota;
   private readonly answers: ReplySender;
@@ -37,7 +37,7 @@ export class UdpService implements Service {
   private sockets: UdpSocket[];
 
   constructor(
-    context: WorkerContext,
+    context: ServiceContext,
     task: RespondTask,
     sockets: readonly ServedSocket[],
     quota: Quota,
@@ -143,10 +143,10 @@ export class UdpService implements Service {
 
 class UdpSocket implements Handler {
   private readonly service: UdpService;
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly socket: ServedSocket;
 
-  constructor(service: UdpService, context: WorkerContext, socket: ServedSocket) {
+  constructor(service: UdpService, context: ServiceContext, socket: ServedSocket) {
     this.service = service;
     this.context = context;
     this.socket = socket;

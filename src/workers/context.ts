@@ -1,4 +1,4 @@
-/** What a service running in a Worker has around it: the loop, the counters, the way to speak. */
+/** One Worker: its loop, the services that it hosts, and what it reports to the main thread. */
 
 import { gcAndSweep } from "bun:jsc";
 import { receiveMessageOnPort } from "node:worker_threads";
@@ -33,16 +33,17 @@ import {
 } from "./protocol.ts";
 import { type LineOptions, RateLimitedLog } from "./rate-limited-log.ts";
 import { type Recorded, type RecordKind, RecordWriter, recordsIn } from "./records.ts";
+import { type Service, ServiceContext, type ServiceHost } from "./service-context.ts";
+import { TableWalk } from "./table.ts";
 
-/** Something that runs on a loop until it is done or told to stop. */
-export interface Service {
-  /** Called once. Takes no new work and closes what is open; ends with `context.finish`. */
-  stop(): void;
-  /** Carries out what `WorkerPool.send` sent, between two events of the loop; must not block. */
-  onCommand?(command: Command): void;
+/** A service that runs. */
+interface Hosted {
+  /** Undefined while it is being started. */
+  service: Service | undefined;
+  isRemoved: boolean;
 }
 
-export class WorkerContext implements Handler {
+export class WorkerContext implements Handler, ServiceHost {
   readonly loop: EventLoop;
   readonly shared: SharedState;
   private readonly input: WorkerInput;
@@ -60,11 +61,19 @@ export class WorkerContext implements Handler {
   private readonly warningTimer = new Timer(() => this.logSummaries());
   private readonly batchTimer = new Timer(() => this.flush());
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
-  private service: Service | undefined;
+  private readonly start: (context: ServiceContext, task: Task) => Service;
+  private readonly services = new Map<number, Hosted>();
+  private table: TableWalk | undefined;
   private isStopped = false;
 
-  constructor(input: WorkerInput, post: (message: WorkerMessage) => void) {
+  /** `start` makes a service of a task; `post` sends a message to the main thread. */
+  constructor(
+    input: WorkerInput,
+    post: (message: WorkerMessage) => void,
+    start: (context: ServiceContext, task: Task) => Service,
+  ) {
     this.input = input;
+    this.start = start;
     this.shared = new SharedState(input.memory);
     // The epoll of the loop is the first that the main thread would have to close.
     sys.keepOpenFds(this.shared.descriptors);
@@ -78,9 +87,11 @@ export class WorkerContext implements Handler {
     check(this.loop.add(this.wakeFd, EPOLLIN, this), "epoll_ctl", "eventfd");
   }
 
-  /** Runs `start`'s service until it finishes; posts what happened and how it ended. */
-  run(start: (context: WorkerContext, task: Task) => Service): void {
-    this.service = start(this, this.input.task);
+  /**
+   * Runs the services that it is sent, until it is told to stop and all have ended, or until all
+   * have ended by themselves. Posts what happened and how it ended.
+   */
+  run(): void {
     this.loop.run();
     this.logWarnings(this.rateLimited.rest());
     this.takeRecords();
@@ -134,10 +145,17 @@ export class WorkerContext implements Handler {
     if (this.records.length >= eventsPerBatch) this.flush();
   }
 
-  /** Ends the loop. `errno` and `call` say what failed, if anything. */
-  finish(errno = 0, call = ""): void {
-    this.outcome = { errno, call };
-    this.loop.stop();
+  finished(id: number, errno: number, call: string): void {
+    const hosted = this.services.get(id);
+    if (hosted === undefined) return;
+    this.services.delete(id);
+    if (errno !== 0) this.outcome = { errno, call };
+    if (hosted.isRemoved) {
+      this.shared.retire(id);
+      this.post({ kind: "removed", id });
+    }
+    // A Worker whose services were all taken away waits for others.
+    if (this.services.size === 0 && (this.isStopped || !hosted.isRemoved)) this.loop.stop();
   }
 
   /** The main thread's signal: look for commands, and whether to stop. */
@@ -147,12 +165,49 @@ export class WorkerContext implements Handler {
     for (;;) {
       const message = receiveMessageOnPort(this.input.commandPort);
       if (message === undefined) break;
-      this.service?.onCommand?.(message.message as Command);
+      this.carryOut(message.message as Command);
     }
     // Told once, whatever wakes it afterwards.
     if (!this.shared.stopping || this.isStopped) return;
     this.isStopped = true;
-    this.service?.stop();
+    if (this.services.size === 0) this.loop.stop();
+    for (const { service, isRemoved } of [...this.services.values()]) {
+      // One that was removed is on its way to its end.
+      if (!isRemoved) service?.stop();
+    }
+  }
+
+  private carryOut(command: Command): void {
+    switch (command.kind) {
+      case "add":
+        return this.add(command.id, command.task);
+      case "update":
+        return this.services.get(command.id)?.service?.update?.(command.change);
+      case "remove":
+        return this.remove(command.id);
+      case "table":
+        return this.showTable();
+    }
+  }
+
+  private add(id: number, task: Task): void {
+    const hosted: Hosted = { service: undefined, isRemoved: false };
+    // It may end while it starts.
+    this.services.set(id, hosted);
+    hosted.service = this.start(new ServiceContext(this, id, this.shared.block(id)), task);
+  }
+
+  private remove(id: number): void {
+    const hosted = this.services.get(id);
+    if (hosted === undefined || hosted.isRemoved) return;
+    hosted.isRemoved = true;
+    hosted.service?.stop();
+  }
+
+  private showTable(): void {
+    if (this.table?.isDone === false) return;
+    const rows = [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
+    this.table = new TableWalk(this, rows);
   }
 
   private logSummaries(): void {

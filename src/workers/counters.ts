@@ -1,15 +1,17 @@
 /**
- * What the main thread and one Worker share: two 32-bit cells, the Worker's counters, and a map of
- * its open descriptors. The main thread reads them at any time without asking; both write the
- * cells, and the Worker alone writes the rest.
+ * What the main thread and one Worker share: two 32-bit cells, a block of counters for each service
+ * of the Worker, and a map of its open descriptors. The main thread reads them at any time without
+ * asking; both write the cells, and the Worker alone writes the rest.
  */
 
-import { descriptorsMax } from "../engine/limits.ts";
+import { descriptorsMax, servicesMax } from "../engine/limits.ts";
 
 const CELLS = 2;
 /** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
 const PROGRESS = 0;
 const STOP = 1 << 30;
+/** Odd while counts move from one block to another: a sum taken then would have them twice. */
+const MOVES = 1;
 
 /** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
@@ -54,21 +56,41 @@ const counterNames = Object.keys(Counter) as CounterName[];
 /** What says how much there is now, not how much there has been. */
 const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
 
-const OPEN_FDS = CELLS * 4 + counterNames.length * 8;
+const BLOCK_BYTES = counterNames.length * 8;
+/** Block 0 has what belongs to no service, and what removed services have counted. */
+const BLOCKS = servicesMax + 1;
+const OPEN_FDS = CELLS * 4 + BLOCKS * BLOCK_BYTES;
+
+/** The counters of one service in one Worker, or of the Worker itself. */
+export class CounterBlock {
+  private readonly values: Float64Array;
+
+  constructor(values: Float64Array) {
+    this.values = values;
+  }
+
+  /** Worker: adds to a counter. */
+  count(counter: (typeof Counter)[CounterName], amount: number): void {
+    this.values[counter] = (this.values[counter] as number) + amount;
+  }
+}
 
 export class SharedState {
   readonly memory: SharedArrayBuffer;
   /** By number: 1 for each descriptor that the Worker has made and not closed (`keepOpenFds`). */
   readonly descriptors: Uint8Array;
   private readonly cells: Int32Array;
+  /** Of all blocks, one behind the other. */
   private readonly counters: Float64Array;
+  private readonly own: CounterBlock;
 
   /** Makes the state, or attaches to the `memory` that another thread made. */
   constructor(memory?: SharedArrayBuffer) {
-    // Of the open-descriptor map only the pages that are written to become resident.
+    // Of it only the pages that are written to become resident.
     this.memory = memory ?? new SharedArrayBuffer(OPEN_FDS + descriptorsMax);
     this.cells = new Int32Array(this.memory, 0, CELLS);
-    this.counters = new Float64Array(this.memory, CELLS * 4, counterNames.length);
+    this.counters = new Float64Array(this.memory, CELLS * 4, BLOCKS * counterNames.length);
+    this.own = this.block(0);
     this.descriptors = new Uint8Array(this.memory, OPEN_FDS, descriptorsMax);
   }
 
@@ -112,25 +134,74 @@ export class SharedState {
     Atomics.notify(this.cells, PROGRESS);
   }
 
-  /** Worker: adds to one of its counters. */
-  count(counter: (typeof Counter)[CounterName], amount: number): void {
-    this.counters[counter] = (this.counters[counter] as number) + amount;
+  /** The counters of service number `id`, from 1 to `servicesMax`. */
+  block(id: number): CounterBlock {
+    return new CounterBlock(this.values(id));
   }
 
-  /** A copy of all counters, from any thread. */
-  snapshot(): Counters {
-    const counters = {} as Counters;
-    for (const name of counterNames) counters[name] = this.counters[Counter[name]] as number;
-    return counters;
+  /** Worker: adds to a counter of its own, which is no service's. */
+  count(counter: (typeof Counter)[CounterName], amount: number): void {
+    this.own.count(counter, amount);
+  }
+
+  /** Worker: service number `id` is gone. Its counts stay in the sum, and its block is free. */
+  retire(id: number): void {
+    const { cells } = this;
+    const [kept, gone] = [this.values(0), this.values(id)];
+    Atomics.add(cells, MOVES, 1);
+    for (const [counter, value] of gone.entries()) {
+      kept[counter] = (kept[counter] as number) + value;
+    }
+    gone.fill(0);
+    Atomics.add(cells, MOVES, 1);
+  }
+
+  /** A copy of the counters of one service, or the sum of all, from any thread. */
+  snapshot(id?: number): Counters {
+    if (id !== undefined) return countersIn(this.values(id));
+    // A Worker moves counts now and then, in less than a microsecond.
+    for (let attempt = 0; ; attempt++) {
+      const moves = Atomics.load(this.cells, MOVES);
+      const sum = this.sum();
+      const isWhole = moves % 2 === 0 && Atomics.load(this.cells, MOVES) === moves;
+      if (isWhole || attempt === snapshotAttemptsMax) return countersIn(sum);
+    }
+  }
+
+  private sum(): Float64Array {
+    const { counters } = this;
+    const count = counterNames.length;
+    const sum = counters.slice(0, count);
+    for (let at = count; at < counters.length; at++) {
+      sum[at % count] = (sum[at % count] as number) + (counters[at] as number);
+    }
+    return sum;
+  }
+
+  private values(id: number): Float64Array {
+    const count = counterNames.length;
+    return this.counters.subarray(id * count, (id + 1) * count);
   }
 
   /** State for the Worker that takes the place of this one: it goes on counting, owning nothing. */
   successor(): SharedState {
     const next = new SharedState();
     next.counters.set(this.counters);
-    for (const name of gauges) next.counters[Counter[name]] = 0;
+    for (let id = 0; id < BLOCKS; id++) {
+      const values = next.values(id);
+      for (const name of gauges) values[Counter[name]] = 0;
+    }
     return next;
   }
+}
+
+/** After so many a Worker has died in the middle, or is not run: what there is has to do. */
+const snapshotAttemptsMax = 1_000;
+
+function countersIn(values: Float64Array): Counters {
+  const counters = {} as Counters;
+  for (const name of counterNames) counters[name] = values[Counter[name]] as number;
+  return counters;
 }
 
 /** The sum of what several Workers have counted. */

@@ -8,6 +8,7 @@ import { type Counters, SharedState } from "./counters.ts";
 import type {
   Command,
   Outcome,
+  ServiceChange,
   Task,
   WorkerEvent,
   WorkerInput,
@@ -21,6 +22,8 @@ export interface WorkerHandleOwner {
   onEvents(handle: WorkerHandle, events: readonly WorkerEvent[], printed: () => void): void;
   /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
+  /** Service number `id` is gone from it. */
+  onRemoved(handle: WorkerHandle, id: number): void;
 }
 
 export class WorkerHandle {
@@ -28,7 +31,10 @@ export class WorkerHandle {
   readonly number: number;
   private readonly owner: WorkerHandleOwner;
   private readonly entry: URL;
-  private readonly task: Task;
+  /** By number, what each service runs with now. */
+  private readonly services = new Map<number, Task>();
+  /** Services that its Worker has been told to remove, and has not. */
+  private readonly removing = new Map<number, Task>();
   private readonly lossless: boolean;
   private readonly wakeFd: number;
   private readonly ending = Promise.withResolvers<Outcome>();
@@ -36,30 +42,35 @@ export class WorkerHandle {
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
 
-  constructor(owner: WorkerHandleOwner, number: number, entry: URL, task: Task, lossless: boolean) {
+  constructor(owner: WorkerHandleOwner, number: number, entry: URL, lossless: boolean) {
     this.owner = owner;
     this.number = number;
     this.entry = entry;
-    this.task = task;
     this.lossless = lossless;
     this.wakeFd = check(sys.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
   }
 
-  /** How the task ended; rejected by `fail`. */
+  /** How its services ended; rejected by `fail`. */
   get outcome(): Promise<Outcome> {
     return this.ending.promise;
   }
 
+  /** What it has counted for all services. */
   get counters(): Counters {
     return this.shared.snapshot();
   }
 
-  /** Starts a Worker, the first or the next one, and sends it `commands`. */
-  start(commands: Iterable<Command> = []): void {
-    const { shared, wakeFd, task, lossless } = this;
+  /** What it has counted for one service. */
+  countersOf(id: number): Counters {
+    return this.shared.snapshot(id);
+  }
+
+  /** Starts a Worker, the first or the next one, with the services that there are. */
+  start(): void {
+    const { shared, wakeFd, lossless } = this;
     const { port1, port2: commandPort } = new MessageChannel();
     this.commandPort = port1;
-    const input: WorkerInput = { task, wakeFd, memory: shared.memory, commandPort, lossless };
+    const input: WorkerInput = { wakeFd, memory: shared.memory, commandPort, lossless };
     const worker = new Worker(this.entry, { workerData: input, transferList: [commandPort] });
     let cause: unknown = "it ended without saying why";
     let isDone = false;
@@ -69,6 +80,7 @@ export class WorkerHandle {
           shared.batchPrinted(),
         );
       }
+      if (message.kind === "removed") return this.onRemoved(message.id);
       isDone = true;
       this.ending.resolve(message.outcome);
     });
@@ -78,9 +90,37 @@ export class WorkerHandle {
     worker.on("exit", () => {
       if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
     });
-    for (const command of commands) this.send(command);
+    for (const [id, task] of this.services) this.send({ kind: "add", id, task });
   }
 
+  /** Has its Worker run a service. It owns the task's descriptors from here on. */
+  add(id: number, task: Task): void {
+    this.services.set(id, task);
+    this.send({ kind: "add", id, task });
+  }
+
+  /** Changes a service. A Worker that takes this one's place is given it as it is then. */
+  update(id: number, change: ServiceChange): void {
+    const task = this.services.get(id);
+    if (task === undefined) return;
+    this.services.set(id, { ...task, ...change });
+    this.send({ kind: "update", id, change });
+  }
+
+  /**
+   * Takes a service away; `WorkerHandleOwner.onRemoved` is called once it is gone. False if it is
+   * not there.
+   */
+  remove(id: number): boolean {
+    const task = this.services.get(id);
+    if (task === undefined) return false;
+    this.services.delete(id);
+    this.removing.set(id, task);
+    this.send({ kind: "remove", id });
+    return true;
+  }
+
+  /** Sends a command, which is copied (structured clone), to its Worker. Never blocks. */
   send(command: Command): void {
     this.commandPort?.postMessage(command);
     sys.eventfdSignal(this.wakeFd);
@@ -117,7 +157,18 @@ export class WorkerHandle {
     this.commandPort?.close();
     closeAll(this.shared.descriptors);
     this.shared = this.shared.successor();
+    // Nobody serves these sockets again.
+    for (const [id, task] of [...this.removing]) {
+      if ("sockets" in task) for (const { fd } of task.sockets) sys.close(fd);
+      this.shared.retire(id);
+      this.onRemoved(id);
+    }
     this.owner.onDeath(this, cause, counters);
+  }
+
+  private onRemoved(id: number): void {
+    this.removing.delete(id);
+    this.owner.onRemoved(this, id);
   }
 }
 

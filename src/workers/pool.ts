@@ -1,18 +1,35 @@
 /**
- * The Workers of a command, as the main thread sees them: started, listened to, told things,
- * replaced when they die, stopped.
+ * The Workers of a command, as the main thread sees them: started, given services, listened to,
+ * replaced when they die, stopped. Each service runs in every Worker, on sockets of its own there.
  */
 
-import { stopGraceMs, workerDeathsMax, workerDeathsWindowMs } from "../engine/limits.ts";
+import {
+  servicesMax,
+  stopGraceMs,
+  workerDeathsMax,
+  workerDeathsWindowMs,
+} from "../engine/limits.ts";
 import { type Counters, sumCounters } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
-import type { Command, Outcome, Task, WorkerEvent } from "./protocol.ts";
+import type { Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
 
 /** Workers could not be started, or died again and again: the message says of what. */
 export class WorkerPoolError extends Error {}
+
+/** A service that is on its way to its end. */
+interface Removal {
+  readonly left: Set<WorkerHandle>;
+  readonly done: PromiseWithResolvers<void>;
+}
+
+export interface PoolSettings {
+  readonly replaces?: boolean;
+  readonly lossless?: boolean;
+  readonly died?: () => void;
+}
 
 export class WorkerPool implements WorkerHandleOwner {
   private readonly handles: WorkerHandle[] = [];
@@ -24,8 +41,11 @@ export class WorkerPool implements WorkerHandleOwner {
   private stopping = false;
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
-  /** The newest command of each kind that describes a state. */
-  private readonly standing = new Map<Command["kind"], Command>();
+  private readonly died: () => void;
+  /** Numbers of services that run, or are on their way to their end. */
+  private readonly numbers = new Set<number>();
+  /** By number of a service that is removed: the Workers that still have it. */
+  private readonly removals = new Map<number, Removal>();
   /** Whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
@@ -34,40 +54,71 @@ export class WorkerPool implements WorkerHandleOwner {
   /**
    * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
    * its place on the same sockets, which have to be listening ones. Without, it ends the pool.
-   * With `lossless`, a Worker waits for `print` where it would drop lines otherwise.
+   * With `lossless`, a Worker waits for `print` where it would drop lines otherwise. `died` is
+   * called for each Worker that has died, before another one takes its place.
    */
-  constructor(print: EventPrinter, { replaces = false, lossless = true } = {}) {
+  constructor(
+    print: EventPrinter,
+    { replaces = false, lossless = true, died = () => {} }: PoolSettings = {},
+  ) {
     this.print = print;
+    this.died = died;
     this.replaces = replaces;
     this.lossless = lossless;
   }
 
   /**
-   * Starts a Worker at `entry` with `task`. It owns the task's descriptors from here on.
-   * @throws CrewError where the system allows no more threads
+   * Starts a Worker at `entry`, which waits for services.
+   * @throws WorkerPoolError where the system allows no more threads
    */
-  start(entry: URL, task: Task): void {
-    const handle = new WorkerHandle(this, this.handles.length + 1, entry, task, this.lossless);
+  start(entry: URL): void {
+    const handle = new WorkerHandle(this, this.handles.length + 1, entry, this.lossless);
     this.handles.push(handle);
     startWorker(handle);
   }
 
   /**
-   * Sends `command` to every Worker, whose service gets it (`Service.onCommand`) in its next turn:
-   * at once, unless it waits for standard output. `command` is copied (structured clone). Never
-   * blocks; for what changes now and then, not for each connection.
+   * Has the Workers run a service: each with one of `tasks`, whose descriptors it owns from here
+   * on. A Worker begins in its next turn. Returns the number of the service.
+   * @throws WorkerPoolError where there are as many as may be
    */
-  send(command: Command): void {
-    if (this.over) return;
-    if (command.kind !== "table") this.standing.set(command.kind, command);
-    for (const handle of this.handles) handle.send(command);
+  add(tasks: readonly Task[]): number {
+    let id = 1;
+    while (this.numbers.has(id)) id++;
+    if (id > servicesMax) throw new WorkerPoolError(`more than ${servicesMax} services`);
+    this.numbers.add(id);
+    for (const [index, handle] of this.handles.entries()) {
+      const task = tasks[index];
+      if (task !== undefined && !this.over) handle.add(id, task);
+    }
+    return id;
+  }
+
+  /** Changes service number `id` in every Worker, in its next turn. Never blocks. */
+  update(id: number, change: ServiceChange): void {
+    if (!this.over) for (const handle of this.handles) handle.update(id, change);
+  }
+
+  /**
+   * Takes service number `id` away: it takes no new work, and what is open comes to its end.
+   * Settles when every Worker has let go of it, and its number may be given to another one.
+   */
+  remove(id: number): Promise<void> {
+    const known = this.removals.get(id);
+    if (known !== undefined) return known.done.promise;
+    if (this.over || !this.numbers.has(id)) return Promise.resolve();
+    const left = new Set(this.handles.filter((handle) => handle.remove(id)));
+    const done = Promise.withResolvers<void>();
+    this.removals.set(id, { left, done });
+    this.settleRemoval(id);
+    return done.promise;
   }
 
   /** Prints what is open, as services tell of it, and then the counters. One table at a time. */
   showTable(): void {
     if (this.over || this.telling.size > 0) return;
     for (const handle of this.handles) this.telling.add(handle);
-    this.send({ kind: "table" });
+    for (const handle of this.handles) handle.send({ kind: "table" });
   }
 
   /** Prints the counters of each Worker, and their sum. */
@@ -91,7 +142,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /**
    * Settles when every Worker has ended and everything has been printed; between the two it calls
    * `ended`, after which nothing but a reader of standard output can hold it up.
-   * @throws what a Worker threw; CrewError when they died again and again
+   * @throws what a Worker threw; WorkerPoolError when they died again and again
    */
   async finished(ended: () => void = () => {}): Promise<Outcome[]> {
     try {
@@ -105,9 +156,11 @@ export class WorkerPool implements WorkerHandleOwner {
     }
   }
 
-  /** What all Workers have counted so far. */
-  counters(): Counters {
-    return sumCounters(this.handles.map((handle) => handle.counters));
+  /** What all Workers have counted so far, for all services or for one. */
+  counters(id?: number): Counters {
+    const of = (handle: WorkerHandle) =>
+      id === undefined ? handle.counters : handle.countersOf(id);
+    return sumCounters(this.handles.map(of));
   }
 
   /** How long `finished` may take after `stop` before the process ends without it. */
@@ -130,6 +183,7 @@ export class WorkerPool implements WorkerHandleOwner {
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void {
     if (this.over) return;
     if (!this.replaces) return handle.fail(cause);
+    this.died();
     const { number: worker } = handle;
     const error = String(cause.message).split("\n", 1)[0] as string;
     const isTooOften = this.diedTooOften();
@@ -145,10 +199,23 @@ export class WorkerPool implements WorkerHandleOwner {
       return handle.fail(new WorkerPoolError(`${often}, the last of: ${error}`));
     }
     try {
-      startWorker(handle, this.standing.values());
+      startWorker(handle);
     } catch (failed) {
       handle.fail(failed as Error);
     }
+  }
+
+  onRemoved(handle: WorkerHandle, id: number): void {
+    this.removals.get(id)?.left.delete(handle);
+    this.settleRemoval(id);
+  }
+
+  private settleRemoval(id: number): void {
+    const removal = this.removals.get(id);
+    if (removal === undefined || removal.left.size > 0) return;
+    this.removals.delete(id);
+    this.numbers.delete(id);
+    removal.done.resolve();
   }
 
   /** Notes a death; whether there have been too many within the last seconds. */
@@ -160,10 +227,10 @@ export class WorkerPool implements WorkerHandleOwner {
   }
 }
 
-/** @throws CrewError */
-function startWorker(handle: WorkerHandle, commands?: Iterable<Command>): void {
+/** @throws WorkerPoolError */
+function startWorker(handle: WorkerHandle): void {
   try {
-    handle.start(commands);
+    handle.start();
   } catch (error) {
     throw new WorkerPoolError(
       `Cannot start worker ${handle.number}: ${error instanceof Error ? error.message : error}: ` +

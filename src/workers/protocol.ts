@@ -165,21 +165,36 @@ export type Upstreams =
 export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 
 /**
- * What the main thread tells Workers that run (`WorkerPool.send`, `Service.onCommand`). Each kind
- * but `table` describes a state: the newest one counts, and a Worker that is started in place of
- * one that died is sent it as well.
+ * What of a `forward` service may change while it runs; what is absent stays. Upstreams and own
+ * addresses count for what begins from now on, and what is open stays where it is. A time-out
+ * counts from the next time that a connection's timer fires.
  */
+export type ServiceChange = Partial<
+  Pick<
+    ForwardTask,
+    | "upstreams"
+    | "ownAddresses"
+    | "headerTimeoutMs"
+    | "connectTimeoutMs"
+    | "idleTimeoutMs"
+    | "halfClosedTimeoutMs"
+    | "drainTimeoutMs"
+    | "logLevel"
+  >
+>;
+
+/** What the main thread tells Workers that run. `id` is the number of a service, from 1. */
 export type Command =
-  /** The upstreams from now on, all of them: connections that are open stay where they are. */
-  | { readonly kind: "upstreams"; readonly upstreams: Upstreams }
-  /** The addresses of this host from now on, 4 or 16 bytes each. */
-  | { readonly kind: "own-addresses"; readonly addresses: readonly Uint8Array[] }
+  /** Run this. */
+  | { readonly kind: "add"; readonly id: number; readonly task: Task }
+  | { readonly kind: "update"; readonly id: number; readonly change: ServiceChange }
+  /** Take no new work for it, let what is open come to its end, and say that it is `removed`. */
+  | { readonly kind: "remove"; readonly id: number }
   /** Report every connection and session that is open. */
   | { readonly kind: "table" };
 
 /** What a Worker is started with. */
 export interface WorkerInput {
-  readonly task: Task;
   /** An eventfd: readable when there is something to look at in `memory` or at `commandPort`. */
   readonly wakeFd: number;
   readonly memory: SharedArrayBuffer;
@@ -276,9 +291,11 @@ export const LogLevel = {
 /** What a Worker posts. */
 export type WorkerMessage =
   | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
+  /** A service has ended because it was removed, and holds nothing. */
+  | { readonly kind: "removed"; readonly id: number }
   | { readonly kind: "done"; readonly outcome: Outcome };
 
-/** How a Worker's task ended: `errno` 0 when it did what it was asked. */
+/** How a Worker's services ended: `errno` 0 when they did what they were asked. */
 export interface Outcome {
   readonly errno: number;
   /** The system call that failed, or what timed out. */

@@ -1,8 +1,9 @@
 /** Reports everything that is open, a part in each turn of the loop, so that traffic goes on. */
 
 import { tableBatches, tablePauseMs, tableRowsPerTurn } from "../engine/limits.ts";
+import type { EventLoop } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
-import type { WorkerContext } from "./context.ts";
+import type { WorkerEvent } from "./protocol.ts";
 import type { Recorded } from "./records.ts";
 
 /** What a service has open. */
@@ -13,14 +14,23 @@ export interface OpenRows {
   readonly lastId: number;
 }
 
+/** The Worker whose table it is. */
+interface TableHost {
+  readonly loop: EventLoop;
+  /** Says how many batches are not yet printed. */
+  readonly shared: { readonly outstanding: number };
+  record(kind: "open", row: Recorded): void;
+  report(event: WorkerEvent): void;
+}
+
 export class TableWalk {
-  private readonly context: WorkerContext;
+  private readonly context: TableHost;
   private readonly rest: Iterator<Recorded>;
   private readonly timer = new Timer(() => this.step());
   private done = false;
 
   /** What is begun after this moment is left out. */
-  constructor(context: WorkerContext, services: readonly OpenRows[]) {
+  constructor(context: TableHost, services: readonly OpenRows[]) {
     this.context = context;
     this.rest = rowsOf(services.map(({ open, lastId }) => ({ open, lastId })));
     this.step();

@@ -1,18 +1,21 @@
-/** A Worker that reports the commands it is sent, and ends when it is told to stop. */
+/** A Worker whose services report the changes that they are sent, and end when they are told to. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import { type Service, WorkerContext } from "../../src/workers/context.ts";
-import type { Command, WorkerInput } from "../../src/workers/protocol.ts";
+import { WorkerContext } from "../../src/workers/context.ts";
+import { Counter } from "../../src/workers/counters.ts";
+import type { ServiceChange, WorkerInput } from "../../src/workers/protocol.ts";
+import type { Service, ServiceContext } from "../../src/workers/service-context.ts";
 
 class EchoService implements Service {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
 
-  constructor(context: WorkerContext) {
+  constructor(context: ServiceContext) {
     this.context = context;
   }
 
-  onCommand(command: Command): void {
-    this.context.report({ kind: "warning", text: JSON.stringify(command) });
+  update(change: ServiceChange): void {
+    this.context.shared.count(Counter.accepted, 1);
+    this.context.report({ kind: "warning", text: JSON.stringify(change) });
   }
 
   stop(): void {
@@ -20,7 +23,9 @@ class EchoService implements Service {
   }
 }
 
-const context = new WorkerContext(workerData as WorkerInput, (message) =>
-  parentPort?.postMessage(message),
+const context = new WorkerContext(
+  workerData as WorkerInput,
+  (message) => parentPort?.postMessage(message),
+  (service) => new EchoService(service),
 );
-context.run((running) => new EchoService(running));
+context.run();

@@ -28,12 +28,14 @@ class MortalSessions extends UdpForwarder {
   }
 }
 
-const context = new WorkerContext(workerData as WorkerInput, (message) =>
-  parentPort?.postMessage(message),
+const context = new WorkerContext(
+  workerData as WorkerInput,
+  (message) => parentPort?.postMessage(message),
+  (running, task) => {
+    const forward = task as ForwardTask;
+    const finish = () => running.finish();
+    if (forward.sessions === undefined) return new MortalService(running, forward, finish);
+    return new MortalSessions(running, forward, forward.sessions, finish);
+  },
 );
-context.run((running, task) => {
-  const forward = task as ForwardTask;
-  const finish = () => running.finish();
-  if (forward.sessions === undefined) return new MortalService(running, forward, finish);
-  return new MortalSessions(running, forward, forward.sessions, finish);
-});
+context.run();

@@ -126,9 +126,10 @@ async function serveService(
       drainTimeoutMs,
       replaces: true,
       hasTable: true,
-      started: (pool) => {
-        upstreams.watch((list) => pool.send({ kind: "upstreams", upstreams: list }), say);
-        own.watch((addresses) => pool.send({ kind: "own-addresses", addresses }));
+      died: () => OutboundFlows.clear(parts.ownFlows),
+      started: (update) => {
+        upstreams.watch((list) => update({ upstreams: list }), say);
+        own.watch((ownAddresses) => update({ ownAddresses }));
       },
       stopping: (pool) => {
         routes?.drain();

@@ -12,10 +12,10 @@ import type { EventLoop } from "../../engine/loop.ts";
 import { Admission, type AdmissionOwner, type Admitted } from "../../fairness/admission.ts";
 import { ClientLimits } from "../../fairness/client-limits.ts";
 import type { Flow, StallOwner } from "../../fairness/stall-watch.ts";
-import type { WorkerContext } from "../../workers/context.ts";
 import { Counter, type SharedState } from "../../workers/counters.ts";
 import { type EndReason, endReasons, isUsual } from "../../workers/end-reason.ts";
 import { type ForwardTask, LogLevel } from "../../workers/protocol.ts";
+import type { ServiceContext } from "../../workers/service-context.ts";
 import type { LoopDetector, Trail } from "../loop-detector.ts";
 import type { OutboundFlows } from "../outbound-flows.ts";
 import type { Router } from "../router.ts";
@@ -33,7 +33,7 @@ import { StreamHeaders } from "./stream-headers.ts";
 /** What connections have around them. */
 export interface Surroundings {
   readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
-  readonly log: Pick<WorkerContext, "warn" | "record" | "recordEnd">;
+  readonly log: Pick<ServiceContext, "warn" | "record" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
   readonly task: ForwardTask;
   readonly kernel: ConnectionKernel;

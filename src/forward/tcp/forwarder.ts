@@ -23,10 +23,10 @@ import { Listener, type ListenerOwner, pauseAll, resumeAll } from "../../engine/
 import { TcpMemory } from "../../engine/tcp-memory.ts";
 import { Timer } from "../../engine/timers.ts";
 import { StallWatch } from "../../fairness/stall-watch.ts";
-import type { Service, WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
-import type { Command, ForwardTask } from "../../workers/protocol.ts";
+import type { ForwardTask, ServiceChange } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
+import type { Service, ServiceContext } from "../../workers/service-context.ts";
 import type { OpenRows } from "../../workers/table.ts";
 import { LoopDetector } from "../loop-detector.ts";
 import { OWN_END } from "../outbound-flows.ts";
@@ -41,7 +41,7 @@ import { UpstreamSockets } from "./upstream-socket.ts";
 export class TcpForwarder
   implements Service, OpenRows, ListenerOwner, ConnectionsOwner, PipeWatcher
 {
-  readonly context: WorkerContext;
+  readonly context: ServiceContext;
   readonly peerName = allocate(sockaddr_storage.size);
   private readonly task: ForwardTask;
   private readonly router: Router;
@@ -63,7 +63,7 @@ export class TcpForwarder
   private readonly drainTimer = new Timer(() => this.connections.abortAll("stopped"));
 
   /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
-  constructor(context: WorkerContext, task: ForwardTask, onFinished: () => void) {
+  constructor(context: ServiceContext, task: ForwardTask, onFinished: () => void) {
     const { loop } = context;
     this.context = context;
     this.onFinished = onFinished;
@@ -209,8 +209,8 @@ export class TcpForwarder
   }
 
   /** What new connections are carried by; those that are open stay as they are. */
-  onCommand(command: Command): void {
-    this.router.onCommand(command);
+  update(change: ServiceChange): void {
+    this.router.update(change);
   }
 
   /** Accepts no more, and gives what is open some time to come to its end. */

@@ -29,6 +29,7 @@ import {
   wideEarnedBytes,
 } from "../../engine/limits.ts";
 import type { EventLoop } from "../../engine/loop.ts";
+import { Spares } from "../../engine/spares.ts";
 import type { Pipe } from "./direction.ts";
 import type { RelayKernel } from "./relay.ts";
 import type { StreamBuffers } from "./stream-buffers.ts";
@@ -54,10 +55,12 @@ export interface PipeWatcher {
   spliceRefused(errno: number): void;
 }
 
+const copyBuffers = new Spares(() => allocate(receiveBytes));
+
 export class SystemKernel implements RelayKernel {
   readonly bufferBytes = receiveBytes;
   readonly earnedBytes = wideEarnedBytes;
-  private readonly buffer = allocate(receiveBytes);
+  private readonly buffer = copyBuffers.take();
   private readonly idle: SizedPipe[] = [];
   private readonly pipesMax: number;
   private pipes = 0;
@@ -231,6 +234,7 @@ export class SystemKernel implements RelayKernel {
   /** Closes the pool. */
   close(): void {
     for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);
+    copyBuffers.give(this.buffer);
   }
 
   private makePipe(): SizedPipe | undefined {

@@ -28,13 +28,9 @@ export class DatagramSender {
   readonly sending = new SendBatch(batchDatagrams);
   /** Datagrams of the last sending to an upstream that had no hop left. */
   expired = 0;
-  private readonly headsEvery: boolean;
+  /** The PROXY protocol goes in front of every datagram to an upstream. */
+  headsEvery = false;
   private readonly header = allocate(HEADER_BYTES);
-
-  /** `headsEvery`: the PROXY protocol goes in front of every datagram to an upstream. */
-  constructor(headsEvery: boolean) {
-    this.headsEvery = headsEvery;
-  }
 
   /** Sends the message `first` of `batch`, and each one that `next` puts behind it. */
   chainToUpstream(session: Session, batch: ReceiveBatch, first: number, next: Int32Array): void {

@@ -46,9 +46,10 @@ import type { Fd } from "../../../ffi/types.ts";
 import { readKey } from "../../engine/flow-key.ts";
 import { batchDatagrams, batchesPerTurn, drainedBatchesMax } from "../../engine/limits.ts";
 import { rawRefusal } from "../../engine/raw-sender.ts";
-import type { Service, WorkerContext } from "../../workers/context.ts";
+import { Spares } from "../../engine/spares.ts";
 import { Counter } from "../../workers/counters.ts";
-import type { Command, ForwardTask, SessionSettings } from "../../workers/protocol.ts";
+import type { ForwardTask, ServiceChange, SessionSettings } from "../../workers/protocol.ts";
+import type { Service, ServiceContext } from "../../workers/service-context.ts";
 import type { OpenRows } from "../../workers/table.ts";
 import { Router } from "../router.ts";
 import { DatagramSender } from "./datagram-sender.ts";
@@ -61,10 +62,12 @@ import { SortedBatch } from "./sorted-batch.ts";
 
 type Side = "client" | "upstream";
 
+const senders = new Spares(() => new DatagramSender());
+
 export class UdpForwarder implements Service, OpenRows {
   /** The ends of the datagram at hand, for `sessionOf`. */
   protected readonly key: Uint32Array;
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly onFinished: () => void;
   private readonly router: Router;
   private readonly manager: SessionManager;
@@ -79,7 +82,7 @@ export class UdpForwarder implements Service, OpenRows {
 
   /** `onFinished` is called once, after `stop`. */
   constructor(
-    context: WorkerContext,
+    context: ServiceContext,
     task: ForwardTask,
     settings: SessionSettings,
     onFinished: () => void,
@@ -97,7 +100,8 @@ export class UdpForwarder implements Service, OpenRows {
       ending: (session) => this.ending(session),
     });
     this.key = this.manager.flowKey;
-    this.sender = new DatagramSender(headsEvery);
+    this.sender = senders.take();
+    this.sender.headsEvery = headsEvery;
     const { arrivals } = this.sender;
     this.sorted = new SortedBatch(arrivals, batchDatagrams);
     this.proxied = acceptProxy && new ProxiedSenders(this.manager, arrivals, acceptProxy);
@@ -122,12 +126,13 @@ export class UdpForwarder implements Service, OpenRows {
     for (const { fd } of this.listeners) this.context.loop.close(fd);
     this.listeners = [];
     this.manager.endAll("stopped");
+    senders.give(this.sender);
     this.onFinished();
   }
 
   /** New sessions go to the current upstreams; open ones keep theirs. */
-  onCommand(command: Command): void {
-    this.router.onCommand(command);
+  update(change: ServiceChange): void {
+    this.router.update(change);
   }
 
   /** The session of message `index`, begun if there is none; undefined: it is dropped. */

@@ -7,16 +7,16 @@ import type { Result } from "../../../ffi/types.ts";
 import type { RawSender } from "../../engine/raw-sender.ts";
 import { localName } from "../../engine/sockets.ts";
 import { openFlow } from "../../engine/udp-sockets.ts";
-import type { WorkerContext } from "../../workers/context.ts";
 import type { IcmpLimits } from "../../workers/protocol.ts";
+import type { ServiceContext } from "../../workers/service-context.ts";
 import { IcmpLimit } from "./icmp-limit.ts";
 
 export class IcmpErrors {
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly raw: RawSender;
   private readonly limit: IcmpLimit;
 
-  constructor(context: WorkerContext, raw: RawSender, limits: IcmpLimits) {
+  constructor(context: ServiceContext, raw: RawSender, limits: IcmpLimits) {
     this.context = context;
     this.raw = raw;
     this.limit = new IcmpLimit(limits);

@@ -19,14 +19,15 @@ import type { Fd } from "../../../ffi/types.ts";
 import { clientOfKey, KEY_WORDS, originalOfKey, PROXIED_KEY_WORDS } from "../../engine/flow-key.ts";
 import { loopRoundsMax, silenceMs } from "../../engine/limits.ts";
 import { RawSender } from "../../engine/raw-sender.ts";
+import { Spares } from "../../engine/spares.ts";
 import { hearSoftErrors, openFlow, PortUse } from "../../engine/udp-sockets.ts";
 import { isMulticast } from "../../net/ip.ts";
 import { destinationFault, type PassedOn, sourceFault } from "../../proto/proxy-header.ts";
 import { encodeProxyV2 } from "../../proto/proxy-protocol-v2.ts";
-import type { WorkerContext } from "../../workers/context.ts";
 import { Counter } from "../../workers/counters.ts";
 import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
 import { type ForwardTask, LogLevel, type SessionSettings } from "../../workers/protocol.ts";
+import type { ServiceContext } from "../../workers/service-context.ts";
 import { type Dial, dialFor, isOwn, sourceName, upstreamFamily } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
 import { LoopDetector } from "../loop-detector.ts";
@@ -47,8 +48,10 @@ export interface ForwarderEvents extends Omit<SessionEvents, "timerFired"> {
   readonly ending: (session: Session) => void;
 }
 
+const rawSenders = new Spares(() => new RawSender());
+
 export class SessionManager {
-  readonly context: WorkerContext;
+  readonly context: ServiceContext;
   readonly settings: SessionSettings;
   private readonly places: SessionPlaces;
   readonly table: SessionTable;
@@ -57,7 +60,7 @@ export class SessionManager {
   /** Headers name the clients: a sender's socket may have several sessions. */
   readonly isProxied: boolean;
   /** Sends where no socket of a session can. */
-  readonly raw = new RawSender();
+  readonly raw = rawSenders.take();
   private readonly icmp: IcmpErrors;
   /** Counts the sockets of sessions by their port. */
   readonly ports = new PortUse();
@@ -73,7 +76,7 @@ export class SessionManager {
   private readonly loops: LoopDetector;
 
   constructor(
-    context: WorkerContext,
+    context: ServiceContext,
     task: ForwardTask,
     settings: SessionSettings,
     router: Router,
@@ -216,6 +219,7 @@ export class SessionManager {
     for (const session of this.open) this.end(session, ended(reason));
     this.places.stop();
     this.raw.close();
+    rawSenders.give(this.raw);
   }
 
   /** Counts dropped datagrams and logs the reason. */

@@ -4,7 +4,7 @@ import { EHOSTUNREACH } from "../../../ffi/errno.ts";
 import { silenceMs, silentSessionsMax } from "../../engine/limits.ts";
 import { hearSoftErrors } from "../../engine/udp-sockets.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
-import type { WorkerContext } from "../../workers/context.ts";
+import type { ServiceContext } from "../../workers/service-context.ts";
 import type { UpstreamPool } from "../upstream-pool.ts";
 import type { Session, SessionStart } from "./session.ts";
 import type { SessionTable } from "./session-table.ts";
@@ -13,10 +13,10 @@ import { Unanswered } from "./unanswered.ts";
 export class UpstreamEvidence {
   private readonly pool: UpstreamPool | undefined;
   private readonly table: SessionTable;
-  private readonly context: WorkerContext;
+  private readonly context: ServiceContext;
   private readonly unanswered = new Unanswered();
 
-  constructor(pool: UpstreamPool | undefined, table: SessionTable, context: WorkerContext) {
+  constructor(pool: UpstreamPool | undefined, table: SessionTable, context: ServiceContext) {
     this.pool = pool;
     this.table = table;
     this.context = context;

@@ -2,6 +2,7 @@ import { afterEach, expect, test } from "bun:test";
 import { EFD_NONBLOCK, O_NONBLOCK } from "../../../ffi/constants.ts";
 import { check } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
+import { servicesMax } from "../../../src/engine/limits.ts";
 import { Counter, SharedState, sumCounters } from "../../../src/workers/counters.ts";
 
 afterEach(() => sys.keepOpenFds(new Uint8Array(0)));
@@ -38,6 +39,25 @@ test("a stop does not undo the count of what is printed, nor wait for it", () =>
   for (let batch = 0; batch < 3; batch++) main.batchPrinted();
   expect(main.outstanding).toBe(0);
   expect(worker.stopping).toBe(true);
+});
+
+test("each service counts by itself, and what a removed one has counted stays in the sum", () => {
+  const main = new SharedState();
+  const worker = new SharedState(main.memory);
+  worker.count(Counter.lostLines, 1);
+  const [first, last] = [worker.block(1), worker.block(servicesMax)];
+  first.count(Counter.accepted, 2);
+  last.count(Counter.accepted, 5);
+  last.count(Counter.active, 1);
+  expect(main.snapshot(servicesMax)).toMatchObject({ accepted: 5, active: 1, lostLines: 0 });
+  expect(main.snapshot()).toMatchObject({ accepted: 7, active: 1, lostLines: 1 });
+  const next = main.successor();
+  expect(next.snapshot(servicesMax)).toMatchObject({ accepted: 5, active: 0 });
+  last.count(Counter.active, -1);
+  worker.retire(servicesMax);
+  expect(main.snapshot(servicesMax)).toMatchObject({ accepted: 0 });
+  expect(main.snapshot()).toMatchObject({ accepted: 7, active: 0, lostLines: 1 });
+  expect(main.descriptors.includes(1)).toBe(false);
 });
 
 test("a successor goes on counting, but has nothing open", () => {

@@ -1,37 +1,64 @@
 import { expect, test } from "bun:test";
+import { servicesMax } from "../../../src/engine/limits.ts";
 import { WorkerPool } from "../../../src/workers/pool.ts";
-import type { Command, Task } from "../../../src/workers/protocol.ts";
+import type { ServiceChange, Task } from "../../../src/workers/protocol.ts";
 
 const echo = new URL("../../helpers/echo-worker.ts", import.meta.url);
 /** A task of which nothing is used. */
 const noTask: Task = { kind: "datagrams", fd: -1, payload: undefined, timeoutMs: 0 };
 
-function upstreams(port: number): Command {
+function upstreams(port: number): ServiceChange {
   const address = { address: Uint8Array.of(192, 0, 2, 1), port, scopeId: 0 };
-  return { kind: "upstreams", upstreams: { kind: "fixed", addresses: [address] } };
+  return { upstreams: { kind: "fixed", addresses: [address] } };
 }
 
-test("commands reach every worker, in order, without its event loop ever turning", async () => {
+test("changes reach every worker, in order, without its event loop ever turning", async () => {
   const said: string[] = [];
   const pool = new WorkerPool(async (events) => {
     for (const event of events) if (event.kind === "warning") said.push(event.text);
     if (said.length === 6) pool.stop();
   });
-  pool.start(echo, noTask);
-  pool.start(echo, noTask);
+  pool.start(echo);
+  pool.start(echo);
+  const service = pool.add([noTask, noTask]);
+  const changes = [upstreams(1), { idleTimeoutMs: 5 }, upstreams(2)];
   // The first ones wait for their readers to be started.
-  pool.send(upstreams(1));
-  pool.send({ kind: "table" });
-  pool.send(upstreams(2));
+  for (const change of changes) pool.update(service, change);
   await pool.finished();
-  const expected = [upstreams(1), { kind: "table" }, upstreams(2)].map((each) =>
-    JSON.stringify(each),
-  );
+  const expected = changes.map((each) => JSON.stringify(each));
   expect(said.toSorted()).toEqual([...expected, ...expected].toSorted());
   expect(said.filter((_, index) => said.indexOf(said[index] as string) === index)).toEqual(
     expected,
   );
   // Nobody is there any more: nothing happens.
-  pool.send({ kind: "table" });
+  pool.update(service, {});
+  await pool.remove(service);
   pool.stop();
+});
+
+test("services come and go; a number is given again, and what it had counted stays", async () => {
+  let said = 0;
+  const heard = Promise.withResolvers<void>();
+  const pool = new WorkerPool(async (events) => {
+    said += events.length;
+    if (said === 3) heard.resolve();
+  });
+  for (let worker = 0; worker < 2; worker++) pool.start(echo);
+  expect([pool.add([noTask, noTask]), pool.add([noTask])]).toEqual([1, 2]);
+  for (const id of [1, 2]) pool.update(id, {});
+  await heard.promise;
+  expect([pool.counters(1), pool.counters(2), pool.counters()]).toMatchObject([
+    ...[{ accepted: 2 }, { accepted: 1 }, { accepted: 3 }],
+  ]);
+  // All at once, and once more: it goes once.
+  await Promise.all([pool.remove(1), pool.remove(1)]);
+  expect([pool.counters(1).accepted, pool.counters().accepted]).toEqual([0, 3]);
+  expect(pool.add([noTask, noTask])).toBe(1);
+  for (let id = 3; id <= servicesMax; id++) pool.add([]);
+  expect(() => pool.add([])).toThrow(`more than ${servicesMax} services`);
+  // With none left the Workers wait for others, until they are told to end.
+  await Promise.all([pool.remove(1), pool.remove(2)]);
+  expect(pool.add([noTask, noTask])).toBe(1);
+  pool.stop();
+  expect((await pool.finished()).length).toBe(2);
 });

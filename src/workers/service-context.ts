@@ -1,0 +1,69 @@
+/** What a service in a Worker has around it: the loop, counters of its own, the log. */
+
+import type { EventLoop } from "../engine/loop.ts";
+import type { CounterBlock } from "./counters.ts";
+import type { ServiceChange, WorkerEvent } from "./protocol.ts";
+import type { LineOptions } from "./rate-limited-log.ts";
+import type { Recorded, RecordKind } from "./records.ts";
+import type { OpenRows } from "./table.ts";
+
+/** Something that runs on a loop until it is done or told to stop. */
+export interface Service {
+  /** Called once. Takes no new work and closes what is open; ends with `context.finish`. */
+  stop(): void;
+  /** Heeds new settings, between two events of the loop; must not block. */
+  update?(change: ServiceChange): void;
+  /** What it has open, for the table. */
+  readonly rows?: readonly OpenRows[];
+}
+
+/** The Worker that a service runs in. */
+export interface ServiceHost {
+  readonly loop: EventLoop;
+  report(event: WorkerEvent): void;
+  warn(text: string, options?: LineOptions): void;
+  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void;
+  record(kind: RecordKind, connection: Recorded): void;
+  /** Service number `id` has ended; `errno` and `call` say what failed, if anything. */
+  finished(id: number, errno: number, call: string): void;
+}
+
+export class ServiceContext {
+  readonly loop: EventLoop;
+  /** What it counts, in memory that the main thread reads. */
+  readonly shared: CounterBlock;
+  private readonly host: ServiceHost;
+  private readonly id: number;
+
+  constructor(host: ServiceHost, id: number, counters: CounterBlock) {
+    this.host = host;
+    this.loop = host.loop;
+    this.id = id;
+    this.shared = counters;
+  }
+
+  /** Queues an event for the log (`WorkerContext.report`). */
+  report(event: WorkerEvent): void {
+    this.host.report(event);
+  }
+
+  /** Logs a warning; those of one kind are counted for an interval after the first one. */
+  warn(text: string, options?: LineOptions): void {
+    this.host.warn(text, options);
+  }
+
+  /** Logs the end of a connection or session, as far as `logLevel` wants it. */
+  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
+    this.host.recordEnd(connection, failed, logLevel);
+  }
+
+  /** Queues what there is to tell of a connection now, in its place among the events. */
+  record(kind: RecordKind, connection: Recorded): void {
+    this.host.record(kind, connection);
+  }
+
+  /** The service has ended and holds nothing. `errno` and `call` say what failed, if anything. */
+  finish(errno = 0, call = ""): void {
+    this.host.finished(this.id, errno, call);
+  }
+}

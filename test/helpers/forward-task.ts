@@ -1,0 +1,49 @@
+/** Tasks of `forward` on loopback, for tests of Workers without the command. */
+
+import { AF_INET } from "../../ffi/constants.ts";
+import * as limits from "../../src/engine/limits.ts";
+import { bindSocket, listenOn, localName } from "../../src/engine/sockets.ts";
+import { OutboundFlows } from "../../src/forward/outbound-flows.ts";
+import { type ForwardTask, LogLevel, type ServedSocket } from "../../src/workers/protocol.ts";
+
+const loopback = Uint8Array.of(127, 0, 0, 1);
+
+/** A socket of one Worker, at a port that the kernel chooses. */
+export function socketAt(protocol: "tcp" | "udp"): ServedSocket {
+  const fd = bindSocket(
+    { protocol, transparent: false },
+    { address: loopback, port: 0, scopeId: 0 },
+  );
+  if (protocol === "tcp") listenOn(fd);
+  return { fd, protocol, domain: AF_INET, address: loopback, port: localName(fd).port };
+}
+
+/** Where a task carries what it accepts: to this port of loopback. */
+export function upstreamAt(port: number): ForwardTask["upstreams"] {
+  return { kind: "fixed", addresses: [{ address: loopback, port, scopeId: 0 }] };
+}
+
+/** One for these sockets, towards a port of loopback. */
+export function forwardTask(sockets: readonly ServedSocket[], port: number): ForwardTask {
+  const clients = { max: 0, counts: undefined, perSecond: 0, workers: 1, worker: 0 };
+  const icmp = { perSecond: 0, burst: 0, perPeerMs: 0, perPeerMsV6: 0 };
+  const sessions = {
+    ...{ sessionsMax: 100, socketsMax: 200, idleTimeoutMs: 60_000, answeredTimeouts: [] },
+    ...{ clients, icmp, transparent: false },
+  };
+  return {
+    ...{ kind: "forward", sockets, upstreams: upstreamAt(port), balance: "round-robin" },
+    ...{ source: { kind: "self" }, sourceFallback: false, acceptProxy: undefined },
+    ...{ sendProxy: undefined, redirected: false, keepAliveMs: undefined },
+    ...{ userTimeoutMs: undefined, mark: undefined, ownAddresses: [] },
+    ownFlows: OutboundFlows.memory(() => 1),
+    ...{ connectionsMax: 100, queueMax: 100, clients, pipesMax: 4 },
+    headerTimeoutMs: limits.headerTimeoutMs,
+    connectTimeoutMs: limits.connectTimeoutMs,
+    idleTimeoutMs: limits.forwardIdleTimeoutMs,
+    halfClosedTimeoutMs: limits.halfClosedTimeoutMs,
+    drainTimeoutMs: 60_000,
+    sessions: sockets.some(({ protocol }) => protocol === "udp") ? sessions : undefined,
+    logLevel: LogLevel.info,
+  };
+}
