@@ -1,14 +1,17 @@
 /**
  * `bun run bench [ffi] [rules] [startup] [tcp] [neighbour] [udp] [newcomers] [--rounds N]
- * [--only REGEXP] [--json]`:
+ * [--only REGEXP] [--json] [--save]`:
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
- * in the same run. `--only` keeps to a part of `tcp`, such as
- * "lab/bulk" or "loopback/bulk", and to proxies of `neighbour`.
+ * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk", and to
+ * proxies of `neighbour`. `--save` writes the tables' figures to `docs/figures.json` and draws
+ * `docs/plots/*.svg`; `bun run bench plots` draws them again without measuring.
  */
 
 import { arch, cpus, release } from "node:os";
 import { parseArgs } from "node:util";
 import { ffiTable, measureFfi } from "./ffi.ts";
+import { readFigures, tablesOf, writeFigures } from "./figures.ts";
+import { drawPlots } from "./plots.ts";
 import { measureRules, rulesTable } from "./rules.ts";
 import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
@@ -28,6 +31,7 @@ interface Benchmark {
 const { values, positionals } = parseArgs({
   options: {
     json: { type: "boolean", default: false },
+    save: { type: "boolean", default: false },
     rounds: { type: "string" },
     only: { type: "string", default: "" },
   },
@@ -79,6 +83,15 @@ const benchmarks: Record<string, Benchmark> = {
   },
 };
 
+if (positionals.length === 1 && positionals[0] === "plots") {
+  process.stdout.write(`${(await drawPlots(await readFigures())).join("\n")}\n`);
+  process.exit(0);
+}
+
+if (values.save && values.only !== "") {
+  process.stderr.write("bench: --save excludes --only, which measures a part of a table\n");
+  process.exit(2);
+}
 const rounds = values.rounds === undefined ? undefined : Number(values.rounds);
 const unknown = positionals.find((name) => benchmarks[name] === undefined);
 if (unknown !== undefined || (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))) {
@@ -95,6 +108,10 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(benchmarks
   const count = rounds ?? benchmark.rounds;
   const series = await benchmark.measure(count);
   results[name] = series.map((each) => ({ ...summary(each), samples: each.samples }));
+  if (values.save) {
+    await writeFigures({ ...(await readFigures()), [name]: tablesOf(benchmark.table(series)) });
+    await drawPlots(await readFigures());
+  }
   if (values.json) continue;
   process.stdout.write(`\n## ${benchmark.title} (${count} rounds)\n\n${benchmark.table(series)}\n`);
 }
