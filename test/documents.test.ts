@@ -7,6 +7,10 @@ import { run } from "./helpers/tproxy.ts";
 
 const root = join(import.meta.dir, "..");
 const documents = ["*.md", "docs/*.md"].flatMap((glob) => [...new Bun.Glob(glob).scanSync(root)]);
+/** Of the code; a leading slash lets a part of a path be told from a part of a name. */
+const sources = [...new Bun.Glob("{src,ffi,build,test}/**/*.ts").scanSync(root)].map(
+  (each) => `/${each}`,
+);
 const textOf = (path: string) => readFileSync(join(root, path), "utf8");
 
 /** The anchors that GitHub makes of a document's headings. */
@@ -30,6 +34,17 @@ describe.each(documents)("%s", (path) => {
       expect([link, existsSync(join(root, target))]).toEqual([link, true]);
       if (anchor !== undefined) expect(anchorsOf(target)).toContain(anchor);
     }
+  });
+
+  test("the files that it names by their folder are there", () => {
+    const named = textOf(path).matchAll(
+      /`((?:(?:src|ffi|build|docs|test)\/)?[a-z-]+\/[\w/-]+\.ts)`/g,
+    );
+    const suffixes = [...named].map(([, name = ""]) => `/${name}`);
+    const missing = suffixes.filter(
+      (name) => !/NAME/.test(name) && !sources.some((each) => each.endsWith(name)),
+    );
+    expect(missing).toEqual([]);
   });
 
   test("the tests that it names are there", () => {
