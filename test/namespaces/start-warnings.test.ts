@@ -154,7 +154,7 @@ testWith(["ip"], means)(
       : > out.log; ${command} forward --log-time none ${args} > out.log 2>&1 & proxy=$!
       until grep -q 'Bound to' out.log; do kill -0 "$proxy"; sleep 0.02; done
       kill "$proxy"; wait "$proxy" || :
-      grep 'brings packets' out.log || :`,
+      grep 'captures packets' out.log || :`,
     );
     const { stdout, stderr } = await inNamespace(script.join("\n"), { timeoutMs: 50_000 });
     expect(stderr).toBe("");
