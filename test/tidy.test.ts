@@ -14,6 +14,7 @@ const treeRules = [
   rules.cycles,
   rules.unusedFiles,
   rules.unusedExports,
+  rules.commandLine,
   rules.documentation,
 ];
 
@@ -166,6 +167,25 @@ const broken: Broken[] = [
     [
       'src/capture/a.ts:1: "NFTA_REDIR_FLAGS" belongs into ffi/',
       'src/diagnose/c.ts:1: "RT_SCOPE_LINK" belongs into ffi/',
+    ],
+  ],
+  [
+    rules.commandLine,
+    "a command with a socket and Workers of its own",
+    {
+      "src/cli/a.ts":
+        'import { close } from "../../ffi/sys.ts";\n' +
+        'import { WorkerPool } from "../workers/pool.ts";\n' +
+        'import type { Fd } from "../engine/b.ts";\nimport { backlog } from "../engine/limits.ts";',
+      "src/control/c.ts": 'import { WorkerPool } from "../workers/pool.ts";',
+      "ffi/sys.ts": "",
+      "src/workers/pool.ts": "",
+      "src/engine/b.ts": "",
+      "src/engine/limits.ts": "",
+    },
+    [
+      "src/cli/a.ts:1: runs something itself (ffi/sys.ts)",
+      "src/cli/a.ts:2: runs something itself (src/workers/pool.ts)",
     ],
   ],
   [

@@ -3,15 +3,15 @@
 import type { Applied } from "../capture/live/apply.ts";
 import { Hold, type HoldEnd } from "../capture/live/hold.ts";
 import { closedSuffix } from "../capture/live/names.ts";
+import { conflictLine } from "../control/conflict-words.ts";
+import type { KernelSettings } from "../control/kernel-settings.ts";
 import type { ProcessIo } from "../control/process-io.ts";
+import { reducePrivileges } from "../control/reduce-privileges.ts";
+import type { RoutesContext } from "../control/routes-context.ts";
 import { ruleNeeds } from "../diagnose/checks/privileges.ts";
 import { exitStatus } from "../errors.ts";
 import { formatDuration } from "../net/duration.ts";
 import type { RuleOptions } from "./options/rules.ts";
-import { reducePrivileges } from "./reduce-privileges.ts";
-import type { RoutesContext } from "./routes-context.ts";
-import type { Settings } from "./settings.ts";
-import { conflictLine } from "./words/conflicts.ts";
 
 /**
  * Stays until the set-up is confirmed, taken back, or the process is told to end; the exit status.
@@ -19,7 +19,7 @@ import { conflictLine } from "./words/conflicts.ts";
  */
 export async function holdOn(
   situation: RoutesContext,
-  settings: Settings,
+  settings: KernelSettings,
   options: RuleOptions,
   applied: Applied,
   io: ProcessIo,

@@ -12,19 +12,19 @@ import type { Setup } from "../capture/live/setups.ts";
 import { restoreSysctls } from "../capture/live/sysctls.ts";
 import { holderOf, holderText } from "../capture/live/table-owner.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
+import { conflictsOf, conflictText, explained, sysctlHint } from "../control/apply-rules.ts";
+import { KernelSettings } from "../control/kernel-settings.ts";
+import { checkPrivileges } from "../control/privileges.ts";
 import type { ProcessIo } from "../control/process-io.ts";
+import { identify, loadContext, type RoutesContext } from "../control/routes-context.ts";
 import { ruleNeeds } from "../diagnose/checks/privileges.ts";
 import { CommandError, exitStatus, UsageError } from "../errors.ts";
 import { parseCidr } from "../net/cidr.ts";
 import { printJson } from "../net/printable.ts";
-import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import type { RoutesOptions } from "./commands/routes.ts";
 import { toRequest } from "./options/capture.ts";
 import { checkModifiers } from "./options/rules.ts";
-import { checkPrivileges } from "./privileges.ts";
-import { identify, loadContext, type RoutesContext } from "./routes-context.ts";
 import { holdOn } from "./rules-hold.ts";
-import { Settings } from "./settings.ts";
 import { planLine } from "./words/plan.ts";
 
 /** Runs a live action and answers its exit status. @throws UsageError, CommandError */
@@ -114,7 +114,7 @@ async function runApply(
 
 interface Changed {
   readonly situation: RoutesContext;
-  readonly settings: Settings;
+  readonly settings: KernelSettings;
   readonly warnings: readonly string[];
   /** Undefined when all was as it should be. */
   readonly applied: Applied | undefined;
@@ -137,7 +137,7 @@ function change(situation: RoutesContext, options: RoutesOptions): Changed {
   const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
   const stays = isTrial || options.hold;
   if (isTrial) refuseReplacing(situation);
-  const settings = new Settings(situation);
+  const settings = new KernelSettings(situation);
   const wrong = settings.wrong();
   if (isInForce && !options.hold && (wrong.length === 0 || !plan.setsSysctls)) {
     return { situation, settings, warnings, applied: undefined, stays };
@@ -161,7 +161,7 @@ function refuseReplacing({ live }: RoutesContext): void {
 function applyOrRestore(
   situation: RoutesContext,
   options: RoutesOptions,
-  settings: Settings,
+  settings: KernelSettings,
 ): Applied {
   const { kernel, parts, live, question } = situation;
   const { hold, onExit, rollbackAfter } = options;
@@ -184,7 +184,7 @@ function applyOrRestore(
 
 async function runCheck(situation: RoutesContext, json: boolean, io: ProcessIo): Promise<number> {
   const { parts, live, plan, question } = situation;
-  const sysctls = plan.setsSysctls ? new Settings(situation).wrong() : [];
+  const sysctls = plan.setsSysctls ? new KernelSettings(situation).wrong() : [];
   const differences = [
     ...compare(parts, live, question.tag),
     ...sysctls.map(({ name, value }) => ({

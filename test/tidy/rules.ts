@@ -3,6 +3,7 @@
 import type { Facts, Files } from "./facts.ts";
 import {
   CODECS,
+  ENGINE_VALUES,
   FLAGLESS,
   isPure,
   KERNEL_NAMES,
@@ -49,6 +50,20 @@ export function dependencyDirection(facts: readonly Facts[]): Problem[] {
     }
   }
   return problems;
+}
+
+/** The command line has arguments, help and output; sockets and Workers are control's to run. */
+export function commandLine(facts: readonly Facts[]): Problem[] {
+  const isControls = (path: string) =>
+    ["ffi/sys.ts", "src/workers/pool.ts"].includes(path) ||
+    (path.startsWith("src/engine/") && !ENGINE_VALUES.includes(path));
+  return facts
+    .filter(({ path }) => path.startsWith("src/cli/"))
+    .flatMap(({ path, imports }) =>
+      imports
+        .filter(({ from, typeOnly }) => !typeOnly && isControls(from))
+        .map(({ from, line }) => at(path, line, `runs something itself (${from})`)),
+    );
 }
 
 /** Pure modules import pure modules and plain packages, and use no clock, process or network. */

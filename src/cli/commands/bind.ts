@@ -7,7 +7,18 @@ import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
 import { ECONNREFUSED, EPIPE } from "../../../ffi/errno.ts";
+import { bindAddress, resolveTarget } from "../../control/endpoints.ts";
+import {
+  type OpenSocket,
+  openSocket,
+  type Purpose,
+  refusal,
+  served,
+} from "../../control/listeners.ts";
+import { checkPrivileges, portStart } from "../../control/privileges.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
+import { nothing } from "../../control/reduce-privileges.ts";
+import { failure, serve } from "../../control/supervisor.ts";
 import { bindNeeds } from "../../diagnose/checks/privileges.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
 import * as limits from "../../engine/limits.ts";
@@ -20,9 +31,7 @@ import { formatBytes } from "../../net/address.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { Scheme } from "../../net/target.ts";
 import type { Task, WorkerEvent } from "../../workers/protocol.ts";
-import { bindAddress, resolveTarget } from "../endpoints.ts";
 import { examplesFooter } from "../examples.ts";
-import { type OpenSocket, openSocket, type Purpose, refusal, served } from "../open-socket.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { logFields, marksText } from "../options/log.ts";
 import {
@@ -33,10 +42,7 @@ import {
   targetValue,
 } from "../options/values.ts";
 import { checkThreads } from "../options/workers.ts";
-import { checkPrivileges, portStart } from "../privileges.ts";
 import { prose } from "../prose.ts";
-import { nothing } from "../reduce-privileges.ts";
-import { failure, serve } from "../serve.ts";
 
 const fields = object({
   command: constant("bind"),

@@ -11,10 +11,20 @@ import { networksOf } from "../../config/request.ts";
 import { type Configuration, complete, type Pool, type Service } from "../../config/service.ts";
 import type { Settings } from "../../config/settings.ts";
 import type { NetworkSource } from "../../config/syntax.ts";
+import { checkForward } from "../../control/connecting.ts";
+import { raiseDescriptorLimit } from "../../control/descriptors.ts";
+import { bindAddress } from "../../control/endpoints.ts";
+import { HeldCapture } from "../../control/held-capture.ts";
+import { type OpenSocket, openForWorkers, served } from "../../control/listeners.ts";
 import { OwnAddresses } from "../../control/local-addresses.ts";
+import { captureDoubts } from "../../control/no-capture.ts";
 import type { User } from "../../control/passwd.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
+import { forwardRunning } from "../../control/reduce-privileges.ts";
+import type { Identified } from "../../control/routes-context.ts";
+import { serve } from "../../control/supervisor.ts";
 import { coreCount } from "../../control/threads.ts";
+import { UpstreamList } from "../../control/upstreams.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
 import { randomWord } from "../../engine/random.ts";
 import { CommandError, exitStatus, UsageError } from "../../errors.ts";
@@ -26,24 +36,14 @@ import { formatDuration } from "../../net/duration.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { Scheme } from "../../net/target.ts";
 import { type ClientBounds, type ForwardTask, LogLevel } from "../../workers/protocol.ts";
-import { checkForward } from "../connecting.ts";
-import { raiseDescriptorLimit } from "../descriptors.ts";
-import { bindAddress } from "../endpoints.ts";
 import { captureOf, captureRequest } from "../forward-routes.ts";
 import { sessionSettings } from "../forward-udp.ts";
-import { UpstreamList } from "../forward-upstreams.ts";
-import { HeldRoutes } from "../held-routes.ts";
-import { captureDoubts } from "../no-capture.ts";
-import { type OpenSocket, openForWorkers, served } from "../open-socket.ts";
 import { placed } from "../options/capture.ts";
 import { clientBounds } from "../options/clients.ts";
 import type { ForwardOptions } from "../options/forward.ts";
 import { settingsOf, withoutStdin } from "../options/forward-settings.ts";
 import { wantedUser } from "../options/user.ts";
 import { checkThreads, workerCount } from "../options/workers.ts";
-import { forwardRunning } from "../reduce-privileges.ts";
-import type { Identified } from "../routes-context.ts";
-import { serve } from "../serve.ts";
 import { checkLimits, placesOf, type Sharing } from "../strict-limits.ts";
 import { issueLine } from "../words/settings.ts";
 
@@ -110,7 +110,7 @@ async function serveService(
   const build = ({ request, takenBits }: Identified) =>
     captureOf(service, request, { ...captured, takenBits });
   const routes =
-    rules.install === "auto" ? await HeldRoutes.apply(request, build, io, say) : undefined;
+    rules.install === "auto" ? await HeldCapture.apply(request, build, io, say) : undefined;
   io.onExit(() => routes?.release());
   // Unhandled, it would end the process before the rules are taken back.
   if (routes !== undefined) io.onHangup(() => io.exit(exitStatus.hungUp));

@@ -7,8 +7,14 @@ import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
 import type { Listener } from "../../config/service.ts";
+import { raiseDescriptorLimit } from "../../control/descriptors.ts";
+import { openForWorkers, served } from "../../control/listeners.ts";
+import { socketNeeds } from "../../control/needs.ts";
+import { checkPrivileges } from "../../control/privileges.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { InputError, readInput } from "../../control/read-input.ts";
+import { listenRunning } from "../../control/reduce-privileges.ts";
+import { serve } from "../../control/supervisor.ts";
 import * as limits from "../../engine/limits.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
 import { Log } from "../../log/log.ts";
@@ -16,10 +22,7 @@ import { quote } from "../../net/result.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { Scheme } from "../../net/target.ts";
 import type { ClientBounds, Responding, RespondTask } from "../../workers/protocol.ts";
-import { raiseDescriptorLimit } from "../descriptors.ts";
 import { examplesFooter } from "../examples.ts";
-import { socketNeeds } from "../needs.ts";
-import { openForWorkers, served } from "../open-socket.ts";
 import { clientBounds, connectionFields, connectionPlaces } from "../options/clients.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { logFields, marksText } from "../options/log.ts";
@@ -32,10 +35,7 @@ import {
   workerCount,
   workersOption,
 } from "../options/workers.ts";
-import { checkPrivileges } from "../privileges.ts";
 import { prose } from "../prose.ts";
-import { listenRunning } from "../reduce-privileges.ts";
-import { serve } from "../serve.ts";
 import { checkPlaces } from "../strict-limits.ts";
 
 const fields = object({

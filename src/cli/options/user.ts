@@ -4,11 +4,11 @@ import { optional } from "@optique/core/modifiers";
 import { option } from "@optique/core/primitives";
 import { string } from "@optique/core/valueparser";
 import type { User } from "../../control/passwd.ts";
+import { checkPrivileges } from "../../control/privileges.ts";
 import { findUser } from "../../control/users.ts";
 import { userNeeds } from "../../diagnose/checks/privileges.ts";
 import { CommandError, UsageError } from "../../errors.ts";
 import { quote } from "../../net/result.ts";
-import { checkPrivileges } from "../privileges.ts";
 import { prose } from "../prose.ts";
 
 /** For the fields of a command. */

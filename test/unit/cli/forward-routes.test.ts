@@ -2,13 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
 import { drainPlan } from "../../../src/capture/plan/drain.ts";
-import { bindAddress } from "../../../src/cli/endpoints.ts";
 import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli/forward-routes.ts";
 import { forwardCommand } from "../../../src/cli/options/forward.ts";
 import { settingsOf } from "../../../src/cli/options/forward-settings.ts";
 import { issueLine } from "../../../src/cli/words/settings.ts";
 import { checkSettings } from "../../../src/config/check.ts";
 import { complete, type Service } from "../../../src/config/service.ts";
+import { bindAddress } from "../../../src/control/endpoints.ts";
 
 /** What `forward` with these arguments would capture. @throws UsageError */
 function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardCapture {

@@ -9,7 +9,7 @@ import { partsOf } from "../../../../src/capture/live/desired-state.ts";
 import type { Setup } from "../../../../src/capture/live/setups.ts";
 import { parseIntent } from "../../../../src/capture/plan/intent.ts";
 import { makePlan } from "../../../../src/capture/plan/plan.ts";
-import { conflictLine } from "../../../../src/cli/words/conflicts.ts";
+import { conflictLine } from "../../../../src/control/conflict-words.ts";
 
 const tag = 116;
 

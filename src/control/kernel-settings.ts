@@ -15,7 +15,7 @@ import { acceptLocal, type Sysctl } from "../capture/plan/plan.ts";
 import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import type { RoutesContext } from "./routes-context.ts";
 
-export class Settings {
+export class KernelSettings {
   /** What the Plan names, and what the replies of its backends need, by whichever way they come. */
   readonly wanted: readonly Sysctl[];
   readonly #kernel: Kernel;

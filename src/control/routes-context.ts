@@ -15,11 +15,11 @@ import { interfaceIndex, type Kernel } from "../capture/live/kernel.ts";
 import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
 import { planNotes } from "../capture/plan/notes.ts";
 import { makePlan, type Plan } from "../capture/plan/plan.ts";
-import type { ProcessIo } from "../control/process-io.ts";
 import { startWarnings } from "../diagnose/checks/start.ts";
 import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import { printLine } from "../net/printable.ts";
+import type { ProcessIo } from "./process-io.ts";
 
 export interface RoutesContext {
   readonly kernel: Kernel;

@@ -1,7 +1,6 @@
 /** Runs Workers until they are done or the user stops them: what listen and bind share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
-import type { ProcessIo } from "../control/process-io.ts";
 import { JoinedPorts, type JoinedPortsSettings } from "../diagnose/snapshot/joined-ports.ts";
 import { CommandError, type StopReason } from "../errors.ts";
 import type { Log } from "../log/log.ts";
@@ -9,6 +8,7 @@ import type { Counters } from "../workers/counters.ts";
 import { WorkerPool, WorkerPoolError } from "../workers/pool.ts";
 import type { Outcome, ServiceChange, Task } from "../workers/protocol.ts";
 import { refusedLines } from "../workers/refused-lines.ts";
+import type { ProcessIo } from "./process-io.ts";
 import { type Remaining, reducePrivileges } from "./reduce-privileges.ts";
 
 /** How a run came to its end. */

@@ -11,23 +11,23 @@ import { drainingName } from "../capture/live/names.ts";
 import { SysctlError } from "../capture/live/setting-memory.ts";
 import { drainPlan } from "../capture/plan/drain.ts";
 import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
-import type { ProcessIo } from "../control/process-io.ts";
 import { CommandError } from "../errors.ts";
 import { formatMark } from "../net/mark.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
+import { conflictLine } from "./conflict-words.ts";
+import { KernelSettings } from "./kernel-settings.ts";
+import type { ProcessIo } from "./process-io.ts";
 import { type Identified, identify, loadContext, type RoutesContext } from "./routes-context.ts";
-import { Settings } from "./settings.ts";
-import { conflictLine } from "./words/conflicts.ts";
 
 /** What is held for listeners, from a request whose set-up has its name and marks. */
 type Build<Capture> = (identified: Identified) => Capture;
 
-export class HeldRoutes<Capture extends { readonly intent: Intent }> {
+export class HeldCapture<Capture extends { readonly intent: Intent }> {
   readonly capture: Capture;
   /** What was changed, a line each. */
   readonly changes: readonly string[];
   private readonly situation: RoutesContext;
-  private readonly settings: Settings;
+  private readonly settings: KernelSettings;
   private readonly hold: Hold;
   private readonly draining: DesiredState;
   private readonly say: (line: string) => void;
@@ -36,7 +36,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
   private constructor(
     capture: Capture,
     situation: RoutesContext,
-    settings: Settings,
+    settings: KernelSettings,
     changes: readonly string[],
     hold: Hold,
     draining: DesiredState,
@@ -63,7 +63,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     build: Build<Capture>,
     io: ProcessIo,
     say: (line: string) => void,
-  ): Promise<HeldRoutes<Capture>> {
+  ): Promise<HeldCapture<Capture>> {
     const kernel = await explained("apply", openKernel);
     try {
       return await explained("apply", () =>
@@ -73,7 +73,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
           const capture = build(identified);
           const situation = loadContext(kernel, capture.intent, io);
           refuse(situation);
-          return HeldRoutes.hold(capture, situation, identityLine(usual, capture.intent), say);
+          return HeldCapture.hold(capture, situation, identityLine(usual, capture.intent), say);
         }),
       );
     } catch (error) {
@@ -87,11 +87,11 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
     situation: RoutesContext,
     identity: readonly string[],
     say: (line: string) => void,
-  ): HeldRoutes<Capture> {
+  ): HeldCapture<Capture> {
     const { kernel, parts, live, question } = situation;
     const drained = drainPlan(capture.intent, drainingName(question.name, kernel.netfilter.portId));
     const draining = partsOf(drained, (name) => interfaceIndex(kernel, name), cgroupId);
-    const settings = new Settings(situation);
+    const settings = new KernelSettings(situation);
     const sysctls = settings.set();
     try {
       const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
@@ -109,7 +109,7 @@ export class HeldRoutes<Capture extends { readonly intent: Intent }> {
       for (const each of situation.cautions()) say(each);
       for (const each of settings.missed()) say(sysctlHint(each).trim());
       const changes = [...identity, ...sysctls, ...applied.changes];
-      return new HeldRoutes(capture, situation, settings, changes, hold, draining, say);
+      return new HeldCapture(capture, situation, settings, changes, hold, draining, say);
     } catch (error) {
       settings.undo();
       throw error;

@@ -2,12 +2,12 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
-import { lookUp, scopeOf } from "../control/look-up.ts";
 import { CommandError, UsageError } from "../errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
 import { formatTarget, type Target } from "../net/target.ts";
+import { lookUp, scopeOf } from "./look-up.ts";
 
 const ANY: Address = { family: 4, bytes: new Uint8Array(4) };
 

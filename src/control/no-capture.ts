@@ -2,8 +2,8 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Service } from "../config/service.ts";
-import { hostTakesOwnOnly } from "../control/foreign-packets.ts";
 import { isUnspecified } from "../net/ip.ts";
+import { hostTakesOwnOnly } from "./foreign-packets.ts";
 
 /**
  * A warning, where no rules are installed, if only this host's own addresses can be reached

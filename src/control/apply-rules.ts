@@ -9,8 +9,8 @@ import type { Sysctl } from "../capture/plan/plan.ts";
 import { explainUnmet, ruleNeeds } from "../diagnose/checks/privileges.ts";
 import { heldCapabilities } from "../diagnose/snapshot/capabilities.ts";
 import { CommandError } from "../errors.ts";
+import { conflictLine } from "./conflict-words.ts";
 import type { RoutesContext } from "./routes-context.ts";
-import { conflictLine } from "./words/conflicts.ts";
 
 /**
  * In whose way applying would get; a line each.

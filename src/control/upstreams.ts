@@ -2,15 +2,15 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
-import { type NameListener, systemEdges, WatchedName } from "../control/dns-names.ts";
-import { type MarkOf, scopeOf } from "../control/look-up.ts";
 import { nameStartMs, upstreamsMax } from "../engine/limits.ts";
 import { CommandError } from "../errors.ts";
 import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
 import type { Upstreams } from "../workers/protocol.ts";
+import { type NameListener, systemEdges, WatchedName } from "./dns-names.ts";
 import { toSocketAddress } from "./endpoints.ts";
+import { type MarkOf, scopeOf } from "./look-up.ts";
 
 /** One `--to`: what it stands for at the moment. */
 interface Entry {

@@ -1,6 +1,6 @@
 /** Conflicts with what is on this host, in the words of the command line. Pure. */
 
-import type { Conflict } from "../../capture/live/conflicts.ts";
+import type { Conflict } from "../capture/live/conflicts.ts";
 
 const advice = {
   mark: "choose others with --mark",

@@ -6,7 +6,6 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import type { Listener } from "../config/service.ts";
-import type { User } from "../control/passwd.ts";
 import { explainRefusal } from "../diagnose/explain/refusal.ts";
 import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import {
@@ -22,6 +21,7 @@ import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
 import { bindAddress } from "./endpoints.ts";
+import type { User } from "./passwd.ts";
 
 /** An open socket and where it is bound, the port that the kernel chose included. */
 export interface OpenSocket {

@@ -13,13 +13,13 @@ import {
 } from "../../ffi/credentials.ts";
 import { describeErrno } from "../../ffi/errno.ts";
 import type { Service } from "../config/service.ts";
-import type { User } from "../control/passwd.ts";
 import { fewest, type Need, type Running, runningNeeds } from "../diagnose/checks/privileges.ts";
 import { capabilityBits, effectiveCapabilities } from "../diagnose/snapshot/capabilities.ts";
 import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import { flowBufferBytes, pipeBytes, pipesMax } from "../engine/limits.ts";
 import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
+import type { User } from "./passwd.ts";
 
 /** What is left of a process's privileges. */
 export interface Remaining {
