@@ -119,7 +119,8 @@ describe.skipIf(!isStatic)("of the built executable", () => {
     expect(gunzipSync(page).toString()).toStartWith(".TH TPROXY 1");
     const documents = join(folder, name, "share/doc/tproxy");
     const readme = await Bun.file(join(documents, "README.md")).text();
-    const links = [...readme.matchAll(/\]\((docs\/[^)#]+)/g)].map(([, link = ""]) => link);
+    const found = readme.matchAll(/\]\(((?:docs|examples)\/[^)#]+)/g);
+    const links = [...found].map(([, link = ""]) => link);
     expect(links.length).toBeGreaterThan(0);
     expect(links.filter((link) => !existsSync(join(documents, link)))).toEqual([]);
   });

@@ -1,7 +1,7 @@
 /** What every package holds besides the executable: the same files, at the places of its system. */
 
 import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { gzipSync } from "node:zlib";
 import { configurationSchema } from "../../src/config/json-schema.ts";
 import { printJson } from "../../src/net/printable.ts";
@@ -16,6 +16,15 @@ const textOf = (path: string): string => readFileSync(join(root, path), "utf8");
 
 /** A text of `files/`. */
 export const fileText = (name: string): string => textOf(`build/package/files/${name}`);
+
+/** The paths of all files in a folder of the repository, sorted. */
+function filesIn(folder: string): string[] {
+  const entries = readdirSync(join(root, folder), { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, name }) => relative(root, join(parentPath, name)))
+    .sort();
+}
 
 export interface Executable {
   readonly bytes: Uint8Array;
@@ -58,9 +67,7 @@ export async function makeContents(
     file("usr/share/tproxy/tproxy.schema.json", `${printJson(configurationSchema(), 2)}\n`),
     doc("copyright", makeCopyright(textOf("LICENSE"))),
     doc("README.md", textOf("README.md")),
-    ...readdirSync(join(root, "docs"))
-      .sort()
-      .map((name) => doc(`docs/${name}`, textOf(`docs/${name}`))),
+    ...["docs", "examples"].flatMap(filesIn).map((path) => doc(path, textOf(path))),
     doc("changelog.gz", gzipSync(textOf("CHANGELOG.md"), { level: 9 })),
     doc("tproxy.cdx.json", makeSbom(executable.sha256, executable.architecture)),
   ];
