@@ -81,7 +81,7 @@ describe.each(cases)("--to $to over IPv$family, $workers Workers", ({ to, asked,
     expect(totals(proxy)).toMatchObject({ active: 0, loops: loops.length });
     // Each Worker says it once.
     expect(warnings(proxy).length).toBeLessThanOrEqual(Number(workers));
-    expect(warnings(proxy)[0]?.text).toContain("--socket-mark MARK");
+    expect(warnings(proxy)[0]?.text).toContain('set "socket-mark"');
   });
 });
 
