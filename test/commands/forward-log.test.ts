@@ -123,7 +123,9 @@ describe("the access log", () => {
   test("--quiet beside --log-level is refused", async () => {
     const args = "forward :80 --to original --quiet --log-level info".split(" ");
     const { status, stderr } = await run(args);
-    expect(stderr).toMatch(/^tproxy: --quiet is the same as --log-level warning: give one/);
+    expect(stderr).toMatch(
+      /^tproxy: --quiet and --log-level exclude each other: give one of them\n$/,
+    );
     expect(status).toBe(2);
   });
 });
