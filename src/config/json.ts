@@ -11,6 +11,7 @@ import {
   type ReadText,
   start,
   type TextProblem,
+  tooDeep,
   unusable,
 } from "./located.ts";
 
@@ -64,7 +65,7 @@ function locate(node: Node, reading: Reading, depth: number): Located {
   const at = reading.at(node.offset);
   const { children = [] } = node;
   if (depth > depthMax) {
-    reading.problems.push({ at, text: `is nested too deeply: give at most ${depthMax} levels` });
+    reading.problems.push({ at, text: tooDeep });
     return emptyTable(at);
   }
   if (node.type === "array") {

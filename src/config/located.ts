@@ -35,6 +35,9 @@ export interface ReadText {
 /** Tables and lists in each other: more of them are no configuration. */
 export const depthMax = 8;
 
+/** What is wrong with a value below that. */
+export const tooDeep = `is nested too deeply: give at most ${depthMax} levels`;
+
 /** The first character of a text. */
 export const start: Position = { line: 1, column: 1 };
 

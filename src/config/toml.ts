@@ -11,12 +11,11 @@ import {
   type ReadText,
   start,
   type TextProblem,
+  tooDeep,
   unusable,
 } from "./located.ts";
 
 type LocatedTable = Located & { readonly kind: "table" };
-
-const tooDeep = `is nested too deeply: give at most ${depthMax} levels`;
 
 /** Reads TOML 1.0. Of syntax errors the first is known; nothing is thrown. */
 export function readToml(text: string): ReadText {
