@@ -107,7 +107,7 @@ function sorted(addresses: readonly Address[]): readonly Address[] {
 }
 
 /** The DNS and the clock of this host; `mark` tells the mark of the sockets that ask. */
-export function systemEdges(mark: MarkOf): NamesIo {
+export function systemNamesIo(mark: MarkOf): NamesIo {
   return {
     resolve: (name) => lookUp(name, mark),
     after: (ms, callback) => {

@@ -8,7 +8,7 @@ import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
 import type { Upstreams } from "../workers/protocol.ts";
-import { type NameListener, systemEdges, WatchedName } from "./dns-names.ts";
+import { type NameListener, systemNamesIo, WatchedName } from "./dns-names.ts";
 import { toSocketAddress } from "./endpoints.ts";
 import { type MarkOf, scopeOf } from "./look-up.ts";
 
@@ -102,7 +102,7 @@ function entryOf({ host, port }: Target, mark: MarkOf): Entry {
     const fixed = [plain(toSocketAddress(host, port))];
     return { name: undefined, addresses: () => fixed };
   }
-  const name = new WatchedName(host, systemEdges(mark));
+  const name = new WatchedName(host, systemNamesIo(mark));
   const addresses = () =>
     name.addresses.flatMap((address) => {
       const scopeId = scopeOf(address);
