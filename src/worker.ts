@@ -9,12 +9,13 @@ import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
 import { WorkerContext } from "./workers/context.ts";
-import type {
-  ForwardTask,
-  RespondTask,
-  ServiceChange,
-  Task,
-  WorkerInput,
+import {
+  applyChange,
+  type ForwardTask,
+  type RespondTask,
+  type ServiceChange,
+  type Task,
+  type WorkerInput,
 } from "./workers/protocol.ts";
 import type { Service, ServiceContext } from "./workers/service-context.ts";
 
@@ -80,8 +81,7 @@ class ForwardServices implements Service {
   }
 
   update(change: ServiceChange): void {
-    // Its parts have the same task.
-    Object.assign(this.task, change);
+    applyChange(this.task, change);
     for (const service of this.rows) service.update(change);
   }
 }

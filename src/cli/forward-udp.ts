@@ -8,15 +8,13 @@ import { type Sharing, sessionPlacesOf } from "./strict-limits.ts";
 
 /** What one Worker has of a service's sessions; `clients` are the bounds of its own. */
 export function sessionSettings(
-  { ingress, timeouts }: Pick<Service, "ingress" | "timeouts">,
+  { ingress }: Pick<Service, "ingress">,
   sharing: Sharing,
   clients: ClientBounds,
 ): SessionSettings {
   return {
     ...sessionPlacesOf(sharing, clients.worker),
     clients,
-    idleTimeoutMs: timeouts.sessionIdleMs,
-    answeredTimeouts: timeouts.answeredSessions,
     icmp: icmpLimits(sharing.workers),
     transparent: ingress.transparent,
   };

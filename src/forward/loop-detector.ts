@@ -58,7 +58,7 @@ export class LoopDetector {
   /** `ownFlows` is the memory of all Workers' flows. */
   constructor(
     context: ServiceContext,
-    { ownFlows, mark }: Pick<ForwardTask, "ownFlows" | "mark">,
+    { route: { ownFlows }, dial: { mark } }: Pick<ForwardTask, "route" | "dial">,
     router: Router,
     protocol: "tcp" | "udp",
   ) {

@@ -16,12 +16,12 @@ export class Router {
   private readonly unanswered: Unanswered;
 
   constructor(context: ServiceContext, task: ForwardTask, protocol: "tcp" | "udp") {
-    const { upstreams, balance } = task;
+    const { upstreams, balance } = task.route;
     this.unanswered = new Unanswered((text) => context.warn(text));
     this.rules = {
-      source: task.source,
-      fallback: task.sourceFallback,
-      own: new Set(task.ownAddresses.map(addressKey)),
+      source: task.route.source,
+      fallback: task.route.sourceFallback,
+      own: new Set(task.route.ownAddresses.map(addressKey)),
       listeners: task.sockets.filter((socket) => socket.protocol === protocol),
     };
     if (upstreams.kind === "fixed") {
@@ -38,7 +38,8 @@ export class Router {
   }
 
   /** Heeds what has changed, for what is new: what is open stays where it is. */
-  update({ upstreams, ownAddresses }: ServiceChange): void {
+  update({ route = {} }: ServiceChange): void {
+    const { upstreams, ownAddresses } = route;
     if (ownAddresses !== undefined) {
       this.rules = { ...this.rules, own: new Set(ownAddresses.map(addressKey)) };
     }

@@ -5,14 +5,16 @@ import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import { type Counters, SharedState } from "./counters.ts";
-import type {
-  Command,
-  Outcome,
-  ServiceChange,
-  Task,
-  WorkerEvent,
-  WorkerInput,
-  WorkerMessage,
+import {
+  applyChange,
+  type Command,
+  type Outcome,
+  ownTask,
+  type ServiceChange,
+  type Task,
+  type WorkerEvent,
+  type WorkerInput,
+  type WorkerMessage,
 } from "./protocol.ts";
 import { withRecords } from "./records.ts";
 
@@ -95,7 +97,7 @@ export class WorkerHandle {
 
   /** Has its Worker run a service. It owns the task's descriptors from here on. */
   add(id: number, task: Task): void {
-    this.services.set(id, task);
+    this.services.set(id, ownTask(task));
     this.send({ kind: "add", id, task });
   }
 
@@ -103,7 +105,7 @@ export class WorkerHandle {
   update(id: number, change: ServiceChange): void {
     const task = this.services.get(id);
     if (task === undefined) return;
-    this.services.set(id, { ...task, ...change });
+    if (task.kind === "forward") applyChange(task, change);
     this.send({ kind: "update", id, change });
   }
 

@@ -6,7 +6,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { Mark } from "../../ffi/types.ts";
+import type { DialSettings, Timeouts } from "../config/service.ts";
 import type { Balance, SourceChoice } from "../config/syntax.ts";
 import type { Cidr } from "../net/cidr.ts";
 import type { Counters } from "./counters.ts";
@@ -88,45 +88,57 @@ export interface DatagramTask {
   readonly timeoutMs: number;
 }
 
-/** Carries accepted connections to upstreams: `forward`. */
+/**
+ * Carries accepted connections to upstreams: `forward`. Its groups are those of `Service`
+ * (config/service.ts), with what the main thread has found out for this Worker.
+ */
 export interface ForwardTask {
   readonly kind: "forward";
   readonly sockets: readonly ServedSocket[];
+  readonly ingress: IngressTask;
+  readonly route: RouteTask;
+  readonly dial: DialSettings;
+  readonly limits: ConnectionBounds;
+  readonly timeouts: ForwardTimeouts;
+  /** `level` is one of `LogLevel`. */
+  readonly log: { readonly level: number };
+  /** For the UDP sockets among `sockets`. */
+  readonly sessions: SessionSettings | undefined;
+}
+
+/** How connections and datagrams arrive. */
+export interface IngressTask {
+  /** Connections come by NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
+  readonly redirected: boolean;
+  /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
+  readonly acceptProxy: readonly Cidr[] | undefined;
+}
+
+/** Where connections go, and from which address. */
+export interface RouteTask {
   readonly upstreams: Upstreams;
   readonly balance: Balance;
   readonly source: SourceChoice;
-  /** Connect from an own address where the client's cannot be used, instead of refusing. */
+  /** Connect from an own address where the client's cannot be used, instead of rejecting. */
   readonly sourceFallback: boolean;
-  /** Senders whose PROXY protocol headers count, empty for all; undefined: none is expected. */
-  readonly acceptProxy: readonly Cidr[] | undefined;
-  /** `v2:every` is in front of every datagram, not of a session's first; of TCP it is `v2`. */
-  readonly sendProxy: "v1" | "v2" | "v2:every" | undefined;
-  /** Connections come by NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
-  readonly redirected: boolean;
-  /** Of the sockets towards upstreams; those of clients have it from their listener. */
-  readonly keepAliveMs: number | undefined;
-  readonly userTimeoutMs: number | undefined;
-  /** SO_MARK of the connections to upstreams. */
-  readonly mark: Mark | undefined;
   /** The addresses of this host, 4 or 16 bytes each. */
   readonly ownAddresses: readonly Uint8Array[];
-  /** The flows towards upstreams that all Workers have opened (`OwnFlows`). */
+  /** The flows towards upstreams that all Workers have opened (`OutboundFlows`). */
   readonly ownFlows: SharedArrayBuffer;
+}
+
+/** How many connections one Worker may have. */
+export interface ConnectionBounds {
   /** Connections at once, and how many beyond them may wait or have their header read. */
   readonly connectionsMax: number;
   readonly queueMax: number;
-  /** Of connections. */
-  readonly clients: ClientBounds;
   readonly pipesMax: number;
-  readonly headerTimeoutMs: number;
-  readonly connectTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  readonly halfClosedTimeoutMs: number;
-  readonly drainTimeoutMs: number;
-  /** For the UDP sockets among `sockets`. */
-  readonly sessions: SessionSettings | undefined;
-  /** One of `LogLevel`. */
-  readonly logLevel: number;
+  readonly clients: ClientBounds;
+}
+
+export interface ForwardTimeouts extends Timeouts {
+  /** How long open connections may go on once the service has been told to stop. */
+  readonly drainMs: number;
 }
 
 /** How UDP is forwarded. */
@@ -135,9 +147,6 @@ export interface SessionSettings {
   readonly clients: ClientBounds;
   /** Sockets of sessions, one or two each. */
   readonly socketsMax: number;
-  readonly idleTimeoutMs: number;
-  /** By port of the original destination: another time-out once a session has been answered. */
-  readonly answeredTimeouts: readonly PortTimeout[];
   readonly icmp: IcmpLimits;
   /** The listeners have IP_TRANSPARENT. */
   readonly transparent: boolean;
@@ -152,11 +161,6 @@ export interface IcmpLimits {
   readonly perPeerMsV6: number;
 }
 
-export interface PortTimeout {
-  readonly port: number;
-  readonly timeoutMs: number;
-}
-
 /** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
 export type Upstreams =
   | { readonly kind: "original" }
@@ -166,22 +170,28 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 
 /**
  * What of a `forward` service may change while it runs; what is absent stays. Upstreams and own
- * addresses count for what begins from now on, and what is open stays where it is. A time-out
- * counts from the next time that a connection's timer fires.
+ * addresses apply to what begins from now on, and what is open stays where it is. A time-out
+ * applies from the next time that a connection's timer fires; those of sessions to new sessions.
  */
-export type ServiceChange = Partial<
-  Pick<
-    ForwardTask,
-    | "upstreams"
-    | "ownAddresses"
-    | "headerTimeoutMs"
-    | "connectTimeoutMs"
-    | "idleTimeoutMs"
-    | "halfClosedTimeoutMs"
-    | "drainTimeoutMs"
-    | "logLevel"
-  >
->;
+export interface ServiceChange {
+  readonly route?: Partial<Pick<RouteTask, "upstreams" | "ownAddresses">>;
+  readonly timeouts?: Partial<ForwardTimeouts>;
+  readonly log?: ForwardTask["log"];
+}
+
+/** Applies a change to a task in place: all parts of a service read the same groups. */
+export function applyChange(task: ForwardTask, { route, timeouts, log }: ServiceChange): void {
+  Object.assign(task.route, route);
+  Object.assign(task.timeouts, timeouts);
+  Object.assign(task.log, log);
+}
+
+/** A task that changes on its own: its groups are copies of those of `task`. */
+export function ownTask<T extends Task>(task: T): T {
+  if (task.kind !== "forward") return task;
+  const { route, timeouts, log } = task;
+  return { ...task, route: { ...route }, timeouts: { ...timeouts }, log: { ...log } };
+}
 
 /** What the main thread tells Workers that run. `id` is the number of a service, from 1. */
 export type Command =

@@ -19,7 +19,7 @@ export function socketAt(protocol: "tcp" | "udp"): ServedSocket {
 }
 
 /** Where a task carries what it accepts: to this port of loopback. */
-export function upstreamAt(port: number): ForwardTask["upstreams"] {
+export function upstreamAt(port: number): ForwardTask["route"]["upstreams"] {
   return { kind: "fixed", addresses: [{ address: loopback, port, scopeId: 0 }] };
 }
 
@@ -27,23 +27,25 @@ export function upstreamAt(port: number): ForwardTask["upstreams"] {
 export function forwardTask(sockets: readonly ServedSocket[], port: number): ForwardTask {
   const clients = { max: 0, counts: undefined, perSecond: 0, workers: 1, worker: 0 };
   const icmp = { perSecond: 0, burst: 0, perPeerMs: 0, perPeerMsV6: 0 };
-  const sessions = {
-    ...{ sessionsMax: 100, socketsMax: 200, idleTimeoutMs: 60_000, answeredTimeouts: [] },
-    ...{ clients, icmp, transparent: false },
-  };
+  const sessions = { sessionsMax: 100, socketsMax: 200, clients, icmp, transparent: false };
   return {
-    ...{ kind: "forward", sockets, upstreams: upstreamAt(port), balance: "round-robin" },
-    ...{ source: { kind: "self" }, sourceFallback: false, acceptProxy: undefined },
-    ...{ sendProxy: undefined, redirected: false, keepAliveMs: undefined },
-    ...{ userTimeoutMs: undefined, mark: undefined, ownAddresses: [] },
-    ownFlows: OutboundFlows.memory(() => 1),
-    ...{ connectionsMax: 100, queueMax: 100, clients, pipesMax: 4 },
-    headerTimeoutMs: limits.headerTimeoutMs,
-    connectTimeoutMs: limits.connectTimeoutMs,
-    idleTimeoutMs: limits.forwardIdleTimeoutMs,
-    halfClosedTimeoutMs: limits.halfClosedTimeoutMs,
-    drainTimeoutMs: 60_000,
+    ...{ kind: "forward", sockets },
+    ingress: { redirected: false, acceptProxy: undefined },
+    route: {
+      ...{ upstreams: upstreamAt(port), balance: "round-robin", source: { kind: "self" } },
+      ...{ sourceFallback: false, ownAddresses: [], ownFlows: OutboundFlows.memory(() => 1) },
+    },
+    dial: { mark: undefined, sendProxy: undefined },
+    limits: { connectionsMax: 100, queueMax: 100, clients, pipesMax: 4 },
+    timeouts: {
+      headerMs: limits.headerTimeoutMs,
+      connectMs: limits.connectTimeoutMs,
+      idleMs: limits.forwardIdleTimeoutMs,
+      halfClosedMs: limits.halfClosedTimeoutMs,
+      ...{ drainMs: 60_000, sessionIdleMs: 60_000, answeredSessions: [] },
+      ...{ keepAliveMs: undefined, userMs: undefined },
+    },
     sessions: sockets.some(({ protocol }) => protocol === "udp") ? sessions : undefined,
-    logLevel: LogLevel.info,
+    log: { level: LogLevel.info },
   };
 }

@@ -55,7 +55,7 @@ export class ConnectionChecks {
 
   constructor(world: World) {
     this.world = world;
-    const { counts } = world.task.clients;
+    const { counts } = world.task.limits.clients;
     this.counts = new ClientCounts(counts as SharedArrayBuffer, 1, 0);
   }
 
@@ -99,13 +99,13 @@ export class ConnectionChecks {
       one.phase = connection.phase;
       one.since = now;
     }
-    const half = Math.min(task.idleTimeoutMs, task.halfClosedTimeoutMs);
+    const half = Math.min(task.timeouts.idleMs, task.timeouts.halfClosedMs);
     const limits: Record<string, [since: number, ms: number]> = {
-      header: [one.since, task.headerTimeoutMs],
-      queued: [one.since, task.connectTimeoutMs],
+      header: [one.since, task.timeouts.headerMs],
+      queued: [one.since, task.timeouts.connectMs],
       // Three attempts, and the time without a descriptor before them.
-      connecting: [one.since, 4 * task.connectTimeoutMs],
-      relaying: [connection.lastActive, task.idleTimeoutMs],
+      connecting: [one.since, 4 * task.timeouts.connectMs],
+      relaying: [connection.lastActive, task.timeouts.idleMs],
       "half-closed": [connection.lastActive, half],
     };
     const limit = limits[connection.phase];
@@ -118,14 +118,16 @@ export class ConnectionChecks {
     const { cases, task } = this.world;
     const all = [...cases.values()].map(({ connection }) => connection);
     const placed = all.filter(({ hasPlace }) => hasPlace);
-    if (placed.length > task.connectionsMax) throw new Error(`${placed.length} places are taken`);
-    if (all.length > task.connectionsMax + task.queueMax) throw new Error("too many are open");
+    if (placed.length > task.limits.connectionsMax)
+      throw new Error(`${placed.length} places are taken`);
+    if (all.length > task.limits.connectionsMax + task.limits.queueMax)
+      throw new Error("too many are open");
     const queued = all.filter(({ phase }) => phase === "queued");
-    if (queued.length > 0 && placed.length < task.connectionsMax) {
+    if (queued.length > 0 && placed.length < task.limits.connectionsMax) {
       throw new Error("one waits although there is a place");
     }
     const known = [...placed, ...queued];
-    const { max } = task.clients;
+    const { max } = task.limits.clients;
     for (const { client } of known) {
       const own = known.filter((other) => same(other.client.address, client.address));
       if (max > 0 && own.length > max) throw new Error(`a client has ${own.length} connections`);
@@ -155,10 +157,12 @@ export function checkReached(one: Case, socket: UpstreamSocket, { task }: World)
   if (socket.state !== "connected") throw new Error(`reached an upstream that is ${socket.state}`);
   if (!same(connection.client.address, owner.address)) throw new Error("another client");
   const { source } = socket.dial;
-  const expected = { self: undefined, client: owner, address: task.source }[task.source.kind];
+  const expected = { self: undefined, client: owner, address: task.route.source }[
+    task.route.source.kind
+  ];
   const address = expected !== undefined && "address" in expected ? expected.address : undefined;
   if ((source?.address.join() ?? "") !== (address?.join() ?? "")) throw new Error("another source");
-  if ((socket.header === undefined) !== (task.sendProxy === undefined)) {
+  if ((socket.header === undefined) !== (task.dial.sendProxy === undefined)) {
     throw new Error("a header that was not asked for, or none");
   }
   if (socket.header === undefined) return;
@@ -214,16 +218,16 @@ function checkClean({ client, upstream }: Case, isReset: boolean): void {
 /** The reason is the true one: no time-out comes early, and nobody is blamed for another. */
 function checkReason(one: Case, { by, reason }: End, { now, task }: World): void {
   const { client, connection, phase, since, upstream } = one;
-  const half = Math.min(task.idleTimeoutMs, task.halfClosedTimeoutMs);
-  const idleMs = connection.isHalfClosed ? half : task.idleTimeoutMs;
+  const half = Math.min(task.timeouts.idleMs, task.timeouts.halfClosedMs);
+  const idleMs = connection.isHalfClosed ? half : task.timeouts.idleMs;
   const silentMs = now - connection.lastActive;
   const age = now - connection.startedAt;
   const least: Partial<Record<EndReason, [is: number, atLeast: number]>> = {
     "idle-timeout": [silentMs, idleMs],
     "idle-shortened": [silentMs, idleMs / 8],
-    "proxy-header-timeout": [age, task.headerTimeoutMs],
-    "connect-timeout": [age, task.connectTimeoutMs],
-    "no-room": [age, task.connectTimeoutMs],
+    "proxy-header-timeout": [age, task.timeouts.headerMs],
+    "connect-timeout": [age, task.timeouts.connectMs],
+    "no-room": [age, task.timeouts.connectMs],
   };
   const [is, atLeast] = least[reason] ?? [0, 0];
   if (is < atLeast) throw new Error(`${reason} after ${is} ms, ${phase} since ${since}`);

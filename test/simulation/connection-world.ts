@@ -31,22 +31,35 @@ import { act, queueBytes, type Random, SimulatedRelayKernel, somePeer } from "./
 const WORKERS = 1;
 
 /** What differs from one world to another. */
-export type Settings = Pick<
-  ForwardTask,
-  "acceptProxy" | "balance" | "sendProxy" | "source" | "connectionsMax" | "queueMax" | "upstreams"
-> & { readonly perClientMax: number; readonly perSecond: number };
+export type Settings = Pick<ForwardTask["ingress"], "acceptProxy"> &
+  Pick<ForwardTask["route"], "balance" | "source" | "upstreams"> &
+  Pick<ForwardTask["dial"], "sendProxy"> &
+  Pick<ForwardTask["limits"], "connectionsMax" | "queueMax"> & {
+    readonly perClientMax: number;
+    readonly perSecond: number;
+  };
 
 function taskOf(settings: Settings, random: Random): ForwardTask {
-  const { perClientMax, perSecond, ...rest } = settings;
+  const { acceptProxy, balance, source, upstreams, sendProxy } = settings;
+  const { connectionsMax, queueMax, perClientMax, perSecond } = settings;
   const counts = ClientCounts.memory(WORKERS, () => random(0xffffffff));
   return {
-    ...rest,
-    ...{ kind: "forward", sockets: [], sourceFallback: false, redirected: false, pipesMax: 8 },
-    ...{ keepAliveMs: undefined, userTimeoutMs: undefined, mark: undefined, sessions: undefined },
-    ...{ ownAddresses: [], ownFlows: new SharedArrayBuffer(8), logLevel: LogLevel.debug },
-    clients: { max: perClientMax, counts, perSecond, workers: WORKERS, worker: 0 },
-    ...{ headerTimeoutMs: 500, connectTimeoutMs: 1_000, idleTimeoutMs: 8_000 },
-    ...{ halfClosedTimeoutMs: 3_000, drainTimeoutMs: 2_000 },
+    ...{ kind: "forward", sockets: [], sessions: undefined },
+    ingress: { redirected: false, acceptProxy },
+    route: {
+      ...{ upstreams, balance, source, sourceFallback: false },
+      ...{ ownAddresses: [], ownFlows: new SharedArrayBuffer(8) },
+    },
+    dial: { mark: undefined, sendProxy },
+    limits: {
+      ...{ connectionsMax, queueMax, pipesMax: 8 },
+      clients: { max: perClientMax, counts, perSecond, workers: WORKERS, worker: 0 },
+    },
+    timeouts: {
+      ...{ headerMs: 500, connectMs: 1_000, idleMs: 8_000, halfClosedMs: 3_000, drainMs: 2_000 },
+      ...{ sessionIdleMs: 8_000, answeredSessions: [], keepAliveMs: undefined, userMs: undefined },
+    },
+    log: { level: LogLevel.debug },
   };
 }
 
@@ -149,7 +162,7 @@ export class ConnectionWorld implements World {
     const trail = { visits: 0, hopLimit: 0 };
     const connection = this.connections.add(fd, peer, host(200, 9), trail);
     const [clientPeer, upstreamPeer] = [somePeer(this.random), somePeer(this.random)];
-    const isProxied = this.task.acceptProxy !== undefined;
+    const isProxied = this.task.ingress.acceptProxy !== undefined;
     this.cases.set(connection.id, {
       ...{ connection, client, clientPeer, upstreamPeer, upstream: undefined },
       ...{ owner: isProxied ? owner : peer, phase: connection.phase, since: this.now },

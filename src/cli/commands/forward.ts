@@ -128,8 +128,8 @@ async function serveService(
       hasTable: true,
       died: () => OutboundFlows.clear(parts.ownFlows),
       started: (update) => {
-        upstreams.watch((list) => update({ upstreams: list }), say);
-        own.watch((ownAddresses) => update({ ownAddresses }));
+        upstreams.watch((list) => update({ route: { upstreams: list } }), say);
+        own.watch((ownAddresses) => update({ route: { ownAddresses } }));
       },
       stopping: (pool) => {
         routes?.drain();
@@ -317,25 +317,18 @@ function task(
 ): Omit<ForwardTask, "sockets" | "sessions"> {
   return {
     kind: "forward",
-    upstreams: upstreams.upstreams,
-    balance: route.pool.balance,
-    source: route.source,
-    sourceFallback: route.sourceFallback,
-    acceptProxy: senders,
-    sendProxy: dial.sendProxy,
-    redirected: ingress.redirected,
-    keepAliveMs: timeouts.keepAliveMs,
-    userTimeoutMs: timeouts.userMs,
-    mark,
-    ownAddresses: own.addresses,
-    ownFlows,
-    ...placesOf(sharing, clients.worker),
-    clients,
-    headerTimeoutMs: timeouts.headerMs,
-    connectTimeoutMs: timeouts.connectMs,
-    idleTimeoutMs: timeouts.idleMs,
-    halfClosedTimeoutMs: timeouts.halfClosedMs,
-    drainTimeoutMs,
-    logLevel: LogLevel[log.level],
+    ingress: { acceptProxy: senders, redirected: ingress.redirected },
+    route: {
+      upstreams: upstreams.upstreams,
+      balance: route.pool.balance,
+      source: route.source,
+      sourceFallback: route.sourceFallback,
+      ownAddresses: own.addresses,
+      ownFlows,
+    },
+    dial: { ...dial, mark },
+    limits: { ...placesOf(sharing, clients.worker), clients },
+    timeouts: { ...timeouts, drainMs: drainTimeoutMs },
+    log: { level: LogLevel[log.level] },
   };
 }

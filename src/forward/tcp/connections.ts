@@ -86,13 +86,13 @@ export class TcpConnections
     this.owner = owner;
     this.loop = loop;
     this.kernel = kernel;
-    this.admission = new Admission(task, new ClientLimits(task.clients), this);
+    this.admission = new Admission(task.limits, new ClientLimits(task.limits.clients), this);
     this.idleSweep = new IdleSweep(loop, this);
     const headers = new StreamHeaders(kernel);
     this.dialer = new Dialer(around, this);
     this.queue = new Queue(task);
     this.relaying = new Relaying(around, this);
-    this.first = task.acceptProxy === undefined ? "route" : "preface";
+    this.first = task.ingress.acceptProxy === undefined ? "route" : "preface";
     this.phases = {
       preface: new Preface(task, headers, router.pool === undefined),
       route: new Route(loop, router, (connection) => this.admit(connection)),
@@ -121,7 +121,7 @@ export class TcpConnections
     const id = ++this.accepts;
     const connection = new TcpConnection(this, fd, id, client, original, trail, this.first);
     this.connections.add(connection);
-    if (task.logLevel >= LogLevel.debug) log.record("accepted", connection);
+    if (task.log.level >= LogLevel.debug) log.record("accepted", connection);
     return connection;
   }
 
@@ -196,7 +196,7 @@ export class TcpConnections
   connected(connection: TcpConnection): void {
     const { log, task } = this.around;
     this.owner.connected();
-    if (task.logLevel >= LogLevel.debug) log.record("reached", connection);
+    if (task.log.level >= LogLevel.debug) log.record("reached", connection);
   }
 
   mayWiden(connection: TcpConnection): boolean {
@@ -218,7 +218,7 @@ export class TcpConnections
     counters.count(Counter.upstreamBytes, received);
     const failed = end !== undefined && !isUsual(end, "tcp");
     if (failed) counters.count(Counter.failed, 1);
-    log.recordEnd(connection, failed, task.logLevel);
+    log.recordEnd(connection, failed, task.log.level);
     this.owner.closed();
     this.admission.left(connection);
     this.dialer.freed();
@@ -239,7 +239,7 @@ export class TcpConnections
     const { counters, log, task } = this.around;
     counters.count(Counter.atMaximum, 1);
     log.warn(
-      `${task.connectionsMax} connections are open, as many as this worker may have: ` +
+      `${task.limits.connectionsMax} connections are open, as many as this worker may have: ` +
         "the next ones wait, and clients with more than others pay",
     );
   }

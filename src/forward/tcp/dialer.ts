@@ -22,7 +22,7 @@ import { isUpstreamsFault } from "./upstream-socket.ts";
 /** What it works with. */
 export interface DialerParts {
   readonly loop: Pick<EventLoop, "now">;
-  readonly task: Pick<ForwardTask, "connectTimeoutMs">;
+  readonly task: Pick<ForwardTask, "timeouts">;
   readonly kernel: ConnectionKernel;
   readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
   readonly loopDetector: Pick<LoopDetector, "entered">;
@@ -67,7 +67,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     const fd = kernel.open(choice, connection.trail.hopLimit);
     if (typeof fd !== "number") return this.openFailed(connection, fd);
     if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
-    connection.arm(task.connectTimeoutMs);
+    connection.arm(task.timeouts.connectMs);
     connection.flowHandle = loopDetector.entered(fd, target, connection.trail.visits + 1);
     const added = connection.watchUpstream(fd);
     if (added < 0) this.failed(connection, { call: "epoll_ctl", errno: -added });
@@ -122,7 +122,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
   /** With no descriptor left for it the client waits here, as others do in the backlog. */
   private openFailed(connection: TcpConnection, failure: CallFailure): void {
     const { loop, task } = this.parts;
-    const patience = connection.startedAt + task.connectTimeoutMs - loop.now;
+    const patience = connection.startedAt + task.timeouts.connectMs - loop.now;
     if (!isShortage(failure.errno) || patience <= 0) return this.failed(connection, failure);
     if (!this.waiting.has(connection)) {
       this.waiting.add(connection);

@@ -68,9 +68,9 @@ export class TcpForwarder
     this.context = context;
     this.onFinished = onFinished;
     this.task = task;
-    this.memory = new TcpMemory(task.clients.workers, (text) => context.warn(text));
+    this.memory = new TcpMemory(task.limits.clients.workers, (text) => context.warn(text));
     this.buffers = new StreamBuffers(this.memory, loop);
-    this.relayKernel = new SystemKernel(task.pipesMax, this, loop, this.buffers);
+    this.relayKernel = new SystemKernel(task.limits.pipesMax, this, loop, this.buffers);
     this.router = new Router(context, task, "tcp");
     this.loopDetector = new LoopDetector(context, task, this.router, "tcp");
     const { loopDetector, relayKernel, router } = this;
@@ -118,7 +118,7 @@ export class TcpForwarder
   private originalOf(fd: Fd, client: SocketAddress): SocketAddress | undefined {
     const { address, size, view } = this.localName;
     const isV4 = client.address.length === 4;
-    if (!this.task.redirected || !this.askNat(fd, isV4)) sys.getsockname(fd, address, size);
+    if (!this.task.ingress.redirected || !this.askNat(fd, isV4)) sys.getsockname(fd, address, size);
     return decodeSockaddr(view, 0);
   }
 
@@ -219,7 +219,7 @@ export class TcpForwarder
     this.listeners = [];
     this.isDraining = true;
     if (this.connections.open.size === 0) return this.finish();
-    this.loop.timers.arm(this.drainTimer, this.loop.now + this.task.drainTimeoutMs);
+    this.loop.timers.arm(this.drainTimer, this.loop.now + this.task.timeouts.drainMs);
   }
 
   private finish(): void {

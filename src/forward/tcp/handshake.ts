@@ -9,10 +9,10 @@ import type { PhaseHandler } from "./phase.ts";
 import type { StreamHeaders } from "./stream-headers.ts";
 
 export class Handshake implements PhaseHandler<TcpConnection> {
-  private readonly task: Pick<ForwardTask, "sendProxy">;
+  private readonly task: Pick<ForwardTask, "dial">;
   private readonly headers: StreamHeaders;
 
-  constructor(task: Pick<ForwardTask, "sendProxy">, headers: StreamHeaders) {
+  constructor(task: Pick<ForwardTask, "dial">, headers: StreamHeaders) {
     this.task = task;
     this.headers = headers;
   }
@@ -23,7 +23,7 @@ export class Handshake implements PhaseHandler<TcpConnection> {
   }
 
   private sendHeader({ upstreamFd, client, original, passed }: TcpConnection): boolean {
-    const { sendProxy } = this.task;
+    const { sendProxy } = this.task.dial;
     if (sendProxy === undefined || upstreamFd === undefined) return true;
     return this.headers.send(upstreamFd, sendProxy, client, original, passed);
   }

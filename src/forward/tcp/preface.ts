@@ -11,13 +11,13 @@ import type { PhaseHandler } from "./phase.ts";
 import type { StreamHeaders } from "./stream-headers.ts";
 
 export class Preface implements PhaseHandler<TcpConnection> {
-  private readonly task: Pick<ForwardTask, "acceptProxy" | "headerTimeoutMs">;
+  private readonly task: Pick<ForwardTask, "ingress" | "timeouts">;
   private readonly headers: StreamHeaders;
   private readonly isDialed: boolean;
 
   /** `isDialed`: the destination that a header names is connected to. */
   constructor(
-    task: Pick<ForwardTask, "acceptProxy" | "headerTimeoutMs">,
+    task: Pick<ForwardTask, "ingress" | "timeouts">,
     headers: StreamHeaders,
     isDialed: boolean,
   ) {
@@ -27,13 +27,13 @@ export class Preface implements PhaseHandler<TcpConnection> {
   }
 
   enter(connection: TcpConnection): void {
-    const allowed = this.task.acceptProxy ?? [];
+    const allowed = this.task.ingress.acceptProxy ?? [];
     const { address } = connection.client;
     const sender = { family: address.length === 4 ? 4 : 6, bytes: address } as const;
     if (allowed.length > 0 && !allowed.some((cidr) => cidrContains(cidr, sender))) {
       return connection.abort("proxy-sender");
     }
-    connection.arm(this.task.headerTimeoutMs);
+    connection.arm(this.task.timeouts.headerMs);
   }
 
   /** Waits for the header to be whole. */

@@ -12,7 +12,7 @@ import { Relay, type RelayKernel } from "./relay.ts";
 /** What it works with. */
 export interface RelayingParts {
   readonly loop: Pick<EventLoop, "now" | "defer">;
-  readonly task: Pick<ForwardTask, "halfClosedTimeoutMs" | "idleTimeoutMs" | "sendProxy">;
+  readonly task: Pick<ForwardTask, "dial" | "timeouts">;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
 }
@@ -113,8 +113,8 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   private timeoutMs({ isHalfClosed }: TcpConnection): number {
-    const { halfClosedTimeoutMs, idleTimeoutMs } = this.parts.task;
-    return isHalfClosed ? Math.min(idleTimeoutMs, halfClosedTimeoutMs) : idleTimeoutMs;
+    const { halfClosedMs, idleMs } = this.parts.task.timeouts;
+    return isHalfClosed ? Math.min(idleMs, halfClosedMs) : idleMs;
   }
 
   /**
@@ -122,7 +122,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
    * for them (TCP_QUICKACK), and an upstream that is to speak first must not wait for it.
    */
   private acknowledge(connection: TcpConnection, upstreamFd: Fd): void {
-    const hasSent = connection.sent > 0 || this.parts.task.sendProxy !== undefined;
+    const hasSent = connection.sent > 0 || this.parts.task.dial.sendProxy !== undefined;
     if (!hasSent && connection.isIn("relay")) this.parts.kernel.acknowledge(upstreamFd);
   }
 }

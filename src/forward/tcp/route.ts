@@ -58,14 +58,14 @@ export class Route implements PhaseHandler<TcpConnection> {
 
 /** Waits for a place. `Admission` says when there is one. */
 export class Queue implements PhaseHandler<TcpConnection> {
-  private readonly task: Pick<ForwardTask, "connectTimeoutMs">;
+  private readonly task: Pick<ForwardTask, "timeouts">;
 
-  constructor(task: Pick<ForwardTask, "connectTimeoutMs">) {
+  constructor(task: Pick<ForwardTask, "timeouts">) {
     this.task = task;
   }
 
   enter(connection: TcpConnection): void {
-    connection.arm(this.task.connectTimeoutMs);
+    connection.arm(this.task.timeouts.connectMs);
   }
 
   /** There is a place. */

@@ -66,7 +66,7 @@ export class StreamHeaders {
    */
   send(
     fd: Fd,
-    version: NonNullable<ForwardTask["sendProxy"]>,
+    version: NonNullable<ForwardTask["dial"]["sendProxy"]>,
     client: SocketAddress,
     original: SocketAddress,
     passed: PassedOn | undefined,

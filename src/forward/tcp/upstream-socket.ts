@@ -29,10 +29,11 @@ import {
   EPERM,
 } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
-import type { Fd, Mark, Result } from "../../../ffi/types.ts";
+import type { Fd, Result } from "../../../ffi/types.ts";
 import { PortWindows } from "../../engine/port-windows.ts";
 import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../../engine/sockets.ts";
 import { setHopLimit, setTransparent } from "../../engine/transparent.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
 import type { Dial } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
 
@@ -40,11 +41,10 @@ import { keptPortRefusal } from "../kept-port.ts";
 export const CONNECTION_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
 /** What all of them have in common. */
-export interface UpstreamOptions {
-  readonly mark: Mark | undefined;
-  readonly keepAliveMs: number | undefined;
-  readonly userTimeoutMs: number | undefined;
-}
+export type UpstreamOptions = {
+  readonly dial: Pick<ForwardTask["dial"], "mark">;
+  readonly timeouts: Pick<ForwardTask["timeouts"], "keepAliveMs" | "userMs">;
+};
 
 /** Who is told of what is done otherwise than asked for, and of new sockets. */
 interface UpstreamSocketsOwner {
@@ -108,7 +108,8 @@ export class UpstreamSockets {
   }
 
   private configure(fd: number): Result {
-    const { mark, keepAliveMs, userTimeoutMs } = this.options;
+    const { mark } = this.options.dial;
+    const { keepAliveMs, userMs } = this.options.timeouts;
     // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
     sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     // One packet less, where the client speaks first: its bytes acknowledge the SYN-ACK.
@@ -116,7 +117,7 @@ export class UpstreamSockets {
     // What is refused above, in a sandbox, costs time. What is below has been asked for.
     let result = 0;
     if (mark !== undefined) result = setMark(fd, mark);
-    if (result >= 0) result = setKeepAlive(fd, keepAliveMs, userTimeoutMs);
+    if (result >= 0) result = setKeepAlive(fd, keepAliveMs, userMs);
     return result;
   }
 

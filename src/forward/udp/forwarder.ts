@@ -89,8 +89,8 @@ export class UdpForwarder implements Service, OpenRows {
   ) {
     this.context = context;
     this.onFinished = onFinished;
-    const { acceptProxy } = task;
-    const headsEvery = task.sendProxy === "v2:every";
+    const { acceptProxy } = task.ingress;
+    const headsEvery = task.dial.sendProxy === "v2:every";
     // UDP_GRO is of use where no datagram is read or gets a header by itself.
     const joins = acceptProxy === undefined && !headsEvery;
     this.router = new Router(context, task, "udp");

@@ -90,9 +90,9 @@ export class SessionManager {
     this.events = { upstreamReadable, clientReadable, timerFired };
     this.ending = ending;
     this.icmp = new IcmpErrors(context, this.raw, settings.icmp);
-    this.isProxied = task.acceptProxy !== undefined;
+    this.isProxied = task.ingress.acceptProxy !== undefined;
     const keyWords = this.isProxied ? PROXIED_KEY_WORDS : KEY_WORDS;
-    this.places = new SessionPlaces(context.loop, settings, keyWords, {
+    this.places = new SessionPlaces(context.loop, settings, task.timeouts, keyWords, {
       evict: (session) => this.evict(session),
       shorten: (session) => this.shorten(session),
     });
@@ -138,7 +138,7 @@ export class SessionManager {
     const family = upstreamFamily(rules, client);
     const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
     if (pool !== undefined && picked === undefined) return this.reject("there is no upstream");
-    const passed = this.task.sendProxy && passedOn?.();
+    const passed = this.task.dial.sendProxy && passedOn?.();
     const arrived = { listener, sender, destination, visits };
     const ends = { id, ...arrived, client, originalDestination, picked, passed };
     const session = this.connect(ends, picked?.address ?? originalDestination);
@@ -169,7 +169,7 @@ export class SessionManager {
     shared.count(Counter.activeSessions, -1);
     if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
     if (end.reason === "idle-timeout") this.noteUnanswered(session);
-    this.context.recordEnd(session, !isUsual(end, "udp"), this.task.logLevel);
+    this.context.recordEnd(session, !isUsual(end, "udp"), this.task.log.level);
   }
 
   /**
@@ -205,7 +205,7 @@ export class SessionManager {
     this.forgetFlow(session);
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
     this.evidence.answered(session.start);
-    if (this.task.logLevel >= LogLevel.debug) this.context.record("reached", session);
+    if (this.task.log.level >= LogLevel.debug) this.context.record("reached", session);
   }
 
   /** Drops datagrams of a session that had no hop left, as a router does. */
@@ -288,7 +288,8 @@ export class SessionManager {
   private enter(start: SessionStart): Session | undefined {
     const { loop, shared } = this.context;
     const { client, originalDestination, passed } = start;
-    const header = this.task.sendProxy && encodeProxyV2(client, originalDestination, "udp", passed);
+    const header =
+      this.task.dial.sendProxy && encodeProxyV2(client, originalDestination, "udp", passed);
     const session = new Session(loop, this.table, start, header, this.events);
     const added = loop.add(start.upstreamFd, EPOLL_MASK, session.fromUpstream);
     if (added < 0) {
@@ -305,7 +306,7 @@ export class SessionManager {
     loop.timers.arm(session.timer, Math.min(silentAt, this.table.deadline(start.slot)));
     const { upstreamFd, upstream, visits } = start;
     session.flowHandle = this.loops.entered(upstreamFd, upstream, visits + 1);
-    if (this.task.logLevel >= LogLevel.debug) this.context.record("accepted", session);
+    if (this.task.log.level >= LogLevel.debug) this.context.record("accepted", session);
     return session;
   }
 
@@ -360,7 +361,10 @@ export class SessionManager {
 
   /** Returns a socket that is connected to the upstream, or which call failed. */
   private openUpstream({ source, upstream }: Dial): Fd | CallFailure {
-    const { mark, upstreams } = this.task;
+    const {
+      dial: { mark },
+      route: { upstreams },
+    } = this.task;
     const port = source?.port ?? 0;
     // The kernel cannot tell apart two sockets with the same ends on both sides: several may have
     // a client's port only where each has another upstream.

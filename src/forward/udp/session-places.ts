@@ -8,7 +8,7 @@ import { IdleSweep, type SweptPlaces } from "../../engine/idle-sweep.ts";
 import { nearlyFull, sweptAtOnce } from "../../engine/limits.ts";
 import type { EventLoop } from "../../engine/loop.ts";
 import { randomWord } from "../../engine/random.ts";
-import type { SessionSettings } from "../../workers/protocol.ts";
+import type { ForwardTimeouts, SessionSettings } from "../../workers/protocol.ts";
 import type { Session } from "./session.ts";
 import { SessionClients } from "./session-clients.ts";
 import { SessionTable } from "./session-table.ts";
@@ -27,7 +27,9 @@ export class SessionPlaces implements SweptPlaces {
   readonly table: SessionTable;
   private readonly settings: SessionSettings;
   private readonly clients: SessionClients;
-  private readonly answeredTimeouts: ReadonlyMap<number, number>;
+  /** A reload changes it. */
+  private readonly timeouts: ForwardTimeouts;
+  private byPort: { readonly of: unknown; readonly ms: ReadonlyMap<number, number> };
   private readonly loop: EventLoop;
   private readonly enders: SessionEnders;
   private readonly idleSweep: IdleSweep;
@@ -35,13 +37,19 @@ export class SessionPlaces implements SweptPlaces {
   private readonly sessions: (Session | undefined)[] = [];
   private sockets = 0;
 
-  constructor(loop: EventLoop, settings: SessionSettings, keyWords: number, enders: SessionEnders) {
+  constructor(
+    loop: EventLoop,
+    settings: SessionSettings,
+    timeouts: ForwardTimeouts,
+    keyWords: number,
+    enders: SessionEnders,
+  ) {
     this.loop = loop;
     this.table = new SessionTable(settings, randomWord, keyWords);
     this.settings = settings;
     this.clients = new SessionClients(settings);
-    const { answeredTimeouts } = settings;
-    this.answeredTimeouts = new Map(answeredTimeouts.map((each) => [each.port, each.timeoutMs]));
+    this.timeouts = timeouts;
+    this.byPort = answeredTimeouts(timeouts);
     this.enders = enders;
     this.idleSweep = new IdleSweep(loop, this);
   }
@@ -66,8 +74,9 @@ export class SessionPlaces implements SweptPlaces {
       clients.withdraw(table.key);
       return NO_PLACE;
     }
-    const { idleTimeoutMs } = settings;
-    const slot = table.create(now, idleTimeoutMs, this.answeredTimeouts.get(port) ?? idleTimeoutMs);
+    const { sessionIdleMs, answeredSessions } = this.timeouts;
+    if (this.byPort.of !== answeredSessions) this.byPort = answeredTimeouts(this.timeouts);
+    const slot = table.create(now, sessionIdleMs, this.byPort.ms.get(port) ?? sessionIdleMs);
     clients.began(table.key, slot);
     return slot;
   }
@@ -134,4 +143,9 @@ export class SessionPlaces implements SweptPlaces {
     this.enders.evict(session);
     return true;
   }
+}
+
+/** By port of the original destination: how long an answered session may be silent, in ms. */
+function answeredTimeouts({ answeredSessions: of }: ForwardTimeouts) {
+  return { of, ms: new Map(of.map(({ port, timeoutMs }) => [port, timeoutMs])) };
 }

@@ -9,7 +9,7 @@ const noTask: Task = { kind: "datagrams", fd: -1, payload: undefined, timeoutMs:
 
 function upstreams(port: number): ServiceChange {
   const address = { address: Uint8Array.of(192, 0, 2, 1), port, scopeId: 0 };
-  return { upstreams: { kind: "fixed", addresses: [address] } };
+  return { route: { upstreams: { kind: "fixed", addresses: [address] } } };
 }
 
 test("changes reach every worker, in order, without its event loop ever turning", async () => {
@@ -21,7 +21,7 @@ test("changes reach every worker, in order, without its event loop ever turning"
   pool.start(echo);
   pool.start(echo);
   const service = pool.add([noTask, noTask]);
-  const changes = [upstreams(1), { idleTimeoutMs: 5 }, upstreams(2)];
+  const changes = [upstreams(1), { timeouts: { idleMs: 5 } }, upstreams(2)];
   // The first ones wait for their readers to be started.
   for (const change of changes) pool.update(service, change);
   await pool.finished();

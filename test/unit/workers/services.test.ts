@@ -12,7 +12,7 @@ import { TcpForwarder } from "../../../src/forward/tcp/forwarder.ts";
 import { UdpForwarder } from "../../../src/forward/udp/forwarder.ts";
 import { SharedState } from "../../../src/workers/counters.ts";
 import { WorkerPool } from "../../../src/workers/pool.ts";
-import type { SessionSettings, WorkerEvent } from "../../../src/workers/protocol.ts";
+import type { ForwardTask, SessionSettings, WorkerEvent } from "../../../src/workers/protocol.ts";
 import { ServiceContext } from "../../../src/workers/service-context.ts";
 import { backend, cleanUp, cleanups } from "../../helpers/forward.ts";
 import { forwardTask, socketAt, upstreamAt } from "../../helpers/forward-task.ts";
@@ -37,6 +37,11 @@ async function open(port: number) {
   return { socket, name: String(name), closed };
 }
 
+/** The same task with another time for what is open at its end. */
+function draining(task: ForwardTask, drainMs: number): ForwardTask {
+  return { ...task, timeouts: { ...task.timeouts, drainMs } };
+}
+
 test("one is changed and another one taken away while the first carries traffic", async () => {
   const events: WorkerEvent[] = [];
   const pool = new WorkerPool(async (batch) => void events.push(...batch));
@@ -46,7 +51,7 @@ test("one is changed and another one taken away while the first carries traffic"
   const kept = pool.add([forwardTask([staying], first)]);
   const { socket, name } = await open(staying.port);
   expect(name).toBe("first");
-  const removed = pool.add([{ ...forwardTask([leaving], second), drainTimeoutMs: 50 }]);
+  const removed = pool.add([draining(forwardTask([leaving], second), 50)]);
   const udp = pool.add([forwardTask([datagrams], (await udpPeer()).port)]);
   const other = await open(leaving.port);
   expect(other.name).toBe("second");
@@ -57,7 +62,10 @@ test("one is changed and another one taken away while the first carries traffic"
   expect(pool.counters(kept)).toMatchObject({ accepted: 1, active: 1, activeSessions: 0 });
 
   // New connections of the first go elsewhere and end sooner; the one that is open stays.
-  pool.update(kept, { upstreams: upstreamAt(second), idleTimeoutMs: 100 });
+  pool.update(kept, {
+    route: { upstreams: upstreamAt(second) },
+    timeouts: { idleMs: 100 },
+  });
   const changed = await open(staying.port);
   expect(changed.name).toBe("second");
   await changed.closed;
@@ -83,11 +91,26 @@ test("one is changed and another one taken away while the first carries traffic"
   expect([removed, udp].map((id) => pool.counters(id).accepted)).toEqual([0, 0]);
   expect(pool.counters()).toMatchObject({ accepted: 3, active: 1, sessions: 1, activeSessions: 0 });
 
-  pool.update(kept, { drainTimeoutMs: 0 });
+  pool.update(kept, { timeouts: { drainMs: 0 } });
   pool.stop();
   await pool.finished();
   const reasons = events.flatMap((event) => ("end" in event ? [String(event.end?.reason)] : []));
   expect(reasons.toSorted()).toEqual(["idle-timeout", "stopped", "stopped", "stopped"]);
+});
+
+test("a session that begins after a change has the new time-out", async () => {
+  const pool = new WorkerPool(async () => {});
+  pool.start(entry);
+  const [datagrams, peer] = [socketAt("udp"), await udpPeer()];
+  const service = pool.add([forwardTask([datagrams], peer.port)]);
+  pool.update(service, { timeouts: { sessionIdleMs: 50 } });
+  const client = createSocket("udp4");
+  cleanups.push(() => client.close());
+  client.send("question", datagrams.port, "127.0.0.1");
+  await eventually("the session", () => pool.counters(service).sessions === 1);
+  await eventually("its end", () => pool.counters(service).expiredSessions === 1);
+  pool.stop();
+  await pool.finished();
 });
 
 test("one that is gone leaves no timer, and its buffers are for the next", async () => {

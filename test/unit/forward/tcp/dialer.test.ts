@@ -7,6 +7,7 @@ import { TcpConnection } from "../../../../src/forward/tcp/connection.ts";
 import type { ConnectionKernel } from "../../../../src/forward/tcp/connection-kernel.ts";
 import { Dialer } from "../../../../src/forward/tcp/dialer.ts";
 import type { PhaseHandlers } from "../../../../src/forward/tcp/phase.ts";
+import type { ForwardTask } from "../../../../src/workers/protocol.ts";
 
 const end = (last: number) => ({ address: Uint8Array.of(10, 0, 0, last), port: 80, scopeId: 0 });
 
@@ -35,7 +36,7 @@ function lab(descriptors: number) {
   const rules = { source, fallback: false, own: new Set<string>(), listeners: [] };
   const dialer = new Dialer(
     {
-      ...{ loop, kernel, task: { connectTimeoutMs: 1_000 } },
+      ...{ loop, kernel, task: { timeouts: { connectMs: 1_000 } } as ForwardTask },
       router: { pool: undefined, rules, timedOut: () => {} },
       loopDetector: { entered: () => 0 },
     },

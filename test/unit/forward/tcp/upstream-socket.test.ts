@@ -7,7 +7,10 @@ import { portWindow } from "../../../../src/engine/limits.ts";
 import { isUpstreamsFault, UpstreamSockets } from "../../../../src/forward/tcp/upstream-socket.ts";
 import { boundSocket, localAddress, loopback } from "../../../helpers/sockets.ts";
 
-const options = { mark: undefined, keepAliveMs: undefined, userTimeoutMs: undefined };
+const options = {
+  dial: { mark: undefined },
+  timeouts: { keepAliveMs: undefined, userMs: undefined },
+};
 
 /** The option's value: low port, high port. */
 function portRange(fd: number): [low: number, high: number] {
