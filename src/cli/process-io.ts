@@ -11,14 +11,14 @@ import type { LostLog } from "../log/sink.ts";
 /** The real process. */
 export function processIo(workerEntry: URL): ProcessIo {
   let stopping: StopReason | undefined;
-  let listener: ((reason: StopReason) => void) | undefined;
+  const listeners: ((reason: StopReason) => void)[] = [];
   const stop = (reason: StopReason) => {
     // A user who asks twice does not want to wait.
     if (stopping !== undefined && reason !== "EPIPE") process.exit(cutOffStatus(reason));
     if (stopping !== undefined) return;
     stopping = reason;
-    if (listener === undefined && outputFailure === undefined) process.exit(cutOffStatus(reason));
-    listener?.(reason);
+    if (listeners.length === 0 && outputFailure === undefined) process.exit(cutOffStatus(reason));
+    for (const listener of [...listeners]) listener(reason);
   };
   let outputFailure: string | undefined;
   let lost: LostLog | undefined;
@@ -36,8 +36,6 @@ export function processIo(workerEntry: URL): ProcessIo {
   stderr.other = stdout;
   process.on("SIGINT", () => stop("SIGINT"));
   process.on("SIGTERM", () => stop("SIGTERM"));
-  let reporter = () => {};
-  process.on("SIGUSR1", () => reporter());
   return {
     stdout,
     stderr,
@@ -47,23 +45,21 @@ export function processIo(workerEntry: URL): ProcessIo {
       stdout.keepsTrying = true;
     },
     async flush() {
-      listener = undefined;
+      listeners.length = 0;
       const flushed = Promise.all([stdout.flush(), stderr.flush()]);
       if (stopping === undefined) await flushed;
       else await Promise.race([flushed, Bun.sleep(flushMaxMs)]);
       if (stdout.pending > 0 && lost === undefined) outputFailure ??= "it was not read in time";
     },
     onStop(callback) {
-      listener = callback;
+      listeners.push(callback);
       if (stopping !== undefined) callback(stopping);
     },
     onHangup(hangup) {
       if (!ignoresSignal(constants.signals.SIGHUP)) process.on("SIGHUP", hangup);
     },
     onExit: (last) => void process.on("exit", last),
-    onReport(report) {
-      reporter = report;
-    },
+    onReport: (report) => void process.on("SIGUSR1", report),
     outputFailure: () => outputFailure,
     exit: (status) => process.exit(status),
   };
