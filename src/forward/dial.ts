@@ -1,4 +1,4 @@
-/** Where a connection goes and which source it leaves from. Pure. */
+/** The destination and the source address of a connection to an upstream. Pure. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { SourceChoice } from "../config/syntax.ts";
@@ -8,7 +8,7 @@ import { isUnspecified } from "../net/ip.ts";
 export interface Dial {
   readonly upstream: SocketAddress;
   readonly source: { readonly address: Uint8Array; readonly port: number } | undefined;
-  /** Why the client's address is not used although it was asked for. */
+  /** Why the client's address is not used, although `source` is "client". */
   readonly unspoofed?: string;
 }
 
@@ -16,7 +16,7 @@ export type ChoiceResult = Dial | { readonly refusal: string };
 
 export interface SourcePolicy {
   readonly source: SourceChoice;
-  /** Connect from our own address when a client's cannot be used. */
+  /** Connect from our own address where the client's cannot be used. */
   readonly fallback: boolean;
   /** Addresses of this host, by their `addressKey`. */
   readonly own: ReadonlySet<number | string>;
@@ -37,12 +37,12 @@ function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return true;
 }
 
-/** Whose address the upstream sees, as the log says it: `client`, `self` or `address`. */
+/** Whose address the upstream sees, as the log has it: `client`, `self` or `address`. */
 export function sourceName(choice: Dial, rules: SourcePolicy): string {
   return choice.source === undefined ? "self" : rules.source.kind;
 }
 
-/** How many bytes the address of an upstream must have to be used as wanted; 0: either way. */
+/** The length in bytes that an upstream's address must have to keep the source; 0: any. */
 export function upstreamFamily({ source }: SourcePolicy, client: SocketAddress): number {
   if (source.kind === "self") return 0;
   return source.kind === "client" ? client.address.length : source.address.length;
@@ -68,7 +68,7 @@ export function dialFor(
     mixedFamilies(wanted.address, upstream) ??
     (isClients ? whyNotSpoofed(rules, client, upstream) : undefined);
   if (unspoofed === undefined) return { upstream, source: wanted };
-  // A client of this host is told apart from its proxy by nothing: the kernel would answer it.
+  // Where a client's address can never work, our own address is used even without the fallback.
   if (unspoofed.always || rules.fallback) {
     return { upstream, source: undefined, unspoofed: unspoofed.reason };
   }
@@ -77,7 +77,7 @@ export function dialFor(
 
 interface Unspoofed {
   readonly reason: string;
-  /** The kernel itself would answer: there is no other way. */
+  /** The client's address can never work: the replies would not reach us. */
   readonly always: boolean;
 }
 
@@ -103,14 +103,14 @@ function whyNotSpoofed(
   return undefined;
 }
 
-/** Whether what is sent there arrives at a listener of ours. */
+/** Whether this address leads to a listener of ours. */
 export function isSelf(
   rules: Pick<SourcePolicy, "own" | "listeners">,
   { address, port }: SocketAddress,
 ): boolean {
   for (const listener of rules.listeners) {
     if (listener.port !== port) continue;
-    // 0.0.0.0 has the IPv4 ones of all addresses here, :: has all.
+    // A listener at 0.0.0.0 has every IPv4 address of this host, one at :: has all addresses.
     const isAny = isUnspecified(listener.address) && listener.address.length >= address.length;
     if (isAny ? isOwn(rules, address) : isSame(listener.address, address)) return true;
   }
@@ -120,6 +120,6 @@ export function isSelf(
 /** Whether an address is one of this host. */
 export function isOwn({ own }: Pick<SourcePolicy, "own">, address: Uint8Array): boolean {
   const isLoopback4 = address.length === 4 && address[0] === 127;
-  // What connects to 0.0.0.0 or :: reaches this host.
+  // A connection to 0.0.0.0 or :: reaches this host.
   return isLoopback4 || isUnspecified(address) || own.has(addressKey(address));
 }

@@ -1,21 +1,21 @@
-/** Keeping a client's port towards the upstream: what a failed call means for it. Pure. */
+/** Why a client's port cannot be kept towards the upstream, from the call that failed. Pure. */
 
 import { type CallFailure, EACCES, EADDRINUSE, EADDRNOTAVAIL } from "../../ffi/errno.ts";
 
-/** Why the port cannot be had, by the call that told so. */
+/** The reason, by call and errno. */
 const refusals: Readonly<Record<string, Readonly<Record<number, string>>>> = {
   bind: {
     [EADDRINUSE]: "is in use",
-    // It is below 1024.
+    // The port is below 1024.
     [EACCES]: "needs CAP_NET_BIND_SERVICE",
   },
   connect: {
-    // The client has it towards this upstream already.
+    // The client uses the port towards this upstream already.
     [EADDRNOTAVAIL]: "is in use",
   },
 };
 
-/** Undefined where a socket was opened, or failed for another reason than its port. */
+/** Undefined if a socket was opened, or failed for a reason other than its port. */
 export function keptPortRefusal(opened: number | CallFailure): string | undefined {
   return typeof opened === "number" ? undefined : refusals[opened.call]?.[opened.errno];
 }

@@ -1,6 +1,6 @@
 /**
- * Connections and sessions that are our own ones, captured on their way to an upstream: each would
- * be carried on by another one, and that one by the next. What one Worker has to say of them.
+ * Detects loops in one Worker: our own connections and sessions, captured on their way to an
+ * upstream. Each would be forwarded by another one, and that one by the next.
  */
 
 import { sockaddr_storage } from "../../ffi/layout.ts";
@@ -19,15 +19,15 @@ import { isOwn } from "./dial.ts";
 import { OutboundFlows } from "./outbound-flows.ts";
 import type { Router } from "./router.ts";
 
-/** Where something has been before it came here. */
+/** The path of a connection or session before it arrived. */
 export interface Trail {
-  /** How often it has been here. */
+  /** How many times it has passed through this proxy. */
   readonly visits: number;
-  /** How many hops it has left; 0: that is not known. */
+  /** How many hops it has left; 0: unknown. */
   readonly hopLimit: number;
 }
 
-/** What would end a loop, of sockets with this mark. */
+/** The advice that ends a loop, for sockets with this mark. */
 function repairOf(mark: Mark | undefined): string {
   if (mark === undefined) {
     return (
@@ -70,8 +70,9 @@ export class LoopDetector {
   }
 
   /**
-   * Notes a socket of ours on its way to `remote`, for something that has been here `visits` times;
-   * the answer, never 0, is for `flows.forget` at the latest when it is closed.
+   * Records a socket of ours that connects to `remote`, for something that has passed `visits`
+   * times. Returns a handle, never 0: pass it to `flows.forget` at the latest when the socket is
+   * closed.
    */
   entered(fd: Fd, { address, port }: SocketAddress, visits: number): number {
     const { key, local, localWords, remote, remoteWords } = this;
@@ -82,16 +83,15 @@ export class LoopDetector {
   }
 
   /**
-   * What arrives from `client` with the ends of a flow of ours that was entered with `visits`: how
-   * often it has been here, `loopRoundsMax` for a loop. What has an own address of this host has
-   * been sent by us. Others may have sent it themselves: a host does not know which ports are
-   * taken in its name here. They may reuse such a port once by chance; many times is a loop.
+   * How many times a connection from `client` has passed here, `loopRoundsMax` for a loop; `visits`
+   * is that of the flow of ours with the same ends. A client with an address of this host is this
+   * proxy. A remote client may reuse the same port once by chance; many times is a loop.
    */
   visitsOf(visits: number, { address }: SocketAddress): number {
     return isOwn(this.router.rules, address) ? loopRoundsMax : visits;
   }
 
-  /** Counts one that is refused, and says what would repair it. */
+  /** Counts a rejected loop, and logs what would repair it. */
   refused(original: SocketAddress): void {
     const { context, protocol } = this;
     context.shared.count(Counter.loops, 1);

@@ -1,29 +1,29 @@
 /**
- * The flows that this process has opened towards upstreams, for all its Workers: what is accepted
- * and is one of them has come back to where it was made.
+ * The flows that all Workers of this process have opened towards upstreams. An accepted connection
+ * that is one of them has returned to the proxy that opened it.
  *
- * A hash table in shared memory, of a fixed size, in which nobody waits: an entry is two words, the
- * hash of its own end and the hash of both ends. A full bucket gives one of its entries away, so a
- * flow may be missing, and then a loop is noticed one round later. The multipliers are random: a
- * flow that is not there is found with a probability of some 2^-59, an end alone, of 2^-32 for each
- * entry of its bucket.
+ * This is a lock-free hash table of fixed size in shared memory. An entry has two words: the hash
+ * of its own end and the hash of both ends. A full bucket overwrites one of its entries, so a flow
+ * may be missing; its loop is then detected one round later. The multipliers are random: a look-up
+ * of a flow that is not in the table finds one with a probability of some 2^-59; a look-up of one
+ * end, with 2^-32 for each entry of its bucket.
  */
 
 import { KEY_WORDS } from "../engine/flow-key.ts";
 import { loopRoundsMax, ownFlowsMax } from "../engine/limits.ts";
 
-/** What `find` answers of a flow that begins at an end of ours and goes elsewhere. */
+/** The result of `find` for a flow that begins at an end of ours and goes elsewhere. */
 export const OWN_END = -1;
 
 const ENTRY_WORDS = 2;
 const BUCKET_WORDS = 8 * ENTRY_WORDS;
 
-/** In front of the entries: random numbers, for the hash of one end and for that of both. */
+/** The words before the entries: random multipliers for the hash of one end and of both. */
 const END_WORDS = 5;
 const FLOW_WORDS = KEY_WORDS - 1;
 const HEADER_WORDS = BUCKET_WORDS;
 
-/** The bits of an entry's second word that say how often its flow has been here. */
+/** The bits of an entry's second word that count the visits of its flow. */
 const ROUNDS = loopRoundsMax;
 
 /** A flowHandle is the place of an entry and, below that, its second word. */
@@ -35,8 +35,8 @@ export class OutboundFlows {
   private readonly protocol: number;
 
   /**
-   * The memory of an empty table, to be handed to every Worker. `random` returns any 32-bit number:
-   * a sender that cannot guess them cannot make up ends that are taken for those of another flow.
+   * Makes the memory of an empty table, which every Worker gets. `random` returns any 32-bit
+   * number: a sender that cannot guess them cannot forge ends that match another flow.
    */
   static memory(random: () => number): SharedArrayBuffer {
     const words = new Int32Array(
@@ -47,8 +47,8 @@ export class OutboundFlows {
   }
 
   /**
-   * Forgets all flows in `memory`, when a Worker has died and cannot take out its own. The others'
-   * are lost with them: a loop goes one round more.
+   * Removes all flows from `memory` after a Worker died, which cannot remove its own. Flows of
+   * other Workers are removed too: a loop then goes one more round.
    */
   static clear(memory: SharedArrayBuffer): void {
     new Int32Array(memory).fill(0, HEADER_WORDS);
@@ -62,9 +62,9 @@ export class OutboundFlows {
   }
 
   /**
-   * Puts in a flow of ours: in `key` the client is our own end and the original destination the
-   * upstream. `visits` says how often what it carries has been here, from 1 to
-   * `loopRoundsMax`. The answer is for `forget`, never 0.
+   * Adds a flow of ours: in `key` the client is our own end and the original destination is the
+   * upstream. `visits` counts how many times its traffic has passed here, from 1 to
+   * `loopRoundsMax`. Returns a handle for `forget`, never 0.
    */
   enter(key: Uint32Array, visits: number): number {
     const { words } = this;
@@ -83,7 +83,7 @@ export class OutboundFlows {
     return at * PLACE + (flow >>> 0);
   }
 
-  /** Takes out what `enter` has put in, unless its place has been given away. */
+  /** Removes the entry that `enter` added, unless another flow has overwritten it. */
   forget(flowHandle: number): void {
     const at = Math.floor(flowHandle / PLACE);
     const flow = flowHandle | 0;
@@ -92,9 +92,8 @@ export class OutboundFlows {
   }
 
   /**
-   * Of a flow that has arrived: the visits with which it was entered, 0 if it is none of ours;
-   * OWN_END if its client is the end of another flow of ours, as where NAT has changed its
-   * destination.
+   * Looks up a flow that has arrived: returns its visits, or 0 if it is not ours. Returns OWN_END
+   * if its client is an end of another flow of ours, for example after NAT of the destination.
    */
   find(key: Uint32Array): number {
     const { words } = this;
@@ -114,7 +113,7 @@ export class OutboundFlows {
     return HEADER_WORDS + (end & this.mask) * BUCKET_WORDS;
   }
 
-  /** Of the client's end, never 0. */
+  /** The hash of the client's end, never 0. */
   private endHash(key: Uint32Array): number {
     const { words } = this;
     let hash = this.protocol;

@@ -1,10 +1,10 @@
-/** Why an upstream may not answer what has its client's address: said once for each upstream. */
+/** Why an upstream may not answer a client's address. Logged once for each upstream. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 
-/** For so many upstreams; with `--to original` there may be any number. */
+/** The most upstreams that are remembered; with `--to original` there may be any number. */
 const upstreamsMax = 100;
 
 export class Unanswered {
@@ -15,7 +15,7 @@ export class Unanswered {
     this.warn = warn;
   }
 
-  /** An upstream has not answered what came from `source`, an address of another host. */
+  /** An upstream has not answered packets from `source`, an address of another host. */
   tell(upstream: SocketAddress, source: Uint8Array, isOnThisHost: boolean): void {
     const name = formatSocketAddress(upstream);
     if (this.told.has(name) || this.told.size >= upstreamsMax) return;

@@ -1,6 +1,6 @@
 /**
- * The system calls of a connection beside those of its relay (`relay-kernel.ts`). The executable
- * gives connections the kernel, `test/simulation` a simulated one.
+ * The system calls of a connection, except those of its relay (`relay-kernel.ts`). The executable
+ * passes the real kernel to connections, and `test/simulation` a simulated one.
  */
 
 import {
@@ -24,9 +24,9 @@ import { CONNECTION_EVENTS, type UpstreamSockets } from "./upstream-socket.ts";
 export interface ConnectionKernel {
   /** Calls `handler` for each edge of a socket until that is closed. */
   watch(fd: Fd, handler: Handler): Result;
-  /** A socket on its way to an upstream, or the call that failed (`UpstreamSockets.open`). */
+  /** Opens a socket that connects to an upstream; otherwise returns the call that failed. */
   open(dial: Dial, hopLimit: number): Fd | CallFailure;
-  /** The error that a socket has pending (SO_ERROR), positive; 0 for none. Takes it. */
+  /** Returns and clears the pending error of a socket (SO_ERROR), positive; 0 for none. */
   error(fd: Fd): number;
   /** Copies what a socket has received into a buffer and leaves it in the socket's queue. */
   peek(fd: Fd, buffer: NativeBuffer): Result;
@@ -34,9 +34,9 @@ export interface ConnectionKernel {
   discard(fd: Fd, length: number, buffer: NativeBuffer): void;
   /** Sends the first `length` bytes of a buffer. */
   send(fd: Fd, buffer: NativeBuffer, length: number): Result;
-  /** Acknowledges at once what a socket has received, its peer's SYN-ACK included. */
+  /** Acknowledges at once what a socket has received, including the SYN-ACK (TCP_QUICKACK). */
   acknowledge(fd: Fd): void;
-  /** The close of this socket will be a reset. */
+  /** Makes close(2) of this socket send RST (SO_LINGER 0). */
   resetOnClose(fd: Fd): void;
   close(fd: Fd): void;
 }

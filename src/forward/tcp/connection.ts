@@ -1,8 +1,7 @@
 /**
- * One connection of `forward`: what is known of it, its two sockets, and its phase (`phase.ts`).
- * The phases themselves are in files of their own: `preface.ts`, `route.ts`, `dialer.ts`,
- * `handshake.ts` and `relaying.ts`. Every way out goes through `close`, which closes both sockets
- * once and tells the owner.
+ * One connection of `forward`: its endpoints, its two sockets and its phase (`phase.ts`). Each
+ * phase has a file: `preface.ts`, `route.ts`, `dialer.ts`, `handshake.ts` and `relaying.ts`.
+ * Every connection ends in `close`, which closes both sockets once and calls the owner.
  */
 
 import { EPOLLERR } from "../../../ffi/constants.ts";
@@ -20,14 +19,14 @@ import type { ConnectionKernel } from "./connection-kernel.ts";
 import { checkMove, type Phase, type PhaseHandlers, phaseWords } from "./phase.ts";
 import type { Relay } from "./relay.ts";
 
-/** Whose connections they are. */
+/** The owner of the connections. */
 export interface ConnectionOwner {
   readonly loop: Pick<EventLoop, "now" | "timers">;
   readonly kernel: ConnectionKernel;
   readonly phases: PhaseHandlers<TcpConnection>;
-  /** A flow to an upstream, by its handle, can no longer come back to us. */
+  /** The flow with this handle can no longer return to us as a loop. */
   forgetFlow(handle: number): void;
-  /** It is closed. Called once. */
+  /** The connection is closed. Called once. */
   closed(connection: TcpConnection): void;
 }
 
@@ -37,12 +36,12 @@ export class TcpConnection implements Recorded, Applicant {
   readonly receivedDatagrams = 0;
   readonly id: number;
   readonly startedAt: number;
-  /** Who the client is: the peer, or whom the PROXY protocol names. */
+  /** The client: the peer, or the address in the PROXY header. */
   client: SocketAddress;
-  /** Where the client wanted to go. */
+  /** The original destination. */
   original: SocketAddress;
   upstream: SocketAddress | undefined;
-  /** `client`, `self` or `address`: whose address the upstream sees. */
+  /** Whose address the upstream sees: `client`, `self` or `address`. */
   source = "";
   end: End | undefined;
   lastActive: number;
@@ -51,32 +50,32 @@ export class TcpConnection implements Recorded, Applicant {
   readonly trail: Trail;
   readonly timer = new Timer(() => this.onTimer());
   /**
-   * Edges of each socket that came before there was a relay to tell. What has come with a header is
-   * among them: there is no other edge for the data behind it.
+   * Edges of each socket that arrived before the relay began. Data behind a PROXY header arrives
+   * with the header's edge, and causes no other edge.
    */
   clientEdges = 0;
   upstreamEdges = 0;
-  /** What its PROXY protocol header says beside the two ends. */
+  /** The parts of its PROXY header that are passed on to the upstream. */
   passed: PassedOn | undefined;
-  /** It counts among the connections that have a place (`Admission`). */
+  /** Whether it counts among the connections that have a place (`Admission`). */
   hasPlace = false;
-  /** What the pool gave, until it is told how that went. */
+  /** The upstream that the pool picked, until its result is reported to the pool. */
   picked: Upstream | undefined;
   tried: readonly Upstream[] = NONE_TRIED;
-  /** How the last attempt to connect failed. */
+  /** Why the last attempt to connect failed. */
   attemptEnd: End | undefined;
   upstreamFd: Fd | undefined;
-  /** By which its flow to the upstream is known, should it come back; 0: it is not. */
+  /** Identifies its flow to the upstream in the table of outbound flows; 0: it has no entry. */
   flowHandle = 0;
-  /** Once its upstream is connected. */
+  /** Undefined until its upstream is connected. */
   relay: Relay | undefined;
   isHalfClosed = false;
-  /** The relay has more to do in the next turn of the loop. */
+  /** The relay continues in the next turn of the loop. */
   isDeferred = false;
   private readonly owner: ConnectionOwner;
   private state: Phase;
 
-  /** `first` is the phase that it begins in when it is started. */
+  /** `first` is the phase that `start` enters. */
   constructor(
     owner: ConnectionOwner,
     fd: Fd,
@@ -104,7 +103,7 @@ export class TcpConnection implements Recorded, Applicant {
     return this.relay?.received ?? 0;
   }
 
-  /** What it does, for people. */
+  /** The phase as a word, for the log and the table. */
   get phase(): string {
     return this.isHalfClosed && this.state === "relay" ? "half-closed" : phaseWords[this.state];
   }
@@ -114,7 +113,7 @@ export class TcpConnection implements Recorded, Applicant {
     return this.state === phase;
   }
 
-  /** Registers the client and begins. */
+  /** Registers the client's socket and enters the first phase. */
   start(): void {
     const { kernel, phases } = this.owner;
     const handler = { onReady: (mask: number) => this.onClient(mask) };
@@ -125,31 +124,31 @@ export class TcpConnection implements Recorded, Applicant {
     if (this.state !== "closed") phases[this.state].enter(this);
   }
 
-  /** Moves on to `next`, which may move on at once: a caller has nothing more to do after it. */
+  /** Moves to `next`, which may itself move on at once: callers return right after this call. */
   setState(next: Exclude<Phase, "closed">): void {
     this.move(next);
     this.owner.phases[next].enter(this);
   }
 
-  /** The timer is to fire in `ms`, unless it is armed anew before. */
+  /** Arms the timer to fire in `ms`; replaces the time of an earlier call. */
   arm(ms: number): void {
     const { timers, now } = this.owner.loop;
     timers.arm(this.timer, now + ms);
   }
 
-  /** `fd` is on its way to an upstream. Returns 0 or a negated errno. */
+  /** Registers `fd`, which connects to an upstream. Returns 0 or a negated errno. */
   watchUpstream(fd: Fd): number {
     this.upstreamFd = fd;
     return this.owner.kernel.watch(fd, { onReady: (mask) => this.onUpstream(mask) });
   }
 
-  /** Nothing that comes back to us is ever answered: whatever has been is no loop. */
+  /** A loop never gets an answer, so a flow that was answered is no loop. */
   forgetFlow(): void {
     if (this.flowHandle !== 0) this.owner.forgetFlow(this.flowHandle);
     this.flowHandle = 0;
   }
 
-  /** Ends the attempt at an upstream, or the connection to it. */
+  /** Closes the socket towards the upstream, connected or not. */
   closeUpstream(): void {
     this.forgetFlow();
     if (this.upstreamFd !== undefined) this.owner.kernel.close(this.upstreamFd);
@@ -157,12 +156,12 @@ export class TcpConnection implements Recorded, Applicant {
     this.upstreamEdges = 0;
   }
 
-  /** Ends it from outside. */
+  /** Ends the connection for a reason outside of it. */
   abort(reason: EndReason): void {
     this.close(ended(reason), true);
   }
 
-  /** Closes both sockets, with a reset if what was on its way has been lost. */
+  /** Closes both sockets; sends RST if undelivered bytes are lost. */
   close(end: End, reset: boolean): void {
     if (this.state === "closed") return;
     this.move("closed");

@@ -1,7 +1,7 @@
 /**
- * The connections of `forward` in one Worker: what they share, who of them has a place, and what is
- * counted and logged of them. It makes no system call itself: the executable gives it the kernel
- * (`forwarder.ts`), `test/simulation` a simulated one.
+ * The connections of `forward` in one Worker: admission, counters and log records. This file makes
+ * no system call: the executable passes the real kernel (`forwarder.ts`), and `test/simulation` a
+ * simulated one.
  */
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
@@ -30,7 +30,7 @@ import { Relaying, type RelayingOwner } from "./relaying.ts";
 import { Queue, Route } from "./route.ts";
 import { StreamHeaders } from "./stream-headers.ts";
 
-/** What connections have around them. */
+/** What connections use of the Worker. */
 export interface Surroundings {
   readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
   readonly log: Pick<ServiceContext, "warn" | "record" | "recordEnd">;
@@ -42,18 +42,18 @@ export interface Surroundings {
   readonly loopDetector: Pick<LoopDetector, "entered"> & {
     readonly flows: Pick<OutboundFlows, "forget">;
   };
-  /** Of a client with more connections, the new ones have no streams that are widened. */
+  /** New connections of a client that has more than this get no wide streams. */
   readonly wideOfClient: number;
 }
 
-/** Who accepts them. */
+/** The part that accepts them. */
 export interface ConnectionsOwner {
-  /** Connections wait for descriptors: no more are to be accepted. */
+  /** Connections wait for descriptors: stop accepting. */
   pauseAccepting(): void;
   resumeAccepting(): void;
-  /** The upstream of one is connected. */
+  /** A connection has reached its upstream. */
   connected(): void;
-  /** One is closed, and counted no more. */
+  /** A connection is closed and no longer counted. */
   closed(): void;
 }
 
@@ -103,17 +103,17 @@ export class TcpConnections
     };
   }
 
-  /** Those that are open, the oldest first. */
+  /** The open connections, oldest first. */
   get open(): ReadonlySet<TcpConnection> {
     return this.connections;
   }
 
-  /** The id of the newest one. */
+  /** The id of the newest connection. */
   get lastId(): number {
     return this.accepts;
   }
 
-  /** A connection that was accepted as `fd`, which it owns. `start` or abort it. */
+  /** Adds a connection that was accepted as `fd` and owns it. Call `start` or abort it next. */
   add(fd: Fd, client: SocketAddress, original: SocketAddress, trail: Trail): TcpConnection {
     const { counters, log, task } = this.around;
     counters.count(Counter.accepted, 1);
@@ -125,7 +125,7 @@ export class TcpConnections
     return connection;
   }
 
-  /** Begins a connection that was added, unless there are too many that wait. */
+  /** Starts a connection that was added, or rejects it if too many wait. */
   start(connection: TcpConnection): void {
     if (this.admission.arrive(connection, connection.client)) return connection.start();
     this.noteFull();
@@ -133,12 +133,12 @@ export class TcpConnections
     connection.abort("no-place");
   }
 
-  /** Ends all. */
+  /** Ends all connections. */
   abortAll(reason: EndReason): void {
     for (const connection of [...this.connections]) connection.abort(reason);
   }
 
-  /** None is left, and none will come. */
+  /** No connection is left, and none will come. */
   stop(): void {
     this.idleSweep.stop();
   }

@@ -1,7 +1,7 @@
 /**
- * Connects to one upstream: makes the socket, waits until it is connected, and tells the pool how
- * that went. A connection for which there is no descriptor waits here. Accepting is paused
- * meanwhile, and descriptors that are closed go to those that wait first.
+ * Connects to one upstream: opens the socket, waits until it is connected, and reports the result
+ * to the pool. A connection waits here while there is no descriptor for it. Accepting is paused
+ * meanwhile, and the connection that has waited longest gets the next free descriptor.
  */
 
 import { EPOLLERR, EPOLLHUP, EPOLLOUT } from "../../../ffi/constants.ts";
@@ -19,7 +19,7 @@ import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
 import { isUpstreamsFault } from "./upstream-socket.ts";
 
-/** What it works with. */
+/** What the dialer uses. */
 export interface DialerParts {
   readonly loop: Pick<EventLoop, "now">;
   readonly task: Pick<ForwardTask, "timeouts">;
@@ -28,19 +28,19 @@ export interface DialerParts {
   readonly loopDetector: Pick<LoopDetector, "entered">;
 }
 
-/** Who is told. */
+/** The owner of the dialer. */
 export interface DialerOwner {
   warn(text: string): void;
-  /** Connections wait for descriptors: no more are to be accepted. */
+  /** Connections wait for descriptors: stop accepting. */
   pauseAccepting(why: string): void;
-  /** None waits. */
+  /** No connection waits: accept again. */
   resumeAccepting(): void;
 }
 
 export class Dialer implements PhaseHandler<TcpConnection> {
   private readonly parts: DialerParts;
   private readonly owner: DialerOwner;
-  /** Those without a descriptor, the one that has waited longest first. */
+  /** Connections without a descriptor, longest wait first. */
   private readonly waiting = new Set<TcpConnection>();
   private isServing = false;
   private isFreedAgain = false;
@@ -55,7 +55,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     const { rules } = router;
     const target = connection.picked?.address ?? connection.original;
     const choice = dialFor(rules, connection.client, target);
-    // Of a name with addresses of both families the one that failed is to blame.
+    // A name may have addresses of both families: report the attempt that failed, not this one.
     if ("refusal" in choice) {
       return this.giveUp(connection, connection.attemptEnd ?? dialRejected(choice.refusal), false);
     }
@@ -95,15 +95,15 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     this.giveUp(connection, ended("connect-timeout"), true);
   }
 
-  /** A connection is closed: it waits no more. */
+  /** A connection is closed and no longer waits. */
   forget(connection: TcpConnection): void {
     this.waiting.delete(connection);
   }
 
-  /** Descriptors are free. They are for those that wait, then for new connections. */
+  /** Descriptors are free: serves waiting connections first, then new ones. */
   freed(): void {
     this.isFreedAgain = true;
-    // One that fails frees its own: the next one is served below, not from within.
+    // A failing connection frees its own descriptor and calls this again: the loop below serves it.
     if (this.isServing) return;
     this.isServing = true;
     while (this.isFreedAgain) {
@@ -119,7 +119,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     if (this.waiting.size === 0) this.owner.resumeAccepting();
   }
 
-  /** With no descriptor left for it the client waits here, as others do in the backlog. */
+  /** Waits while no descriptor is left, as clients in the backlog do; other errors fail. */
   private openFailed(connection: TcpConnection, failure: CallFailure): void {
     const { loop, task } = this.parts;
     const patience = connection.startedAt + task.timeouts.connectMs - loop.now;
@@ -137,7 +137,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     this.giveUp(connection, ended("connect-failed", by, failure), isTheirs);
   }
 
-  /** Another upstream is tried, if there is one. `isTheirs`: this one is to blame. */
+  /** Tries the next upstream, if there is one. `isTheirs`: the upstream caused the failure. */
   private giveUp(connection: TcpConnection, end: End, isTheirs: boolean): void {
     const { loop, router } = this.parts;
     const { id, picked, client, source } = connection;

@@ -5,16 +5,16 @@ export interface Pipe {
   readonly writeEnd: number;
 }
 
-/** One socket of a relay. Its readiness is what the kernel last said. */
+/** One socket of a relay, with the readiness that the kernel last reported. */
 export interface Side {
   readonly fd: number;
   readable: boolean;
   writable: boolean;
-  /** EPOLLRDHUP, or an error: there is an end behind what is queued. */
+  /** EPOLLRDHUP or an error: the stream ends after the queued bytes. */
   ending: boolean;
   /** EPOLLPRI: a read may stop before the queue is empty. */
   urgent: boolean;
-  /** EPOLLERR: an error is pending, unless a call has told it. */
+  /** EPOLLERR: an error is pending, unless a call has returned it. */
   broken: boolean;
 }
 
@@ -22,25 +22,25 @@ export interface Side {
 export class Direction {
   readonly from: Side;
   readonly to: Side;
-  /** Much is coming: past user space. */
+  /** Bytes go through a pipe by splice(2), past user space. */
   splicing = false;
   pipe: Pipe | undefined;
   /** Bytes in the pipe. */
   held = 0;
-  /** The last bytes were sent with the promise of more. */
+  /** The last bytes were sent with MSG_MORE. */
   corked = false;
   /** The source has ended its stream. */
   ended = false;
-  /** Its end has been passed on. */
+  /** The half-close was sent to the receiver. */
   closed = false;
   bytes = 0;
-  /** It has been a stream. */
+  /** It has carried more than messages. */
   begun = false;
-  /** More may be queued of it. */
+  /** Its receive buffer may grow as far as the kernel allows. */
   wide = false;
-  /** From this number of bytes on that is asked for. */
+  /** It asks to be widened once it has carried this many bytes. */
   widenAt: number;
-  /** Spliced reads in a row that were small: enough of them end the splicing. */
+  /** Small spliced reads in a row; after enough of them the direction copies again. */
   smallReads = 0;
 
   constructor(from: Side, to: Side, widenAt: number) {
@@ -50,13 +50,13 @@ export class Direction {
   }
 }
 
-/** In a pipe, or in the queue of a side that is not read while the other takes nothing. */
+/** Bytes in a pipe, or in the queue of a side whose receiver takes nothing. */
 export function holdsBytes({ from, to, held, ended }: Direction): boolean {
   return held > 0 || (!ended && from.readable && !to.writable);
 }
 
-/** A socket of a relay that has just been connected. */
+/** The state of a socket that has just been connected. */
 export function side(fd: number): Side {
-  // A connected socket takes bytes until it says otherwise; whether it has any, its edge tells.
+  // A connected socket is writable until a send returns EAGAIN; its edge reports what it has.
   return { fd, readable: false, writable: true, ending: false, urgent: false, broken: false };
 }

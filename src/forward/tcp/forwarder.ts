@@ -1,6 +1,6 @@
 /**
- * The service of `forward`: accepts, learns who the client is and where it wanted to go, and hands
- * each connection to `TcpConnections`, which has the kernel from here.
+ * TCP of `forward`: accepts connections, reads their client and original destination, and passes
+ * them to `TcpConnections` together with the real kernel.
  */
 
 import {
@@ -62,7 +62,7 @@ export class TcpForwarder
   private isDraining = false;
   private readonly drainTimer = new Timer(() => this.connections.abortAll("stopped"));
 
-  /** `onFinished` is called once: it has been stopped, and nothing is open any more. */
+  /** Calls `onFinished` once, after `stop`, when no connection is open. */
   constructor(context: ServiceContext, task: ForwardTask, onFinished: () => void) {
     const { loop } = context;
     this.context = context;
@@ -104,7 +104,7 @@ export class TcpForwarder
     else this.begin(fd, client, original, this.visitsOf(fd, client));
   }
 
-  /** The hop limit that a connection's SYN came with; 0: the kernel does not say. */
+  /** The hop limit of a connection's SYN; 0: the kernel does not report it. */
   private hopLimitOf(fd: Fd): number {
     const { address, bytes, size } = this.syn;
     bytes[0] = 0;
@@ -114,7 +114,7 @@ export class TcpForwarder
     return version === 6 ? (bytes[ip6_hdr.ip6_hops] as number) : 0;
   }
 
-  /** The address that the client asked for: NAT knows it, or the socket itself has it. */
+  /** The original destination: from NAT (SO_ORIGINAL_DST), or else the socket's own name. */
   private originalOf(fd: Fd, client: SocketAddress): SocketAddress | undefined {
     const { address, size, view } = this.localName;
     const isV4 = client.address.length === 4;
@@ -122,7 +122,7 @@ export class TcpForwarder
     return decodeSockaddr(view, 0);
   }
 
-  /** Where a connection went before NAT changed that, in `localName`; false if it did not. */
+  /** Writes the destination before NAT into `localName`; false if there was no NAT. */
   private askNat(fd: Fd, isV4: boolean): boolean {
     const { address, size } = this.localName;
     const level = isV4 ? IPPROTO_IP : IPPROTO_IPV6;
@@ -130,13 +130,13 @@ export class TcpForwarder
     return sys.getsockoptBytes(fd, level, option, address, size) >= 0;
   }
 
-  /** How often what a connection carries has been here; its ends are in the two names. */
+  /** How many times a connection has passed through this proxy; its ends are in the two names. */
   private visitsOf(fd: Fd, client: SocketAddress): number {
     const { peerWords, localWords, flow, loopDetector } = this;
     readKey(peerWords, 0, localWords, 0, flow);
     let visits = loopDetector.flows.find(flow);
     if (visits === 0) return 0;
-    // Of programs here that connect to different hosts, several may have one port.
+    // Programs of this host that connect to different hosts may share a local port.
     if (visits === OWN_END && this.askNat(fd, client.address.length === 4)) {
       readKey(peerWords, 0, localWords, 0, flow);
       visits = loopDetector.flows.find(flow);
@@ -208,12 +208,12 @@ export class TcpForwarder
     if (this.isDraining && this.connections.open.size === 0) this.finish();
   }
 
-  /** What new connections are carried by; those that are open stay as they are. */
+  /** Applies new settings to new connections; time-outs also apply to open ones. */
   update(change: ServiceChange): void {
     this.router.update(change);
   }
 
-  /** Accepts no more, and gives what is open some time to come to its end. */
+  /** Stops accepting. Open connections may go on for `timeouts.drainMs`. */
   stop(): void {
     for (const listener of this.listeners) listener.closeEmptied();
     this.listeners = [];

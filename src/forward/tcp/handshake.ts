@@ -1,6 +1,6 @@
 /**
- * What we say to an upstream before the client's stream: today the header of the PROXY protocol,
- * which a new socket takes at once, so nothing is waited for.
+ * What the proxy sends to an upstream before the client's stream: the PROXY header. A new socket
+ * has room for all of it, so this phase never waits.
  */
 
 import type { ForwardTask } from "../../workers/protocol.ts";

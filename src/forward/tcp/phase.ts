@@ -6,13 +6,13 @@
  *     route      –                                  –                  dial, queue (no place)
  *     queue      a place among the connections      --connect-timeout  route
  *     dial       a descriptor, then the upstream    --connect-timeout  handshake, route (failed)
- *     handshake  what we say before the stream      –                  relay
+ *     handshake  the PROXY header is sent           –                  relay
  *     relay      bytes and ends of both sides       --idle-timeout     closed
  *     closed     –                                  –                  –
  *
- * Each phase may also end in `closed`. `TcpConnection.setState` is the only way from one to the
- * next. It throws for a move that MOVES does not have, so that a mistake ends a test (or a Worker,
- * which is replaced) and not a connection that nobody closes.
+ * Each phase may also end in `closed`. Only `TcpConnection.setState` changes the phase. It throws
+ * for a move that is not in MOVES: a mistake then fails a test (or ends a Worker, which is
+ * replaced) instead of leaving a connection open forever.
  */
 
 /** What a connection does. */
@@ -28,19 +28,19 @@ const MOVES: Readonly<Record<Phase, readonly Phase[]>> = {
   closed: [],
 };
 
-/** What a phase does with what happens. One object serves all connections of a Worker. */
+/** Handles the events of one phase. One object serves all connections of a Worker. */
 export interface PhaseHandler<Connection> {
-  /** The connection has moved here. It may move on at once. */
+  /** A connection has entered this phase. It may move on at once. */
   enter(connection: Connection): void;
   /** `mask`: the EPOLL* bits of the client's socket; the connection has noted them. */
   onClient?(connection: Connection, mask: number): void;
-  /** The same of the socket towards the upstream, which `dial` has made. */
+  /** The same for the socket towards the upstream, which `dial` has opened. */
   onUpstream?(connection: Connection, mask: number): void;
-  /** The connection's timer has fired. Who enters a phase that waits arms it. */
+  /** The connection's timer has fired. A phase that waits arms it in `enter`. */
   onTimer?(connection: Connection): void;
 }
 
-/** The handlers by phase. A connection that is closed hears of nothing. */
+/** The handlers by phase. A closed connection gets no events. */
 export type PhaseHandlers<Connection> = Readonly<
   Record<Exclude<Phase, "closed">, PhaseHandler<Connection>>
 >;
@@ -51,7 +51,7 @@ export function checkMove(from: Phase, to: Phase): void {
     throw new Error(`a connection must not move from ${from} to ${to}`);
 }
 
-/** The word that the log and the table of open connections have for a phase. */
+/** The word for a phase in the log and in the table of open connections. */
 export const phaseWords: Readonly<Record<Phase, string>> = {
   preface: "header",
   route: "connecting",

@@ -1,6 +1,6 @@
 /**
- * What a client sends before its stream: today the header of the PROXY protocol, which says who the
- * client is. Whatever else is to be known before an upstream is chosen is read here.
+ * What a client sends before its stream: the PROXY header, which names the client. Anything else
+ * that has to be read before an upstream is chosen belongs here.
  */
 
 import { EPOLLRDHUP } from "../../../ffi/constants.ts";
@@ -15,7 +15,7 @@ export class Preface implements PhaseHandler<TcpConnection> {
   private readonly headers: StreamHeaders;
   private readonly isDialed: boolean;
 
-  /** `isDialed`: the destination that a header names is connected to. */
+  /** `isDialed`: connections go to the destination that the header names. */
   constructor(
     task: Pick<ForwardTask, "ingress" | "timeouts">,
     headers: StreamHeaders,
@@ -36,7 +36,7 @@ export class Preface implements PhaseHandler<TcpConnection> {
     connection.arm(this.task.timeouts.headerMs);
   }
 
-  /** Waits for the header to be whole. */
+  /** Waits until the header is complete. */
   onClient(connection: TcpConnection): void {
     const hasEnded = (connection.clientEdges & EPOLLRDHUP) !== 0;
     const header = this.headers.take(connection.clientFd, hasEnded, this.isDialed);

@@ -38,20 +38,20 @@ const SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 interface SizedPipe extends Pipe {
   readonly bytes: number;
-  /** Bytes in front of those in the pipe, where they have to be copied. */
+  /** Bytes that precede those in the pipe, where bytes are copied out of it. */
   rest: Uint8Array | undefined;
 }
 
-/** What a sandbox returns instead of making a call that it does not allow. */
+/** Errors by which a sandbox rejects a call. */
 const spliceRefusals: ReadonlySet<number> = new Set([EPERM, ENOSYS, EINVAL, EOPNOTSUPP]);
 
-/** Told of the pool of pipes. */
+/** Watches the pool of pipes. */
 export interface PipeWatcher {
-  /** There are `change` more. */
+  /** The number of pipes has changed by `change`. */
   pipesChanged(change: number): void;
-  /** One was wanted and could not be had: bytes are copied until one is free. */
+  /** No pipe was available: bytes are copied until one is free. */
   pipeRefused(): void;
-  /** splice(2) is refused for good: bytes are copied. */
+  /** splice(2) is not allowed here: bytes are always copied. */
   spliceRefused(errno: number): void;
 }
 
@@ -66,14 +66,14 @@ export class SystemKernel implements RelayKernel {
   private pipes = 0;
   /** splice(2) may be used. */
   private splices = refused.splice === 0;
-  /** None can be had now: all are in use, or no descriptors or pages are left (pipe(7)). */
+  /** No pipe is available: all are in use, or no descriptors or pages are left (pipe(7)). */
   private refused = false;
 
   private readonly watcher: PipeWatcher;
   private readonly loop: EventLoop;
   private readonly buffers: StreamBuffers;
 
-  /** `pipesMax`: how many pipes this thread may have at once, two descriptors each. */
+  /** `pipesMax`: pipes that this thread may have at once, two descriptors each. */
   constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop, buffers: StreamBuffers) {
     this.buffers = buffers;
     this.pipesMax = pipesMax;
@@ -139,8 +139,8 @@ export class SystemKernel implements RelayKernel {
   }
 
   /**
-   * Whether splice(2) failed for what it is, in a sandbox (seccomp, gVisor), and not for one of its
-   * sockets: from then on bytes are copied into and out of pipes.
+   * Whether a sandbox (seccomp, gVisor) rejects splice(2) itself. From then on bytes are copied
+   * into and out of pipes.
    */
   private isRefusal(errno: number): boolean {
     if (!spliceRefusals.has(errno)) return false;
@@ -149,7 +149,7 @@ export class SystemKernel implements RelayKernel {
     return true;
   }
 
-  /** What the receiver does not take is out of the pipe, and is kept beside it. */
+  /** Bytes that were read from the pipe and that the receiver did not take are kept beside it. */
   private copyOut(pipe: SizedPipe, fd: number, length: number, more: boolean): number {
     let rest = pipe.rest;
     if (rest === undefined) {
@@ -170,7 +170,7 @@ export class SystemKernel implements RelayKernel {
     }
   }
 
-  /** Setting TCP_NODELAY, which is set already, sends what is kept (tcp(7), TCP_CORK). */
+  /** Setting TCP_NODELAY again sends what MSG_MORE has held back (tcp(7), TCP_CORK). */
   push(fd: number): void {
     sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   }
@@ -226,7 +226,7 @@ export class SystemKernel implements RelayKernel {
     this.refused = false;
   }
 
-  /** A connection has ended: what one more pipe takes may be free again. */
+  /** A connection has ended: descriptors for another pipe may be free again. */
   hopeForPipes(): void {
     if (this.pipes < this.pipesMax) this.refused = false;
   }
@@ -248,7 +248,7 @@ export class SystemKernel implements RelayKernel {
       this.watcher.pipesChanged(1);
       return { readEnd, writeEnd, bytes, rest: undefined };
     }
-    // A user over the soft limit of pages gets pipes that are too small to keep a whole read.
+    // A user over the soft limit of pipe pages gets pipes too small for a whole read.
     sys.close(readEnd);
     sys.close(writeEnd);
     return undefined;

@@ -1,27 +1,26 @@
 /**
- * One TCP connection carried to another: two directions over the same two sockets.
+ * Relays one TCP connection to another: two directions over the same two sockets.
  *
  * # Theory of operation
  *
  * Both sockets are registered once, edge-triggered. An edge sets a side's `readable` or `writable`,
  * and `run` moves bytes until each direction lacks one of them. A read that leaves room has emptied
- * the queue (epoll(7)), so no call is made that could only answer EAGAIN. Two things are behind a
- * queue that looks empty, and both have edges of their own: an end of the stream (EPOLLRDHUP), and
- * what follows an urgent byte (EPOLLPRI), before which each read stops.
+ * the queue (epoll(7)), so no call is made that could only return EAGAIN. A queue that looks empty
+ * may hide two things, which have edges of their own: the end of the stream (EPOLLRDHUP), and the
+ * bytes behind an urgent byte (EPOLLPRI), before which each read stops.
  *
  * A direction starts by copying: `recv` into the buffer that the whole Worker shares, and `send`
  * at once, two system calls a message. A read that fills the buffer, or a send that takes only a
- * part, makes the direction splice, past user space, through a pipe that it has only while there is
- * something in it: an idle connection owns its two sockets and nothing more. When the reads are
- * small again it copies. Without a free pipe the direction looks at the bytes (MSG_PEEK), sends,
- * and then takes out of the queue just what was sent, so nothing is stored.
+ * part, makes the direction splice, past user space. It has a pipe only while that holds bytes: an
+ * idle connection owns its two sockets and nothing more. When the reads are small again it copies.
+ * Without a free pipe the direction reads with MSG_PEEK, sends, and then removes from the queue the
+ * bytes that were sent, so it stores nothing.
  *
- * The end of a side's stream is passed on as a half-close once everything before it is; when both
- * directions have ended, both sockets are closed with no half-close before. What is known to be
- * followed by more, or by the end, is sent with MSG_MORE, so that no packet is smaller than it has
- * to be; if nothing follows after all, what the kernel has kept for it is pushed. An error of
- * either side ends both, and the other side gets a reset: what it has not received is lost, and it
- * must not mistake that for an end.
+ * The end of a stream is passed on as a half-close after all bytes before it. When both directions
+ * have ended, both sockets are closed without a half-close. Bytes that more bytes or the end will
+ * follow are sent with MSG_MORE, so that packets are as large as possible; if nothing follows after
+ * all, the relay pushes the bytes that the kernel holds back. An error of one side ends both, and
+ * the other side gets RST: it has not received everything, and must not see a clean end.
  */
 
 import {
@@ -37,55 +36,55 @@ import { wideAgainTimes } from "../../engine/limits.ts";
 import { Direction, holdsBytes, type Pipe, type Side, side } from "./direction.ts";
 
 /**
- * The calls a relay makes: bytes or 0 at the end, or a negated errno, as `ffi/sys.ts` has them,
- * but never -EINTR: that is tried again.
+ * The calls of a relay. They return a number of bytes, 0 at the end, or a negated errno, as those
+ * of `ffi/sys.ts`, but never -EINTR: they retry.
  */
 export interface RelayKernel {
-  /** Reads into the shared buffer from `offset` on; less than it has room for is all there was. */
+  /** Reads into the shared buffer at `offset`; fewer bytes than fit: the queue is empty. */
   recv(fd: number, offset: number): number;
   /** Reads into the shared buffer and leaves the bytes in the socket's queue. */
   peek(fd: number): number;
-  /** Takes `length` bytes out of the socket's queue. */
+  /** Removes `length` bytes from the socket's queue. */
   discard(fd: number, length: number): number;
-  /** Sends from the shared buffer, from `offset` on; `more`: something follows at once. */
+  /** Sends from the shared buffer at `offset`; `more`: more bytes or the end follow at once. */
   send(fd: number, offset: number, length: number, more: boolean): number;
-  /** Puts bytes of the shared buffer into a pipe that is empty. */
+  /** Writes bytes of the shared buffer into an empty pipe. */
   fill(pipe: Pipe, offset: number, length: number): number;
-  /** Moves bytes from a socket into a pipe that is empty. */
+  /** Moves bytes from a socket into an empty pipe. */
   spliceIn(fd: number, pipe: Pipe): number;
-  /** Moves `length` bytes from a pipe to a socket; `more`: something follows at once. */
+  /** Moves `length` bytes from a pipe to a socket; `more`: as for `send`. */
   spliceOut(pipe: Pipe, fd: number, length: number, more: boolean): number;
-  /** Sends what the kernel keeps because of `more`. */
+  /** Sends the bytes that the kernel holds back because of `more`. */
   push(fd: number): void;
-  /** The error that a socket has pending (SO_ERROR), positive; 0 for none. Takes it. */
+  /** Returns and clears the pending error of a socket (SO_ERROR), positive; 0 for none. */
   error(fd: number): number;
   /** Ends our side of a socket's stream. */
   shutdown(fd: number): void;
-  /** Whether `takePipe` has one to give. */
+  /** Whether `takePipe` would return a pipe. */
   hasPipe(): boolean;
   /** An empty pipe that holds at least `bufferBytes`, or undefined. */
   takePipe(): Pipe | undefined;
-  /** Gives an empty pipe back. */
+  /** Returns an empty pipe to the pool. */
   givePipe(pipe: Pipe): void;
   /** Closes a pipe that may not be empty. */
   dropPipe(pipe: Pipe): void;
-  /** A stream has begun: much is read from one socket, or the other one does not take all. */
+  /** A stream has begun: one socket receives much, or the other does not take all. */
   begin(from: number, to: number): void;
-  /** Asks that more may be queued of a stream; if so, `narrow` is called at its end. */
+  /** Asks for larger buffers for a stream. If it gets them, `narrow` is called at its end. */
   widen(from: number, to: number): boolean;
   narrow(): void;
   /** How many bytes the shared buffer holds. */
   readonly bufferBytes: number;
-  /** A stream that has carried so many bytes asks to be widened. */
+  /** A stream asks to be widened once it has carried this many bytes. */
   readonly earnedBytes: number;
-  /** How many bytes of one direction are moved before others have their turn. */
+  /** The most bytes of one direction that one turn moves. */
   readonly bytesPerTurn: number;
 }
 
-/** What became of a relay after a turn. */
+/** The result of a turn. */
 export type RelayState = "open" | "more" | "done" | "failed";
 
-/** Of one direction, before others have their turn. */
+/** The budget of one direction for one turn. */
 const readsPerTurn = 16;
 const smallReadsMax = 4;
 
@@ -102,7 +101,7 @@ export class Relay {
   /** Whose socket failed. */
   failedSide: "client" | "upstream" | undefined;
 
-  /** `mayWiden`: more may be queued of its streams once they have carried much. */
+  /** `mayWiden`: its streams may get larger buffers once they have carried much. */
   constructor(kernel: RelayKernel, clientFd: number, upstreamFd: number, mayWiden: boolean) {
     this.kernel = kernel;
     const widenAt = mayWiden ? kernel.earnedBytes : Number.POSITIVE_INFINITY;
@@ -130,12 +129,12 @@ export class Relay {
     return this.outward.ended !== this.inward.ended;
   }
 
-  /** Whether bytes of either direction have come and not yet been taken. */
+  /** Whether either direction has received bytes that it has not delivered. */
   get holdsBytes(): boolean {
     return holdsBytes(this.outward) || holdsBytes(this.inward);
   }
 
-  /** What epoll says of a side: its EPOLL* bits. */
+  /** Notes the EPOLL* bits of a side. */
   ready(side: "client" | "upstream", mask: number): void {
     const socket = side === "client" ? this.client : this.upstream;
     if (mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) socket.readable = true;
@@ -146,9 +145,9 @@ export class Relay {
   }
 
   /**
-   * Moves what can be moved. "open": wait for an edge; "more": there is more to do, after others
-   * had their turn; "done": both directions have ended; "failed": see `errno`. After the last two
-   * the caller closes both sockets, after "failed" with a reset, and calls `release`.
+   * Moves the bytes that can be moved. "open": wait for an edge; "more": call again in the next
+   * turn of the loop; "done": both directions have ended; "failed": see `errno`. After "done" and
+   * "failed" the caller closes both sockets, after "failed" with RST, and calls `release`.
    */
   run(): RelayState {
     const { outward, inward } = this;
@@ -164,7 +163,7 @@ export class Relay {
     return isMoreOutward || isMoreInward ? "more" : "open";
   }
 
-  /** Returns the pipes, whatever is in them. */
+  /** Releases the pipes, empty or not. */
   release(): void {
     this.releaseOne(this.outward);
     this.releaseOne(this.inward);
@@ -179,7 +178,7 @@ export class Relay {
     direction.pipe = undefined;
   }
 
-  /** A side that is not read, ended or behind a receiver that stalls, tells of its reset so. */
+  /** Notes a reset of a side that is not read: its stream has ended, or its receiver stalls. */
   private isBroken({ from, to, ended }: Direction): boolean {
     if (!from.broken || (!ended && to.writable)) return false;
     from.broken = false;
@@ -188,19 +187,19 @@ export class Relay {
     return error !== 0;
   }
 
-  /** Moves bytes in one direction; true when it stopped only to let others have their turn. */
+  /** Moves bytes in one direction; returns true if only the budget of the turn stopped it. */
   private pump(direction: Direction): boolean {
     const isMore = this.move(direction);
     if (direction.bytes >= direction.widenAt) this.widen(direction);
     if (direction.corked && !isMore && direction.held === 0) {
       direction.corked = false;
-      // An end is passed on instead, which pushes too.
+      // The half-close below pushes them too.
       if (!direction.ended && this.errno === 0) this.kernel.push(direction.to.fd);
     }
     return isMore;
   }
 
-  /** Asks once, and if there was no room again later. */
+  /** Asks for larger buffers; asks again later if there was no room. */
   private widen(direction: Direction): void {
     const { kernel } = this;
     const { from, to, bytes, begun, ended } = direction;
@@ -227,7 +226,7 @@ export class Relay {
     return from.readable;
   }
 
-  /** Passes on the end of a stream, unless the other has ended too: then the close says it. */
+  /** Passes the end of a stream on, unless both streams have ended: close(2) does it then. */
   private passEnd(direction: Direction, other: Direction): void {
     if (direction.closed || !direction.ended || direction.held > 0) return;
     direction.closed = true;
@@ -235,7 +234,7 @@ export class Relay {
     if (!isOtherDone) this.kernel.shutdown(direction.to.fd);
   }
 
-  /** One message through the shared buffer; false when the direction has to wait. */
+  /** Copies one message through the shared buffer; returns false if the direction has to wait. */
   private copy(direction: Direction): boolean {
     const { kernel } = this;
     if (!kernel.hasPipe()) return this.copyPeeked(direction);
@@ -263,8 +262,8 @@ export class Relay {
   }
 
   /**
-   * Looks for the end behind the `count` bytes that were read, so that it goes with them. Answers
-   * how many more bytes there were, or the error that is in its place.
+   * Looks for the end of the stream behind the `count` bytes that were read, so that it leaves with
+   * them. Returns how many more bytes there were, or the error that came instead.
    */
   private readEnd(direction: Direction, count: number): number {
     const more = this.kernel.recv(direction.from.fd, count);
@@ -274,7 +273,7 @@ export class Relay {
     return 0;
   }
 
-  /** The same where nothing could be kept: bytes stay in the queue until they are taken. */
+  /** The same without a pipe: bytes stay in the queue until the receiver takes them. */
   private copyPeeked(direction: Direction): boolean {
     const { kernel } = this;
     const { from, to } = direction;
@@ -294,7 +293,7 @@ export class Relay {
     return taken === count;
   }
 
-  /** What the receiver did not take of the shared buffer goes into a pipe until it does. */
+  /** Puts the bytes of the shared buffer that the receiver did not take into a pipe. */
   private keep(direction: Direction, from: number, to: number): void {
     const { kernel } = this;
     const pipe = kernel.takePipe();
@@ -316,8 +315,8 @@ export class Relay {
     const count = kernel.spliceIn(from.fd, pipe);
     if (count <= 0) {
       kernel.givePipe(pipe);
-      // In front of an urgent byte splice answers so, too, or with an end if the stream has one:
-      // only recv gets past it, and tells whether there is anything behind it.
+      // Before an urgent byte splice(2) also returns EAGAIN, or 0 if the stream has ended. Only
+      // recv(2) gets past it and finds what is behind it.
       const isCertain = count === -EAGAIN ? !from.urgent : count < 0;
       if (isCertain) return this.wasRead(direction, count);
       direction.splicing = false;
@@ -333,7 +332,7 @@ export class Relay {
     return this.drain(direction);
   }
 
-  /** Empties the pipe and gives it back; false while the receiver takes no more. */
+  /** Empties the pipe and returns it; false while the receiver takes no more. */
   private drain(direction: Direction): boolean {
     const { kernel } = this;
     const { to } = direction;
@@ -355,7 +354,7 @@ export class Relay {
     return true;
   }
 
-  /** Whether a read brought bytes; notes its end, its error, or that there is nothing now. */
+  /** Whether a read returned bytes; notes an end, an error or an empty queue. */
   private wasRead(direction: Direction, count: number): boolean {
     if (count > 0) return true;
     if (count === 0) this.noteEnd(direction);
@@ -364,7 +363,7 @@ export class Relay {
     return false;
   }
 
-  /** A read has left room: there is nothing more, and what comes makes an edge. */
+  /** A read has left room: the queue is empty, and new bytes cause an edge. */
   private noteEmpty(from: Side): void {
     if (!from.urgent) from.readable = false;
   }

@@ -17,11 +17,11 @@ export interface RelayingParts {
   readonly relayKernel: RelayKernel;
 }
 
-/** Who is told. */
+/** The owner of the phase. */
 export interface RelayingOwner {
-  /** The upstream of a connection is connected. */
+  /** A connection has reached its upstream. */
   connected(connection: TcpConnection): void;
-  /** Whether few connections of its client are open, so that the kernel may queue more of it. */
+  /** Whether its client has few connections, so that its streams may have larger buffers. */
   mayWiden(connection: TcpConnection): boolean;
 }
 
@@ -61,21 +61,21 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     this.run(connection, relay);
   }
 
-  /** Activity only notes the time; the timer looks at it when it fires, and arms itself again. */
+  /** Traffic only notes the time; when the timer fires, it compares, and arms itself again. */
   onTimer(connection: TcpConnection): void {
     const left = connection.lastActive + this.timeoutMs(connection) - this.parts.loop.now;
     if (left > 0) return connection.arm(left);
     this.endSilent(connection, "idle-timeout");
   }
 
-  /** Ends a connection if it has carried nothing for `part` of what it may be silent. */
+  /** Ends a connection that has carried nothing for `part` of its idle time-out. */
   endIfIdle(connection: TcpConnection, part: number): void {
     const silentMs = this.parts.loop.now - connection.lastActive;
     if (!connection.isIn("relay") || silentMs < part * this.timeoutMs(connection)) return;
     this.endSilent(connection, "idle-shortened");
   }
 
-  /** An end, not a reset, unless it could be taken for the end of what is on its way. */
+  /** Closes with FIN; with RST if a peer could mistake FIN for the end of undelivered bytes. */
   private endSilent(connection: TcpConnection, reason: EndReason): void {
     connection.close(ended(reason), connection.relay?.holdsBytes === true);
   }
@@ -96,7 +96,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     }
   }
 
-  /** From the half-close on another time-out counts, and the timer is armed for it. */
+  /** The half-closed time-out applies from the half-close on: arms the timer for it. */
   private noteHalfClose(connection: TcpConnection, relay: Relay): void {
     if (connection.isHalfClosed || !relay.isHalfClosed) return;
     connection.isHalfClosed = true;
@@ -118,8 +118,8 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   /**
-   * Acknowledges the upstream's SYN-ACK, unless bytes of the client have done so: it is held back
-   * for them (TCP_QUICKACK), and an upstream that is to speak first must not wait for it.
+   * Acknowledges the upstream's SYN-ACK, unless bytes of the client have done so. The ACK is
+   * delayed for them (TCP_QUICKACK off), but an upstream that speaks first must not wait for it.
    */
   private acknowledge(connection: TcpConnection, upstreamFd: Fd): void {
     const hasSent = connection.sent > 0 || this.parts.task.dial.sendProxy !== undefined;

@@ -1,6 +1,6 @@
 /**
- * Where a connection goes: whether there is a place for it among the others, and which upstream is
- * tried, the first time and after each one that failed.
+ * Routes a connection: waits for its place (`Admission`), then picks an upstream, at first and
+ * after each one that failed.
  */
 
 import { connectAttemptsMax } from "../../engine/limits.ts";
@@ -13,7 +13,7 @@ import type { Router } from "../router.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { PhaseHandler } from "./phase.ts";
 
-/** Decides whether a connection whose client is known has a place. */
+/** Decides whether a connection whose client is known gets a place. */
 export type Admit = (connection: TcpConnection) => Admitted;
 
 export class Route implements PhaseHandler<TcpConnection> {
@@ -37,7 +37,7 @@ export class Route implements PhaseHandler<TcpConnection> {
     this.choose(connection);
   }
 
-  /** An upstream that has not been tried. If there is none, the connection ends. */
+  /** Picks an upstream that was not tried yet. Without one the connection ends. */
   private choose(connection: TcpConnection): void {
     const { pool, rules } = this.router;
     const { attemptEnd, client, id, tried } = connection;
@@ -56,7 +56,7 @@ export class Route implements PhaseHandler<TcpConnection> {
   }
 }
 
-/** Waits for a place. `Admission` says when there is one. */
+/** Waits for a place. `Admission` calls `proceed` when there is one. */
 export class Queue implements PhaseHandler<TcpConnection> {
   private readonly task: Pick<ForwardTask, "timeouts">;
 
@@ -68,7 +68,7 @@ export class Queue implements PhaseHandler<TcpConnection> {
     connection.arm(this.task.timeouts.connectMs);
   }
 
-  /** There is a place. */
+  /** The connection has a place. */
   proceed(connection: TcpConnection): void {
     connection.hasPlace = true;
     connection.setState("route");

@@ -1,11 +1,11 @@
 /**
- * How much the kernel may queue of the streams of one Worker. What fills TCP's memory behind slow
- * readers are the receive buffers of the other side: the kernel lets one grow to megabytes as soon
- * as a stream is fast, and cannot take back what it has offered. So each stream begins with a small
- * one, and a stream that has carried much gets one that grows, as long as few have that: what all
- * of them may take together is a part of the memory, whatever the number of clients.
+ * How many bytes the kernel may queue for the streams of one Worker. Behind slow readers, TCP's
+ * memory fills with the receive buffers of the other side: the kernel grows one to megabytes as
+ * soon as a stream is fast, and cannot shrink a window that it has offered. So each stream begins
+ * with a small buffer. A stream that has carried much gets a buffer that grows, while few others
+ * have one: all of them together take at most a part of the memory, whatever the number of clients.
  *
- * A stream is one direction of a relay that carries more than messages. Others cost no call.
+ * A stream is one direction of a relay that carries more than messages. Messages cost no call.
  */
 
 import {
@@ -32,7 +32,7 @@ interface Clock {
 }
 
 export class StreamBuffers {
-  /** Of a client with more connections, the new ones have no streams that are widened. */
+  /** New connections of a client that has more than this get no wide streams. */
   readonly wideOfClient: number;
   private readonly memory: TcpMemory;
   private readonly clock: Clock;
@@ -46,12 +46,12 @@ export class StreamBuffers {
     this.wideOfClient = memory.wideOfClient;
   }
 
-  /** A socket that is not yet connected, or new: while memory is short it receives little. */
+  /** Bounds the receive buffer of a new socket while memory is short. Call it before connect(2). */
   bound(fd: number): void {
     if (this.memory.isShort(this.clock.now)) setReceiveBytes(fd, scarceReceiveBytes);
   }
 
-  /** A stream begins, which is read from one socket and sent to another. */
+  /** A stream begins: it is read from one socket and sent to the other. */
   begin(from: number, to: number): void {
     const isShort = this.memory.isShort(this.clock.now);
     this.memory.promise(2 * streamReceiveBytes + unsentBytesMax);
@@ -62,8 +62,8 @@ export class StreamBuffers {
   }
 
   /**
-   * A stream has carried much: more of it may be queued, if there is memory. Returns whether its
-   * buffers may now grow as far as the kernel lets them; `narrow` ends that.
+   * Lets the buffers of a stream that has carried much grow as far as the kernel allows, if there
+   * is memory. Returns whether it did; `narrow` ends that.
    */
   widen(from: number, to: number): boolean {
     const { memory, clock } = this;
@@ -74,16 +74,16 @@ export class StreamBuffers {
     }
     this.wide++;
     memory.promise(memory.largestStream);
-    // A buffer that has been filled all the time begins to grow only after a step (tcp_input.c).
+    // The kernel grows a buffer that was always full only after one explicit step (tcp_input.c).
     setReceiveBytes(from, growingReceiveBytes);
-    // Before Linux 5.15 it stays at this size.
+    // Before Linux 5.15 the buffer stays at this size.
     sys.setsockopt(from, SOL_SOCKET, SO_BUF_LOCK, 0);
-    // Fewer and larger sends: some 15 % of a stream's CPU.
+    // Fewer and larger sends save some 15 % of a stream's CPU.
     sys.setsockopt(to, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0);
     return true;
   }
 
-  /** A stream that was widened has ended. */
+  /** A wide stream has ended. */
   narrow(): void {
     this.wide--;
   }

@@ -1,4 +1,4 @@
-/** The PROXY protocol's headers at the beginning of streams. */
+/** PROXY headers at the beginning of streams. */
 
 import { EAGAIN, EINTR } from "../../../ffi/errno.ts";
 import { allocate } from "../../../ffi/memory.ts";
@@ -16,7 +16,7 @@ import { type End, type EndedBy, ended } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 
-/** Why a stream has no header that counts. */
+/** Why a stream has no valid header. */
 interface HeaderFault {
   readonly fault: End;
 }
@@ -28,7 +28,7 @@ function fault(text: string, by: EndedBy): HeaderFault {
 /** All connections of a Worker share it. */
 const buffer = allocate(headerBytesMax);
 
-/** Takes and sends them. */
+/** Reads and sends headers. */
 export class StreamHeaders {
   private readonly kernel: Pick<ConnectionKernel, "peek" | "discard" | "send">;
 
@@ -37,8 +37,8 @@ export class StreamHeaders {
   }
 
   /**
-   * Takes the header of a client's stream, and nothing that is behind it; undefined while it is not
-   * whole. `hasEnded`: the client sends no more; `isDialed`: its destination is connected to.
+   * Reads the header of a client's stream, and no byte behind it; undefined while it is not
+   * complete. `hasEnded`: the client sends no more; `isDialed`: connections go to its destination.
    */
   take(fd: Fd, hasEnded: boolean, isDialed: boolean): ProxyHeader | HeaderFault | undefined {
     const count = this.kernel.peek(fd, buffer);
@@ -61,8 +61,8 @@ export class StreamHeaders {
   }
 
   /**
-   * Sends one, with what the client's own has `passed` on: a new socket takes all of it at once.
-   * False if it did not.
+   * Sends a header, with the parts of the client's header in `passed`. A new socket has room for
+   * all of it. Returns false if the socket did not take it.
    */
   send(
     fd: Fd,

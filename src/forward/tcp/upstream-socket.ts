@@ -1,6 +1,6 @@
 /**
- * The sockets towards upstreams, and what their errors mean. What the kernel refuses is answered,
- * not thrown: a peer can make it refuse as often as it likes.
+ * The sockets towards upstreams, and what their errors mean. Errors of the kernel are returned, not
+ * thrown: a peer can cause them as often as it likes.
  */
 
 import {
@@ -40,22 +40,22 @@ import { keptPortRefusal } from "../kept-port.ts";
 /** The events that both sockets of a connection are registered for, edge-triggered. */
 export const CONNECTION_EVENTS = (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) >>> 0;
 
-/** What all of them have in common. */
+/** The options of all these sockets. */
 export type UpstreamOptions = {
   readonly dial: Pick<ForwardTask["dial"], "mark">;
   readonly timeouts: Pick<ForwardTask["timeouts"], "keepAliveMs" | "userMs">;
 };
 
-/** Who is told of what is done otherwise than asked for, and of new sockets. */
+/** The owner gets warnings, and sees each new socket before it connects. */
 interface UpstreamSocketsOwner {
   warn(text: string): void;
-  /** Bounds what a new socket may receive ahead of its reader, if there is a reason to. */
+  /** Bounds the receive buffer of a new socket, if memory is short. */
   boundMemory(fd: number): void;
 }
 
 const TYPE = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 
-/** Makes the sockets towards upstreams, all alike. */
+/** Opens sockets towards upstreams. */
 export class UpstreamSockets {
   private readonly options: UpstreamOptions;
   private readonly owner: UpstreamSocketsOwner;
@@ -67,10 +67,11 @@ export class UpstreamSockets {
   }
 
   /**
-   * A socket that is on its way to the upstream, or which call failed. Where a
-   * client's port is to be kept, it may be in use towards that upstream, for the client can have it
-   * towards several destinations, or by a listener here, or it is below 1024 and we lack the
-   * capability for that: then another one is taken. It sends with one less than `hops`, if known.
+   * Opens a socket that connects to the upstream; otherwise returns the call that failed. With
+   * `--source client:port` the client's port may be unavailable: the client uses it towards this
+   * upstream already, a listener here has it, or it is below 1024 and we lack the capability. Then
+   * the kernel chooses another port, with a warning. The hop limit is one less than `hops`, if
+   * known.
    */
   open(choice: Dial, hops = 0): Fd | CallFailure {
     const opened = this.make(choice, hops);
@@ -85,7 +86,7 @@ export class UpstreamSockets {
     const domain = familyOf(choice.upstream);
     const fd = sys.socket(domain, TYPE, 0);
     if (fd < 0) return { call: "socket", errno: -fd };
-    // Before the handshake, in which a window is offered.
+    // Set before the handshake, which offers the window.
     this.owner.boundMemory(fd);
     if (hops > 1) setHopLimit(fd, domain, hops - 1);
     const failure = this.prepare(fd, domain, choice);
@@ -110,11 +111,11 @@ export class UpstreamSockets {
   private configure(fd: number): Result {
     const { mark } = this.options.dial;
     const { keepAliveMs, userMs } = this.options.timeouts;
-    // Nagle's algorithm would hold back a message until the one before is acknowledged: 40 ms.
+    // Nagle's algorithm would delay a message until the one before is acknowledged, up to 40 ms.
     sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    // One packet less, where the client speaks first: its bytes acknowledge the SYN-ACK.
+    // Saves a packet where the client speaks first: its bytes acknowledge the SYN-ACK.
     sys.setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
-    // What is refused above, in a sandbox, costs time. What is below has been asked for.
+    // A sandbox that rejects a call above only costs time. The calls below were asked for.
     let result = 0;
     if (mark !== undefined) result = setMark(fd, mark);
     if (result >= 0) result = setKeepAlive(fd, keepAliveMs, userMs);
@@ -129,9 +130,9 @@ export class UpstreamSockets {
   ): CallFailure | undefined {
     let result = setTransparent(fd, domain);
     if (result < 0) return { call: "setsockopt", errno: -result };
-    // A port that is chosen at connect(2) has to be free towards that upstream alone; where that is
-    // refused, bind(2) chooses one. One that is given may have connections, towards others or in
-    // TIME_WAIT.
+    // A port that connect(2) chooses must be free towards this upstream only; where the kernel
+    // rejects that option, bind(2) chooses the port. A given port may have other connections, or
+    // connections in TIME_WAIT.
     if (source.port === 0) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     else result = sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (result < 0) return { call: "setsockopt", errno: -result };
@@ -140,10 +141,10 @@ export class UpstreamSockets {
   }
 }
 
-/** Errors of connect(2) whose cause is this host: no free port, no memory, its firewall. */
+/** Errors of connect(2) that this host causes: no free port, no memory, its own firewall. */
 const ownFaults: readonly number[] = [EADDRNOTAVAIL, EPERM, ENOBUFS, ENOMEM];
 
-/** Whether a failure is the upstream's: it has refused, or does not answer. */
+/** Whether the upstream caused a failure: it refused the connection or does not answer. */
 export function isUpstreamsFault({ call, errno }: CallFailure): boolean {
   return call === "connect" && !ownFaults.includes(errno);
 }
