@@ -22,7 +22,7 @@ export const packetInfoBytesMax = align(cmsghdr.size + in6_pktinfo.size);
 
 /**
  * Writes the control message that sends a datagram from `source` (4 or 16 bytes, network order):
- * IP_PKTINFO or IPV6_PKTINFO. Answers its length. A transparent socket may name any address;
+ * IP_PKTINFO or IPV6_PKTINFO. Returns its length. A transparent socket may name any address;
  * `scopeId` is the interface index of a link-local one.
  */
 export function encodePacketInfo(view: DataView, source: Uint8Array, scopeId: number): number {

@@ -122,7 +122,7 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends a request and waits until it has been carried out. Answers the messages that came before
+   * Sends a request and waits until it has been carried out. Returns the messages that came before
    * the acknowledgement: none for most, the object for a look-up, the new object with NLM_F_ECHO.
    * Their bodies are copies.
    * @throws NetlinkError when the kernel refuses, SyscallError when the socket fails, WireError
@@ -174,7 +174,7 @@ export class NetlinkSocket {
   /**
    * Sends nf_tables messages as one batch, which the kernel carries out all or none. Only the last
    * is acknowledged, since an acknowledgement for each overruns the receive queue; what fails is
-   * always reported. Answers what NLM_F_ECHO asked for.
+   * always reported. Returns what NLM_F_ECHO asked for.
    * @throws NetlinkError for the first message that was refused, SyscallError, WireError
    */
   batch(messages: readonly Message[]): ReceivedMessage[] {

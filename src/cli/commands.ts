@@ -1,13 +1,13 @@
 /**
- * The commands by name. Each is loaded when it is wanted: its argument parser alone costs several
- * milliseconds to build.
+ * The commands by name. Each is loaded when it is named: building its argument parser alone takes
+ * several milliseconds.
  */
 
 import type { Parser } from "@optique/core/parser";
 import type { ProcessIo } from "../control/process-io.ts";
 import type { Output } from "./commands/routes.ts";
 
-/** What the argument parser of a command is, whatever it answers. */
+/** The argument parser of a command, whatever its result is. */
 export type CommandParser = Parser<"sync", unknown, unknown>;
 
 /** The whole command line, the command included. */
@@ -15,11 +15,11 @@ type Arguments = readonly string[];
 
 export interface Command {
   readonly parser: CommandParser;
-  /** Carries out what the parser has made of `args`; the exit status. */
+  /** Runs the command with the parsed `args`; returns the exit status. */
   run(options: unknown, io: ProcessIo, output: Output, args: Arguments): Promise<number> | number;
 }
 
-/** Ties a parser to what takes its answers. */
+/** Ties a parser to the function that takes its result. */
 function command<Options>(
   parser: Parser<"sync", Options, unknown>,
   run: (
@@ -77,7 +77,7 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
   },
 };
 
-/** By name, what loads it. */
+/** The loader of each command, by name. */
 export const commands: ReadonlyMap<string, () => Promise<Command>> = new Map(
   Object.entries(loaders),
 );

@@ -11,15 +11,14 @@ const zshByTab: ShellCompletion = {
   },
 };
 
-/** By name, what makes the script of each and the lines that its script reads. */
+/** By name: what makes the script of each shell, and the lines that the script reads. */
 export const shells: Readonly<Record<string, ShellCompletion>> = {
   ...{ bash, fish, nu, pwsh },
   zsh: zshByTab,
 };
 
 /**
- * What completes `tproxy completion PREFIX` in a shell, a line each; undefined for arguments that
- * ask for anything else.
+ * The completions of `tproxy completion PREFIX`, one a line; undefined for any other arguments.
  */
 export function completeShells(args: readonly string[]): string | undefined {
   const [command, name = "", asked, prefix = "", ...rest] = args;

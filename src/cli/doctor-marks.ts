@@ -8,7 +8,7 @@ import type { Intent } from "../capture/plan/intent.ts";
 import { type Finding, ok, warning } from "../diagnose/checks/finding.ts";
 import { formatMark, type MaskedMark } from "../net/mark.ts";
 
-/** None where the firewall may not be read, which is told elsewhere. */
+/** Empty where the firewall may not be read; another check reports that. */
 export function markFindings(intent: Intent): Finding[] {
   const writes = intent.redirect ? undefined : readWrites(intent);
   if (writes === undefined) return [];

@@ -1,10 +1,10 @@
-/** Help as text: loaded when it is asked for. Pure. */
+/** Renders help as text. Loaded only when help is asked for. Pure. */
 
 import type { DocEntry, DocPage } from "@optique/core/doc";
 import { formatMessage, type Message } from "@optique/core/message";
 import { formatUsage, formatUsageTerm } from "@optique/core/usage";
 
-/** How wide lines are where no terminal says so. */
+/** The width of lines without a terminal. */
 const defaultColumns = 80;
 /** The column of descriptions; a longer name has its description on the next line. */
 const descriptionColumn = 26;
@@ -25,8 +25,8 @@ export interface HelpSection {
 }
 
 /**
- * The sections of a page: those with one title are one, in the order of their first entries, and
- * those of arguments come first.
+ * The sections of a page. Sections with the same title are merged, in the order of their first
+ * entries; those of arguments come first.
  */
 export function sectionsOf({ sections }: DocPage): HelpSection[] {
   const byTitle = new Map<string | undefined, DocEntry[]>();
@@ -45,7 +45,7 @@ export function helpText(message: Message | undefined, colors = false): string {
   return formatMessage(message ?? [], { colors, quotes: !colors }).replaceAll("`", '"');
 }
 
-/** A whole help page, which ends in a line break. */
+/** A complete help page with a line break at its end. */
 export function renderHelp(page: DocPage, style: HelpStyle): string {
   const columns = style.columns ?? defaultColumns;
   const paragraph = (message: Message | undefined) =>
@@ -55,7 +55,7 @@ export function renderHelp(page: DocPage, style: HelpStyle): string {
     `${paragraph(page.brief)}\nUsage: ${usage}`.trimStart(),
     paragraph(page.description),
     ...sectionsOf(page).map((section) => renderSection(section, columns, style.colors)),
-    // Command lines are not broken: they are there to be pasted.
+    // Command lines are not wrapped, so that they can be pasted.
     helpText(page.footer, style.colors),
   ];
   return `${blocks.filter((block) => block !== "").join("\n\n")}\n`;

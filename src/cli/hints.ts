@@ -1,4 +1,4 @@
-/** What somebody who gave wrong arguments probably meant: loaded when an error is told. Pure. */
+/** Guesses what a user with wrong arguments meant. Loaded only for an error. Pure. */
 
 import { parseCidr } from "../net/cidr.ts";
 import { parsePort } from "../net/port.ts";
@@ -7,7 +7,7 @@ import { similarTo } from "../net/similar.ts";
 const portHint = 'the port belongs to the address: give ":80"';
 const addressHint = 'the address is an argument: give [ADDR]:PORT, such as ":80"';
 
-/** Options of other programs, for what is an argument of commands that listen. */
+/** Options of other programs that are an argument of our commands that listen. */
 const foreignOptions: ReadonlyMap<string, string> = new Map([
   ["--port", portHint],
   ["-p", portHint],
@@ -17,25 +17,25 @@ const foreignOptions: ReadonlyMap<string, string> = new Map([
   ["--host", addressHint],
 ]);
 
-/** The arguments that were given, and what would be accepted. */
+/** The given arguments, and what would be accepted. */
 export interface GivenArguments {
   readonly args: readonly string[];
-  /** The commands, or the options of the command that was given. */
+  /** The commands, or the options of the given command. */
   readonly names: readonly string[];
-  /** Whether the command has the address to listen on as an argument. */
+  /** Whether the command takes the address to listen on as an argument. */
   readonly listens: boolean;
 }
 
 /**
- * What follows the error of the argument parser: `. Did you mean "--json"?`. Undefined for no idea.
- * `culprit` is the argument that was not expected, if it is known.
+ * The hint after an error of the argument parser, `. Did you mean "--json"?`; undefined if there is
+ * none. `culprit` is the unexpected argument, if it is known.
  */
 export function hintFor(culprit: string | undefined, given: GivenArguments): string | undefined {
   const { args, names, listens } = given;
   if (culprit === undefined) return undefined;
   const [name = ""] = culprit.split("=", 1);
   const foreign = listens ? [...foreignOptions.keys()] : [];
-  // "apply" is meant to be "--apply".
+  // The user wrote "apply" for "--apply".
   const spellings = name.startsWith("-") ? [name] : [name, `--${name}`];
   const similar = spellings.flatMap((each) => similarTo(each, [...names, ...foreign]));
   const hint = similar.length === 1 ? foreignOptions.get(similar[0] as string) : undefined;
@@ -48,7 +48,7 @@ export function hintFor(culprit: string | undefined, given: GivenArguments): str
   return `. Did you mean ${known.map((each) => `"${each}"`).join(" or ")}?`;
 }
 
-/** An option takes its value behind "=" only, and it was given as a word of its own. */
+/** The option takes its value after "=" only, but the value was a separate word. */
 export function detachedValue(args: readonly string[]): string | undefined {
   const at = args.findIndex((arg, i) => {
     const [first = ""] = (args[i + 1] ?? "").split(",", 1);

@@ -1,4 +1,4 @@
-/** Files that options name, and standard input, read before a command begins. */
+/** Reads files that options name, and standard input, before a command begins. */
 
 import type { NetworkFile } from "../config/networks.ts";
 import { InputError, readInput } from "../control/read-input.ts";
@@ -8,7 +8,7 @@ import { quote } from "../net/result.ts";
 
 /**
  * Reads every file that is named anywhere in `options`. Signals end the process meanwhile.
- * @throws UsageError for what cannot be read or has no end
+ * @throws UsageError for a file that cannot be read or has no end
  */
 export async function loadFiles(options: unknown): Promise<void> {
   const files = [...filesIn(options)];

@@ -9,9 +9,9 @@ import { isPattern } from "../net/interface.ts";
 import { quote } from "../net/result.ts";
 
 /**
- * Replaces an alternative name with the name that rules match, and tells `say`. A name that
- * no interface has stays: one may come.
- * @throws UsageError for one that no interface can have
+ * Replaces an alternative name with the name that rules match, and reports that to `say`. A name
+ * without an interface stays, since the interface may come later.
+ * @throws UsageError for a name that no interface can have
  */
 export function realNames(
   names: string[] | undefined,
@@ -34,7 +34,7 @@ export function realNames(
   });
 }
 
-/** None in a sandbox without netlink. */
+/** Empty in a sandbox without netlink. */
 function readLinks(): readonly Link[] {
   try {
     using netlink = NetlinkSocket.open(NETLINK_ROUTE);

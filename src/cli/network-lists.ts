@@ -3,7 +3,7 @@
 import { type NetworkSource, networkSyntax } from "../config/syntax.ts";
 import { makeValue, suggestFiles, type Value } from "./options/values.ts";
 
-/** `192.0.2.0/24`, or `@FILE` for what is in a file, `@-` for standard input. */
+/** `192.0.2.0/24`; `@FILE` reads a file, `@-` standard input. */
 export function networkSourceValue(): Value<NetworkSource> {
   return makeValue<NetworkSource>({
     metavar: "CIDR|@FILE",

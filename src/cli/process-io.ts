@@ -13,7 +13,7 @@ export function processIo(workerEntry: URL): ProcessIo {
   let stopping: StopReason | undefined;
   const listeners: ((reason: StopReason) => void)[] = [];
   const stop = (reason: StopReason) => {
-    // A user who asks twice does not want to wait.
+    // A second signal ends the process at once.
     if (stopping !== undefined && reason !== "EPIPE") process.exit(cutOffStatus(reason));
     if (stopping !== undefined) return;
     stopping = reason;
@@ -26,7 +26,7 @@ export function processIo(workerEntry: URL): ProcessIo {
     closed(code) {
       if (lost?.closed(code)) return;
       if (code !== "EPIPE") outputFailure = code;
-      // What cannot be written has no use for more of it either.
+      // More output would fail as well, so the command ends.
       stop("EPIPE");
     },
     failing: (code) => lost?.failing(code),

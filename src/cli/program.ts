@@ -1,4 +1,4 @@
-/** The program: its commands, its help, and how a parsed command line is carried out. */
+/** The program: parses a command line, shows help, and runs the command. */
 
 import { or } from "@optique/core/constructs";
 import type { DocPage } from "@optique/core/doc";
@@ -22,14 +22,14 @@ const names = text([...commands.keys()].join(", "));
 const noCommand = message`A command is missing: give one of ${names}`;
 const usage = usageLine("COMMAND [OPTIONS]");
 
-/** The parser of everything: for help, completion, and what is no command. */
+/** The parser of all commands: for help, completion, and unknown commands. */
 async function wholeParser(): Promise<CommandParser> {
   const loaded = await Promise.all([...commands.values()].map((load) => load()));
   const parsers = loaded.map(({ parser }) => parser) as [CommandParser, CommandParser];
   return or(...parsers, { errors: { noMatch: noCommand } });
 }
 
-/** Thrown when the argument parser has shown what was asked for: version, completion. */
+/** Thrown when the argument parser has shown the version or a completion. */
 class Shown extends Error {}
 
 /** Thrown when help was asked for. */
@@ -42,7 +42,7 @@ class HelpWanted extends Error {
   }
 }
 
-/** Thrown for arguments that the parser does not take. */
+/** Thrown for arguments that the parser rejects. */
 class BadArguments extends Error {
   readonly error: Message;
   readonly parser: CommandParser;
@@ -54,7 +54,7 @@ class BadArguments extends Error {
   }
 }
 
-/** Parses `args` and carries them out; the exit status. Everything has been written by then. */
+/** Parses `args` and runs the command; returns the exit status after all output is written. */
 export async function runProgram(args: readonly string[], io: ProcessIo): Promise<number> {
   const print = (sink: Sink) => (shown: string) => void sink.write(shown);
   const output: Output = { stdout: print(io.stdout), stderr: print(io.stderr) };
@@ -96,7 +96,7 @@ async function carryOut(args: readonly string[], io: ProcessIo, output: Output):
   return await command.run(options, io, output, args);
 }
 
-/** Without any argument: the commands, where nobody takes them for output. */
+/** Without arguments: prints the list of commands on standard error. */
 async function showCommands(parser: CommandParser, { stderr }: ProcessIo): Promise<number> {
   const { renderHelp } = await import("./help.ts");
   const sections = getDocPage(parser)?.sections ?? [];
@@ -107,7 +107,7 @@ async function showCommands(parser: CommandParser, { stderr }: ProcessIo): Promi
 }
 
 function parse(parser: CommandParser, args: readonly string[], output: Output): unknown {
-  // Help is shown in a form of ours; what else is shown goes out as it is.
+  // Help has our own format; everything else is printed as it is.
   let shown = "";
   const onShow = (): never => {
     output.stdout(shown);
@@ -131,7 +131,7 @@ function parse(parser: CommandParser, args: readonly string[], output: Output): 
     stdout: (text) => {
       shown += `${text}\n`;
     },
-    // Errors are thrown by `onError`, in the form of all others.
+    // `onError` throws errors in the common form.
     stderr: () => {},
     onError: (_status, error): never => {
       throw new BadArguments(error, parser);
@@ -140,14 +140,14 @@ function parse(parser: CommandParser, args: readonly string[], output: Output): 
 }
 
 /**
- * The argument parser's error in the form of all others: one line, and behind it what was meant or
- * where to read what would be accepted, unless the line says so itself.
+ * The argument parser's error in the common form: one line, followed by a guess of what was meant,
+ * or by the help to read, unless the line names what would be accepted.
  */
 async function usageError(bad: BadArguments, args: readonly string[]): Promise<UsageError> {
   const { detachedValue, hintFor } = await import("./hints.ts");
   const detached = detachedValue(args);
   if (detached !== undefined) return new UsageError(detached);
-  // What the user wrote is quoted; the option or argument that the line begins with is not.
+  // Quotes the user's text, but not the option or argument at the start of the line.
   const line = printLine(formatMessage(bad.error, { quotes: true }).replace(/\s+/g, " "))
     .replace(/^`([^`]*)`/, "$1")
     .replaceAll("`", '"')
@@ -169,7 +169,7 @@ async function usageError(bad: BadArguments, args: readonly string[]): Promise<U
   return new UsageError(`${head}; "tproxy${command} --help" says what is accepted`);
 }
 
-/** The argument in the parser's error that it did not expect. */
+/** The unexpected argument in the parser's error. */
 function unexpected(error: Message): string | undefined {
   for (const term of error) {
     if (term.type === "value") return term.value;

@@ -3,7 +3,7 @@ import { WireError } from "../../ffi/netlink/wire.ts";
 import { type HostSnapshot, readHostSnapshot } from "../diagnose/snapshot/host.ts";
 import { CommandError } from "../errors.ts";
 
-/** The machine as the kernel tells it. @throws CommandError where it tells nothing */
+/** Reads this host's state from the kernel. @throws CommandError if nothing can be read */
 export function machineOrError(): HostSnapshot {
   try {
     return readHostSnapshot();

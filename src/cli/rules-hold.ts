@@ -1,4 +1,4 @@
-/** `routes --apply` with `--hold` or `--rollback-after`: the process that stays. */
+/** `routes --apply` with `--hold` or `--rollback-after`: this process stays and holds the rules. */
 
 import type { Applied } from "../capture/live/apply.ts";
 import { Hold, type HoldEnd } from "../capture/live/hold.ts";
@@ -14,8 +14,8 @@ import { formatDuration } from "../net/duration.ts";
 import type { RuleOptions } from "./options/rules.ts";
 
 /**
- * Stays until the set-up is confirmed, taken back, or the process is told to end; the exit status.
- * A session that hangs up does not end the wait for a confirmation: the deadline does.
+ * Stays until the set-up is confirmed or removed, or a signal ends the process; returns the exit
+ * status. A hang-up does not end the wait for a confirmation: the deadline does.
  */
 export async function holdOn(
   situation: RoutesContext,
@@ -36,7 +36,7 @@ export async function holdOn(
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,
     say: (line) => void say(line),
   });
-  // Neither a full disk under the output nor its reader decides how long it is held.
+  // Neither a full disk nor the reader of the output decides how long the rules are held.
   io.mayLoseOutput({ closed: () => false, failing: () => {} });
   reducePrivileges({ needs: ruleNeeds("hold routes"), user: undefined });
   const ended = hold.run();

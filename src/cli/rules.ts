@@ -27,7 +27,7 @@ import { checkModifiers } from "./options/rules.ts";
 import { holdOn } from "./rules-hold.ts";
 import { planLine } from "./words/plan.ts";
 
-/** Runs a live action and answers its exit status. @throws UsageError, CommandError */
+/** Runs a live action and returns the exit status. @throws UsageError, CommandError */
 export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<number> {
   const action = actionOf(options);
   checkModifiers(options, action);
@@ -53,15 +53,15 @@ export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<n
   }
 }
 
-/** The system beside what the request comes to, for the set-up of its name. */
+/** Loads the current state and the desired one, for the set-up of the request's name. */
 function situationOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
   const identified = identify(kernel, request, liveIntent(request), "named");
   return loadContext(kernel, liveIntent(identified.request), io);
 }
 
 /**
- * The same for its removal. A user who names a set-up need not say what it captures, and once its
- * firewall table is gone nothing else tells its families: so both are removed, unless one is named.
+ * The same for a removal. A user who names a set-up need not repeat what it captures, and without
+ * its firewall table nothing shows its families: so both are removed, unless one is named.
  */
 function removalOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
   const identified = identify(kernel, request, liveIntent(request), "named");
@@ -83,7 +83,9 @@ function actionOf(options: RoutesOptions): Action {
   return action;
 }
 
-/** As for printing, but always with a priority and a tag: what is applied can be told apart. */
+/**
+ * The plan as for printing, but always with a priority and a tag, which identify what is applied.
+ */
 function liveIntent(request: IntentRequest): Intent {
   const seed = parseCidr("8.8.8.8");
   const isBare = Object.keys(request).length === 0 && seed.ok;
@@ -100,7 +102,7 @@ async function runApply(
 ): Promise<number> {
   const done = exclusively(kernel, () => change(situationOf(kernel, request, io), options));
   const { situation, settings, warnings, applied, stays } = done;
-  // Before anything is awaited: a signal from here on has to find the hold.
+  // Before the first await: a signal from here on must find the hold.
   if (applied !== undefined && stays) {
     return holdOn(situation, settings, options, applied, io, warnings);
   }
@@ -116,13 +118,13 @@ interface Changed {
   readonly situation: RoutesContext;
   readonly settings: KernelSettings;
   readonly warnings: readonly string[];
-  /** Undefined when all was as it should be. */
+  /** Undefined if nothing had to change. */
   readonly applied: Applied | undefined;
-  /** Whether this process has to stay for it. */
+  /** Whether this process has to stay to hold it. */
   readonly stays: boolean;
 }
 
-/** Makes the system what the Plan says. @throws CommandError where it would be in the way */
+/** Applies the Plan to the system. @throws CommandError for a conflict with other programs */
 function change(situation: RoutesContext, options: RoutesOptions): Changed {
   const { plan, parts, live, question } = situation;
   const conflicts = conflictsOf(situation);
@@ -149,7 +151,7 @@ function change(situation: RoutesContext, options: RoutesOptions): Changed {
   return { situation, settings, warnings, applied: { ...applied, changes }, stays };
 }
 
-/** What stood there before could not be given back: so it is not replaced for a trial. */
+/** A trial does not replace a set-up, since the old one could not be restored. */
 function refuseReplacing({ live }: RoutesContext): void {
   if (live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
@@ -214,7 +216,7 @@ async function runCheck(situation: RoutesContext, json: boolean, io: ProcessIo):
 }
 
 async function runRemove(kernel: Kernel, request: IntentRequest, io: ProcessIo): Promise<number> {
-  // Nothing said about the capture: all that this program has ever put in place.
+  // Without options about the capture: removes everything that this program has ever applied.
   const everything = Object.keys(request).length === 0;
   const { situation, removed, sysctls } = exclusively(kernel, () => {
     const situation = removalOf(kernel, request, io);

@@ -1,4 +1,4 @@
-/** How many connections and sessions there is room for, and what of that was asked for. */
+/** How many connections and sessions fit within the limit on descriptors. */
 
 import type { ServiceLimits } from "../config/service.ts";
 import * as limits from "../engine/limits.ts";
@@ -7,7 +7,7 @@ import type { Scheme } from "../net/target.ts";
 import { connectionPlaces } from "./options/clients.ts";
 import { partOf } from "./options/workers.ts";
 
-/** What all Workers share among them. */
+/** What all Workers share. */
 export interface Sharing {
   readonly limits: ServiceLimits;
   readonly workers: number;
@@ -15,26 +15,26 @@ export interface Sharing {
   readonly descriptors: number;
 }
 
-/** The connections of one Worker, of `descriptors` for all of them. */
+/** The bounds of one Worker's connections; `descriptors` are those of all Workers. */
 export function placesOf({ limits: bounds, workers, descriptors }: Sharing, worker: number) {
-  // A connection has two sockets; a part of the descriptors is for the pipes of busy ones.
+  // A connection has two sockets; an eighth of the descriptors is for pipes of busy ones.
   const pipesMax = Math.max(4, Math.min(limits.pipesMax, Math.floor(descriptors / 8 / workers)));
   const share = Math.floor(descriptors / workers) - 2 * pipesMax;
   return { pipesMax, ...connectionPlaces(share, partOf(bounds.maxConnections, workers, worker)) };
 }
 
-/** Its sessions of UDP. */
+/** The bounds of one Worker's UDP sessions. */
 export function sessionPlacesOf({ limits: bounds, workers, descriptors }: Sharing, worker: number) {
   const socketsMax = Math.max(2, Math.floor(descriptors / workers));
   const wanted = partOf(bounds.maxSessions, workers, worker) ?? socketsMax;
-  // One has two sockets at most; whichever runs out first ends another one.
+  // A session has at most two sockets. Whichever bound is reached first evicts a session.
   return { socketsMax, sessionsMax: Math.max(1, Math.min(wanted, socketsMax - 1)) };
 }
 
 /**
- * What there is less room for than `forward` was asked for.
- * @returns a line for each
- * @throws CommandError with them, if it is strict
+ * Compares the bounds that were asked for with the room that there is.
+ * @returns a line for each bound that is lowered
+ * @throws CommandError with these lines, if `isStrict`
  */
 export function checkLimits(
   sharing: Sharing,
@@ -62,7 +62,7 @@ export function checkLimits(
   ]);
 }
 
-/** A bound that was asked for, and what each Worker has of it. */
+/** A bound that was asked for, and the part of each Worker. */
 interface Bound {
   readonly option: string;
   readonly wanted: number | undefined;

@@ -1,4 +1,4 @@
-/** Repairs by tproxy itself, with the options of the command line that found the fault. Pure. */
+/** Completes repairs by tproxy with the options of the command that found the fault. Pure. */
 
 import type { Finding } from "../diagnose/checks/finding.ts";
 
@@ -10,7 +10,7 @@ const ownOptions: ReadonlyMap<string, boolean> = new Map([
   ["--json", false],
 ]);
 
-/** Findings whose repairs can be pasted; `args` are those of `doctor` or `explain`. */
+/** Makes repairs that can be pasted; `args` are those of `doctor` or `explain`. */
 export function withWholeRepairs(findings: readonly Finding[], args: readonly string[]): Finding[] {
   return findings.map((finding) =>
     finding.repair === undefined ? finding : { ...finding, repair: whole(finding.repair, args) },
@@ -28,7 +28,7 @@ function whole(repair: string, args: readonly string[]): string {
   return `sudo tproxy routes ${verb} ${shellLine([...capture, ...missing])}`;
 }
 
-/** The options that say what is captured, out of those of `doctor`. */
+/** The options of `doctor` about the capture. */
 function captureOptions(args: readonly string[]): string[] {
   const kept: string[] = [];
   for (let i = 0; i < args.length; i++) {

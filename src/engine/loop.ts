@@ -46,7 +46,7 @@ export class EventLoop {
     this.epoll = check(sys.epollCreate(), "epoll_create1") as Fd;
   }
 
-  /** Registers `fd` for `mask`. Answers 0 or a negated errno (EPERM: a file epoll cannot watch). */
+  /** Registers `fd` for `mask`. Returns 0 or a negated errno (EPERM: a file epoll cannot watch). */
   add(fd: Fd, mask: number, handler: Handler): number {
     const generation = ((this.generations[fd] ?? 0) + 1) >>> 0;
     this.change.set(0, mask, fd, generation);

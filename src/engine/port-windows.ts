@@ -43,7 +43,7 @@ export class PortWindows {
   /** Until when the whole range is not walked again. */
   private walkAgainAt = Number.NEGATIVE_INFINITY;
 
-  /** `random` answers any 32-bit number. */
+  /** `random` returns any 32-bit number. */
   constructor(range: PortRange = readPortRange(), random: () => number = randomWord) {
     this.range = range;
     this.random = random;

@@ -87,7 +87,7 @@ export class RawSender {
 
   /**
    * Sends the `length` bytes at `offset` of `payload` as a datagram from `source` to `destination`,
-   * of the same family. Answers `length` or a negated errno: EPERM without CAP_NET_RAW, EAGAIN
+   * of the same family. Returns `length` or a negated errno: EPERM without CAP_NET_RAW, EAGAIN
    * when the socket's buffer is full, EMSGSIZE for what no datagram can carry.
    */
   send(
@@ -106,7 +106,7 @@ export class RawSender {
 
   /**
    * Tells `client` in the name of `destination` that its datagrams do not arrive, by the ICMP error
-   * that gives its socket `errno` (`encodeUnreachable`). Answers its size, 0 when no ICMP error
+   * that gives its socket `errno` (`encodeUnreachable`). Returns its size, 0 when no ICMP error
    * says that, or a negated errno.
    */
   sendUnreachable(client: SocketAddress, destination: SocketAddress, errno: number): Result {
@@ -119,7 +119,7 @@ export class RawSender {
 
   /**
    * Tells `client`, as the router with the address `own`, that a datagram of its to `destination`
-   * has used up its hop limit. Answers its size or a negated errno.
+   * has used up its hop limit. Returns its size or a negated errno.
    */
   sendTimeExceeded(client: SocketAddress, destination: SocketAddress, own: SocketAddress): Result {
     const size = encodeTimeExceeded(this.packet.view, client, destination);

@@ -22,7 +22,7 @@ export class ClientCounts {
   private readonly workers: number;
   private readonly worker: number;
 
-  /** Memory for `workers` Workers; `random` answers any 32-bit number. */
+  /** Memory for `workers` Workers; `random` returns any 32-bit number. */
   static memory(workers: number, random: () => number): SharedArrayBuffer {
     const memory = new SharedArrayBuffer(4 * (KEYS + ROWS * CELLS * workers));
     new Uint32Array(memory, 0, KEYS).set(Array.from({ length: KEYS }, () => random() | 1));

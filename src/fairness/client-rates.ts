@@ -20,7 +20,7 @@ export class ClientRates {
   private readonly tokens = new Float64Array(SETS * WAYS);
   private readonly usedAt = new Float64Array(SETS * WAYS);
 
-  /** `perSecond` for one client; `random` answers any 32-bit number. */
+  /** `perSecond` for one client; `random` returns any 32-bit number. */
   constructor(perSecond: number, random: () => number) {
     this.perSecond = perSecond;
     this.burst = Math.max(1, perSecond);

@@ -27,7 +27,7 @@ export class ClientShares {
   private members = 0;
   private most = 0;
 
-  /** For members with numbers below `capacity`; `random` answers any 32-bit number (`KeyIndex`). */
+  /** For members with numbers below `capacity`; `random` returns any 32-bit number (`KeyIndex`). */
   constructor(capacity: number, random: () => number) {
     this.clients = new KeyIndex(capacity, PREFIX_WORDS, random);
     const [perClient, perMember] = [() => new Int32Array(capacity), () => new Int32Array(capacity)];

@@ -28,7 +28,7 @@ const QUOTED_TTL = 64;
 /**
  * Writes the UDP datagram from `source` to `destination`, addresses of one family, at the start of
  * `into`: header, checksum over the pseudo header too, and a copy of the `length` bytes of payload
- * at `from` in `payload`. Answers its length, `udphdr.size` more than the payload's.
+ * at `from` in `payload`. Returns its length, `udphdr.size` more than the payload's.
  */
 export function encodeDatagram(
   into: DataView,
@@ -61,7 +61,7 @@ export function encodeDatagram(
  * Writes, at the start of `into`, the ICMP or ICMPv6 error by which a host at `destination` says
  * what `errno` says: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES or, over IPv4, ENOPROTOOPT.
  * It quotes a datagram from `client` to `destination`, by which the client's kernel finds the
- * socket. Answers its length, at most 56, or 0 for another errno. The checksum of ICMPv6 is left to
+ * socket. Returns its length, at most 56, or 0 for another errno. The checksum of ICMPv6 is left to
  * the kernel (RFC 3542, 3.1).
  */
 export function encodeUnreachable(
@@ -79,7 +79,7 @@ export function encodeUnreachable(
 
 /**
  * The same for the ICMP or ICMPv6 error by which a router says that the datagram has used up its
- * TTL or hop limit (RFC 792, RFC 4443, 3.3). Answers its length.
+ * TTL or hop limit (RFC 792, RFC 4443, 3.3). Returns its length.
  */
 export function encodeTimeExceeded(
   into: DataView,

@@ -85,7 +85,7 @@ export interface Output {
   readonly stderr: (text: string) => void;
 }
 
-/** Runs `routes` and answers its exit status. Throws UsageError for options that conflict. */
+/** Runs `routes` and returns the exit status. Throws UsageError for options that conflict. */
 export function runRoutes(options: RoutesOptions, out: Output): number {
   if (!options.print) {
     throw new UsageError(

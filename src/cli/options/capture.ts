@@ -1,6 +1,6 @@
 /**
- * The options that say what is captured and how, which `routes`, `doctor` and `forward` share, and
- * what they amount to: a request for an Intent.
+ * The options about the capture, which `routes`, `doctor` and `forward` share, and the request for
+ * an Intent that they make.
  */
 
 import { type Message, optionName } from "@optique/core/message";
@@ -33,7 +33,7 @@ import {
   wordValue,
 } from "./values.ts";
 
-/** A flag that is off unless it is given. */
+/** A flag, off by default. */
 function yes(name: `--${string}`, description: Message) {
   return withDefault(flag(name, { description }), false);
 }
@@ -218,13 +218,13 @@ export type CaptureOptions = {
   readonly [Name in keyof typeof captureFields]: InferValue<(typeof captureFields)[Name]>;
 };
 
-/** Those of them that do not say where captured packets go. */
+/** The options without those about the destination of captured packets. */
 type SelectionOptions = Omit<
   CaptureOptions,
   "proto" | "toPort" | "toAddress" | "redirect" | "replyPath" | "backend"
 >;
 
-/** What the options say of a service's capture: what was not given stays out. */
+/** The options as settings of a service's capture, without what was not given. */
 export function captureSettingsOf(options: SelectionOptions): CaptureSettings {
   return given({
     dst: flat(options.dst),
@@ -242,7 +242,7 @@ export function captureSettingsOf(options: SelectionOptions): CaptureSettings {
   });
 }
 
-/** What they say of the rules of all services. */
+/** The options as settings of the rules of all services. */
 export function routesSettingsOf(options: SelectionOptions): RoutesSettings {
   const { mark, table, priority, tableName, sysctl } = options;
   return given({
@@ -253,8 +253,8 @@ export function routesSettingsOf(options: SelectionOptions): RoutesSettings {
 }
 
 /**
- * The options as an intent's fields; what was not given stays out. Files of lists have been read;
- * looks up alternative names of interfaces, which `say` tells.
+ * The options as an intent's fields, without what was not given. Call it after files of lists have
+ * been read. It replaces alternative names of interfaces and reports that to `say`.
  * @throws UsageError
  */
 export function toRequest(
@@ -273,7 +273,7 @@ export function toRequest(
   });
 }
 
-/** The same of what is captured alone. @throws UsageError */
+/** The same for the options about the capture alone. @throws UsageError */
 export function captureRequestOf(
   capture: CaptureSettings,
   routes: RoutesSettings,
@@ -284,17 +284,17 @@ export function captureRequestOf(
   return defined({ ...request.value, interfaces: realNames(request.value.interfaces, say) });
 }
 
-/** A backend, and whether it is on this host. */
+/** The backend of a request, with whether it is on this host. */
 export function placed(backend: BackendRequest): BackendRequest {
   return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
 }
 
-/** The lists of an option that was given any number of times, as one. */
+/** Joins the lists of an option that was given several times. */
 function flat<T>(lists: readonly (readonly T[])[]): T[] | undefined {
   return lists.length === 0 ? undefined : lists.flat();
 }
 
-/** The properties that have a value. */
+/** The properties with a value. */
 export type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], undefined> };
 
 /** An object without the properties that have none. */

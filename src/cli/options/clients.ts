@@ -1,4 +1,4 @@
-/** How many connections and sessions there may be, and how many of them one client may have. */
+/** The options that bound connections and sessions, of all clients and of each. */
 
 import { optional, withDefault } from "@optique/core/modifiers";
 import { flag, option } from "@optique/core/primitives";
@@ -74,7 +74,7 @@ export const sessionFields = {
   }),
 };
 
-/** The bounds of one client, for each of `workers` Workers; 0 for none. */
+/** The bounds of each client, for each of `workers` Workers; 0 for none. */
 export function clientBounds(max: number, perSecond: number, workers: number): ClientBounds[] {
   const counts = max > 0 ? ClientCounts.memory(workers, randomWord) : undefined;
   return Array.from({ length: workers }, (_, worker) => ({
@@ -82,21 +82,21 @@ export function clientBounds(max: number, perSecond: number, workers: number): C
   }));
 }
 
-/** How many connections may be open, and how many may wait beside them. */
+/** How many connections may be open, and how many more may wait. */
 export interface Places {
   readonly connectionsMax: number;
   readonly queueMax: number;
 }
 
 /**
- * The places of one Worker that has `descriptors`, two for a connection and one for what waits; no
- * more than `wanted`, if that is given.
+ * The bounds of one Worker that has `descriptors`: two for a connection and one for a waiting
+ * connection; at most `wanted` connections, if that is given.
  */
 export function connectionPlaces(descriptors: number, wanted?: number): Places {
   const most = Math.min(wanted ?? Number.POSITIVE_INFINITY, descriptors / 2);
   const queue = Math.max(queueMin, Math.min(queueMax, Math.floor(most * queueShare)));
   const places = Math.max(1, Math.min(most, (descriptors - queue) / 2));
-  // With few descriptors it is connections that they are for.
+  // With few descriptors, open connections come first.
   if (places < most * 0.75) {
     const few = Math.max(1, Math.floor(descriptors / 16));
     return { connectionsMax: Math.max(1, Math.floor((descriptors - few) / 2)), queueMax: few };

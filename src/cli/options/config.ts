@@ -5,7 +5,7 @@ import { option } from "@optique/core/primitives";
 import { prose } from "../prose.ts";
 import { fileValue } from "./values.ts";
 
-/** Where the configuration is if nothing else is said. */
+/** The default path of the configuration. */
 const configurationPath = "/etc/tproxy/tproxy.toml";
 
 /** The configuration's file. */

@@ -1,4 +1,4 @@
-/** The settings that options of `forward` amount to: those of a file with one service. */
+/** The options of `forward` as settings, as a file with one service has them. */
 
 import type { Listen } from "../../config/listen.ts";
 import { networksOf } from "../../config/request.ts";
@@ -10,7 +10,7 @@ import type { Scheme } from "../../net/target.ts";
 import { captureSettingsOf, given, routesSettingsOf } from "./capture.ts";
 import type { ForwardOptions } from "./forward.ts";
 
-/** What the options set; what was not given stays out. @throws UsageError */
+/** The settings of the options, without what was not given. @throws UsageError */
 export function settingsOf(options: ForwardOptions): Settings {
   if (options.quiet && options.logLevel !== undefined) {
     throw new UsageError("--quiet and --log-level exclude each other: give one of them");
@@ -18,7 +18,7 @@ export function settingsOf(options: ForwardOptions): Settings {
   return given({
     workers: options.workers === 1 ? undefined : options.workers,
     "drain-timeout": options.drainTimeout,
-    // Who only prints rules becomes nobody else.
+    // A command that only prints rules does not change its user.
     user: options.routes === "print" ? undefined : options.user,
     "strict-limits": options.strictLimits || undefined,
     log: tableOf({
@@ -65,13 +65,13 @@ function serviceOf(options: ForwardOptions): ServiceSettings {
   });
 }
 
-/** Settings, or undefined where none of them is set: then there is no such table. */
+/** A table of settings; undefined if none is set, so that the table is left out. */
 function tableOf<T extends object>(settings: T) {
   const table = given(settings);
   return Object.keys(table).length === 0 ? undefined : table;
 }
 
-/** Each address with its own scheme, or with each protocol asked for. */
+/** Each address with its own scheme, or with each protocol that was asked for. */
 function listensOf({ addresses, tcp, udp }: ForwardOptions): Listen[] {
   const protocols: Scheme[] = [];
   if (tcp || !udp) protocols.push("tcp");
@@ -84,7 +84,7 @@ function listensOf({ addresses, tcp, udp }: ForwardOptions): Listen[] {
   );
 }
 
-/** Whose PROXY headers count: of nobody, of everybody, or of these networks. */
+/** The senders whose PROXY headers count: nobody, everybody, or these networks. */
 function sendersOf(
   lists: readonly (readonly NetworkSource[])[],
 ): true | readonly NetworkSource[] | undefined {
@@ -97,14 +97,14 @@ function sendersOf(
   );
 }
 
-/** Of each port the last one counts; that of every port comes first. */
+/** The last value of each port counts; the value for all ports comes first. */
 function silencesOf(timeouts: readonly UdpTimeout[]): readonly UdpTimeout[] | undefined {
   const byPort = new Map(timeouts.map((each) => [each.port, each]));
   const sorted = [...byPort.values()].sort((a, b) => (a.port ?? 0) - (b.port ?? 0));
   return sorted.length === 0 ? undefined : sorted;
 }
 
-/** The same with the networks of standard input instead of `@-`, which no file can have. */
+/** Replaces `@-` with the networks from standard input, since a file cannot have `@-`. */
 export function withoutStdin(settings: Settings): Settings {
   const lists = (sources: readonly NetworkSource[]) =>
     sources.flatMap((source) => {

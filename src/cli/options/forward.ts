@@ -1,4 +1,4 @@
-/** What `forward` takes: its arguments, help and examples. */
+/** The arguments, options, help and examples of `forward`. */
 
 import { object, or } from "@optique/core/constructs";
 import { commandLine, optionName } from "@optique/core/message";
@@ -26,7 +26,7 @@ import {
 } from "./values.ts";
 import { workersOption } from "./workers.ts";
 
-/** The options of `routes`, without those that the listeners and --source answer. */
+/** The options of `routes` that `forward` does not set by itself. */
 const { toPort, toAddress, proto, redirect, replyPath, backend, ...captureOptions } = captureFields;
 
 const logLevels = ["error", "warning", "info", "debug"] as const;

@@ -1,10 +1,10 @@
-/** How a command's help is arranged: options in groups, and a usage of one line. */
+/** The arrangement of a command's help: groups of options, and a usage of one line. */
 
 import { group } from "@optique/core/constructs";
 import type { Parser } from "@optique/core/parser";
 import type { Usage } from "@optique/core/usage";
 
-/** The fields of a command, each shown in the group of this title. */
+/** Puts the fields of a command into the group with this title. */
 export function inGroup<Fields extends Readonly<Record<string, Parser<"sync", unknown, unknown>>>>(
   title: string,
   fields: Fields,
@@ -14,7 +14,7 @@ export function inGroup<Fields extends Readonly<Record<string, Parser<"sync", un
   return grouped as Fields;
 }
 
-/** What follows the command in its usage, `[OPTIONS] [ADDR]:PORT...`, instead of every option. */
+/** The usage after the command, `[OPTIONS] [ADDR]:PORT...`, in place of all options. */
 export function usageLine(line: string): Usage {
   return line.split(" ").map((value) => ({ type: "literal", value }));
 }

@@ -1,11 +1,11 @@
-/** Users and groups as options take them: by number, or by name in /etc/passwd and /etc/group. */
+/** Users and groups as values: a number, or a name of /etc/passwd or /etc/group. */
 
 import { identitySyntax } from "../../config/syntax.ts";
 import { findGroupId, findUser } from "../../control/users.ts";
 import { ok, type Parsed, quote, refuse } from "../../net/result.ts";
 import { makeValue, type Value } from "./values.ts";
 
-/** A user's number, also by name. */
+/** A user's number or name. */
 export function userIdValue(): Value<number> {
   return makeValue({
     metavar: "USER",
@@ -15,7 +15,7 @@ export function userIdValue(): Value<number> {
   });
 }
 
-/** A group's number, also by name. */
+/** A group's number or name. */
 export function groupIdValue(): Value<number> {
   return makeValue({
     metavar: "GROUP",
@@ -40,7 +40,7 @@ function parseId(
   find: (name: string) => number | undefined,
 ): Parsed<number> {
   const identity = identitySyntax.parse(input);
-  // A number is taken as it stands: nobody has to have it.
+  // A number is accepted even if no user or group has it.
   if (!identity.ok || typeof identity.value === "number") return identity as Parsed<number>;
   const id = find(identity.value);
   if (id !== undefined) return ok(id);

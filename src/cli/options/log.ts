@@ -7,7 +7,7 @@ import { prose } from "../prose.ts";
 import { inGroup } from "./groups.ts";
 import { wordValue } from "./values.ts";
 
-/** What the first characters of a line of text mean, for the description of a command. */
+/** Explains the first characters of a text line, for the description of a command. */
 export const marksText = prose`Lines begin with ${"[+]"} for an open socket, ${"[ ]"} for
   normal operation, ${"[-]"} for a failure or an early end, or ${"[!]"} for a warning.`;
 

@@ -84,18 +84,18 @@ export type RuleOptions = {
   readonly [Name in keyof typeof ruleFields]: InferValue<(typeof ruleFields)[Name]>;
 };
 
-/** Whether the options ask for something in the running system. */
+/** Whether the options ask for an action in the running system. */
 export function isLiveAction({ apply, check, remove, confirm }: RuleOptions): boolean {
   return apply || check || remove || confirm;
 }
 
-/** The options that say how something is printed, once parsed. */
+/** The options about printing, once parsed. */
 interface PrintOptions {
   readonly dialect: string | undefined;
   readonly undo: boolean;
 }
 
-/** Refuses what would be ignored: `--apply --undo` must not apply. @throws UsageError */
+/** Rejects options that would be ignored: `--apply --undo` must not apply. @throws UsageError */
 export function checkModifiers(
   options: RuleOptions & PrintOptions,
   action: "print" | "apply" | "check" | "remove" | "confirm",

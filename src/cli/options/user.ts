@@ -1,4 +1,4 @@
-/** --user: who a command that serves goes on as. */
+/** --user: the user that a serving command changes to. */
 
 import { optional } from "@optique/core/modifiers";
 import { option } from "@optique/core/primitives";
@@ -20,8 +20,8 @@ export const userOption = optional(
 );
 
 /**
- * The user of `--user`, who may be given sockets that are open (`givesSockets`).
- * @throws UsageError if there is none of that name, CommandError if we may not become it
+ * The user of `--user`. With `givesSockets`, open sockets are given to that user.
+ * @throws UsageError for an unknown name, CommandError if we may not become that user
  */
 export function wantedUser(name: string | undefined, givesSockets: boolean): User | undefined {
   const user = name === undefined ? undefined : known(name);

@@ -1,6 +1,6 @@
 /**
- * Values of options and arguments: the parsers of `src/net/` as value parsers of @optique. This
- * and the command files are all that knows of the argument library.
+ * Values of options and arguments: wraps the parsers of `src/net/` as value parsers of @optique.
+ * Only this file and the command files know the argument library.
  */
 
 import { readdirSync } from "node:fs";
@@ -37,22 +37,22 @@ import {
   type Target,
 } from "../../net/target.ts";
 
-/** A value parser, as every option here has it. */
+/** The type of every value parser here. */
 export type Value<T> = ValueParser<"sync", T>;
 
-/** What is offered to the completion of a shell for a word that begins with `prefix`. */
+/** The shell completions for a word that begins with `prefix`. */
 type Suggest = (prefix: string) => Iterable<Suggestion>;
 
 interface ValueOf<T> {
   readonly metavar: NonEmptyString;
-  /** Any value of the type: @optique wants one for its own purposes. */
+  /** Any value of the type: @optique requires one. */
   readonly placeholder: T;
   readonly parse: (text: string) => Parsed<T>;
   readonly format: (value: T) => string;
   readonly suggest?: Suggest;
 }
 
-/** A value parser out of a parser of `src/net/`, which answers errors as text. */
+/** A value parser out of a parser of `src/net/`, which returns errors as text. */
 export function makeValue<T>({ parse, ...rest }: ValueOf<T>): Value<T> {
   return {
     mode: "sync",
@@ -146,7 +146,7 @@ export function durationValue(): Value<number> {
   return makeValue({ metavar: "DURATION", placeholder: 0, ...durationSyntax });
 }
 
-/** How long something may take or be silent, in ms: `0s` is for ever. */
+/** How long something may take or be silent, in ms; `0s` means without limit. */
 export function timeoutValue(): Value<number> {
   return makeValue({ metavar: "DURATION", placeholder: 0, ...timeoutSyntax });
 }
@@ -178,7 +178,7 @@ export function udpTimeoutValue(): Value<UdpTimeout> {
   });
 }
 
-/** What `--udp-timeout` says. */
+/** The value of `--udp-timeout`. */
 export interface UdpTimeout {
   /** Undefined: of every port. */
   readonly port: Port | undefined;
@@ -196,7 +196,7 @@ export function interfaceValue(): Value<string> {
   });
 }
 
-/** The name of an interface, an alternative one too, or how names begin, `eth*`. */
+/** The name or alternative name of an interface, or a pattern, `eth*`. */
 export function interfacePatternValue(): Value<string> {
   return makeValue({
     metavar: "IFACE",
@@ -212,7 +212,7 @@ export function numberValue(metavar: NonEmptyString, min: number, max: number): 
   return makeValue({ metavar, placeholder: min, ...numberSyntax(min, max) });
 }
 
-/** One of a few words, which are also offered by completion. */
+/** One of a few words, which completion offers. */
 export function wordValue<const Word extends string>(
   metavar: NonEmptyString,
   words: readonly [Word, ...Word[]],
@@ -244,7 +244,7 @@ function readInterfaceNames(): string[] {
   }
 }
 
-/** Offers files to the completion of a shell, behind `prefix` where it has to be given. */
+/** Offers files to shell completion, after `prefix` if the value needs it. */
 export function suggestFiles(lead = ""): Suggest {
   return function* suggest(prefix) {
     if (!prefix.startsWith(lead)) return;

@@ -1,4 +1,4 @@
-/** --workers, and how a bound of the whole command is parted among them. */
+/** --workers, and how bounds of the whole command are divided among Workers. */
 
 import { availableParallelism } from "node:os";
 import { withDefault } from "@optique/core/modifiers";
@@ -23,13 +23,13 @@ export function workerCount(workers: number | "auto"): number {
   return workers === "auto" ? coreCount() : workers;
 }
 
-/** Threads that the runtime starts once it is at work: compilers, collectors, name look-ups. */
+/** Threads that the runtime starts later: compilers, collectors, name look-ups. */
 const threadsOfRuntime = 2 + Math.min(8, availableParallelism());
 
 /**
- * Before anything is changed: a runtime that gets no thread aborts, and leaves behind what only
- * this process would have taken back.
- * @throws CommandError where the system allows too few threads
+ * Checks the limit on threads before anything is changed: without threads the runtime aborts, and
+ * leaves rules that only this process would have removed.
+ * @throws CommandError if the system allows too few threads
  */
 export function checkThreads(workers: number): void {
   const limit = threadLimit();
@@ -44,8 +44,8 @@ export function checkThreads(workers: number): void {
 }
 
 /**
- * The part of one Worker of what `name` allows them together; undefined without such a bound. The
- * parts of all make just that.
+ * One Worker's part of a bound of all Workers; undefined without a bound. The parts add up to the
+ * bound.
  */
 export function partOf(
   total: number | undefined,
@@ -55,7 +55,7 @@ export function partOf(
   return total && Math.floor((total + worker) / workers);
 }
 
-/** @throws UsageError for a bound that leaves a Worker nothing; `name` is its option */
+/** @throws UsageError for a bound below the number of Workers; `name` is its option */
 export function checkParts(name: string, total: number | undefined, workers: number): void {
   if (total === undefined || total >= workers) return;
   throw new UsageError(lessThanWorkers(name, total, workers));

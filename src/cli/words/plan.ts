@@ -1,10 +1,10 @@
-/** What a request for rules must not say at once, in the words of the command line. Pure. */
+/** Words contradictions in a request for rules as the command line's errors. Pure. */
 
 import type { PlanIssue, PlanIssueArgs } from "../../capture/plan/contradictions.ts";
 import { type WordsOf, worded } from "../../net/issue.ts";
 import { quote } from "../../net/result.ts";
 
-/** The option of each field that NAT does without. */
+/** The option of each field that NAT does not use. */
 const needless = {
   mark: "--mark",
   table: "--table",
@@ -63,7 +63,7 @@ const words: WordsOf<PlanIssueArgs> = {
     "--sysctl sets nothing here: settings are made for IPv4, and for other interfaces than lo",
 };
 
-/** The line that tells an issue. */
+/** The text of an issue. */
 export function planLine(issue: PlanIssue): string {
   return worded(words, issue);
 }

@@ -1,4 +1,4 @@
-/** What settings must not say at once, in the words of the command line. Pure. */
+/** Words contradictions in settings as the command line's errors. Pure. */
 
 import type { Issue, IssueArgs } from "../../config/check.ts";
 import { formatDuration } from "../../net/duration.ts";
@@ -40,7 +40,7 @@ const words: WordsOf<IssueArgs> = {
   },
 };
 
-/** A bound that leaves a Worker nothing; `option` is whose bound it is. */
+/** The error for a bound below the number of Workers; `option` sets it. */
 export function lessThanWorkers(option: string, count: number, workers: number): string {
   return (
     `${option} ${count} is less than one for each of the ${workers} workers: ` +
@@ -48,7 +48,7 @@ export function lessThanWorkers(option: string, count: number, workers: number):
   );
 }
 
-/** The line that tells an issue. */
+/** The text of an issue. */
 export function issueLine(issue: Issue): string {
   return worded(words, issue);
 }
