@@ -139,6 +139,18 @@ export class WorkerContext implements Handler, ServiceHost {
     this.awaitSummaries();
   }
 
+  /**
+   * Logs a session that was rejected: of each reason a few an interval, whatever the level. Forged
+   * datagrams cost their sender nothing, and a warning counts all of them.
+   */
+  recordRefused(session: Recorded, logLevel: number): void {
+    if (logLevel < LogLevel.warning) return;
+    const kind = `refused ${session.protocol} ${session.end?.reason}`;
+    const options = { burst: failureLinesMax, isCounted: false };
+    if (this.rateLimited.admit(kind, this.loop.now, options)) this.record("refused", session);
+    this.awaitSummaries();
+  }
+
   /** Queues what there is to tell of a connection now, in its place among the events. */
   record(kind: RecordKind, connection: Recorded): void {
     this.records.add(kind, connection, this.loop.now, Date.now());

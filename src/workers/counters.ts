@@ -1,10 +1,11 @@
 /**
- * What the main thread and one Worker share: two 32-bit cells, a block of counters for each service
- * of the Worker, and a map of its open descriptors. The main thread reads them at any time without
+ * What the main thread and one Worker share: two 32-bit cells, a block of counters and a tally for
+ * each service of the Worker, and a map of its open descriptors. The main thread reads them at any time without
  * asking; both write the cells, and the Worker alone writes the rest.
  */
 
 import { descriptorsMax, servicesMax } from "../engine/limits.ts";
+import { TALLY_VALUES, Tally } from "./tally.ts";
 
 const CELLS = 2;
 /** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
@@ -59,14 +60,17 @@ const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
 const BLOCK_BYTES = counterNames.length * 8;
 /** Block 0 has what belongs to no service, and what removed services have counted. */
 const BLOCKS = servicesMax + 1;
-const OPEN_FDS = CELLS * 4 + BLOCKS * BLOCK_BYTES;
+const TALLIES = CELLS * 4 + BLOCKS * BLOCK_BYTES;
+const OPEN_FDS = TALLIES + BLOCKS * TALLY_VALUES * 8;
 
 /** The counters of one service in one Worker, or of the Worker itself. */
 export class CounterBlock {
+  readonly tally: Tally;
   private readonly values: Float64Array;
 
-  constructor(values: Float64Array) {
+  constructor(values: Float64Array, tally: Tally) {
     this.values = values;
+    this.tally = tally;
   }
 
   /** Worker: adds to a counter. */
@@ -82,6 +86,8 @@ export class SharedState {
   private readonly cells: Int32Array;
   /** Of all blocks, one behind the other. */
   private readonly counters: Float64Array;
+  /** The same of tallies. */
+  private readonly tallies: Float64Array;
   private readonly own: CounterBlock;
 
   /** Makes the state, or attaches to the `memory` that another thread made. */
@@ -90,6 +96,7 @@ export class SharedState {
     this.memory = memory ?? new SharedArrayBuffer(OPEN_FDS + descriptorsMax);
     this.cells = new Int32Array(this.memory, 0, CELLS);
     this.counters = new Float64Array(this.memory, CELLS * 4, BLOCKS * counterNames.length);
+    this.tallies = new Float64Array(this.memory, TALLIES, BLOCKS * TALLY_VALUES);
     this.own = this.block(0);
     this.descriptors = new Uint8Array(this.memory, OPEN_FDS, descriptorsMax);
   }
@@ -136,7 +143,7 @@ export class SharedState {
 
   /** The counters of service number `id`, from 1 to `servicesMax`. */
   block(id: number): CounterBlock {
-    return new CounterBlock(this.values(id));
+    return new CounterBlock(this.values(id), new Tally(this.tallyOf(id)));
   }
 
   /** Worker: adds to a counter of its own, which is no service's. */
@@ -147,12 +154,9 @@ export class SharedState {
   /** Worker: service number `id` is gone. Its counts stay in the sum, and its block is free. */
   retire(id: number): void {
     const { cells } = this;
-    const [kept, gone] = [this.values(0), this.values(id)];
     Atomics.add(cells, MOVES, 1);
-    for (const [counter, value] of gone.entries()) {
-      kept[counter] = (kept[counter] as number) + value;
-    }
-    gone.fill(0);
+    move(this.values(id), this.values(0));
+    move(this.tallyOf(id), this.tallyOf(0));
     Atomics.add(cells, MOVES, 1);
   }
 
@@ -166,6 +170,11 @@ export class SharedState {
       const isWhole = moves % 2 === 0 && Atomics.load(this.cells, MOVES) === moves;
       if (isWhole || attempt === snapshotAttemptsMax) return countersIn(sum);
     }
+  }
+
+  /** How what service number `id` carried has ended, for `readTallies`: no copy. */
+  tallyOf(id: number): Float64Array {
+    return this.tallies.subarray(id * TALLY_VALUES, (id + 1) * TALLY_VALUES);
   }
 
   private sum(): Float64Array {
@@ -186,10 +195,11 @@ export class SharedState {
   /** State for the Worker that takes the place of this one: it goes on counting, owning nothing. */
   successor(): SharedState {
     const next = new SharedState();
-    next.counters.set(this.counters);
     for (let id = 0; id < BLOCKS; id++) {
       const values = next.values(id);
-      for (const name of gauges) values[Counter[name]] = 0;
+      copy(this.values(id), values);
+      copy(this.tallyOf(id), next.tallyOf(id));
+      for (const name of gauges) if (values[Counter[name]] !== 0) values[Counter[name]] = 0;
     }
     return next;
   }
@@ -197,6 +207,17 @@ export class SharedState {
 
 /** After so many a Worker has died in the middle, or is not run: what there is has to do. */
 const snapshotAttemptsMax = 1_000;
+
+/** Pages of blocks that nobody uses stay untouched. */
+function copy(from: Float64Array, to: Float64Array): void {
+  for (const [at, value] of from.entries()) if (value !== 0) to[at] = value;
+}
+
+/** Adds the numbers of one block to those of another, and clears them. */
+function move(from: Float64Array, to: Float64Array): void {
+  for (const [at, value] of from.entries()) if (value !== 0) to[at] = (to[at] as number) + value;
+  from.fill(0);
+}
 
 function countersIn(values: Float64Array): Counters {
   const counters = {} as Counters;

@@ -40,6 +40,10 @@ export const endReasons = {
   loop: "loop: our own connection came back",
   /** It has gone round by way of other proxies. */
   "hop-limit": "loop: its hop limit is used up",
+  /** Nobody can be at an end that it names: port 0, a multicast address. */
+  "invalid-address": "refused: nobody can be at this address",
+  /** So much arrives that newcomers are not let in. */
+  overloaded: "refused: more arrives than can be carried",
   "proxy-sender": "PROXY protocol: not from an allowed sender",
   "proxy-header-timeout": "PROXY protocol: header timeout",
   "proxy-header-invalid": "PROXY protocol: invalid header",
@@ -56,8 +60,9 @@ export const endReasonCodes = Object.fromEntries(
   endReasonList.map((reason, code) => [reason, code]),
 ) as Record<EndReason, number>;
 
-/** Who ended a connection or session. */
-export type EndedBy = "client" | "upstream" | "proxy";
+/** Who ended a connection or session, by their code in records. */
+export const endedByList = ["client", "upstream", "proxy"] as const;
+export type EndedBy = (typeof endedByList)[number];
 
 export interface End {
   readonly reason: EndReason;
@@ -96,6 +101,8 @@ const refusals: ReadonlySet<EndReason> = new Set([
   "client-rate",
   "loop",
   "hop-limit",
+  "invalid-address",
+  "overloaded",
   "proxy-sender",
 ]);
 

@@ -12,6 +12,8 @@ export interface LineOptions {
   readonly kind?: string;
   /** So many lines of the kind are logged in an interval before others are only counted. */
   readonly burst?: number;
+  /** Lines above the burst are left out and counted nowhere: another line counts them. */
+  readonly isCounted?: boolean;
 }
 
 interface Kind {
@@ -40,13 +42,13 @@ export class RateLimitedLog {
 
   /** Something has happened at `now` (ms). Returns whether its line is to be logged at once. */
   admit(text: string, now: number, options: LineOptions = {}): boolean {
-    const { amount = 1, kind = text, burst = 1 } = options;
+    const { amount = 1, kind = text, burst = 1, isCounted = true } = options;
     const known = this.kinds.get(kind) ?? this.begin(kind, text, now);
-    if (known === undefined) return this.countOther(amount, now);
+    if (known === undefined) return isCounted && this.countOther(amount, now);
     known.text = text;
     const isLogged = known.logged < burst;
     if (isLogged) known.logged++;
-    known.counted += isLogged ? amount - 1 : amount;
+    if (isCounted) known.counted += isLogged ? amount - 1 : amount;
     return isLogged;
   }
 

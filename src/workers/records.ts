@@ -5,7 +5,14 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
-import { type End, type EndedBy, ended, endReasonCodes, endReasonList } from "./end-reason.ts";
+import {
+  type End,
+  type EndedBy,
+  ended,
+  endedByList,
+  endReasonCodes,
+  endReasonList,
+} from "./end-reason.ts";
 import type { ConnectionEvent, RecordBlock, WorkerEvent } from "./protocol.ts";
 
 /**
@@ -40,7 +47,6 @@ export interface Recorded {
 export type RecordKind = ConnectionEvent["kind"];
 
 const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "refused", "open"];
-const endedBy: readonly EndedBy[] = ["client", "upstream", "proxy"];
 const protocols = ["tcp", "udp"] as const;
 
 const SIZE = 152;
@@ -133,7 +139,7 @@ export class RecordWriter {
     const { view } = this;
     view.setUint8(at + REASON, end === undefined ? OPEN : endReasonCodes[end.reason]);
     if (end === undefined) return;
-    view.setUint8(at + ENDED_BY, endedBy.indexOf(end.by));
+    view.setUint8(at + ENDED_BY, endedByList.indexOf(end.by));
     view.setUint16(at + DETAIL, this.word(end.detail), true);
     view.setUint16(at + ERRNO, end.failure?.errno ?? 0, true);
     view.setUint16(at + CALL, this.word(end.failure?.call ?? ""), true);
@@ -189,7 +195,7 @@ function readEnd(view: DataView, at: number, word: (field: number) => string): E
   if (reason === undefined) return undefined;
   const errno = view.getUint16(at + ERRNO, true);
   const failure = errno === 0 ? undefined : { call: word(CALL), errno };
-  const by = endedBy[view.getUint8(at + ENDED_BY)] as EndedBy;
+  const by = endedByList[view.getUint8(at + ENDED_BY)] as EndedBy;
   return ended(reason, by, failure, word(DETAIL));
 }
 

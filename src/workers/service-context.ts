@@ -23,6 +23,7 @@ export interface ServiceHost {
   report(event: WorkerEvent): void;
   warn(text: string, options?: LineOptions): void;
   recordEnd(connection: Recorded, failed: boolean, logLevel: number): void;
+  recordRefused(session: Recorded, logLevel: number): void;
   record(kind: RecordKind, connection: Recorded): void;
   /** Service number `id` has ended; `errno` and `call` say what failed, if anything. */
   finished(id: number, errno: number, call: string): void;
@@ -55,6 +56,11 @@ export class ServiceContext {
   /** Logs the end of a connection or session, as far as `logLevel` wants it. */
   recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
     this.host.recordEnd(connection, failed, logLevel);
+  }
+
+  /** Logs a session that was rejected before it began (`WorkerContext.recordRefused`). */
+  recordRefused(session: Recorded, logLevel: number): void {
+    this.host.recordRefused(session, logLevel);
   }
 
   /** Queues what there is to tell of a connection now, in its place among the events. */

@@ -387,6 +387,12 @@ describe("both", () => {
     await lab.proxy.until(/"counters".*"refused_sessions":10/);
     const log = await ended(lab);
     expect(sessionsOf(log)).toHaveLength(1);
+    const rejected = log.filter(({ event }) => event === "refused");
+    expect(rejected).toHaveLength(10);
+    expect(rejected[0]).toMatchObject({
+      ...{ protocol: "udp", client: "0.0.0.0:1", original_destination: "203.0.113.53:53" },
+      ...{ ended_by: "proxy", reason: "invalid-address", client_bytes: 0 },
+    });
     const refused = "a session was refused: the source";
     expect(warningsOf(log)).toEqual([
       `${refused} is the unspecified address, which nobody has`,

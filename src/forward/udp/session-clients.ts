@@ -4,6 +4,7 @@ import { PREFIX_WORDS, PrefixRows } from "../../engine/client-prefix.ts";
 import { prefixOfKey } from "../../engine/flow-key.ts";
 import { ClientLimits } from "../../fairness/client-limits.ts";
 import type { SessionSettings } from "../../workers/protocol.ts";
+import { type Refusal, refusals } from "./rejection.ts";
 
 export class SessionClients {
   private readonly limits: ClientLimits;
@@ -16,11 +17,11 @@ export class SessionClients {
     this.prefixes = new PrefixRows(sessionsMax);
   }
 
-  /** Counts a session of `key`'s client at `now` (ms); returns why it may not begin, or "". */
-  refusal(key: Uint32Array, now: number): string {
+  /** Counts a session of `key`'s client at `now` (ms), or returns why it may not begin. */
+  refusal(key: Uint32Array, now: number): Refusal | undefined {
     prefixOfKey(key, this.prefix);
-    if (!this.limits.mayBegin(this.prefix, now)) return "the client begins them faster than it may";
-    return this.limits.take(this.prefix) ? "" : "the client has as many as it may have";
+    if (!this.limits.mayBegin(this.prefix, now)) return refusals.clientRate;
+    return this.limits.take(this.prefix) ? undefined : refusals.clientLimit;
   }
 
   /** Uncounts a session of `key`'s client: it does not begin. */

@@ -35,6 +35,7 @@ import type { Router } from "../router.ts";
 import { NONE_TRIED } from "../upstream-pool.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { UdpListener } from "./listener.ts";
+import { type Refusal, Rejection, refusals } from "./rejection.ts";
 import { Session, type SessionEnds, type SessionEvents, type SessionStart } from "./session.ts";
 import { SessionPlaces } from "./session-places.ts";
 import type { SessionTable } from "./session-table.ts";
@@ -47,6 +48,9 @@ export interface ForwarderEvents extends Omit<SessionEvents, "timerFired"> {
   /** The session is ending. Its sockets are still open; its counts may still grow. */
   readonly ending: (session: Session) => void;
 }
+
+/** A session that may begin or not. */
+type TriedSession = Pick<SessionEnds, "id" | "client" | "originalDestination">;
 
 const rawSenders = new Spares(() => new RawSender());
 
@@ -62,6 +66,7 @@ export class SessionManager {
   /** Sends where no socket of a session can. */
   readonly raw = rawSenders.take();
   private readonly icmp: IcmpErrors;
+  private readonly rejection = new Rejection();
   /** Counts the sockets of sessions by their port. */
   readonly ports = new PortUse();
   /** In the order in which they began. */
@@ -120,24 +125,24 @@ export class SessionManager {
   begin(listener: UdpListener, passedOn?: () => PassedOn): Session | undefined {
     const sender = clientOfKey(this.flowKey);
     const destination = originalOfKey(this.flowKey);
-    if (sender.port === 0 || destination.port === 0 || isMulticast(destination.address)) {
-      // Without the address: reasons are bounded, and a flood of them would displace others.
-      return this.reject("nobody can be answered from a multicast address or port 0");
-    }
-    if (!listener.admits()) return this.reject("more datagrams come than can be carried");
     const client = this.isProxied ? clientOfKey(this.table.key) : sender;
     const originalDestination = this.isProxied ? originalOfKey(this.table.key) : destination;
-    const fault = sourceFault(client);
-    if (fault !== "") return this.reject(fault);
+    const id = ++this.begun;
+    const tried = { id, client, originalDestination };
+    if (sender.port === 0 || destination.port === 0 || isMulticast(destination.address)) {
+      // Without the address: reasons are bounded, and a flood of them would displace others.
+      return this.reject(tried, refusals.unanswerable);
+    }
+    if (!listener.admits()) return this.reject(tried, refusals.overloaded);
     const { pool, rules } = this.router;
     const nowhere = pool === undefined ? destinationFault(originalDestination) : "";
-    if (nowhere !== "") return this.reject(nowhere);
+    const fault = sourceFault(client) || nowhere;
+    if (fault !== "") return this.reject(tried, { reason: "invalid-address", text: fault });
     const visits = this.visitsOf(sender);
-    if (visits === loopRoundsMax) return this.rejectLoop(sender, destination);
-    const id = ++this.begun;
+    if (visits === loopRoundsMax) return this.rejectLoop(tried, sender, destination);
     const family = upstreamFamily(rules, client);
     const picked = pool?.pick(client.address, family, id, NONE_TRIED, this.context.loop.now);
-    if (pool !== undefined && picked === undefined) return this.reject("there is no upstream");
+    if (pool !== undefined && picked === undefined) return this.reject(tried, refusals.noUpstream);
     const passed = this.task.dial.sendProxy && passedOn?.();
     const arrived = { listener, sender, destination, visits };
     const ends = { id, ...arrived, client, originalDestination, picked, passed };
@@ -167,6 +172,7 @@ export class SessionManager {
     this.open.delete(session);
     if (picked !== undefined && !session.isFailed) this.router.pool?.closed(picked, id);
     shared.count(Counter.activeSessions, -1);
+    shared.tally.ended("udp", end.by, end.reason);
     if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
     if (end.reason === "idle-timeout") this.noteUnanswered(session);
     this.context.recordEnd(session, !isUsual(end, "udp"), this.task.log.level);
@@ -258,14 +264,16 @@ export class SessionManager {
 
   private connect(ends: SessionEnds, upstream: SocketAddress): Session | "unreachable" | undefined {
     const { rules } = this.router;
-    if (isMulticast(upstream.address)) return this.reject("it would go to many hosts");
+    if (isMulticast(upstream.address)) return this.reject(ends, refusals.manyHosts);
     const choice = dialFor(rules, ends.client, upstream);
-    if ("refusal" in choice) return this.reject(choice.refusal);
+    if ("refusal" in choice) {
+      return this.reject(ends, { reason: "dial-rejected", text: choice.refusal });
+    }
     if (choice.unspoofed !== undefined) {
       this.context.warn(`${choice.unspoofed}: sending from our own address`);
     }
     const slot = this.places.claim(ends.originalDestination.port);
-    if (typeof slot === "string") return this.reject(slot);
+    if (typeof slot !== "number") return this.reject(ends, slot);
     let keptPort = choice.source?.port ?? 0;
     let fd = this.openUpstream(choice);
     const why = keptPortRefusal(fd);
@@ -276,7 +284,7 @@ export class SessionManager {
     }
     if (typeof fd !== "number") {
       this.places.release(slot);
-      this.reject(describeFailure(fd));
+      this.reject(ends, { reason: "failed", text: describeFailure(fd) });
       const { errno } = fd;
       return errno === ENETUNREACH || errno === EHOSTUNREACH ? "unreachable" : undefined;
     }
@@ -295,7 +303,8 @@ export class SessionManager {
     if (added < 0) {
       loop.close(start.upstreamFd);
       this.places.release(start.slot);
-      return this.reject(describeFailure({ call: "epoll_ctl", errno: -added }));
+      const text = describeFailure({ call: "epoll_ctl", errno: -added });
+      return this.reject(start, { reason: "failed", text });
     }
     this.places.enter(session);
     this.open.add(session);
@@ -328,10 +337,13 @@ export class SessionManager {
   }
 
   /** Sends the session at the other end the ICMP error of a closed port, and so ends it. */
-  private rejectLoop(sender: SocketAddress, destination: SocketAddress): undefined {
-    const { shared } = this.context;
-    shared.count(Counter.refusedSessions, 1);
-    shared.count(Counter.droppedDatagrams, 1);
+  private rejectLoop(
+    tried: TriedSession,
+    sender: SocketAddress,
+    destination: SocketAddress,
+  ): undefined {
+    this.refuse(tried, refusals.loop);
+    this.context.shared.count(Counter.droppedDatagrams, 1);
     this.loops.refused(destination);
     if (isOwn(this.router.rules, sender.address)) {
       this.icmp.refusedHere(sender, destination);
@@ -343,9 +355,18 @@ export class SessionManager {
     session.flowHandle = 0;
   }
 
-  private reject(reason: string): undefined {
-    this.context.shared.count(Counter.refusedSessions, 1);
-    this.drop(`a session was refused: ${reason}`, 1);
+  private reject(tried: TriedSession, refusal: Refusal): undefined {
+    this.refuse(tried, refusal);
+    this.drop(`a session was refused: ${refusal.text}`, 1);
+  }
+
+  /** Counts and logs a session that does not begin. */
+  private refuse({ id, client, originalDestination }: TriedSession, refusal: Refusal): void {
+    const { loop, shared } = this.context;
+    shared.count(Counter.refusedSessions, 1);
+    shared.tally.refusedSession(refusal.reason);
+    const rejected = this.rejection.of(id, client, originalDestination, refusal, loop.now);
+    this.context.recordRefused(rejected, this.task.log.level);
   }
 
   private evict(session: Session): void {

@@ -9,11 +9,10 @@ import { nearlyFull, sweptAtOnce } from "../../engine/limits.ts";
 import type { EventLoop } from "../../engine/loop.ts";
 import { randomWord } from "../../engine/random.ts";
 import type { ForwardTimeouts, SessionSettings } from "../../workers/protocol.ts";
+import { type Refusal, refusals } from "./rejection.ts";
 import type { Session } from "./session.ts";
 import { SessionClients } from "./session-clients.ts";
 import { SessionTable } from "./session-table.ts";
-
-const NO_PLACE = "all places are taken, and its client has as many sessions as any";
 
 /** The functions that end a session, and return its places by `release` and `releaseSocket`. */
 export interface SessionEnders {
@@ -63,16 +62,16 @@ export class SessionPlaces implements SweptPlaces {
    * Returns a number for a session of the table's key to `port` that has room for a socket, or the
    * reason why there is none. May evict another session.
    */
-  claim(port: number): number | string {
+  claim(port: number): number | Refusal {
     const { table, settings, clients } = this;
     const { now } = this.loop;
     // Checked before the session of any other client is evicted.
     const refusal = clients.refusal(table.key, now);
-    if (refusal !== "") return refusal;
+    if (refusal !== undefined) return refusal;
     while (this.sockets >= settings.socketsMax || table.isFull) {
       if (this.evict(table.victim(now))) continue;
       clients.withdraw(table.key);
-      return NO_PLACE;
+      return refusals.noPlace;
     }
     const { sessionIdleMs, answeredSessions } = this.timeouts;
     if (this.byPort.of !== answeredSessions) this.byPort = answeredTimeouts(this.timeouts);

@@ -121,7 +121,14 @@ test("one that is gone leaves no timer, and its buffers are for the next", async
   const made = () => shared.descriptors.filter((isOpen) => isOpen === 1).length;
   let finished = 0;
   const host = {
-    ...{ loop, report: () => {}, warn: () => {}, recordEnd: () => {}, record: () => {} },
+    ...{
+      loop,
+      report: () => {},
+      warn: () => {},
+      recordEnd: () => {},
+      recordRefused: () => {},
+      record: () => {},
+    },
     finished: () => void finished++,
   };
   const peer = await udpPeer();
