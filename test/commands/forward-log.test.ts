@@ -63,6 +63,23 @@ describe("the access log", () => {
     });
   });
 
+  test("what an open connection has carried is among the counters", async () => {
+    const { proxy, port } = await forward(await echo(), "--json");
+    const socket = await open(port);
+    proxy.kill("SIGUSR1");
+    await proxy.until(/"counters"/);
+    expect(eventsOf(proxy, "counters").at(-1)).toMatchObject({
+      ...{ active: 1, client_bytes: 1, upstream_bytes: 1 },
+    });
+    socket.end();
+    await proxy.until(/"forwarded"/);
+    proxy.kill("SIGUSR1");
+    await eventually("the counters", () => eventsOf(proxy, "counters").length === 4);
+    expect(eventsOf(proxy, "counters").at(-1)).toMatchObject({
+      ...{ active: 0, client_bytes: 1, upstream_bytes: 1 },
+    });
+  });
+
   test("no line is lost in a burst, and each stands alone", async () => {
     const { proxy, port } = await forward(await echo(), "--json", "--workers", "2");
     await Promise.all(Array.from({ length: 500 }, () => exchange(port, [new Uint8Array(3)])));

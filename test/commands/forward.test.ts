@@ -127,6 +127,10 @@ describe("forward on loopback", () => {
     const other = ["--to", `127.0.0.1:${port}`, "--connect-timeout", "200ms"];
     const { port: entry } = await forward(taken, "--quiet", ...other);
     expect((await exchange(entry, [])).toString()).toBe("here");
+    // Nobody but the upstream can have kept it from being connected.
+    const alone = await forward(taken, "--json", "--connect-timeout", "100ms");
+    await exchange(alone.port, []);
+    await alone.proxy.until(/"ended_by":"upstream","reason":"connect-timeout"/);
   });
 
   for (const then of ["sys.stdin.read()", "s.close()"]) {

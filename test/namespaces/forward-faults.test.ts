@@ -62,9 +62,9 @@ const faults: readonly [host: string, seen: string, end: string | RegExp][] = [
   ["at 3", "reset", "reset by upstream"],
   ["at 4", "end, reset", "idle-timeout by proxy"],
   ["at 5", "end, reset", "reset by upstream"],
-  ["at 6", "reset", "connect-timeout by proxy"],
+  ["at 6", "reset", "connect-timeout by upstream"],
   ["at 7", "reset", "connect-failed by upstream: connect: ECONNREFUSED"],
-  ["at 8", "reset", "connect-timeout by proxy"],
+  ["at 8", "reset", "connect-timeout by upstream"],
   // Heard while connect(2) is still at it, it counts with the second SYN, a second later.
   ["at 9", "reset", "connect-failed by upstream: connect: EHOSTUNREACH"],
   ["away 1", "reset", "connect-failed by upstream: connect: ENETUNREACH"],

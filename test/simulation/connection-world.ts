@@ -10,8 +10,9 @@ import { ClientCounts } from "../../src/fairness/client-counts.ts";
 import type { TcpConnection } from "../../src/forward/tcp/connection.ts";
 import { TcpConnections } from "../../src/forward/tcp/connections.ts";
 import { Counter, type CounterName } from "../../src/workers/counters.ts";
-import type { EndReason } from "../../src/workers/end-reason.ts";
+import { type EndReason, isRefusal } from "../../src/workers/end-reason.ts";
 import { type ForwardTask, LogLevel } from "../../src/workers/protocol.ts";
+import { readTallies, TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
 import {
   type Case,
   ConnectionChecks,
@@ -72,6 +73,7 @@ export class ConnectionWorld implements World {
   readonly connections: TcpConnections;
   readonly cases = new Map<number, Case>();
   readonly counters: number[] = [];
+  readonly tally = new Float64Array(TALLY_VALUES);
   /** How many ended for each reason. */
   readonly ends = new Map<string, number>();
   isAccepting = true;
@@ -118,6 +120,7 @@ export class ConnectionWorld implements World {
           recordEnd: (connection) => this.ended(connection as TcpConnection),
         },
         counters: { count: (counter, amount) => this.count(counter, amount) },
+        tally: new Tally(this.tally),
         ...{ task: this.task, kernel: this.kernel, relayKernel: this.relayKernel },
         router: { pool: this.pool, rules, timedOut: () => {} },
         loopDetector: { entered: (fd) => this.flows.enter(fd), flows: this.flows },
@@ -310,5 +313,20 @@ export class ConnectionWorld implements World {
       const counted = counters[Counter[name]] ?? 0;
       if (counted !== expected) throw new Error(`${name}: ${counted} counted of ${expected}`);
     }
+    this.checkTally(all);
+  }
+
+  /** Each end is counted by its reason, and by how long it took unless it was rejected. */
+  private checkTally(all: number): void {
+    const { ends, duration } = readTallies([this.tally]);
+    const tallied = new Map<string, number>();
+    for (const { reason, count } of ends) tallied.set(reason, (tallied.get(reason) ?? 0) + count);
+    for (const [reason, count] of this.ends) {
+      if (tallied.get(reason) !== count) throw new Error(`${reason}: not tallied ${count} times`);
+    }
+    const refused = ends.filter(({ reason }) => isRefusal(reason));
+    const timed = duration.counts.reduce((sum, count) => sum + count, 0);
+    const expected = all - refused.reduce((sum, { count }) => sum + count, 0);
+    if (timed !== expected) throw new Error(`${timed} timed of ${expected}`);
   }
 }

@@ -65,6 +65,9 @@ export class TcpConnection implements Recorded, Applicant {
   /** Why the last attempt to connect failed. */
   attemptEnd: End | undefined;
   upstreamFd: Fd | undefined;
+  /** When the newest attempt to connect began, and how long the one took that succeeded. */
+  dialedAt = 0;
+  connectMs = 0;
   /** Identifies its flow to the upstream in the table of outbound flows; 0: it has no entry. */
   flowHandle = 0;
   /** Undefined until its upstream is connected. */

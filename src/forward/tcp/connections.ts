@@ -13,9 +13,16 @@ import { Admission, type AdmissionOwner, type Admitted } from "../../fairness/ad
 import { ClientLimits } from "../../fairness/client-limits.ts";
 import type { Flow, StallOwner } from "../../fairness/stall-watch.ts";
 import { Counter, type SharedState } from "../../workers/counters.ts";
-import { type EndReason, endReasons, isUsual } from "../../workers/end-reason.ts";
+import {
+  type End,
+  type EndReason,
+  endReasons,
+  isRefusal,
+  isUsual,
+} from "../../workers/end-reason.ts";
 import { type ForwardTask, LogLevel } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
+import type { Tally } from "../../workers/tally.ts";
 import type { LoopDetector, Trail } from "../loop-detector.ts";
 import type { OutboundFlows } from "../outbound-flows.ts";
 import type { Router } from "../router.ts";
@@ -35,6 +42,7 @@ export interface Surroundings {
   readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
   readonly log: Pick<ServiceContext, "warn" | "record" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
+  readonly tally: Pick<Tally, "ended" | "lasted" | "connected">;
   readonly task: ForwardTask;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
@@ -209,19 +217,24 @@ export class TcpConnections
 
   closed(connection: TcpConnection): void {
     const { counters, log, router, task } = this.around;
-    const { end, id, picked, received, sent } = connection;
+    const { end, id, picked } = connection;
     this.connections.delete(connection);
     this.dialer.forget(connection);
     if (picked !== undefined) router.pool?.closed(picked, id);
     counters.count(Counter.active, -1);
-    counters.count(Counter.clientBytes, sent);
-    counters.count(Counter.upstreamBytes, received);
+    if (end !== undefined) this.countEnd(connection, end);
     const failed = end !== undefined && !isUsual(end, "tcp");
     if (failed) counters.count(Counter.failed, 1);
     log.recordEnd(connection, failed, task.log.level);
     this.owner.closed();
     this.admission.left(connection);
     this.dialer.freed();
+  }
+
+  private countEnd({ startedAt }: TcpConnection, { by, reason }: End): void {
+    const { loop, tally } = this.around;
+    tally.ended("tcp", by, reason);
+    if (!isRefusal(reason)) tally.lasted(loop.now - startedAt);
   }
 
   private admit(connection: TcpConnection): Admitted {

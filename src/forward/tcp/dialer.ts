@@ -11,6 +11,7 @@ import type { EventLoop } from "../../engine/loop.ts";
 import { isShortage } from "../../engine/tcp-listener.ts";
 import { dialRejected, type End, ended, endText } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
+import type { Tally } from "../../workers/tally.ts";
 import { dialFor, sourceName } from "../dial.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
@@ -26,6 +27,7 @@ export interface DialerParts {
   readonly kernel: ConnectionKernel;
   readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
   readonly loopDetector: Pick<LoopDetector, "entered">;
+  readonly tally: Pick<Tally, "connected">;
 }
 
 /** The owner of the dialer. */
@@ -51,7 +53,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
   }
 
   enter(connection: TcpConnection): void {
-    const { kernel, loopDetector, router, task } = this.parts;
+    const { kernel, loop, loopDetector, router, task } = this.parts;
     const { rules } = router;
     const target = connection.picked?.address ?? connection.original;
     const choice = dialFor(rules, connection.client, target);
@@ -68,13 +70,14 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     if (typeof fd !== "number") return this.openFailed(connection, fd);
     if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
     connection.arm(task.timeouts.connectMs);
+    connection.dialedAt = loop.now;
     connection.flowHandle = loopDetector.entered(fd, target, connection.trail.visits + 1);
     const added = connection.watchUpstream(fd);
     if (added < 0) this.failed(connection, { call: "epoll_ctl", errno: -added });
   }
 
   onUpstream(connection: TcpConnection, mask: number): void {
-    const { kernel, loop, router } = this.parts;
+    const { kernel, loop, router, tally } = this.parts;
     const { client, picked, upstreamFd } = connection;
     if (upstreamFd !== undefined && mask & (EPOLLERR | EPOLLHUP)) {
       const errno = kernel.error(upstreamFd);
@@ -82,6 +85,8 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     }
     if ((mask & EPOLLOUT) === 0) return;
     if (picked !== undefined) router.pool?.connected(picked, client.address, loop.now);
+    connection.connectMs = loop.now - connection.dialedAt;
+    tally.connected(connection.connectMs);
     connection.upstreamEdges = mask;
     connection.setState("handshake");
   }
@@ -92,7 +97,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     if (source !== "self" && upstream !== undefined) {
       this.parts.router.timedOut(upstream, client.address);
     }
-    this.giveUp(connection, ended("connect-timeout"), true);
+    this.giveUp(connection, ended("connect-timeout", "upstream"), true);
   }
 
   /** A connection is closed and no longer waits. */

@@ -77,7 +77,16 @@ export class TcpForwarder
     const kernel = new SystemConnectionKernel(loop, new UpstreamSockets(task, this));
     this.connections = new TcpConnections(
       {
-        ...{ loop, log: context, counters: context.shared, task, kernel, relayKernel, router },
+        ...{
+          loop,
+          log: context,
+          counters: context.shared,
+          tally: context.shared.tally,
+          task,
+          kernel,
+          relayKernel,
+          router,
+        },
         ...{ loopDetector, wideOfClient: this.buffers.wideOfClient },
       },
       this,

@@ -2,6 +2,7 @@
 
 import type { Fd } from "../../../ffi/types.ts";
 import type { EventLoop } from "../../engine/loop.ts";
+import { Counter, type CounterBlock } from "../../workers/counters.ts";
 import { type EndReason, ended, socketFailed } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { TcpConnection } from "./connection.ts";
@@ -15,6 +16,7 @@ export interface RelayingParts {
   readonly task: Pick<ForwardTask, "dial" | "timeouts">;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
+  readonly counters: Pick<CounterBlock, "count">;
 }
 
 /** The owner of the phase. */
@@ -81,8 +83,15 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   private run(connection: TcpConnection, relay: Relay): void {
-    connection.lastActive = this.parts.loop.now;
+    const { counters, loop } = this.parts;
+    const { sent, received } = relay;
+    connection.lastActive = loop.now;
     const state = relay.run();
+    // What is carried counts at once: a connection may be open for weeks.
+    if (relay.sent !== sent) counters.count(Counter.clientBytes, relay.sent - sent);
+    if (relay.received !== received) {
+      counters.count(Counter.upstreamBytes, relay.received - received);
+    }
     if (connection.flowHandle !== 0 && relay.received > 0) connection.forgetFlow();
     switch (state) {
       case "open":
