@@ -67,6 +67,11 @@ export class WorkerHandle {
     return this.shared.snapshot(id);
   }
 
+  /** How what it carried for one service has ended, for `readTallies`. */
+  tallyOf(id: number): Float64Array {
+    return this.shared.tallyOf(id);
+  }
+
   /** Starts a Worker, the first or the next one, with the services that there are. */
   start(): void {
     const { shared, wakeFd, lossless } = this;

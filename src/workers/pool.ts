@@ -12,6 +12,7 @@ import {
 import { type Counters, sumCounters } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import type { Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
+import { readTallies, type TallyCounts } from "./tally.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
@@ -161,6 +162,11 @@ export class WorkerPool implements WorkerHandleOwner {
     const of = (handle: WorkerHandle) =>
       id === undefined ? handle.counters : handle.countersOf(id);
     return sumCounters(this.handles.map(of));
+  }
+
+  /** How connections and sessions of service number `id` have ended, in all Workers. */
+  tally(id: number): TallyCounts {
+    return readTallies(this.handles.map((handle) => handle.tallyOf(id)));
   }
 
   /** How long `finished` may take after `stop` before the process ends without it. */

@@ -12,8 +12,8 @@ import {
 } from "./end-reason.ts";
 
 /** Upper bounds of the classes of a histogram, in seconds; one more class has no bound. */
-export const durationBounds = [0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200] as const;
-export const connectBounds = [
+const durationBounds = [0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200] as const;
+const connectBounds = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 3, 10,
 ] as const;
 

@@ -337,17 +337,11 @@ export class SessionManager {
   }
 
   /** Sends the session at the other end the ICMP error of a closed port, and so ends it. */
-  private rejectLoop(
-    tried: TriedSession,
-    sender: SocketAddress,
-    destination: SocketAddress,
-  ): undefined {
+  private rejectLoop(tried: TriedSession, from: SocketAddress, to: SocketAddress): undefined {
     this.refuse(tried, refusals.loop);
     this.context.shared.count(Counter.droppedDatagrams, 1);
-    this.loops.refused(destination);
-    if (isOwn(this.router.rules, sender.address)) {
-      this.icmp.refusedHere(sender, destination);
-    }
+    this.loops.refused(to);
+    if (isOwn(this.router.rules, from.address)) this.icmp.refusedHere(from, to);
   }
 
   private forgetFlow(session: Session): void {

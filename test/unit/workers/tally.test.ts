@@ -1,13 +1,7 @@
 import { expect, test } from "bun:test";
 import { SharedState } from "../../../src/workers/counters.ts";
 import { endedByList, endReasonList } from "../../../src/workers/end-reason.ts";
-import {
-  connectBounds,
-  durationBounds,
-  readTallies,
-  TALLY_VALUES,
-  Tally,
-} from "../../../src/workers/tally.ts";
+import { readTallies, TALLY_VALUES, Tally } from "../../../src/workers/tally.ts";
 
 test("every end has a place of its own", () => {
   const values = new Float64Array(TALLY_VALUES);
@@ -44,9 +38,9 @@ test("ends, rejected sessions and histograms do not touch each other", () => {
   const { ends, refusedSessions, duration, connect } = readTallies([values]);
   expect(ends).toEqual([]);
   expect(refusedSessions).toEqual(endReasonList.map((reason) => ({ reason, count: 1 })));
-  expect(duration.counts).toEqual([1, 1, ...Array(durationBounds.length - 2).fill(0), 1]);
+  expect(duration.counts).toEqual([1, 1, ...Array(duration.bounds.length - 2).fill(0), 1]);
   expect(duration.sum).toBeCloseTo(1e6 + 0.021);
-  expect(connect.counts).toEqual([1, ...Array(connectBounds.length - 1).fill(0), 1]);
+  expect(connect.counts).toEqual([1, ...Array(connect.bounds.length - 1).fill(0), 1]);
   expect(connect.sum).toBeCloseTo(20.0004);
 });
 

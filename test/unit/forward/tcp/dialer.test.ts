@@ -38,8 +38,7 @@ function lab(descriptors: number) {
     {
       ...{ loop, kernel, task: { timeouts: { connectMs: 1_000 } } as ForwardTask },
       router: { pool: undefined, rules, timedOut: () => {} },
-      loopDetector: { entered: () => 0 },
-      tally: { connected: () => {} },
+      ...{ loopDetector: { entered: () => 0 }, tally: { connected: () => {} } },
     },
     {
       warn: () => {},
