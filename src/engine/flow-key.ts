@@ -1,10 +1,10 @@
 /**
  * The key of a flow, a client and the destination that it asked for: 32-bit words read straight
- * from what the kernel has written, in its byte order. IPv4 addresses are in their mapped form, so
- * that it does not matter whether a socket of one or of both families has told of them. Pure.
+ * from the kernel's structures, in its byte order. IPv4 addresses are in their mapped form, so that
+ * keys from AF_INET and AF_INET6 sockets are equal. Pure.
  *
- * A header of the PROXY protocol says who the ends are. The key then has two halves: these ends,
- * and those of the datagram that carried it, since a sender's socket may carry many clients.
+ * With a PROXY header the key has two halves: the ends that the header names, and the ends of the
+ * datagram that carried it, since a sender's socket may carry many clients.
  */
 
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
@@ -60,14 +60,14 @@ export function readKey(
   const clientPort = (names[nameAt] as number) >>> 16;
   const originalPort = (controls[destinationAt] as number) >>> 16;
   key[PORTS] = (clientPort << 16) | originalPort;
-  // Only a link-local address needs its interface; the kernel says 0 for others.
+  // Only a link-local address has an interface; the kernel writes 0 for others.
   const isV6 = ((names[nameAt] as number) & 0xffff) === AF_INET6;
   key[SCOPE] = isV6 ? (names[nameAt + V6_SCOPE] as number) : 0;
   return true;
 }
 
 /**
- * Writes the two ends that a header says: two addresses of `bytes` (4 or 16) each, one after the
+ * Writes the two ends of a header: two addresses of `bytes` (4 or 16) each, one after the
  * other from word `at` of `words` on, then both ports.
  */
 export function readEnds(words: Uint32Array, at: number, bytes: 4 | 16, key: Uint32Array): void {
@@ -94,7 +94,7 @@ export function writeEnds(client: SocketAddress, original: SocketAddress, key: U
   readKey(scratchWords, 0, scratchWords, sockaddr_in6.size / 4, key);
 }
 
-/** One address. What is copied out of it has no ArrayBuffer of its own, which would cost more. */
+/** Scratch space for one address. Copies from it share no ArrayBuffer, which would cost more. */
 const addressWords = new Uint32Array(4);
 const addressBytes = new Uint8Array(addressWords.buffer);
 
@@ -103,7 +103,7 @@ export function clientOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, 0, (key[PORTS] as number) >>> 16);
 }
 
-/** Where it wanted to go. */
+/** The original destination of this key. */
 export function originalOfKey(key: Uint32Array): SocketAddress {
   return addressOf(key, ORIGINAL, (key[PORTS] as number) & 0xffff);
 }

@@ -1,6 +1,6 @@
 /**
  * Ends idle connections and sessions of the heaviest client sooner while nearly all places are
- * taken: so there is room for others before they ask for it.
+ * taken, so that others find a free place.
  */
 
 import { sweepIntervalMs } from "./limits.ts";

@@ -4,9 +4,9 @@
 export const eventsPerWait = 512;
 
 /**
- * A Worker collects garbage when nothing has happened for `quietMs` and so many descriptors have
- * been closed since the last time: those of 2,048 connections, or of 2,048 to 4,096 sessions, which
- * leave 4 to 8 MB of objects. It takes 10 to 30 ms, in which nothing is carried.
+ * A Worker collects garbage after `quietMs` without events, once this many descriptors were closed
+ * since the last collection: those of 2,048 connections, or of 2,048 to 4,096 sessions, which leave
+ * 4 to 8 MB of objects. A collection takes 10 to 30 ms, in which the Worker forwards nothing.
  */
 export const quietMs = 500;
 export const closedUntilQuiet = 4096;
@@ -30,10 +30,10 @@ export const datagramBytesMax = 65_535;
 /** The backlog of `listen(2)`; the kernel lowers it to net.core.somaxconn. */
 export const backlog = 4096;
 
-/** How long accepting rests after EMFILE, ENFILE, ENOBUFS or ENOMEM. */
+/** How long accepting pauses after EMFILE, ENFILE, ENOBUFS or ENOMEM. */
 export const acceptPauseMs = 100;
 
-/** After the answer, how long and for how many bytes the peer is still read before the close. */
+/** How long, and for how many bytes, a peer is read between the answer and the close. */
 export const lingerMs = 2_000;
 export const lingerBytes = 16 * 1024 * 1024;
 
@@ -47,19 +47,19 @@ export const connectTimeoutMs = 10_000;
 export const replyTimeoutMs = 1_000;
 
 /**
- * Batches of events that a Worker may be ahead of the printing main thread. Then it waits, or drops
- * what it would log, until there are few of them again.
+ * Batches of events that may wait for the main thread to print them. Beyond that the Worker waits,
+ * or drops log lines, until few batches wait.
  */
 export const outstandingBatches = 64;
 export const outstandingBatchesAgain = 32;
 
-/** When a Worker that drops lines looks again whether they are read. */
+/** The interval in which a Worker that drops lines checks whether they are read again. */
 export const lostLinesPauseMs = 250;
 
 /** Events in one batch. */
 export const eventsPerBatch = 256;
 
-/** Bytes of peers in the events of one batch: a batch that has more of them is full. */
+/** Bytes of payload in the events of one batch; a batch with more is full. */
 export const eventBytesPerBatch = 1024 * 1024;
 
 /** How long events wait for more behind a batch that has just left. */
@@ -68,7 +68,7 @@ export const batchIntervalMs = 30;
 /** How long Workers get to end by themselves after being told to stop. */
 export const stopGraceMs = 2_000;
 
-/** After a signal to stop, how long the reader of standard output may take for what is left. */
+/** How long the reader of standard output may take for the rest after a signal to stop. */
 export const flushMaxMs = 1_000;
 
 /** Bytes of the log that a slow reader has not taken: above this Workers keep their lines. */
@@ -111,31 +111,31 @@ export const spliceBytesMax = 1024 * 1024;
 export const relayBytesPerTurn = 16 * 1024 * 1024;
 
 /**
- * TCP's memory is short from this part on of what it may have without regulation (tcp_mem); the
- * kernel is asked so often at the most.
+ * TCP's memory is short above this part of the memory without regulation (the first value of
+ * tcp_mem), which is read at most this often.
  */
 export const tcpMemoryShare = 0.5;
 export const tcpMemoryIntervalMs = 1_000;
 
-/** From this part on stalled connections end. */
+/** Stalled connections end above this part. */
 export const stalledEndShare = 0.75;
 
 /** A connection has stalled if its reader has taken nothing of the queued bytes for this long. */
 export const stalledMs = 5_000;
 
-/** Connections with something queued that are watched, and stalled ones that end in an interval. */
+/** How many connections with queued bytes are watched, and how many may end in an interval. */
 export const stalledWatchedMax = 4_096;
 export const stalledEndedMax = 256;
 
-/** To end one that holds less brings nothing. */
+/** Connections that hold fewer bytes do not end: that would free too little. */
 export const stalledBytesMin = 16 * 1024;
 
-/** If all that have stalled hold less than this part of what is too much, others are the cause. */
+/** If stalled connections hold less than this part of the excess, none ends: others cause it. */
 export const stalledPartMin = 0.25;
 
 /**
- * So many streams have receive buffers that grow: all together take this part of that memory at the
- * most, and those of one client the second one.
+ * The receive buffers of so many streams may grow that all of them take at most this part of that
+ * memory, and those of one client the second part.
  */
 export const wideStreamsMin = 4;
 export const wideStreamsMax = 1_024;
@@ -143,7 +143,7 @@ export const wideStreamsShare = 0.25;
 export const wideOfClientMax = 64;
 export const wideOfClientShare = 0.125;
 
-/** A stream that has carried so much may get one; it asks again after so many times more. */
+/** A stream may get such a buffer after this many bytes; it asks again after a multiple of them. */
 export const wideEarnedBytes = 512 * 1024;
 export const wideAgainTimes = 32;
 
@@ -158,7 +158,9 @@ export const streamReceiveBytes = 64 * 1024;
 export const earnedReceiveBytes = 128 * 1024;
 export const growingReceiveBytes = 208 * 1024;
 
-/** What is queued towards a reader beyond what is on its way to it; and while memory is short. */
+/**
+ * The most unsent bytes in a send buffer (TCP_NOTSENT_LOWAT), and the most while memory is short.
+ */
 export const unsentBytesMax = 256 * 1024;
 export const unsentBytesMin = 64 * 1024;
 
@@ -168,16 +170,16 @@ export const pipesMax = 1024;
 /** A forwarded connection that carries nothing for this long is closed. */
 export const forwardIdleTimeoutMs = 600_000;
 
-/** So is one whose one side has ended, if the other side is silent for this long. */
+/** A half-closed connection that carries nothing for this long is closed. */
 export const halfClosedTimeoutMs = 60_000;
 
 /** How long the header of the PROXY protocol may take. */
 export const headerTimeoutMs = 5_000;
 
-/** The most of a PROXY protocol header that is looked at. */
+/** The most bytes of a PROXY header that are read. */
 export const headerBytesMax = 4_096;
 
-/** The most that TLVs of such a header may take of a datagram, to be passed on with it. */
+/** The most bytes of TLVs of such a header that are passed on with a datagram. */
 export const datagramTlvBytesMax = 512;
 
 /** How long open connections may go on after SIGTERM. */
@@ -196,7 +198,7 @@ export const connectAttemptsMax = 3;
 export const portWindow = 64;
 export const portWindowsTried = 4;
 
-/** In a range of fewer ports there are no windows. */
+/** A range of fewer ports is not divided into windows. */
 export const portWindowsWorthwhile = 1024;
 
 /** The most of the time that walks through the whole range of ports may take. */
@@ -210,12 +212,12 @@ export const queueShare = 0.125;
 export const queueMin = 64;
 export const queueMax = 512;
 
-/** How many of a client's oldest connections are compared to find the idlest, which is evicted. */
+/** How many of a client's oldest connections are compared to find the idlest one to evict. */
 export const idlestOf = 64;
 
 /**
- * From this part of the places on, what is idle of the client with the most ends sooner: after this
- * part of its time-out. It is looked for so often, and among so many at the most.
+ * Above this part of the places, idle connections and sessions of the client with the most end
+ * after this part of their time-out. They are looked for in this interval, at most so many at once.
  */
 export const nearlyFull = 0.875;
 export const sweepIntervalMs = 1_000;
@@ -223,8 +225,8 @@ export const sweptAtOnce = 256;
 export const sweptIdlePart = 0.125;
 
 /**
- * UDP sessions on probation that there are until they pay for the next ones: of the heaviest client
- * so many, or this part of all places if that is less; of all clients that part.
+ * With this many UDP sessions on probation, the next session evicts one of them: so many of the
+ * heaviest client, or this part of all places if that is less; of all clients this part.
  */
 export const newcomersKept = 64;
 export const newcomersKeptShare = 0.125;
@@ -232,15 +234,17 @@ export const newcomersKeptShare = 0.125;
 /** Upstreams of one command, the addresses of names included. */
 export const upstreamsMax = 256;
 
-/** When a name is looked up again: its time to live between two bounds, or if that is unknown. */
+/**
+ * When a name is looked up again: after its time to live, within bounds; and if that is unknown.
+ */
 export const nameRefreshMsMin = 1_000;
 export const nameRefreshMsMax = 3_600_000;
 export const nameRefreshMs = 60_000;
 
-/** How long names are awaited at the start once an upstream is known. */
+/** How long the start waits for other names once one upstream is known. */
 export const nameStartMs = 2_000;
 
-/** When a name that was not found is looked up again, at the latest. */
+/** The longest time until a name that was not found is looked up again. */
 export const nameRetryMs = 10_000;
 
 /** Failures in a row after which an upstream backs off. The back-off doubles up to its maximum. */
@@ -254,17 +258,17 @@ export const clientRestsMax = 1_024;
 /** A UDP session without an answer for this long shows that its upstream is silent. */
 export const silenceMs = 3_000;
 
-/** After so many sessions without one answer an upstream of UDP is named; upstreams so watched. */
+/** A UDP upstream is reported after this many sessions without one answer; upstreams watched. */
 export const silentSessionsMax = 3;
 export const silentUpstreamsMax = 256;
 
-/** Descriptors that a Worker's map of them has room for: more than `connectionsMax` lets be. */
+/** Descriptors in a Worker's map of open ones: more than `connectionsMax` allows. */
 /** Services at once. Each has a block of counters in the memory that a Worker shares. */
 export const servicesMax = 1_024;
 
 export const descriptorsMax = 1 << 20;
 
-/** So many Workers may die within this time and are replaced; one more ends the process. */
+/** This many Workers may die within this time and are replaced; one more ends the process. */
 export const workerDeathsMax = 5;
 export const workerDeathsWindowMs = 10_000;
 
@@ -274,7 +278,9 @@ export const neverMs = 2 ** 52;
 /** Workers of one process. */
 export const workersMax = 64;
 
-/** Of the table of connections: rows in one turn of the loop, and batches not yet printed. */
+/**
+ * The table of connections: rows in one turn of the loop, and batches that wait for the printer.
+ */
 export const tableRowsPerTurn = 256;
 export const tableBatches = 4;
 export const tablePauseMs = 20;
@@ -283,21 +289,21 @@ export const tablePauseMs = 20;
 export const batchDatagrams = 64;
 export const batchesPerTurn = 4;
 
-/** Datagrams that are looked through at once for those of others, when a socket is new. */
+/** Datagrams of a new socket that are searched at once for those of other clients. */
 export const strayDatagrams = 16;
 
 /** Bytes that may be queued at a UDP listener, each way, as the kernel counts them. */
 export const listenerBufferBytes = 8 * 1024 * 1024;
 
-/** Batches in which a full listener's queue has been taken: 768 bytes are counted for the least. */
+/** Batches that empty a full listener's queue: the kernel counts at least 768 bytes a datagram. */
 export const drainedBatchesMax = Math.ceil((2 * listenerBufferBytes) / 768 / batchDatagrams);
 
 /** The same for a socket of a session that has much traffic. */
 export const flowBufferBytes = 1024 * 1024;
 
 /**
- * How full a UDP listener's queue may be until only some of a batch's datagrams may begin sessions,
- * and how many then: to begin one costs as much as to carry some thirty.
+ * When a UDP listener's queue is fuller than this, only so many datagrams of a batch may begin
+ * sessions: beginning one costs as much as forwarding some thirty.
  */
 export const newcomersByFill: readonly (readonly [fill: number, newcomers: number])[] = [
   [0.4, 1],
@@ -306,12 +312,12 @@ export const newcomersByFill: readonly (readonly [fill: number, newcomers: numbe
 ];
 
 /**
- * An answer to a datagram may have so many bytes whatever that had: the smallest frame of Ethernet
- * carries them (46 less 20 of IPv4 and 8 of UDP).
+ * An answer may always have this many bytes: the smallest Ethernet frame carries them (46 less 20
+ * of IPv4 and 8 of UDP).
  */
 export const answerBytesFree = 18;
 
-/** Answers of `listen --udp` to one client in a second, if nothing else is asked for. */
+/** The default bound on answers of `listen --udp` to one client in a second. */
 export const answersPerSecond = 5_000;
 
 /** The kernel's default limits on ICMP errors, for a kernel that does not show them. */
@@ -320,10 +326,10 @@ export const icmpLimits = { perSecond: 1_000, burst: 50, perPeerMs: 1_000 } as c
 /** Sockets of their own that sessions to one destination may have: each costs every look-up. */
 export const ownReplySocketsMax = 64;
 
-/** Sockets that may have one port with SO_REUSEPORT: to bind another one, all are walked. */
+/** Sockets that may share a port by SO_REUSEPORT: bind(2) walks all of them. */
 export const joinedSocketsMax = 512;
 
-/** How often it is tried to join a socket that another Worker is making. */
+/** Attempts to join a socket that another Worker is opening. */
 export const joinAttemptsMax = 3;
 
 /** A session with this many datagrams, both ways together, within this time is busy. */
@@ -333,7 +339,7 @@ export const busyWithinMs = 100;
 /** A UDP session ends after this long without a datagram. */
 export const sessionIdleTimeoutMs = 60_000;
 
-/** So has one with a DNS server, once it has been answered. */
+/** A session with a DNS server ends after this long, once it has been answered. */
 export const dnsIdleTimeoutMs = 5_000;
 
 /** The interval in which warnings of one kind are counted together; the most kinds at once. */
@@ -343,10 +349,10 @@ export const warningKindsMax = 100;
 /** Failed connections, or sessions, of one kind that get lines of their own within that time. */
 export const failureLinesMax = 10;
 
-/** Flows towards upstreams that are known again when they come back: a power of two. */
+/** Entries in the table of flows towards upstreams: a power of two. */
 export const ownFlowsMax = 32_768;
 
-/** Traffic that has come back this often is a loop: all bits set. */
+/** Traffic that has returned this many times is a loop; all bits of the field are set. */
 export const loopRoundsMax = 31;
 
 /** Bounds of a configuration: bytes of one file, and files, included ones among them. */

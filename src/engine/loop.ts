@@ -1,9 +1,9 @@
 /**
  * The event loop of one Worker: a blocking `epoll_wait` over its descriptors, and a timer wheel.
  *
- * Each descriptor has one handler. Closing goes through the loop, which marks the number as gone:
- * events that the same `epoll_wait` had already answered for it are then dropped by generation,
- * also when the number has been given to a new connection in between.
+ * Each descriptor has one handler. The loop closes descriptors and counts generations: it drops
+ * events that the same `epoll_wait` returned for a closed descriptor, even if a new connection has
+ * got the same number.
  */
 
 import { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from "../../ffi/constants.ts";
@@ -14,7 +14,7 @@ import type { Fd } from "../../ffi/types.ts";
 import { closedUntilQuiet, eventsPerWait, quietMs } from "./limits.ts";
 import { TimerWheel } from "./timers.ts";
 
-/** Whatever owns a registered descriptor. */
+/** The owner of a registered descriptor. */
 export interface Handler {
   /** `mask`: the EPOLL* bits that are ready. May add, change and close descriptors. */
   onReady(mask: number): void;
@@ -36,8 +36,8 @@ export class EventLoop {
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
   /**
-   * Called in a quiet moment: nothing has happened for `quietMs`, and `closedUntilQuiet`
-   * descriptors have been taken out of the loop since the last call.
+   * Called after `quietMs` without events, if `closedUntilQuiet` descriptors have left the loop
+   * since the last call.
    */
   onQuiet: () => void = () => {};
   private closed = 0;
@@ -76,20 +76,20 @@ export class EventLoop {
     sys.close(fd);
   }
 
-  /** Runs `callback` in the next turn, after whatever is ready by then. */
+  /** Runs `callback` in the next turn, after the handlers that are ready then. */
   defer(callback: () => void): void {
     this.deferred.push(callback);
   }
 
   /**
-   * The part of `total` that each handler of this turn may have, from `least` to `most`: so a turn
-   * stays short for those that come next, however many are ready.
+   * Each handler's part of `total` in this turn, from `least` to `most`. So a turn stays short,
+   * however many handlers are ready.
    */
   share(total: number, least: number, most: number): number {
     return Math.max(least, Math.min(most, Math.floor(total / this.due)));
   }
 
-  /** Turns until `stop`. */
+  /** Runs turns until `stop`. */
   run(): void {
     this.running = true;
     while (this.running) this.turn();
@@ -118,7 +118,7 @@ export class EventLoop {
     if (this.deferred.length > 0) this.runDeferred();
   }
 
-  /** Waits for events for `timeout` ms, or without an end if it is negative. */
+  /** Waits for events for `timeout` ms, or without limit if it is negative. */
   private wait(timeout: number): number {
     const isLong = timeout < 0 || timeout > quietMs;
     const mayBeQuiet = isLong && this.closed >= closedUntilQuiet;

@@ -1,13 +1,13 @@
 /**
- * Datagrams from an address and port that no socket can be bound to, because a socket of another
- * program has that port on every address (`0.0.0.0:53`): EADDRINUSE whatever options both have.
- * Also the ICMP errors that tell a client what an upstream's ICMP has told us.
+ * Sends datagrams from an address and port that no socket can be bound to, because a socket of
+ * another program has that port on every address (`0.0.0.0:53`): bind(2) then returns EADDRINUSE
+ * with any options. Also sends ICMP errors that pass an upstream's ICMP on to its client.
  *
  * A raw socket without IP_HDRINCL: IP_TRANSPARENT lets IP_PKTINFO name any source, and the kernel
  * writes the IP header, routes by mark and fragments. (With IP_HDRINCL a packet larger than the
- * interface's MTU is EMSGSIZE: raw(7).) Such a socket would be given a copy of whatever arrives for
- * its protocol, so it is bound to an address at which nothing arrives. No ICMP error arrives there
- * either: that a path of IPv6 is narrower than the interface is not heard of.
+ * interface's MTU is EMSGSIZE: raw(7).) The kernel would give such a socket a copy of every packet
+ * of its protocol, so it is bound to an address at which nothing arrives. No ICMP error arrives
+ * there either, so the socket does not learn that an IPv6 path is narrower than the interface.
  */
 
 import {
@@ -75,12 +75,12 @@ export class RawSender {
   private readonly name = allocate(32);
   /** By `family protocol`, opened when first needed. */
   private readonly sockets = new Map<number, number>();
-  /** Of the packet before: one flow has many that follow each other. */
+  /** The address of the packet before, which is often the same. */
   private source: SocketAddress | undefined;
   private destination: SocketAddress | undefined;
   private envelope: Envelope | undefined;
 
-  /** `mark` is what the packets carry (SO_MARK). Nothing is opened yet. */
+  /** `mark` is the mark of the packets (SO_MARK). Sockets are opened later, when needed. */
   constructor(mark?: Mark) {
     this.mark = mark;
   }
@@ -105,9 +105,9 @@ export class RawSender {
   }
 
   /**
-   * Tells `client` in the name of `destination` that its datagrams do not arrive, by the ICMP error
-   * that gives its socket `errno` (`encodeUnreachable`). Returns its size, 0 when no ICMP error
-   * says that, or a negated errno.
+   * Sends `client` an ICMP error in the name of `destination`: its datagrams do not arrive. The
+   * error gives the client's socket `errno` (`encodeUnreachable`). Returns its size, 0 when no ICMP
+   * error says that, or a negated errno.
    */
   sendUnreachable(client: SocketAddress, destination: SocketAddress, errno: number): Result {
     const { view } = this.packet;
@@ -118,7 +118,7 @@ export class RawSender {
   }
 
   /**
-   * Tells `client`, as the router with the address `own`, that a datagram of its to `destination`
+   * Sends `client` the ICMP error of a router with the address `own`: a datagram to `destination`
    * has used up its hop limit. Returns its size or a negated errno.
    */
   sendTimeExceeded(client: SocketAddress, destination: SocketAddress, own: SocketAddress): Result {

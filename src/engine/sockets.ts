@@ -1,6 +1,6 @@
 /**
- * Sockets, made and bound on the main thread, where a refusal can still be explained. The thread's
- * current network namespace is the one they belong to for life.
+ * Opens and binds sockets on the main thread, where a failure can be explained. A socket stays in
+ * the network namespace that the thread is in when it is opened.
  */
 
 import {
@@ -49,21 +49,21 @@ export interface SocketOptions {
   readonly protocol: "tcp" | "udp";
   /** IP_TRANSPARENT: may be bound to, and be reached at, addresses that this host does not own. */
   readonly transparent: boolean;
-  /** The user whose socket it is to the kernel, which lets those of one user share a port. */
+  /** The owner of the socket: the kernel lets sockets of one user share a port. */
   readonly owner?: number | undefined;
-  /** IP_FREEBIND: may be bound to them, not more. */
+  /** IP_FREEBIND: may be bound to such addresses, and no more. */
   readonly freebind?: boolean;
   /** SO_BINDTODEVICE. */
   readonly device?: string | undefined;
-  /** SO_MARK: what its own packets carry. */
+  /** SO_MARK: the mark of its own packets. */
   readonly mark?: Mark | undefined;
   /** SO_REUSEPORT: one of several sockets that share the traffic of one address. */
   readonly reusePort?: boolean;
   /** The local port is chosen at connect, not at bind (IP_BIND_ADDRESS_NO_PORT). */
   readonly portAtConnect?: boolean;
-  /** TCP_NODELAY, which what a listener accepts inherits, as it does all of TCP's below. */
+  /** TCP_NODELAY. Accepted sockets inherit it from the listener, as the TCP options below. */
   readonly noDelay?: boolean;
-  /** TCP_SAVE_SYN: accepted connections can tell the hop limit that they came with. */
+  /** TCP_SAVE_SYN: the hop limit of the SYN of accepted connections can be read. */
   readonly savesSyn?: boolean;
   /** SO_KEEPALIVE: probe a peer after this long without a packet. */
   readonly keepAliveMs?: number | undefined;
@@ -75,14 +75,14 @@ const name = allocate(sockaddr_storage.size);
 
 /**
  * A non-blocking, close-on-exec socket bound to `local`, whose address bytes decide the family.
- * UDP sockets tell the original destination of each datagram; TCP sockets may take an address
+ * UDP sockets report the original destination of each datagram; TCP sockets may take an address
  * that has connections in TIME_WAIT.
  * @throws SyscallError naming the option or call that the kernel refused; nothing stays open.
  */
 export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
   const domain = familyOf(local);
   const fd = makeSocket(options.protocol, domain);
-  // Without CAP_CHOWN it is ours, as are the others that it shares its port with.
+  // Without CAP_CHOWN this process owns it, and the others that share its port.
   if (options.owner !== undefined) sys.setOwner(fd, options.owner);
   try {
     configure(fd, domain, options);
@@ -137,7 +137,7 @@ function makeSocket(protocol: "tcp" | "udp", domain: number): Fd {
   return fd as Fd;
 }
 
-/** SO_MARK (socket(7)): what the socket's own packets carry. */
+/** Sets SO_MARK (socket(7)), the mark of the socket's own packets. */
 export function setMark(fd: number, mark: Mark): Result {
   return sys.setsockopt(fd, SOL_SOCKET, SO_MARK, mark | 0);
 }
@@ -153,7 +153,7 @@ export function connectTo(fd: number, { address, port, scopeId }: SocketAddress)
 }
 
 /**
- * SO_KEEPALIVE and TCP_USER_TIMEOUT of a TCP socket, in ms, each as far as it is given: 0 or a
+ * Sets SO_KEEPALIVE and TCP_USER_TIMEOUT of a TCP socket, in ms, if they are given. Returns 0 or a
  * negated errno.
  */
 export function setKeepAlive(fd: number, keepAliveMs?: number, userTimeoutMs?: number): Result {
@@ -190,11 +190,11 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
     if (isV6) set(IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR");
     set(IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR");
     hearHopLimits(fd, domain);
-    // Routers may fragment: the ICMP error instead would go to the source, which may be foreign.
+    // Routers may fragment: an ICMP error would go to the source, which may be another host.
     set(IPPROTO_IP, IP_MTU_DISCOVER, "IP_MTU_DISCOVER", IP_PMTUDISC_DONT);
   } else set(SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR");
   if (options.reusePort === true) need(allowSharing(fd), "setsockopt", "SO_REUSEPORT");
-  // A sandbox that lacks one of these costs time or ports, and nothing else.
+  // A sandbox that rejects one of these only costs time or ports.
   if (options.portAtConnect === true) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (options.protocol === "tcp") {
     if (options.noDelay === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);

@@ -1,6 +1,6 @@
 /**
- * Objects that have native buffers, which live as long as their thread (`ffi/memory.ts`): what one
- * service gives back is for the next one, so that services may come and go.
+ * Keeps objects with native buffers, which live as long as their thread (`ffi/memory.ts`). The next
+ * service reuses what an ended service has returned.
  */
 export class Spares<T> {
   private readonly free: T[] = [];
@@ -10,12 +10,12 @@ export class Spares<T> {
     this.make = make;
   }
 
-  /** One that was given back, or a new one. */
+  /** Returns a spare object, or a new one. */
   take(): T {
     return this.free.pop() ?? this.make();
   }
 
-  /** Takes one back. Its owner must not use it again. */
+  /** Returns an object to the spares. The caller must not use it again. */
   give(spare: T): void {
     this.free.push(spare);
   }

@@ -1,4 +1,4 @@
-/** A listening socket: accepts in turns, rests at its bounds, and never drops the process. */
+/** A listening socket: accepts in turns, and pauses at its bounds. */
 
 import {
   EPOLLIN,
@@ -57,7 +57,7 @@ export class Listener implements Handler {
     }
   }
 
-  /** Rests until `resume`: the backlog keeps what arrives. */
+  /** Pauses accepting until `resume`: new connections wait in the backlog. */
   pause(): void {
     this.owner.loop.timers.disarm(this.timer);
     if (!this.watching) return;
@@ -73,7 +73,7 @@ export class Listener implements Handler {
     this.owner.loop.add(this.fd, EPOLLIN, this);
   }
 
-  /** Accepts the connections of the queue, then closes: close(2) would reset them. */
+  /** Accepts the queued connections, then closes: close(2) alone would reset them. */
   closeEmptied(): void {
     for (let count = 0; count < backlog && this.acceptOne(); count++);
     this.close();
@@ -85,12 +85,12 @@ export class Listener implements Handler {
     this.owner.loop.close(this.fd);
   }
 
-  /** False where nothing more is to be accepted now. */
+  /** Accepts one connection; false if nothing more is to be accepted now. */
   private acceptOne(): boolean {
     if (!this.watching) return false;
     const fd = this.accept();
     if (fd === -EAGAIN) return false;
-    // A peer that has gone again, or a firewall that refuses it, concerns only that peer.
+    // The peer has gone already, or a firewall rejects it: go on with the next one.
     if (fd === -ECONNABORTED || fd === -EINTR || fd === -EPERM) return true;
     if (fd < 0) this.onAcceptError(-fd);
     else this.owner.accepted(fd as Fd);
@@ -110,7 +110,7 @@ export class Listener implements Handler {
   }
 
   private onAcceptError(errno: number): void {
-    // Anything else is an error of the network, of one connection, that accept(2) passes on.
+    // Any other error is a network error of one connection, which accept(2) passes on.
     const resting = isShortage(errno);
     if (resting) {
       this.pause();
@@ -120,17 +120,17 @@ export class Listener implements Handler {
   }
 }
 
-/** Whether a call failed because descriptors or memory are short, which others may free. */
+/** Whether a call failed for lack of descriptors or memory, which may be free later. */
 export function isShortage(errno: number): boolean {
   return errno === EMFILE || errno === ENFILE || errno === ENOBUFS || errno === ENOMEM;
 }
 
-/** At a bound that all `listeners` share: each of them rests. */
+/** Pauses all `listeners` at a bound that they share. */
 export function pauseAll(listeners: readonly Listener[]): void {
   for (const listener of listeners) listener.pause();
 }
 
-/** There is room again. */
+/** Resumes all of them: there is room again. */
 export function resumeAll(listeners: readonly Listener[]): void {
   for (const listener of listeners) listener.resume();
 }

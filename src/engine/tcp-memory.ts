@@ -1,7 +1,7 @@
 /**
- * Whether the kernel's memory for TCP is short. All sockets of the host share it (tcp_mem, tcp(7)),
- * and when it is used up the windows of all shrink. It is read once a second, and what streams that
- * have begun since may hold counts as used.
+ * Checks whether the kernel's memory for TCP is short. All sockets of the host share it (tcp_mem,
+ * tcp(7)); when it is used up, all windows shrink. It is read once a second. Bytes that streams of
+ * the last second may hold count as used.
  */
 
 import { readFileSync } from "node:fs";
@@ -40,9 +40,9 @@ const readProc: Read = (path) => {
 };
 
 /**
- * The memory that TCP has without regulation, in bytes; NaN if that is not known. Only the first
- * network namespace of a host shows its tcp_mem. Elsewhere, as in containers, it is taken to be the
- * default (tcp_init_mem() in tcp.c): three quarters of a sixteenth of the memory.
+ * The memory that TCP has without regulation, in bytes; NaN if it is unknown. Only the first
+ * network namespace of a host shows tcp_mem. Elsewhere, as in containers, this assumes the default
+ * (tcp_init_mem() in tcp.c): three quarters of a sixteenth of the memory.
  */
 function lowBytes(read: Read): number {
   const pages = Number.parseInt(read(TCP_MEM), 10);
@@ -69,10 +69,10 @@ export class TcpMemory {
   private readAt = Number.NEGATIVE_INFINITY;
   private low = Number.NaN;
   private used = Number.NaN;
-  /** Bytes that streams may hold that began since the last reading. */
+  /** Bytes that streams may hold which began since the last reading. */
   private promised = 0;
 
-  /** One of so many `workers` that share it. `warn` is called whenever it is found short. */
+  /** `workers` Workers share the memory. Calls `warn` whenever it is short. */
   constructor(workers: number, warn: (text: string) => void, read: Read = readProc) {
     this.workers = workers;
     this.warn = warn;
@@ -81,7 +81,7 @@ export class TcpMemory {
     this.largestStream = largest(read(TCP_RMEM)) + largest(read(TCP_WMEM));
   }
 
-  /** A stream has begun that may hold so many bytes at most. */
+  /** A stream has begun that may hold this many bytes. */
   promise(bytes: number): void {
     this.promised += bytes;
   }
@@ -92,24 +92,24 @@ export class TcpMemory {
     return this.used + this.promised * this.workers > this.low * tcpMemoryShare;
   }
 
-  /** How many bytes are to be set free by this Worker, as it was read last: its part of them. */
+  /** How many bytes this Worker should free: its part of the last reading's excess. */
   get excess(): number {
     const excess = this.used - this.low * stalledEndShare;
     return excess > 0 ? Math.ceil(excess / this.workers) : 0;
   }
 
-  /** How many streams of this Worker may have receive buffers that grow as far as they can. */
+  /** How many streams of this Worker may have receive buffers that grow without our bound. */
   get wideStreams(): number {
     const wide = this.streamsIn(wideStreamsShare / this.workers);
     return Math.max(wideStreamsMin, Math.min(wideStreamsMax, wide));
   }
 
-  /** The same of one client. */
+  /** The same for one client. */
   get wideOfClient(): number {
     return Math.max(wideStreamsMin, Math.min(wideOfClientMax, this.streamsIn(wideOfClientShare)));
   }
 
-  /** How many of the largest streams a part of the memory has room for. */
+  /** How many of the largest streams fit into a part of the memory. */
   private streamsIn(part: number): number {
     return Math.floor((this.low * part) / this.largestStream) || 0;
   }

@@ -1,6 +1,6 @@
 /**
- * The sockets of a session. What the kernel refuses is answered, not thrown: a flood can
- * make it refuse as often as it likes.
+ * The sockets of a session. Errors of the kernel are returned, not thrown: a flood can cause them
+ * as often as it likes.
  */
 
 import {
@@ -48,7 +48,7 @@ export interface FlowSocket {
   readonly transparent: boolean;
   readonly sharing: Sharing;
   readonly mark?: Mark | undefined;
-  /** Called once it has its own end, and may be sent to by anybody; then it is connected. */
+  /** Called between bind(2) and connect(2), while the socket may receive from anybody. */
   readonly onBound?: () => void;
 }
 
@@ -94,7 +94,7 @@ function bindAs(
   let result = bindTo(fd, address, port, scopeId);
   if (sharing !== "first") return result;
   allowSharing(fd);
-  // Another Worker may have bound it in this moment, and not yet allowed others to join.
+  // Another Worker may just have bound it, and not yet allowed others to join.
   for (let i = 0; i < joinAttemptsMax && result === -EADDRINUSE; i++) {
     result = bindTo(fd, address, port, scopeId);
   }
@@ -106,9 +106,9 @@ const NOBODY = { address: Uint8Array.of(127, 0, 0, 1), port: 9, scopeId: 0 };
 const NOBODY_V6 = { ...NOBODY, address: Uint8Array.from({ length: 16 }, (_, i) => Number(i > 14)) };
 
 /**
- * A socket by which answers leave from `local`, and which gets nothing that is sent there: it is
- * connected to where nothing comes from, and a datagram's own address counts when it sends. The
- * socket, or which call failed.
+ * Opens a socket that sends answers from `local` and receives nothing: it is connected to an
+ * address that nothing comes from, and each datagram that it sends names its own destination.
+ * Returns the socket, or the call that failed.
  */
 export function openReplySocket(local: SocketAddress, transparent: boolean): Fd | CallFailure {
   const wanted = {
@@ -120,7 +120,7 @@ export function openReplySocket(local: SocketAddress, transparent: boolean): Fd 
   } as const;
   const opened = openFlow(wanted);
   if (typeof opened !== "number") return opened;
-  // Without a route, as where lo is down, it stays unconnected: TPROXY does not see it then.
+  // Without a route, as where lo is down, it stays unconnected, and TPROXY does not find it.
   connectTo(opened, local.address.length === 4 ? NOBODY : NOBODY_V6);
   return opened;
 }
@@ -149,15 +149,15 @@ export class PortUse {
     else this.counts.delete(port);
   }
 
-  /** So many have it that no other one shall be `joined`. */
+  /** Whether so many sockets have the port that no other one should be `joined`. */
   isCrowded(port: number): boolean {
     return (this.counts.get(port) ?? 0) >= joinedSocketsMax;
   }
 }
 
 /**
- * Makes a socket ready for much traffic: buffers of `bytes` as far as they may be had, and the
- * datagrams of one flow handed over together. An old kernel without UDP_GRO does without.
+ * Prepares a socket for much traffic: buffers of up to `bytes`, and UDP_GRO, which joins datagrams
+ * of one flow, where the kernel has it.
  */
 export function prepareForMuch(fd: number, bytes: number, gro: boolean): void {
   if (sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) < 0) {
@@ -167,7 +167,7 @@ export function prepareForMuch(fd: number, bytes: number, gro: boolean): void {
   if (gro) sys.setsockopt(fd, SOL_UDP, UDP_GRO, 1);
 }
 
-/** Lets `bytes` of a socket's datagrams wait at an interface, as those wait that are routed. */
+/** Sets the send buffer: up to `bytes` of datagrams may wait at an interface. */
 export function allowBacklog(fd: number, bytes: number): void {
   if (sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) < 0) {
     sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, bytes);

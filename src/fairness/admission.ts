@@ -16,27 +16,27 @@ import type { EndReason } from "../workers/end-reason.ts";
 import type { ClientLimits } from "./client-limits.ts";
 import { ClientShares } from "./client-shares.ts";
 
-/** A connection, as far as this is concerned. */
+/** The part of a connection that admission uses. */
 export interface Applicant {
-  /** Its number among those that are open, -1 before it has one; written here. */
+  /** Its number among the open ones, -1 before it has one; written here. */
   number: number;
   /** When it has last carried something. */
   readonly lastActive: number;
 }
 
-/** How many there may be. */
+/** How many connections there may be. */
 export interface AdmissionBounds {
-  /** Places. */
+  /** Connections with a place. */
   readonly connectionsMax: number;
-  /** Connections beyond them that may be pending. */
+  /** Connections beyond these that may be pending. */
   readonly queueMax: number;
 }
 
 /** The owner of the connections. */
 export interface AdmissionOwner<T extends Applicant> {
-  /** One that waited has a place. */
+  /** A waiting connection has got a place. */
   proceed(member: T): void;
-  /** Ends a connection, and calls `left` for it, for another one's sake. */
+  /** Ends a connection to make room for another one, and calls `left` for it. */
   evict(member: T): void;
 }
 
@@ -59,9 +59,9 @@ export class Admission<T extends Applicant> {
   private readonly prefixes: PrefixRows;
   private readonly free: number[] = [];
   private readonly prefix = new Uint32Array(PREFIX_WORDS);
-  /** Pending ones whose client is known, the one that has waited longest first. */
+  /** Pending connections whose client is known, longest wait first. */
   private readonly waiting = new Set<T>();
-  /** The place that is set free is for a newcomer. */
+  /** The next free place is for a newcomer, not for one that waits. */
   private isEvicting = false;
 
   constructor(
@@ -81,7 +81,7 @@ export class Admission<T extends Applicant> {
     this.prefixes = new PrefixRows(capacity);
   }
 
-  /** A new connection, of `peer` as far as is known: false if it is to be closed. */
+  /** Adds a new connection of `peer`; returns false if it is to be closed. */
   arrive(member: T, peer: SocketAddress): boolean {
     const { pending, placed, bounds, prefix } = this;
     writePrefix(peer, prefix);
@@ -97,7 +97,7 @@ export class Admission<T extends Applicant> {
     return true;
   }
 
-  /** Its client is known; `now` is in ms. */
+  /** Decides on a connection whose client is now known; `now` is in ms. */
   admit(member: T, client: SocketAddress, now: number): Admitted {
     const { pending, placed, prefix } = this;
     const { number } = member;
@@ -119,7 +119,7 @@ export class Admission<T extends Applicant> {
     return "placed";
   }
 
-  /** A connection has ended. Its place is for the one that has waited longest. */
+  /** A connection has ended. The connection that has waited longest gets its place. */
   left(member: T): void {
     const { number } = member;
     const state = this.state[number];
@@ -138,12 +138,12 @@ export class Admission<T extends Applicant> {
     this.owner.proceed(next);
   }
 
-  /** How many places the client of a connection has that has one itself. */
+  /** How many places the client of a placed connection has. */
   countWith({ number }: T): number {
     return this.placed.countWith(number);
   }
 
-  /** A number for the client of a connection that has a place. */
+  /** A number for the client of a placed connection. */
   clientOf({ number }: T): number {
     return this.placed.client(number);
   }
@@ -158,7 +158,7 @@ export class Admission<T extends Applicant> {
     return this.placed.size >= this.bounds.connectionsMax * nearlyFull;
   }
 
-  /** The oldest connections of the client with the most, as long as it has more than its share. */
+  /** Yields the oldest connections of the heaviest client while it has more than its share. */
   *aboveShare(): Generator<T, undefined> {
     const { placed, bounds } = this;
     const client = placed.heaviest;
@@ -187,8 +187,8 @@ export class Admission<T extends Applicant> {
   }
 
   /**
-   * Of the oldest connections of a client, the one that has carried nothing for longest. The others
-   * are looked at again when all have been.
+   * The idlest among the oldest connections of a client. The others are compared again after all
+   * connections of the client were.
    */
   private idlest(client: number): number {
     const { placed, members } = this;

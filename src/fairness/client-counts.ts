@@ -1,11 +1,11 @@
 /**
- * How many connections or sessions each client has at all Workers together, in memory that they
- * share. Each Worker writes numbers of its own alone, so there is no lock, and one that takes the
- * place of a Worker that died begins with none.
+ * Counts the connections or sessions of each client at all Workers, in shared memory. Each Worker
+ * writes only its own numbers, so there is no lock. The Worker that replaces a dead one begins with
+ * none.
  *
- * Clients have no entry of their own: each has one cell of each of two rows, by keyed hashes, and
- * its number is the smaller of the two. Another client makes it too large only where it shares both
- * cells, which nobody can bring about who does not know the keys.
+ * A client has no entry of its own, but one cell in each of two rows, by keyed hashes; its number
+ * is the smaller of the two. It is too large only if other clients share both cells, which nobody
+ * can cause without the keys.
  */
 
 import { PREFIX_WORDS } from "../engine/client-prefix.ts";
@@ -38,7 +38,7 @@ export class ClientCounts {
     for (let at = worker; at < this.counts.length; at += workers) this.counts[at] = 0;
   }
 
-  /** How many the client with this prefix has at all Workers. */
+  /** The count of the client with this prefix at all Workers. */
   of(prefix: Uint32Array): number {
     let least = Number.POSITIVE_INFINITY;
     for (let row = 0; row < ROWS; row++) {
@@ -50,7 +50,7 @@ export class ClientCounts {
     return least;
   }
 
-  /** This Worker has `change` more of the client. */
+  /** Adds `change` to this Worker's count of the client. */
   change(prefix: Uint32Array, change: number): void {
     for (let row = 0; row < ROWS; row++) {
       Atomics.add(this.counts, this.at(row, prefix) + this.worker, change);

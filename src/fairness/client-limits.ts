@@ -1,11 +1,11 @@
-/** The bounds that a user sets for each client by itself, as one Worker heeds them. */
+/** Applies the user's bounds on each client in one Worker. */
 
 import { randomWord } from "../engine/random.ts";
 import type { ClientBounds } from "../workers/protocol.ts";
 import { ClientCounts } from "./client-counts.ts";
 import { ClientRates } from "./client-rates.ts";
 
-/** No bound of a client by itself, for one Worker. */
+/** Bounds of one Worker that limit no client. */
 export const unbounded: ClientBounds = {
   ...{ max: 0, counts: undefined, perSecond: 0, workers: 1, worker: 0 },
 };
@@ -22,12 +22,12 @@ export class ClientLimits {
     if (perSecond > 0) this.rates = new ClientRates(perSecond / workers, randomWord);
   }
 
-  /** Whether the client with this prefix may begin another now (ms); if so it is counted. */
+  /** Whether the client with this prefix may begin another one at `now` (ms); counts it if so. */
   mayBegin(prefix: Uint32Array, now: number): boolean {
     return this.rates?.take(prefix, now) ?? true;
   }
 
-  /** Counts one more of the client at all Workers; false if it has as many as it may have. */
+  /** Counts one more of the client at all Workers; false if the client is at its bound. */
   take(prefix: Uint32Array): boolean {
     if (this.counts === undefined) return true;
     if (this.counts.of(prefix) >= this.max) return false;
@@ -35,7 +35,7 @@ export class ClientLimits {
     return true;
   }
 
-  /** One that was taken has ended. */
+  /** Uncounts one that has ended. */
   give(prefix: Uint32Array): void {
     this.counts?.change(prefix, -1);
   }

@@ -1,12 +1,12 @@
 /**
- * How fast each client begins something: a bucket of tokens for each prefix, filled at the rate and
- * as large as one second of it. A client that is not known has a full bucket, so those that have
- * been quiet longest are forgotten when there is no more room. Pure: time is handed in.
+ * Limits how fast each client begins something: a token bucket for each prefix, which holds one
+ * second of the rate. A client without a bucket counts as one with a full bucket, so the buckets
+ * that were quiet longest make room for others. Pure: the caller gives the time.
  */
 
 import { PREFIX_WORDS } from "../engine/client-prefix.ts";
 
-/** Buckets in a set: the least recently used of one set makes room. */
+/** Buckets in a set: the least recently used one makes room. */
 const WAYS = 4;
 /** A power of two. */
 const SETS = 4_096;
@@ -28,7 +28,7 @@ export class ClientRates {
     this.keys = Uint32Array.from({ length: PREFIX_WORDS + 1 }, () => random() | 1);
   }
 
-  /** Whether the client with this prefix may begin another at `now` (ms); if so it is counted. */
+  /** Whether the client with this prefix may begin another one at `now` (ms); counts it if so. */
   take(prefix: Uint32Array, now: number): boolean {
     const bucket = this.find(prefix);
     const { tokens, usedAt, burst, perSecond } = this;

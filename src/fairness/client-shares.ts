@@ -1,8 +1,8 @@
 /**
  * Each client's share of a common resource: its members (connections, sessions), by the
- * prefix of their clients. The client with the most of them is known at any time, so that it pays
- * when there is no more room. Every call takes the same time whatever the number of members.
- * Nothing is allocated after the constructor. Pure; the random numbers are handed in.
+ * prefix of their clients. The client with the most members is known at any time, so that it can
+ * pay when there is no room. Every call takes constant time. Nothing is allocated after the
+ * constructor. Pure: the caller gives the random numbers.
  */
 
 import { PREFIX_WORDS } from "../engine/client-prefix.ts";
@@ -101,7 +101,7 @@ export class ClientShares {
     return (this.next[member] as number) - 1;
   }
 
-  /** Gives `member`, which is nobody's, to the client with this prefix. */
+  /** Adds `member`, which has no client, to the client with this prefix. */
   add(member: number, prefix: Uint32Array): void {
     let client = this.clients.find(prefix);
     if (client < 0) {
@@ -118,7 +118,7 @@ export class ClientShares {
     if ((this.counts[client] as number) > this.most) this.most = this.counts[client] as number;
   }
 
-  /** Takes `member` from its client. */
+  /** Removes `member` from its client. */
   remove(member: number): void {
     const client = this.clientOf[member] as number;
     this.unlink(member, client);
@@ -127,7 +127,7 @@ export class ClientShares {
     this.counts[client] = (this.counts[client] as number) - 1;
     if (this.counts[client] === 0) this.clients.remove(client);
     else this.rank(client);
-    // It had the most, and has one less now; without it nobody may have as many.
+    // The client had the most. Now it has one less, and perhaps no client has as many as before.
     if (this.ranks[this.most] === 0 && this.most > 0) this.most--;
   }
 

@@ -1,30 +1,30 @@
 /**
- * Which of the connections end whose readers have stalled, when the kernel's memory for TCP is
- * short: those of the client for which most is queued pay first. Pure.
+ * Chooses which connections with stalled readers end while the kernel's memory for TCP is short.
+ * The client with the most queued bytes pays first. Pure.
  */
 
 import { stalledEndedMax, stalledPartMin } from "../engine/limits.ts";
 
 /** A connection whose reader takes nothing. */
 export interface Stalled {
-  /** Whose it is: a number for each client. */
+  /** Its client, as a number. */
   readonly client: number;
-  /** How many bytes of the kernel's memory are set free if it ends. */
+  /** How many bytes of the kernel's memory its end would free. */
   readonly held: number;
-  /** Since when, in ms. */
+  /** When it stalled, in ms. */
   readonly since: number;
 }
 
 interface Client<T> {
   held: number;
-  /** The one that has stalled for longest is the last. */
+  /** Longest stall last. */
   readonly members: T[];
 }
 
 /**
- * Chooses what ends to set free `excess` bytes: always the one that has stalled for longest of the
- * client for which most is still queued. None if all together hold a small part of the excess: then
- * others are the cause, and the ends of these would not help.
+ * Chooses the connections whose end frees `excess` bytes: each time the longest stalled one of the
+ * client with the most queued bytes. Chooses none if all together hold only a small part of the
+ * excess: then others cause it, and ending these would not help.
  */
 export function chooseStalled<T extends Stalled>(stalled: readonly T[], excess: number): T[] {
   const total = stalled.reduce((sum, { held }) => sum + held, 0);
@@ -53,7 +53,7 @@ function clientsOf<T extends Stalled>(stalled: readonly T[]): readonly Client<T>
   return [...clients.values()];
 }
 
-/** The client with the most; of several, the one that has stalled for longest. */
+/** The client with the most bytes; among equals, the one that has stalled for longest. */
 function heaviestOf<T extends Stalled>(clients: readonly Client<T>[]): Client<T> | undefined {
   let heaviest: Client<T> | undefined;
   const since = ({ members }: Client<T>) => members.at(-1)?.since ?? Number.POSITIVE_INFINITY;

@@ -1,8 +1,8 @@
 /**
- * Ends connections whose readers have stalled when the kernel's memory for TCP is nearly used up:
- * what is queued for them slows all connections of the host. A reader has stalled that has not
- * acknowledged one byte of what is queued for some seconds. Once a second the memory is read, and
- * only while it is short connections are looked at.
+ * Ends connections with stalled readers when the kernel's memory for TCP is nearly used up: bytes
+ * queued for them slow all connections of the host. A reader has stalled if it has acknowledged
+ * none of the queued bytes for some seconds. The memory is read once a second. Connections are
+ * examined only while it is short.
  */
 
 import { SO_MEMINFO, SOL_SOCKET } from "../../ffi/constants.ts";
@@ -23,17 +23,17 @@ import { chooseStalled, type Stalled } from "./stall-choice.ts";
 export interface Flow {
   readonly from: { readonly fd: number };
   readonly to: { readonly fd: number };
-  /** How many have been given to the second one. */
+  /** How many bytes were passed to the second one. */
   readonly bytes: number;
 }
 
-/** Whose connections are watched. */
+/** The owner of the watched connections. */
 export interface StallOwner<T> {
   readonly open: Iterable<T>;
   flowsOf(member: T): readonly Flow[];
-  /** A number for each client. */
+  /** The client of a connection, as a number. */
   clientOf(member: T): number;
-  /** Ends it, and counts that. */
+  /** Ends a connection and counts that. */
   endStalled(member: T): void;
 }
 
@@ -42,7 +42,7 @@ interface Seen {
   readonly since: number;
 }
 
-/** SO_MEMINFO: bytes that wait to be read, and those that wait to be acknowledged. */
+/** SO_MEMINFO: bytes that wait to be read, and bytes that wait to be acknowledged. */
 const memory = allocate(9 * 4);
 const memoryWords = memory.words();
 const SK_MEMINFO_RMEM_ALLOC = 0;
@@ -53,7 +53,7 @@ export class StallWatch<T> {
   private readonly tcpMemory: TcpMemory;
   private readonly owner: StallOwner<T>;
   private readonly timer = new Timer(() => this.fired());
-  /** Of each flow that has something queued, what its reader had acknowledged, and since when. */
+  /** For each flow with queued bytes: how many its reader had acknowledged, and since when. */
   private seen = new Map<Flow, Seen>();
 
   constructor(loop: EventLoop, tcpMemory: TcpMemory, owner: StallOwner<T>) {
@@ -89,7 +89,7 @@ export class StallWatch<T> {
     for (const { member } of chooseStalled(stalled, excess)) this.owner.endStalled(member);
   }
 
-  /** The members with a flow that has stalled and holds enough: one call for most flows. */
+  /** The members with a stalled flow that holds enough bytes: one system call for most flows. */
   private stalledAt(now: number): (Stalled & { member: T })[] {
     const { owner } = this;
     const stalled: (Stalled & { member: T })[] = [];

@@ -15,7 +15,7 @@ const OPENINGS = ["PROXY TCP4 ", "PROXY TCP6 ", "PROXY UNKNOWN"].map((text) =>
 /** As far as a line of version 1 is looked for. */
 const LINE_BYTES = 108;
 
-/** Reads one after the other; what the last one said stays in the fields until the next one. */
+/** Reads one header after the other. The fields keep the last one until the next call. */
 export class DatagramHeader {
   /** Of the header; what is behind them is the datagram. */
   length = 0;
@@ -24,7 +24,9 @@ export class DatagramHeader {
   addressesAt = 0;
   /** The contents of a version 1 line. Without either, the datagram's own addresses count. */
   ends: ProxyAddresses | undefined;
-  /** What the next proxy shall know of a line of version 1; the other is asked for. */
+  /**
+   * The parts of a version 1 line for the next proxy; those of version 2 are decoded on request.
+   */
   private isLine = false;
   private linePassed = plainHeader;
   /** Why a header is rejected: one of a few fixed texts. */
@@ -44,7 +46,7 @@ export class DatagramHeader {
     return "none";
   }
 
-  /** What the next proxy shall know, of the header that was read last from `from` on; a copy. */
+  /** The parts for the next proxy of the last header, which began at `from`; a copy. */
   passed(bytes: Uint8Array, from: number): PassedOn {
     return this.isLine ? this.linePassed : this.reader.passed(bytes, from);
   }

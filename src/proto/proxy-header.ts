@@ -3,7 +3,7 @@
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { isMulticast, isUnspecified } from "../net/ip.ts";
 
-/** The two ends of the connection that the sender of a header carries on. */
+/** The two ends of the connection that the sender of a header forwards. */
 export interface ProxyAddresses {
   readonly source: SocketAddress;
   readonly destination: SocketAddress;
@@ -38,14 +38,14 @@ export const plainHeader: PassedOn = { names: "ends", tlvs: new Uint8Array(0), i
 /** The same without ends. */
 const unnamedHeader: PassedOn = { ...plainHeader, names: "nobody" };
 
-/** Why the `source` that a header names is no client's; empty: it may be one's. */
+/** Why the `source` of a header cannot be a client; empty if it can. */
 export function sourceFault({ address, port }: SocketAddress): string {
   if (isUnspecified(address)) return "the source is the unspecified address, which nobody has";
   if (isMulticast(address)) return "the source is a multicast or broadcast address";
   return port === 0 ? "the source has port 0" : "";
 }
 
-/** Why nobody can be reached at the `destination` that a header names; empty: somebody may be. */
+/** Why the `destination` of a header cannot be reached; empty if it can. */
 export function destinationFault({ address, port }: SocketAddress): string {
   if (isUnspecified(address)) return "the destination is the unspecified address";
   if (isMulticast(address)) return "the destination is a multicast or broadcast address";
@@ -84,7 +84,7 @@ export function socketAddress(address: Uint8Array, port: number): SocketAddress 
 }
 
 /**
- * The addresses as a header can say them: both of one family, mapped IPv4 as IPv4. Undefined when
+ * The addresses in the form of a header: both of one family, mapped IPv4 as IPv4. Undefined when
  * one is missing or the families differ.
  */
 export function ofOneFamily(

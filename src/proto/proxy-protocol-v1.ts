@@ -94,7 +94,7 @@ function beginsAddress(text: string, family: Family): boolean {
 }
 
 /**
- * The line that says a TCP connection goes from `source` to `destination`: `PROXY TCP4 …` or
+ * Encodes a TCP connection from `source` to `destination`: `PROXY TCP4 …` or
  * `PROXY TCP6 …`, and `PROXY UNKNOWN` when one of them is missing or their families differ.
  */
 export function encodeProxyV1(

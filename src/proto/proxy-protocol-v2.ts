@@ -14,7 +14,7 @@ import {
   socketAddress,
 } from "./proxy-header.ts";
 
-/** The most that is waited for. The format allows 65551, addresses and TLVs fill a few hundred. */
+/** The longest header that is accepted. The format allows 65551; real ones have a few hundred. */
 const HEADER_BYTES_MAX = 4096;
 
 /** `"\r\n\r\n\0\r\nQUIT\n"` */
@@ -32,7 +32,7 @@ const PP2_TYPE_NETNS = 0x30;
 
 /**
  * TLVs of the sender's own hop: padding, the checksum of its own header, and the namespace that
- * its own socket is in. All others tell of the client's connection.
+ * its own socket is in. All others describe the client's connection.
  */
 const OWN_HOP: readonly number[] = [PP2_TYPE_CRC32C, PP2_TYPE_NOOP, PP2_TYPE_NETNS];
 
@@ -70,10 +70,10 @@ export function isSigned(bytes: Uint8Array, from: number, end: number): boolean 
 export class ProxyV2Reader {
   /** Bytes of the whole header. */
   length = 0;
-  /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it says none. */
+  /** Bytes of each of its two addresses, which begin at `addressesAt`; 0: it has none. */
   addressBytes: 0 | 4 | 16 = 0;
   addressesAt = 0;
-  /** LOCAL: the sender speaks for itself. */
+  /** LOCAL: the connection is the sender's own. */
   isLocal = false;
   /** Where its TLVs begin, which end with the header; behind addresses alone they are known. */
   tlvsAt = 0;
@@ -82,7 +82,7 @@ export class ProxyV2Reader {
   protocol: "tcp" | "udp" = "tcp";
   /** Why there is no header: one of a few fixed texts. */
   error = "";
-  /** The byte that is to blame, -1 for none in particular. */
+  /** The index of the wrong byte, -1 for none in particular. */
   wrongAt = -1;
 
   /** Reads the header that begins at `from`, of which the bytes up to `end` are there. */
@@ -135,7 +135,7 @@ export class ProxyV2Reader {
     return "header";
   }
 
-  /** What the next proxy shall know, of the header that was read last from `from` on; a copy. */
+  /** The parts for the next proxy of the last header, which began at `from`; a copy. */
   passed(bytes: Uint8Array, from: number): PassedOn {
     const last = from + this.length;
     const names = this.isLocal ? "sender" : this.addressBytes > 0 ? "ends" : "nobody";
@@ -247,9 +247,9 @@ function isText(byte: number | undefined): string {
 }
 
 /**
- * The block that says a connection goes from `source` to `destination`: the command PROXY with
+ * Encodes a connection from `source` to `destination`: the command PROXY with
  * AF_INET or AF_INET6, and with AF_UNSPEC when one of them is missing or their families differ.
- * What another header has said beside the ends comes from `passed`; with LOCAL there are no ends.
+ * The other parts of a received header come from `passed`; with LOCAL there are no ends.
  */
 export function encodeProxyV2(
   source: SocketAddress | undefined,

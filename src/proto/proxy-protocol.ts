@@ -1,6 +1,6 @@
 /**
- * The PROXY protocol (proxy-protocol.txt of HAProxy, versions 1 and 2): how a proxy tells the next
- * one whose connection it carries, in a header in front of everything else.
+ * The PROXY protocol (proxy-protocol.txt of HAProxy, versions 1 and 2): a proxy
+ * names the client of a connection to the next proxy, in a header before all other bytes.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -12,10 +12,9 @@ const CR = 0x0d;
 
 /**
  * Reads the header, of either version, that a connection starts with. `bytes` is everything
- * received so far; after `more`, call it again with that and what follows it. An error is answered
- * at the first byte that no header has there. `more` stops at 107 bytes for version 1 and 4096 for
- * version 2. The caller makes sure beforehand that the sender may speak for others, and limits the
- * time it takes.
+ * received so far; after `more`, call it again with that and what follows it. It returns an error
+ * at the first byte that no header can have there. `more` stops at 107 bytes for version 1 and 4096
+ * for version 2. The caller first checks that the sender may name clients, and limits the time.
  */
 export function decodeProxyHeader(bytes: Uint8Array): ProxyDecoding {
   if (bytes.length === 0) return more;

@@ -1,8 +1,8 @@
 /**
- * Packets that no socket of ours would send: UDP datagrams from an address and port that cannot be
- * bound (RFC 768), and the ICMP errors of a destination that is not this host (RFC 792, RFC 4443).
- * Written into buffers that the caller owns. The IP header is left to the kernel, which also
- * routes, marks and fragments; only the one that an ICMP error quotes is written here.
+ * Encodes packets that no socket of ours would send: UDP datagrams from an address and port that
+ * cannot be bound (RFC 768), and the ICMP errors of a destination that is not this host (RFC 792,
+ * RFC 4443). The caller owns the buffers. The kernel writes the IP header, and routes, marks and
+ * fragments the packet; only the IP header that an ICMP error quotes is written here.
  */
 
 import {
@@ -52,17 +52,17 @@ export function encodeDatagram(
     sum(into, 0, udphdr.size) +
     copyAndSum(into, udphdr.size, payload, from, length);
   const checksum = complement(total);
-  // 0 would say that there is no checksum.
+  // 0 would mean that there is no checksum.
   into.setUint16(udphdr.check, checksum === 0 ? 0xffff : checksum);
   return size;
 }
 
 /**
- * Writes, at the start of `into`, the ICMP or ICMPv6 error by which a host at `destination` says
- * what `errno` says: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES or, over IPv4, ENOPROTOOPT.
- * It quotes a datagram from `client` to `destination`, by which the client's kernel finds the
- * socket. Returns its length, at most 56, or 0 for another errno. The checksum of ICMPv6 is left to
- * the kernel (RFC 3542, 3.1).
+ * Writes, at the start of `into`, the ICMP or ICMPv6 error of a host at `destination` that stands
+ * for `errno`: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES or, over IPv4, ENOPROTOOPT. It
+ * quotes a datagram from `client` to `destination`, by which the client's kernel finds the socket.
+ * Returns its length, at most 56, or 0 for another errno. The checksum of ICMPv6 is left to the
+ * kernel (RFC 3542, 3.1).
  */
 export function encodeUnreachable(
   into: DataView,
@@ -78,8 +78,8 @@ export function encodeUnreachable(
 }
 
 /**
- * The same for the ICMP or ICMPv6 error by which a router says that the datagram has used up its
- * TTL or hop limit (RFC 792, RFC 4443, 3.3). Returns its length.
+ * The same for the ICMP or ICMPv6 error of a router: the datagram has used up its TTL or hop limit
+ * (RFC 792, RFC 4443, 3.3). Returns its length.
  */
 export function encodeTimeExceeded(
   into: DataView,
@@ -113,10 +113,10 @@ function encodeError(
 }
 
 /*
- * The codes of which a client's kernel tells its socket at once: icmp_err_convert[] of
- * net/ipv4/icmp.c, icmpv6_err_convert() of net/ipv6/icmp.c. Those of a host or a net that is merely
- * unreachable are kept from it, and so they were from ours: what came was one of these. From one
- * family to the other they go as in RFC 7915.
+ * The codes that a client's kernel reports to its socket at once: icmp_err_convert[] of
+ * net/ipv4/icmp.c, icmpv6_err_convert() of net/ipv6/icmp.c. The kernel does not report codes for a
+ * host or a net that is merely unreachable, neither to the client nor to us. They are translated
+ * between the families as in RFC 7915.
  */
 
 function unreachableCode(errno: number): number | undefined {
