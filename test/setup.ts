@@ -14,6 +14,7 @@ const oracles: Readonly<Record<string, string>> = {
   "bash-completion": "/usr/share/bash-completion/bash_completion",
   "bind9-dnsutils": "dig",
   "busybox-static": "busybox",
+  conntrack: "conntrack",
   curl: "curl",
   debootstrap: "debootstrap",
   dnsdist: "dnsdist",

@@ -9,9 +9,12 @@ import {
   AF_NETLINK,
   MSG_DONTWAIT,
   MSG_TRUNC,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_RAW,
+  SOL_SOCKET,
 } from "../constants.ts";
 import { check, EAGAIN, EINTR, ENOBUFS } from "../errno.ts";
 import { sockaddr_nl } from "../layout.ts";
@@ -32,6 +35,7 @@ const messagesPerDrainMax = 10_000;
 
 export class NetlinkMonitor {
   readonly #fd: Fd;
+  #overruns = 0;
 
   private constructor(fd: Fd) {
     this.#fd = fd;
@@ -39,12 +43,15 @@ export class NetlinkMonitor {
 
   /**
    * Joins multicast groups (RTNLGRP_*, NFNLGRP_*) in the thread's current network namespace.
+   * `queueBytes` is what the kernel may queue; absent for its default. Beyond
+   * net.core.rmem_max that needs CAP_NET_ADMIN in the first user namespace.
    * @throws SyscallError
    */
-  static open(protocol: number, groups: readonly number[]): NetlinkMonitor {
+  static open(protocol: number, groups: readonly number[], queueBytes?: number): NetlinkMonitor {
     const type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK;
     const fd = check(sys.socket(AF_NETLINK, type, protocol), "socket", "netlink");
     try {
+      if (queueBytes !== undefined) enlargeQueue(fd, queueBytes);
       check(sys.bind(fd, address.address, sockaddr_nl.size), "bind", "netlink");
       for (const group of groups) {
         const result = sys.setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group);
@@ -69,12 +76,18 @@ export class NetlinkMonitor {
     return heard;
   }
 
+  /** How often `read` has found that messages were lost because the queue was full. */
+  get overruns(): number {
+    return this.#overruns;
+  }
+
   /** All that is queued, as copies; what was lost, or does not fit, is left out. */
   read(): ReceivedMessage[] {
     const messages: ReceivedMessage[] = [];
     for (let count = 0; count < messagesPerDrainMax; count++) {
       const result = sys.recv(this.#fd, received.address, received.size, MSG_DONTWAIT | MSG_TRUNC);
       if (result === -EAGAIN) break;
+      if (result === -ENOBUFS) this.#overruns++;
       if (result === -EINTR || result === -ENOBUFS) continue;
       const length = check(result, "recv", "netlink");
       if (length <= received.size) messages.push(...parseMessages(received.bytes.slice(0, length)));
@@ -85,4 +98,9 @@ export class NetlinkMonitor {
   close(): void {
     sys.close(this.#fd);
   }
+}
+
+function enlargeQueue(fd: number, bytes: number): void {
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) >= 0) return;
+  sys.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, bytes);
 }

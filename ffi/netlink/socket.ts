@@ -56,6 +56,8 @@ const sendBytesInitial = 16 * 1024;
 /** Bytes that the kernel may queue each way: whole batches and their errors. It doubles this. */
 const queueBytesMax = 8 * 1024 * 1024;
 const receiveTimeoutMs = 5000;
+/** Requests whose acknowledgements fit into the default queue, where it cannot be enlarged. */
+const requestsAtOnceMax = 100;
 /** How often a dump that changed under way is started again. */
 const dumpAttemptsMax = 10;
 
@@ -146,6 +148,19 @@ export class NetlinkSocket {
   }
 
   /**
+   * Sends requests that do not depend on each other, many in one call, and waits for all. Returns
+   * for each the errno with which the kernel refused it, 0 if it was carried out.
+   * @throws SyscallError when the socket fails, WireError
+   */
+  requestEach(messages: readonly Message[]): number[] {
+    const errnos: number[] = [];
+    for (let at = 0; at < messages.length; at += requestsAtOnceMax) {
+      errnos.push(...this.#requestTogether(messages.slice(at, at + requestsAtOnceMax)));
+    }
+    return errnos;
+  }
+
+  /**
    * Sends a look-up and returns the one object it finds.
    * @throws NetlinkError, SyscallError, WireError
    */
@@ -201,6 +216,24 @@ export class NetlinkSocket {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #requestTogether(messages: readonly Message[]): number[] {
+    const first = this.#sequence + 1;
+    const flags = NLM_F_REQUEST | NLM_F_ACK;
+    const frames = messages.map((message) => frame(message, flags, this.#nextSequence()));
+    const operation = messages[0]?.operation ?? "";
+    this.#send(concatenate(frames), operation);
+    const errnos: number[] = messages.map(() => -1);
+    for (let left = messages.length; left > 0; ) {
+      for (const reply of this.#receive(operation)) {
+        const index = reply.sequence - first;
+        if (reply.type !== NLMSG_ERROR || errnos[index] !== -1) continue;
+        errnos[index] = decodeError(reply).errno;
+        left--;
+      }
+    }
+    return errnos;
   }
 
   #dumpOnce<T>(message: Message, decode: (body: Uint8Array) => T): T[] | undefined {

@@ -3,9 +3,11 @@
  * cause, and say that nothing is wrong once it is repaired.
  */
 
-import { describe } from "bun:test";
+import { describe, expect } from "bun:test";
 import { existsSync } from "node:fs";
-import { type Case, testFault } from "./doctor/set-up.ts";
+import { canUnshare, inNamespace } from "../helpers/netns.ts";
+import { testWith } from "../helpers/tools.ts";
+import { type Case, program, testFault } from "./doctor/set-up.ts";
 
 const intent = "--dport 80 --in p0 --family 4";
 const intent6 = "--dport 80 --in p0 --family 6";
@@ -264,3 +266,16 @@ const cases: readonly Case[] = [
 describe("one fault each: its cause is named, and nothing once it is repaired", () => {
   cases.forEach(testFault);
 });
+
+testWith(["conntrack"], { "network namespaces": canUnshare })(
+  "how full connection tracking is, as root and as nobody",
+  async () => {
+    const insert = "conntrack -I -p udp -s 10.9.0.2 -d 10.8.0.2 --dport 53 -t 100 --sport";
+    const { stderr, stdout } = await inNamespace(`${insert} 1; ${insert} 2
+      ${program} doctor || :
+      setpriv --bounding-set -net_admin --inh-caps -net_admin ${program} doctor || :`);
+    const line = /ok +conntrack +2 of \d+ entries are used \(0 %\): enough for \d+ TCP/g;
+    expect(stdout + stderr).toMatch(line);
+    expect(stdout.match(line)).toHaveLength(2);
+  },
+);

@@ -1,6 +1,7 @@
 /**
- * rtnetlink, nf_tables and namespaces on the running kernel: the tests of `netlink/*.ts`, in a
- * network namespace of their own, as root and as what an ordinary user gets by `unshare -Urn`.
+ * rtnetlink, nf_tables, ctnetlink and namespaces on the running kernel: the tests of
+ * `netlink/*.ts`, in network namespaces of their own, as root and as what an ordinary user gets by
+ * `unshare -Urn`.
  */
 
 import { test } from "bun:test";
@@ -10,7 +11,7 @@ const options = process.getuid?.() === 0 ? ["-n", "-Urn"] : ["-Urn"];
 const folder = join(import.meta.dir, "netlink");
 
 for (const option of options) {
-  for (const name of ["namespaces", "objects", "nftables"]) {
+  for (const name of ["namespaces", "objects", "nftables", "conntrack"]) {
     const canRun = Bun.spawnSync(["unshare", option, "true"]).success;
     const title = `${name} under unshare ${option}`;
     if (canRun) test(title, () => runInside(option, name), 60_000);

@@ -114,6 +114,7 @@ export const TABLES = [
   "ffi/constants.ts",
   "ffi/errno.ts",
   "ffi/layout.ts",
+  "ffi/netlink/conntrack-constants.ts",
   "ffi/netlink/constants.ts",
   "ffi/xtables-constants.ts",
 ];
@@ -122,8 +123,22 @@ export const TABLES = [
 export const KERNEL_NAMES = "ffi/netlink/nftables/expr/";
 
 /** Names of netlink's and netfilter's headers: ffi/ alone gives them values. */
-const NETLINK_PREFIXES =
-  "NFTA?|NF|NFPROTO|IPS|IP_CT|IPT|IP6T|XT|IFLA|IFA|FRA|FR_ACT|NLMSG?|RT[AMN]?|RTPROT";
+const NETLINK_PREFIXES = [
+  ...[
+    "NFTA?",
+    "NF",
+    "NFPROTO",
+    "CTA",
+    "IPCTNL",
+    "TCP_CONNTRACK",
+    "IPS",
+    "IP_CT",
+    "IPT",
+    "IP6T",
+    "XT",
+  ],
+  ...["IFLA", "IFA", "FRA", "FR_ACT", "NLMSG?", "RT[AMN]?", "RTPROT"],
+].join("|");
 export const NETLINK_NAME = new RegExp(`\\bconst ((${NETLINK_PREFIXES})_[A-Z0-9_]+) =`);
 
 /** Files whose lines may be long, with the reason. */

@@ -4,23 +4,9 @@
  */
 
 import { AF_UNSPEC } from "../../constants.ts";
-import {
-  NFNETLINK_V0,
-  NFNL_MSG_BATCH_BEGIN,
-  NFNL_MSG_BATCH_END,
-  NFNL_SUBSYS_NFTABLES,
-} from "../constants.ts";
-import {
-  Attributes,
-  type Message,
-  message,
-  NETWORK_ORDER,
-  structOf,
-  type Writer,
-} from "../wire.ts";
-
-/** `struct nfgenmsg`. */
-const nfgenmsg = { size: 4, nfgen_family: 0, version: 1, res_id: 2 } as const;
+import { NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES } from "../constants.ts";
+import { nfnetlinkAttributes, nfnetlinkMessage, writeHeader } from "../nfnetlink.ts";
+import { type Attributes, type Message, message, type Writer } from "../wire.ts";
 
 /** Begins a batch: what follows is carried out all or none. `NetlinkSocket.batch` sends it. */
 export const batchBegin = boundary("NFNL_MSG_BATCH_BEGIN", NFNL_MSG_BATCH_BEGIN);
@@ -40,10 +26,7 @@ export function nftMessage(
   family: number,
   write: (to: Writer) => void,
 ): Message {
-  return message(operation, (NFNL_SUBSYS_NFTABLES << 8) | type, flags, (to) => {
-    writeHeader(to, family, 0);
-    write(to);
-  });
+  return nfnetlinkMessage(operation, NFNL_SUBSYS_NFTABLES, type, flags, family, write);
 }
 
 /**
@@ -51,13 +34,6 @@ export function nftMessage(
  * @throws WireError
  */
 export function nftAttributes(body: Uint8Array): { family: number; attributes: Attributes } {
-  const family = structOf(body, nfgenmsg.size).getUint8(nfgenmsg.nfgen_family);
-  return { family, attributes: new Attributes(body, nfgenmsg.size) };
-}
-
-function writeHeader(to: Writer, family: number, resource: number): void {
-  const header = to.struct(nfgenmsg.size);
-  header.setUint8(nfgenmsg.nfgen_family, family);
-  header.setUint8(nfgenmsg.version, NFNETLINK_V0);
-  header.setUint16(nfgenmsg.res_id, resource, NETWORK_ORDER);
+  const { family, attributes } = nfnetlinkAttributes(body);
+  return { family, attributes };
 }

@@ -2,6 +2,7 @@
 
 import { featureNames } from "../snapshot/features.ts";
 import type { SystemFacts } from "../snapshot/system-facts.ts";
+import { checkConntrack } from "./conntrack.ts";
 import { type Finding, failure, ok, unknown, warning } from "./finding.ts";
 import { explainReasons, type Need, ruleNeeds, transparentNeeds, unmet } from "./privileges.ts";
 
@@ -16,6 +17,7 @@ const systemChecks: readonly SystemCheck[] = [
   checkForwarding,
   checkBridges,
   checkDescriptors,
+  ({ conntrack }) => checkConntrack(conntrack),
 ];
 
 /** Runs them all. */

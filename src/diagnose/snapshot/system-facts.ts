@@ -6,6 +6,7 @@ import * as sys from "../../../ffi/sys.ts";
 import { isStatic } from "../../version.ts";
 import type { Need } from "../checks/privileges.ts";
 import { heldCapabilities } from "./capabilities.ts";
+import { type ConntrackFacts, readConntrack } from "./conntrack-facts.ts";
 import { type Features, testFeatures } from "./features.ts";
 import type { HostSnapshot } from "./host.ts";
 
@@ -28,6 +29,8 @@ export interface SystemFacts {
   readonly bridges: readonly string[];
   /** The most descriptors that this process may have; tproxy raises itself to that. */
   readonly descriptorsMax: number | undefined;
+  /** Undefined where connection tracking is not in use. */
+  readonly conntrack: ConntrackFacts | undefined;
 }
 
 const sysctlNames = [
@@ -62,5 +65,6 @@ export function gatherSystem(machine: HostSnapshot, needs: readonly Need[]): Sys
     sysctls: new Map(sysctls),
     bridges: machine.links.filter(({ kind }) => kind === "bridge").map(({ name }) => name),
     descriptorsMax: typeof limit === "number" ? undefined : limit.hard,
+    conntrack: readConntrack(),
   };
 }

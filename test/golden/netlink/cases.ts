@@ -1,6 +1,6 @@
 /**
- * Commands of ip(8) and nft(8), each with the messages that tproxy makes for the same. Interface 1
- * is lo; the set-up of all commands makes a veth0 of index 2 with 192.0.2.1/24.
+ * Commands of ip(8), nft(8) and conntrack(8), each with the messages that tproxy makes for the
+ * same. Interface 1 is lo; the set-up of all commands makes a veth0 of index 2 with 192.0.2.1/24.
  */
 
 import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../../ffi/constants.ts";
@@ -67,17 +67,9 @@ import * as nft from "../../../ffi/netlink/nftables/statements.ts";
 import { decodeTable, deleteTable, newTable } from "../../../ffi/netlink/nftables/table.ts";
 import { deleteRoute, getRoute, newRoute, type Route } from "../../../ffi/netlink/route.ts";
 import { deleteRule, newRule, type Rule } from "../../../ffi/netlink/rule.ts";
-import type { Message } from "../../../ffi/netlink/wire.ts";
 import { ip, prefix } from "../../helpers/addresses.ts";
-
-export interface Case {
-  readonly command: string;
-  /** Commands that must come before, not recorded. */
-  readonly setup?: string;
-  readonly messages: readonly Message[];
-  /** For messages that differ in what does not count: they decode to the same. */
-  readonly sameAs?: { readonly decode: (body: Uint8Array) => unknown; readonly because: string };
-}
+import type { Case } from "./case.ts";
+import { conntrackCases } from "./conntrack-cases.ts";
 
 const host = { family: AF_INET, protocol: RTPROT_BOOT, table: RT_TABLE_MAIN, type: RTN_UNICAST };
 const local: Route = { ...host, type: RTN_LOCAL, oif: 1, table: 100 };
@@ -474,4 +466,5 @@ export const cases: readonly Case[] = [
   ...tableCases,
   ...firewallCases,
   ...otherCases,
+  ...conntrackCases,
 ];

@@ -27,6 +27,7 @@ const HEADERS = [
   "linux/netfilter_ipv6/ip6_tables.h",
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",
   "linux/netfilter/nf_tables_compat.h linux/netfilter/nf_conntrack_common.h",
+  "linux/netfilter/nf_conntrack_tcp.h linux/netfilter/nfnetlink_conntrack.h",
   "linux/netfilter/nf_nat.h",
   "linux/netfilter_ipv4/ip_tables.h linux/netfilter/xt_addrtype.h linux/netfilter/xt_connlimit.h",
   "linux/netfilter/xt_connmark.h linux/netfilter/xt_conntrack.h linux/netfilter/xt_CT.h",
@@ -51,6 +52,11 @@ const NEWER: Readonly<Record<string, string>> = {
 
 /** Constants that no header has, with their source. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
+  CTA_FILTER_F_CTA_IP_DST: "of the kernel alone (net/netfilter/nf_internals.h)",
+  CTA_FILTER_F_CTA_IP_SRC: "the same",
+  CTA_FILTER_F_CTA_PROTO_DST_PORT: "the same",
+  CTA_FILTER_F_CTA_PROTO_NUM: "the same",
+  CTA_FILTER_F_CTA_PROTO_SRC_PORT: "the same",
   TYPE_FIB_ADDR: "nft's own number of a set's key type (nftables, include/datatype.h)",
   TYPE_IFNAME: "the same",
   TYPE_INET_SERVICE: "the same",

@@ -25,7 +25,9 @@ const sound: SystemFacts = {
   sysctls: settings,
   bridges: [],
   descriptorsMax: 1_048_576,
+  conntrack: undefined,
 };
+const tracked = { entries: 10, max: 1000, timeWaitS: 120, dropped: 0 };
 const sysctl = (name: string) => ({ sysctls: new Map([...settings, [name, 1]]) });
 /** /proc/sys without some of what it has. */
 const unread = (...names: string[]) => ({
@@ -52,6 +54,18 @@ const faults: [name: string, changes: Partial<SystemFacts>, severity: string, te
   ["an unread setting", unread("accept_local"), "unknown", /^accept_local: cannot be read/],
   ["forwarding unread", unread("ip_forward"), "unknown", /^ip_forward: cannot be read/],
   ["few descriptors", { descriptorsMax: 1024 }, "warning", /some 170 connections/],
+  [
+    "a table near full",
+    { conntrack: { ...tracked, entries: 750 } },
+    "warning",
+    /\(75 %\).*dropped/,
+  ],
+  [
+    "a table that was full",
+    { conntrack: { ...tracked, dropped: 3 } },
+    "warning",
+    /^10 .*3 packets/,
+  ],
   ["an unknown limit", { descriptorsMax: undefined }, "unknown", /cannot be read/],
 ];
 
