@@ -52,17 +52,17 @@ const LEVEL = cmsghdr.cmsg_level / WORD;
 const TYPE = cmsghdr.cmsg_type / WORD;
 
 /**
- * What the kernel tells of each message of a batch. `read` walks the control messages of one once,
- * since this is done for every datagram; what they say is then looked up by the message's number.
+ * The control messages of each message of a batch. `read` walks the control messages of one once,
+ * since this is done for every datagram; their values are then looked up by the message's number.
  */
 export class ReceivedControls {
   /** The size of each datagram but the last that GRO has joined; 0: none. */
   readonly segments: Int32Array;
-  /** The TTL or hop limit with which a message has arrived; 0: the kernel did not say. */
+  /** The TTL or hop limit with which a message has arrived; 0: the kernel did not report it. */
   readonly hopLimits: Int32Array;
   /**
    * The word at which the original destination begins, a struct sockaddr_in or sockaddr_in6; -1:
-   * the kernel did not say.
+   * the kernel did not report it.
    */
   readonly destinations: Int32Array;
 
@@ -101,7 +101,7 @@ export class ReceivedControls {
   }
 }
 
-/** What a control message of `size` bytes, its header among them, tells. */
+/** The payload of a control message of `size` bytes, which include its header. */
 function kindOf(level: number, type: number, size: number) {
   const bytes = size - cmsghdr.size;
   if (level === IPPROTO_IP) {

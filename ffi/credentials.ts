@@ -131,7 +131,7 @@ export function readCapabilities(): CapabilitySets | number {
 /**
  * Whether capabilities count in the thread's network namespace: they do if its user namespace
  * owns it, or one below. NS_GET_USERNS (ioctl_ns(2)) refuses with EPERM where an outer one does.
- * Undefined if that cannot be told, as without /proc.
+ * Undefined if that is unknown, as without /proc.
  */
 export function ownsNetwork(): boolean | undefined {
   let fd: number;

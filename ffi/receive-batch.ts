@@ -163,7 +163,9 @@ export class ReceiveBatch {
     return this.told.segments[index] as number;
   }
 
-  /** The TTL or hop limit with which message `index` has arrived; 0: the kernel did not say. */
+  /**
+   * The TTL or hop limit with which message `index` has arrived; 0: the kernel did not report it.
+   */
   hopLimit(index: number): number {
     return this.told.hopLimits[index] as number;
   }
@@ -175,7 +177,7 @@ export class ReceiveBatch {
 
   /**
    * The word of `controls` at which the original destination of message `index` begins, a struct
-   * sockaddr_in or sockaddr_in6; -1 if the kernel did not say.
+   * sockaddr_in or sockaddr_in6; -1 if the kernel did not report it.
    */
   destinationAt(index: number): number {
     return this.told.destinations[index] as number;

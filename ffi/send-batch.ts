@@ -189,7 +189,7 @@ export class SendBatch {
   /**
    * Sends all to `fd`, and leaves in `sent`, `dropped` and `errno` what became of it. A datagram
    * that is refused does not keep back those behind it; a full queue drops all that is left.
-   * `errno` may be an earlier ICMP error, which a connected socket tells at its next call.
+   * `errno` may be an earlier ICMP error, which a connected socket returns at its next call.
    */
   send(fd: number): void {
     for (let i = 0; i < this.count; i++) this.seal(i);

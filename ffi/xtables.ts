@@ -81,7 +81,7 @@ export function readLegacyTable(
 
 /**
  * A table that is there already: to ask for another one would load its module. Undefined if the
- * kernel does not tell, as without CAP_NET_ADMIN.
+ * kernel does not report it, as without CAP_NET_ADMIN.
  */
 export function readLegacyBlock(
   family: typeof AF_INET | typeof AF_INET6,

@@ -1,6 +1,6 @@
-/** What is said of an error that nobody has foreseen, or that comes first of all. Pure. */
+/** The report of an unexpected error, or of one before everything else is loaded. Pure. */
 
-/** Frames of a stack that are of use in a report of the fault. */
+/** How many frames of the stack a report has. */
 const framesMax = 8;
 
 /**

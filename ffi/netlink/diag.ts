@@ -1,7 +1,7 @@
 /**
  * The sockets of a namespace by sock_diag(7) (linux/sock_diag.h, linux/inet_diag.h). Pure.
  *
- * Only what says where a socket is bound and what it may do is decoded. IP_TRANSPARENT of another
+ * Decodes only the address and the options of a socket. IP_TRANSPARENT of another
  * process' socket can be seen in no other way (INET_DIAG_SOCKOPT, Linux 5.10).
  */
 
@@ -67,9 +67,9 @@ export interface InetSocket {
   readonly inode: number;
   /** IPV6_V6ONLY; absent for AF_INET. */
   readonly v6only?: boolean;
-  /** SO_MARK; told only with CAP_NET_ADMIN. */
+  /** SO_MARK; the kernel reports it only with CAP_NET_ADMIN. */
   readonly mark?: number;
-  /** IP_TRANSPARENT and IP_FREEBIND; absent where the kernel does not tell. */
+  /** IP_TRANSPARENT and IP_FREEBIND; absent if the kernel does not report them. */
   readonly transparent?: boolean;
   readonly freebind?: boolean;
 }

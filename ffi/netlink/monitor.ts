@@ -28,7 +28,7 @@ import { HOST_ORDER, parseMessages, type ReceivedMessage } from "./wire.ts";
 const ignored = allocate(64);
 const address = allocate(sockaddr_nl.size);
 address.view.setUint16(sockaddr_nl.nl_family, AF_NETLINK, HOST_ORDER);
-/** For readers of what the messages say; shared, since a read is over before the next begins. */
+/** The readers of messages; shared, since one read ends before the next begins. */
 const received = allocate(16 * 1024);
 /** A queue that fills as fast as it is read must not hold its reader for ever. */
 const messagesPerDrainMax = 10_000;

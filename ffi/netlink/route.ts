@@ -73,7 +73,7 @@ export interface Route {
   readonly table: number;
   /** RTPROT_*: who made it. 0 in `deleteRoute` matches any. */
   readonly protocol: number;
-  /** Absent for the default route; a prefix of length 0 says the same. */
+  /** Absent for the default route; a prefix of length 0 means the same. */
   readonly destination?: Prefix;
   /** The source a packet must have (IPv6 source-specific routing). */
   readonly source?: Prefix;
@@ -93,7 +93,7 @@ export interface Route {
   readonly flags?: number;
 }
 
-/** The scope that a route of this kind has unless told otherwise. IPv6 has but one. */
+/** The default scope of a route of this kind. IPv6 has only one. */
 export function usualScope(route: Pick<Route, "family" | "type" | "gateway">): number {
   if (route.family === AF_INET6) return RT_SCOPE_UNIVERSE;
   if (route.type === RTN_LOCAL) return RT_SCOPE_HOST;
@@ -236,7 +236,7 @@ export function getRoute(query: RouteQuery): Message {
     header.setUint8(rtmsg.rtm_family, isV4 ? AF_INET : AF_INET6);
     header.setUint8(rtmsg.rtm_dst_len, bits);
     header.setUint8(rtmsg.rtm_src_len, query.source === undefined ? 0 : bits);
-    // IPv4 tells the table only when asked; IPv6 always does, and refuses the flag.
+    // IPv4 reports the table only with this flag; IPv6 always does, and refuses the flag.
     const lookup = isV4 ? RTM_F_LOOKUP_TABLE : 0;
     header.setUint32(rtmsg.rtm_flags, lookup | (query.flags ?? 0), HOST_ORDER);
     to.bytes(RTA_DST, query.destination);

@@ -44,7 +44,7 @@ const fib_rule_hdr = {
 /** First and last number of a range, both within. */
 export type Range = readonly [first: number, last: number];
 
-/** A rule that says which table routes a packet. Absent members match everything. */
+/** A rule that chooses the routing table of a packet. Absent members match everything. */
 export interface Rule {
   /** AF_INET or AF_INET6. */
   readonly family: number;

@@ -1,5 +1,5 @@
 /**
- * What the services of a file must not say of their capture: found by making an Intent of it, as
+ * Finds contradictions in the captures of a file's services, by making an Intent of each, as
  * far as that goes without the listeners' sockets. Pure: lists of networks have been read.
  */
 

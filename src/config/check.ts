@@ -1,5 +1,5 @@
 /**
- * What settings must not say at once. Pure, and in nobody's words: an issue has a path, a code and
+ * Finds contradictions in settings. Pure, and without wording: an issue has a path, a code and
  * what its text needs. The command line words it with its flags, a file with its own names.
  */
 
@@ -16,7 +16,7 @@ import {
 } from "./settings.ts";
 import type { UpstreamTarget } from "./syntax.ts";
 
-/** What each kind of issue tells besides its path. */
+/** What each kind of issue has besides its path. */
 export interface IssueArgs {
   /** A setting has to be there. */
   missing: { readonly setting: string };
@@ -152,7 +152,7 @@ function withoutRoutes(path: Path, given: object | undefined, settings: Settings
   return [{ path: [...path, setting], code: "capture-without-routes", args: { setting } }];
 }
 
-/** Whether TCP_KEEPIDLE, in seconds, can say it. */
+/** Whether TCP_KEEPIDLE, in seconds, can hold it. */
 function isKeepAlive(ms: number): boolean {
   return ms >= 1000 && ms <= limits.keepAliveMsMax;
 }

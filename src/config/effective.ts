@@ -5,7 +5,7 @@ import { builtIn, builtInOfAll, withDefaults } from "./service.ts";
 import type { DefaultSettings, PoolSettings, ServiceSettings, Settings } from "./settings.ts";
 
 /**
- * The settings that say the same without [defaults], included files and what is built in. Of each
+ * The equivalent settings without [defaults], included files and built-in values. Of each
  * service it has what applies to it: nothing of a protocol that it does not carry.
  */
 export function effectiveSettings(settings: Settings): Settings {

@@ -44,7 +44,7 @@ export interface ConfigurationSystem {
   resolve(from: string, path: string): string;
   /** The files that a pattern in the file `from` stands for, sorted. */
   list(from: string, pattern: string): Promise<readonly string[]>;
-  /** What tells a file from all others, whatever its name. */
+  /** Identifies a file, whatever its name. */
   identity(path: string): Promise<string>;
   userId(name: string): number | undefined;
   groupId(name: string): number | undefined;

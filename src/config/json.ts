@@ -15,7 +15,7 @@ import {
   unusable,
 } from "./located.ts";
 
-/** Reads JSON, without comments. Of syntax errors the first is told; nothing is thrown. */
+/** Reads JSON, without comments. Reports the first syntax error; throws nothing. */
 export function readJson(text: string): ReadText {
   const errors: ParseError[] = [];
   const at = positions(text);

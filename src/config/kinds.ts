@@ -35,7 +35,7 @@ export interface Kind<T> {
   readonly write: (value: T) => Written;
 }
 
-/** What a schema of a text says of it. */
+/** What the schema of a text has. */
 interface TextOptions {
   readonly examples: readonly [string, ...string[]];
   readonly pattern?: RegExp;
@@ -187,7 +187,7 @@ export function table<T extends Table>(settings: T): Kind<Given<T>> {
   };
 }
 
-/** What is said of a key that is no setting. */
+/** The error for a key that is no setting. */
 function unknownSetting(key: string, settings: Table): string {
   const names = similarTo(key, Object.keys(settings)).map((name) => `"${name}"`);
   const guess = names.length === 0 ? "" : `; did you mean ${names.join(" or ")}?`;
@@ -203,7 +203,7 @@ function writeTable<T extends Table>(settings: T, given: Given<T>): Record<strin
   const written: Record<string, Written> = {};
   for (const [name, { kind }] of Object.entries(settings)) {
     const value = given[name];
-    // An empty list says nothing, and would not be read.
+    // An empty list sets nothing, and the reader would reject it.
     const isEmpty = value === undefined || (Array.isArray(value) && value.length === 0);
     if (!isEmpty) written[name] = kind.write(value);
   }

@@ -22,7 +22,7 @@ export function parseListen(text: string): Parsed<Listen> {
   if (range !== undefined && !range.ok) return refuse(`${quote(text)}: ${range.error}`);
   const single = range === undefined ? text : `${parts?.[1]}:${range.value.from}`;
   const parsed = parseSchemedEndpoint(single, { portZero: true });
-  // What is wrong with the rest is said of the text as it was given.
+  // Errors in the rest quote the text as it was given.
   if (!parsed.ok) return refuse(parsed.error.replace(quote(single), () => quote(text)));
   const { scheme: protocol = "tcp", endpoint } = parsed.value;
   const ports = range?.value ?? { from: endpoint.port, to: endpoint.port };

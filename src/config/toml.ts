@@ -43,7 +43,7 @@ function problemOf(error: unknown, text: string): TextProblem {
   return { at, text: syntaxText(error.message, line.slice(error.column)) };
 }
 
-/** The parser's own words, where they say too little. */
+/** Better words for the parser's errors that are too short. */
 function syntaxText(message: string, rest: string): string {
   if (message.startsWith("Defining a key multiple times")) {
     const [key = ""] = /^[^\s=\].,]+/.exec(rest) ?? [];

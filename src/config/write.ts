@@ -1,4 +1,4 @@
-/** Settings as the TOML that says the same. Pure. */
+/** Writes settings as TOML. Pure. */
 
 import type { Written } from "./kinds.ts";
 import { configurationKind, type Settings } from "./settings.ts";

@@ -28,5 +28,5 @@ export interface Packet {
   readonly owner?: { readonly uid: number; readonly gid?: number };
 }
 
-/** The port of a client that has not said which: one that kernels choose. */
+/** The port of a client where none was given: one of the ephemeral ports. */
 export const ephemeralPort = 40_000;

@@ -1,6 +1,6 @@
 /**
  * Policy routing as the kernel decides it: ip rules by priority, the longest prefix in each table.
- * Pure; it names the rule behind an answer of RTM_GETROUTE, which tells only the table.
+ * Pure; it names the rule behind a reply of RTM_GETROUTE, which has only the table.
  */
 
 import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../ffi/constants.ts";

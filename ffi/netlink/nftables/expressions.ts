@@ -60,7 +60,7 @@ export interface OtherExpression {
   readonly data: Uint8Array;
 }
 
-/** An expression of a rule; `kind` tells which. */
+/** An expression of a rule, by `kind`. */
 export type Expression =
   | NonNullable<ReturnType<(typeof codecs)[number]["decode"]>>
   | OtherExpression;

@@ -122,7 +122,7 @@ export function optional<T>(wanted: Field<T>): Field<T, true> {
   return { ...wanted, isOptional: true };
 }
 
-/** The same, of a member that is absent where there is a 0: the kernel tells none in both ways. */
+/** The same, for a member that is absent where the kernel has 0: it reports both alike. */
 export function unlessZero(wanted: Field<number>): Field<number, true> {
   return { ...wanted, isOptional: true, read: (from) => wanted.read(from) || undefined };
 }

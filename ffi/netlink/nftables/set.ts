@@ -55,7 +55,7 @@ export interface SetReference {
   readonly family: number;
   readonly table: string;
   readonly name: string;
-  /** A number for it within a batch that makes it. The kernel does not tell it back. */
+  /** A number for it within a batch that makes it. The kernel does not return it. */
   readonly id?: number;
 }
 
@@ -65,7 +65,7 @@ export interface NamedSet extends SetReference {
   readonly keyType: number;
   /** In bytes: 4 for IPv4, 16 for IPv6, 2 for ports. */
   readonly keyLength: number;
-  /** The keys are in host order, as those of interface names: nft has to be told to show them. */
+  /** The keys are in host order, as those of interface names: nft needs that to show them. */
   readonly hostOrder?: true;
   /** NFT_SET_*; absent for none. */
   readonly flags?: number;

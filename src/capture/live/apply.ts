@@ -31,7 +31,7 @@ export interface ApplyOptions {
 
 /** The steps that were done. */
 export interface Applied {
-  /** A line for each change; none when all was as it should be. */
+  /** A line for each change; none if nothing had to change. */
   readonly changes: readonly string[];
   /** Whether the kernel ties the table to this process; false also where it cannot. */
   readonly owned: boolean;

@@ -145,7 +145,7 @@ function freeName(usual: string, { tableNames, others }: CurrentState): string {
   }
 }
 
-/** Single bits, without the one by which proxies tell their own packets. */
+/** Single bits, without the one that marks packets of proxies themselves. */
 function* marksFrom(usual: MaskedMark): Generator<MaskedMark> {
   yield usual;
   for (let bit = 0; bit < 32; bit++) {

@@ -1,5 +1,5 @@
 /**
- * `routes --confirm`: keeps what `--rollback-after` would take back.
+ * `routes --confirm`: keeps what `--rollback-after` would remove.
  *
  * The two processes meet in the kernel. The one that applies makes an empty firewall table beside
  * its own, which says that it waits; the other makes one that is the confirmation. The first sees

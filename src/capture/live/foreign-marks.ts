@@ -27,7 +27,7 @@ export interface MarkWrite {
   readonly families: readonly Family[];
   /** The packet's mark, or the connection's (conntrack), which others may give to packets. */
   readonly to: "packet" | "connection";
-  /** Bits that become those of `value`; undefined: what they become cannot be told. */
+  /** Bits that become those of `value`; undefined: their result is unknown. */
   readonly mask: number;
   readonly value: number | undefined;
   /** Bits that are taken from the other mark: a connection's is restored, or a packet's saved. */
@@ -58,7 +58,7 @@ export function legacyMarkWrites(rule: LegacyRule): MarkWrite[] {
   return [{ where, families: [isV6 ? 6 : 4], ...written }];
 }
 
-/** Whether tproxy has made or printed the rule, as its comment tells. */
+/** Whether the rule has a comment of tproxy. */
 export function isOurRule(comment: string | undefined): boolean {
   return comment?.startsWith("tproxyd") === true && comment.includes(": ");
 }

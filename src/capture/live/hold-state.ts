@@ -1,7 +1,7 @@
 /**
  * The decisions of a process that holds a set-up (`hold.ts`). Pure.
  *
- * `pending`: in force, and taken back at the deadline unless it is confirmed. A session that hangs
+ * `pending`: in force, and removed at the deadline unless it is confirmed. A session that hangs
  * up meanwhile is ignored: the user may be on the way back, and the deadline does its work without
  * one. `held`: in force until the process ends. `over`: nothing is left to do.
  */
@@ -10,7 +10,7 @@ export type HoldPhase = "pending" | "held" | "over";
 
 export interface HoldState {
   readonly phase: HoldPhase;
-  /** When it is taken back unless confirmed; on the clock of `nowMs`. */
+  /** When it is removed unless confirmed; on the clock of `nowMs`. */
   readonly deadlineMs: number | undefined;
   /** Whether it stays held once it is confirmed, or is left to itself. */
   readonly staysHeld: boolean;
@@ -38,7 +38,8 @@ export type HoldSignal = "SIGHUP" | "SIGINT" | "SIGTERM" | "EPIPE";
 /**
  * `look`: compare the system with the Plan and repair it. `keep`: let go of it, in force.
  * `confirm`: from here on it is held without a deadline. `expire`: take all back, since nobody
- * confirmed. `abandon`: take all back, since the process was told to end. `release`: end the hold.
+ * confirmed. `abandon`: remove everything, since a signal ends the process. `release`: end the
+ * hold.
  */
 export type HoldAction = "look" | "keep" | "confirm" | "expire" | "abandon" | "release";
 

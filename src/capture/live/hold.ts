@@ -55,14 +55,14 @@ export interface Holding {
   readonly owned: boolean;
   /** Whether the table that drops stays behind. */
   readonly closed: boolean;
-  /** When all is taken back; on the clock of `now`. */
+  /** When everything is removed; on the clock of `now`. */
   readonly deadlineMs: number | undefined;
   /** It stays held after confirmation. */
   readonly staysHeld: boolean;
   readonly now: () => number;
   /** Sets again kernel settings that are lost; a line for each. */
   readonly keepSettings: () => readonly string[];
-  /** The line that tells a conflict. */
+  /** The text of a conflict. */
   readonly conflictLine: (conflict: Conflict) => string;
   /** Says a line. */
   readonly say: (line: string) => void;

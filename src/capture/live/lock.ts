@@ -35,7 +35,7 @@ export class Busy extends Error {
 
 /**
  * Does `work` while no other process changes set-ups. Blocks the thread while another one does, for
- * seconds at most. With `always` the work is done after that as well: what is to be taken back must
+ * seconds at most. With `always` the work is done after that as well: a removal must
  * not stay because another process hangs.
  * @throws Busy, NetlinkError EPERM without CAP_NET_ADMIN
  */

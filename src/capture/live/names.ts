@@ -29,7 +29,7 @@ export function setupOf(found: string): string {
 
 /**
  * The table of a process that only lets open connections end. The set-up's own name is free for the
- * next process; the netlink port of its owner tells it from those of others that drain as well.
+ * next process; its name has the netlink port of its owner, since others may drain as well.
  */
 export function drainingName(name: string, portId: number): string {
   return `${name}_draining_${portId >>> 0}`;

@@ -33,7 +33,7 @@ export interface Removed {
   readonly changes: readonly string[];
   /** A table of our name that is not ours, and was left alone. */
   readonly foreign: boolean;
-  /** Set-ups that this program cannot take back: a running process has them, or iptables. */
+  /** Set-ups that this program cannot remove: a running process or iptables has them. */
   readonly stays: readonly Setup[];
   /** Rules and routes with the tag that no set-up needs, and that are of none that was removed. */
   readonly left: readonly string[];
@@ -105,7 +105,9 @@ export function removeRouting(kernel: Kernel, parts: readonly LivePart[]): void 
   }
 }
 
-/** The flags of a dump (RTNH_F_LINKDOWN, …) say how a route is, and are none to look it up by. */
+/**
+ * Removes the flags of a dump (RTNH_F_LINKDOWN, …): they show a route's state and identify nothing.
+ */
 function routeRemoval({ flags: _, ...route }: Route): Message {
   return deleteRoute(route);
 }

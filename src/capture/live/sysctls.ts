@@ -59,7 +59,10 @@ interface Change {
   readonly entry: Remembered;
 }
 
-/** Writes all of them, or none: what is written is taken back, and `undo` called. */
+/**
+ * Writes all of them or none: after a failure it restores those that were written, and calls
+ * `undo`.
+ */
 function writeAll(changes: readonly Change[], undo: () => void): void {
   const written: Change[] = [];
   try {

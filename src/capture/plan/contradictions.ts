@@ -21,7 +21,7 @@ interface Completed {
 
 /** What the text of each kind of contradiction needs. */
 export interface PlanIssueArgs {
-  /** A field has a value that none may have; the text says which. */
+  /** A field has a value that it may never have, which the text describes. */
   invalid: { readonly field: string | undefined; readonly text: string };
   "stray-family": {
     readonly what: "destination" | "source";

@@ -37,7 +37,7 @@ export type Match =
    * For a transparent socket of this host that is connected to the packet's sender, or has been
    * (TIME_WAIT). nf_tables finds those, and nothing else, by a TPROXY to a port where nobody
    * listens, `unused`. iptables cannot ask for it: `asked` are the ports that clients send to,
-   * where only conntrack tells replies of UDP from requests; none: every port.
+   * where only conntrack distinguishes replies of UDP from requests; none: every port.
    */
   | {
       readonly kind: "connected-socket";

@@ -62,7 +62,7 @@ export interface Intent {
   readonly table: number;
   /** The ip rule's priority. Undefined: the kernel chooses one below the lowest, other than 0. */
   readonly priority: number | undefined;
-  /** Sent with ip rules and routes to tell whose they are (rtm_protocol, FRA_PROTOCOL). */
+  /** Marks ip rules and routes as ours (rtm_protocol, FRA_PROTOCOL). */
   readonly tag: number | undefined;
   /** The listener's port, by TPROXY. Undefined: the mark alone, so the port stays as it is. */
   readonly toPort: Port | undefined;
@@ -73,7 +73,7 @@ export interface Intent {
   readonly backends: readonly BackendHost[];
   /** The name of the firewall table, and of what iptables needs in its place. */
   readonly tableName: string;
-  /** Whether sysctls are set, or only said. */
+  /** Whether sysctls are set, or only printed. */
   readonly sysctl: boolean;
 }
 
@@ -124,7 +124,7 @@ const seedIntent: Intent = {
   sysctl: false,
 };
 
-/** The fields that say what is captured. */
+/** The fields that define what is captured. */
 const capturing: readonly (keyof IntentRequest)[] = [
   ...(["destinations", "sources", "ports", "interfaces"] as const),
   ...(["bypass", "bypassPrivate", "local"] as const),

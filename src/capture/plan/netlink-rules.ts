@@ -238,7 +238,7 @@ export class AnonymousSets {
 
   #make(kind: SetKind, elements: readonly SetElement[]) {
     const flags = nl.NFT_SET_ANONYMOUS | nl.NFT_SET_CONSTANT | kind.flags;
-    // The kernel puts a number for %d; within the batch the id tells sets apart.
+    // The kernel replaces %d by a number; within the batch the id identifies the set.
     const set = { ...this.#inet, name: "__set%d", id: ++this.#last };
     this.#messages.push(newSet({ ...set, ...kind, flags }), ...newElements(set, elements));
     return set;

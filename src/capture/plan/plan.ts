@@ -35,7 +35,7 @@ export interface IpRule {
   readonly ipProtocol?: Protocol;
   readonly sourcePort?: Port;
   readonly table: number;
-  /** Sent along to tell whose it is (FRA_PROTOCOL). */
+  /** Marks the rule as ours (FRA_PROTOCOL). */
   readonly protocol: number | undefined;
 }
 

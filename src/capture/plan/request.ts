@@ -85,7 +85,7 @@ const Table = v.pipe(
 
 /**
  * The firewall table's name, which also begins the names of iptables chains (28 characters, less
- * `-output`) and ipsets. The beginning tells whose it is and keeps it apart from nft's keywords.
+ * `-output`) and ipsets. The prefix marks it as ours, and no keyword of nft begins so.
  */
 const TableName = v.pipe(
   v.string(),

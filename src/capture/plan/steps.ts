@@ -1,4 +1,4 @@
-/** The order in which a Plan is put in place and taken back. */
+/** The order in which a Plan is applied and removed. */
 
 import type { FirewallTable, IpRule, LocalRoute, Plan } from "./plan.ts";
 

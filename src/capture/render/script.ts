@@ -126,7 +126,7 @@ export function ipSections(plan: Plan): readonly Section[] {
   ];
 }
 
-/** The same taken back, in the opposite order. */
+/** The commands that undo it, in the opposite order. */
 export function ipUndoSections(plan: Plan): readonly Section[] {
   const rules = plan.ipRules.toReversed().map((rule) => ruleLine("del", rule));
   const routes = plan.routes.toReversed().map((route) => routeLine("del", route));

@@ -28,12 +28,12 @@ export function warning(check: string, text: string, repair?: string): Finding {
   return withRepair({ check, severity: "warning", text }, repair);
 }
 
-/** It cannot be told, and why. */
+/** The result is unknown, and why. */
 export function unknown(check: string, text: string, repair?: string): Finding {
   return withRepair({ check, severity: "unknown", text }, repair);
 }
 
-/** It cannot be told, and whether all works depends on it. */
+/** The result is unknown, and whether the service works depends on it. */
 export function undecided(check: string, text: string, repair?: string): Finding {
   return { ...unknown(check, text, repair), decisive: true };
 }

@@ -1,9 +1,9 @@
-/** The interface that packets are said to come by. Pure. */
+/** The interface that packets should arrive by. Pure. */
 
 import type { PathFacts } from "../snapshot/path-facts.ts";
 import { type Finding, failure, warning } from "./finding.ts";
 
-/** Whether packets can come in by it under its own name; nothing to say if so. */
+/** Whether packets can arrive by it under its own name; no finding if so. */
 export function checkInterface(facts: PathFacts): Finding | undefined {
   const { packet, link, master, names } = facts;
   const { iif } = packet;

@@ -13,7 +13,7 @@ export interface Explanation {
 /** Steps that depend on the firewall's mark: without it, nothing behind them is known. */
 const decisive: readonly string[] = ["ip rule", "way back"];
 
-/** Ends at the first step that fails or cannot be told, with a sentence about it. */
+/** Ends at the first step that fails or is unknown, with a sentence about it. */
 export function concludeAt(
   steps: readonly Finding[],
   success: string,

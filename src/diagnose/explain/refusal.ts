@@ -1,5 +1,5 @@
 /**
- * Why the kernel refused a socket, in one line that says what would be accepted. Pure: the facts
+ * Why the kernel refused a socket, in one line with what would be accepted. Pure: the facts
  * of the machine are handed in.
  */
 

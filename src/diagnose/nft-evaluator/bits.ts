@@ -6,7 +6,7 @@ import {
   NFT_CMP_LTE,
   NFT_CMP_NEQ,
 } from "../../../ffi/netlink/nftables/expr/cmp.ts";
-/** Values of which some bits may not be known, and comparisons that say so. Pure. */
+/** Values with bits that may be unknown, and comparisons with three results. Pure. */
 import { fromHostOrder32, hostOrder32 } from "../../../ffi/netlink/nftables/registers.ts";
 
 /** Whether a condition holds; `maybe` where that depends on what is not known. */
@@ -33,13 +33,13 @@ export function isKnown({ known: mask }: Bits): boolean {
   return mask.every((byte) => byte === 0xff);
 }
 
-/** The opposite; what cannot be told stays so. */
+/** The opposite; unknown stays unknown. */
 export function not(answer: Ternary): Ternary {
   if (answer === "maybe") return answer;
   return answer === "yes" ? "no" : "yes";
 }
 
-/** A condition that can be told. */
+/** A condition with a known result. */
 export function ternary(condition: boolean): Ternary {
   return condition ? "yes" : "no";
 }

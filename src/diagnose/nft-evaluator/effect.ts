@@ -26,7 +26,7 @@ export type Effect =
   | { readonly kind: "unknown"; readonly reason: string };
 
 /**
- * The result of an expression: a condition with the reason if it cannot be told; a condition that
+ * The result of an expression: a condition with the reason if it is unknown; a condition that
  * a limit sets, within which it is as `answer` says; or an effect.
  */
 export type Outcome =
@@ -37,12 +37,12 @@ export type Outcome =
 export const matches: Outcome = { kind: "match", answer: "yes" };
 export const fails: Outcome = { kind: "match", answer: "no" };
 
-/** A condition that cannot be told, and because of what. */
+/** An unknown condition, with its reason. */
 export function maybe(reason: string): Outcome {
   return { kind: "match", answer: "maybe", reason };
 }
 
-/** A condition; `reason` is why it cannot be told, if so. */
+/** A condition; `reason` is why it is unknown, if it is. */
 export function condition(answer: Ternary, reason: string): Outcome {
   return answer === "maybe" ? maybe(reason) : { kind: "match", answer };
 }

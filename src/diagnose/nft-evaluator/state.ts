@@ -21,7 +21,7 @@ export interface Touch {
   readonly base?: string;
 }
 
-/** A rule of which it cannot be told whether it matches or what it does, and why. */
+/** A rule whose match or effect is unknown, and why. */
 export interface Doubt extends Touch {
   readonly reason: string;
   /** Which of the ways it may go was followed. */

@@ -35,7 +35,7 @@ import { hasWayBack } from "./fib.ts";
 import { connectionState, socketOf, tcpFlags } from "./loads.ts";
 import type { PacketState } from "./state.ts";
 
-/** Undefined: it cannot be told. */
+/** Undefined: unknown. */
 type Matcher = (
   info: DataView,
   context: ChainContext,
@@ -172,7 +172,7 @@ function stateBit(context: ChainContext, state: PacketState, untracked = 0x40): 
   return bits[connectionState(context, state)];
 }
 
-/** `struct xt_conntrack_mtinfo1` to 3: state, direction and status; the rest cannot be told. */
+/** `struct xt_conntrack_mtinfo1` to 3: state, direction and status; the rest is unknown. */
 function conntrack(
   info: DataView,
   context: ChainContext,

@@ -1,4 +1,4 @@
-/** The rule that has dropped a probe, as the kernel told it, and what lets it through. Pure. */
+/** The rule that dropped a probe, and the change that would let it pass. Pure. */
 
 import {
   NF_DROP,

@@ -196,7 +196,7 @@ async function outcomeOf(
   return protocol === "udp" ? "sent" : "timeout";
 }
 
-/** Counters that tell of lost packets; they are the whole namespace's, not the probe's alone. */
+/** Counters of lost packets, of the whole namespace and not of the probe alone. */
 const telling = new Set([
   ...["IpInAddrErrors", "IpExtInNoRoutes", "IpOutNoRoutes"],
   ...["Ip6InAddrErrors", "Ip6InNoRoutes", "Ip6OutNoRoutes"],

@@ -1,4 +1,4 @@
-/** A probe from beginning to end: addresses, stage, packet, and what the rules say of its end. */
+/** A whole probe: addresses, namespaces, packet, and why the rules dropped it. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { SyscallError } from "../../../ffi/errno.ts";

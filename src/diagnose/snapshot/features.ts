@@ -143,7 +143,7 @@ function addRule(netfilter: NetlinkSocket, family: number, expressions: readonly
   netfilter.batch([family === NFPROTO_IPV4 ? { ...rule, body } : rule]);
 }
 
-/** NFTA_RULE_COMPAT: extensions of iptables want to be told that the rule is for TCP. */
+/** NFTA_RULE_COMPAT: extensions of iptables require that the rule names TCP. */
 function compatAttribute(): Uint8Array {
   const to = new Writer();
   to.nest(NFTA_RULE_COMPAT | NLA_F_NESTED, () => {

@@ -92,7 +92,7 @@ export interface PathFacts {
   readonly sockets: readonly InetSocket[];
   /** Names of interfaces by their index. */
   readonly names: ReadonlyMap<number, string>;
-  /** Tables of nf_tables whose chains' names tell who keeps them. */
+  /** Tables of nf_tables with the names of chains that identify their owner. */
   readonly chains: Surroundings["ruleset"]["chains"];
 }
 

@@ -52,7 +52,7 @@ export function waitingSockets(protocol: "tcp" | "udp"): InetSocket[] {
   }
 }
 
-/** The part of /proc that tells who has a socket; injected, so that tests can make calls fail. */
+/** The part of /proc that shows who has a socket; injected, so that tests can make calls fail. */
 export interface ProcFiles {
   list(path: string): string[];
   link(path: string): string;

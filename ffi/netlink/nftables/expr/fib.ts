@@ -1,4 +1,4 @@
-/** `fib`: what the routing tables say of an address of the packet. Pure. */
+/** `fib`: looks an address of the packet up in the routing tables. Pure. */
 
 import { NFT_REG_1 } from "../../constants.ts";
 import { be32, fieldCodec, or } from "../fields.ts";
@@ -17,7 +17,7 @@ export const NFTA_FIB_DREG = 1;
 export const NFTA_FIB_RESULT = 2;
 export const NFTA_FIB_FLAGS = 3;
 
-/** Loads what the routing tables say of an address of the packet: NFTA_FIB_F_* says which. */
+/** Loads the result of a route look-up; NFTA_FIB_F_* chooses the address. */
 export interface FibLoad {
   readonly kind: "fib";
   readonly result: number;

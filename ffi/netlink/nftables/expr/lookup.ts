@@ -20,7 +20,7 @@ export interface Lookup {
   readonly set: string;
   readonly sreg: number;
   readonly dreg?: number;
-  /** The set's id, for one that the same batch makes. The kernel does not tell it back. */
+  /** The set's id, for one that the same batch makes. The kernel does not return it. */
   readonly setId?: number;
   readonly flags?: number;
 }

@@ -20,7 +20,7 @@ export interface Redirect {
   readonly flags?: number;
 }
 
-/** `[ redir proto_min reg 1 ]`, with all that the kernel tells back of it in any case. */
+/** `[ redir proto_min reg 1 ]`, with all attributes that the kernel returns in any case. */
 export function redirect(): Redirect {
   return {
     kind: "redir",

@@ -1,4 +1,4 @@
-/** `reject`: drops the packet and tells its sender. Pure. */
+/** `reject`: drops the packet and sends its sender an error. Pure. */
 
 import { be32, fieldCodec, optional, u8 } from "../fields.ts";
 
