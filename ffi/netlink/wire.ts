@@ -131,9 +131,18 @@ export class Writer {
 
   /** An attribute that holds what `write` writes. Pass NLA_F_NESTED in `type` where it is due. */
   nest(type: number, write: () => void): void {
-    const at = this.#length;
-    this.#attribute(type, 0);
+    const at = this.open(type);
     write();
+    this.close(at);
+  }
+
+  /** Begins an attribute that holds what is written until `close`, which takes the result. */
+  open(type: number): number {
+    return this.#attribute(type, 0) - nlattr.size;
+  }
+
+  /** Ends the attribute that began at `at`. */
+  close(at: number): void {
     const length = this.#length - at;
     if (length > 0xffff) throw new RangeError(`netlink attribute of ${length} bytes`);
     this.#view.setUint16(at + nlattr.nla_len, length, HOST_ORDER);

@@ -32,7 +32,7 @@ export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<n
   const action = actionOf(options);
   checkModifiers(options, action);
   const request = toRequest(options, (line) => void io.stderr.write(`tproxy: ${line}\n`));
-  liveIntent(request);
+  const intent = liveIntent(request);
   checkPrivileges(ruleNeeds(`${action} routes`));
   const kernel = await explained(action, openKernel);
   try {
@@ -41,11 +41,11 @@ export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<n
         case "confirm":
           return runConfirm(kernel, request.tableName, io);
         case "check":
-          return runCheck(situationOf(kernel, request, io), options.json, io);
+          return runCheck(situationOf(kernel, request, intent, io), options.json, io);
         case "remove":
-          return runRemove(kernel, request, io);
+          return runRemove(kernel, request, intent, io);
         case "apply":
-          return runApply(kernel, request, options, io);
+          return runApply(kernel, request, intent, options, io);
       }
     });
   } finally {
@@ -53,9 +53,14 @@ export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<n
   }
 }
 
-/** Loads the current state and the desired one, for the set-up of the request's name. */
-function situationOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
-  const identified = identify(kernel, request, liveIntent(request), "named");
+/** Loads the current state and the desired one; `intent` is the request's. */
+function situationOf(
+  kernel: Kernel,
+  request: IntentRequest,
+  intent: Intent,
+  io: ProcessIo,
+): RoutesContext {
+  const identified = identify(kernel, request, intent, "named");
   return loadContext(kernel, liveIntent(identified.request), io);
 }
 
@@ -63,11 +68,15 @@ function situationOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): Rou
  * The same for a removal. A user who names a set-up need not repeat what it captures, and without
  * its firewall table nothing shows its families: so both are removed, unless one is named.
  */
-function removalOf(kernel: Kernel, request: IntentRequest, io: ProcessIo): RoutesContext {
-  const identified = identify(kernel, request, liveIntent(request), "named");
-  const intent = liveIntent(identified.request);
+function removalOf(
+  kernel: Kernel,
+  request: IntentRequest,
+  intent: Intent,
+  io: ProcessIo,
+): RoutesContext {
+  const identified = identify(kernel, request, intent, "named");
   const { families = [4, 6] } = request;
-  return loadContext(kernel, { ...intent, families }, io, true);
+  return loadContext(kernel, { ...liveIntent(identified.request), families }, io, true);
 }
 
 type Action = "apply" | "check" | "remove" | "confirm";
@@ -97,10 +106,11 @@ function liveIntent(request: IntentRequest): Intent {
 async function runApply(
   kernel: Kernel,
   request: IntentRequest,
+  intent: Intent,
   options: RoutesOptions,
   io: ProcessIo,
 ): Promise<number> {
-  const done = exclusively(kernel, () => change(situationOf(kernel, request, io), options));
+  const done = exclusively(kernel, () => change(situationOf(kernel, request, intent, io), options));
   const { situation, settings, warnings, applied, stays } = done;
   // Before the first await: a signal from here on must find the hold.
   if (applied !== undefined && stays) {
@@ -215,11 +225,16 @@ async function runCheck(situation: RoutesContext, json: boolean, io: ProcessIo):
   return differences.length === 0 ? exitStatus.success : exitStatus.failure;
 }
 
-async function runRemove(kernel: Kernel, request: IntentRequest, io: ProcessIo): Promise<number> {
+async function runRemove(
+  kernel: Kernel,
+  request: IntentRequest,
+  intent: Intent,
+  io: ProcessIo,
+): Promise<number> {
   // Without options about the capture: removes everything that this program has ever applied.
   const everything = Object.keys(request).length === 0;
   const { situation, removed, sysctls } = exclusively(kernel, () => {
-    const situation = removalOf(kernel, request, io);
+    const situation = removalOf(kernel, request, intent, io);
     const { parts, live, question } = situation;
     const held = heldTable(live);
     if (held !== undefined && !everything) throw new CommandError(heldText(held));

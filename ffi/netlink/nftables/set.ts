@@ -199,11 +199,11 @@ function elementMessage(
     to.cstring(NFTA_SET_ELEM_LIST_SET, set.name);
     if (set.id !== undefined) to.be32(NFTA_SET_ELEM_LIST_SET_ID, set.id);
     to.nest(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, () => {
-      for (const element of elements) {
-        to.nest(NFTA_LIST_ELEM | NLA_F_NESTED, () => {
-          if (element.flags !== undefined) to.be32(NFTA_SET_ELEM_FLAGS, element.flags);
-          writeData(to, NFTA_SET_ELEM_KEY, element.key);
-        });
+      for (const { flags, key } of elements) {
+        const at = to.open(NFTA_LIST_ELEM | NLA_F_NESTED);
+        if (flags !== undefined) to.be32(NFTA_SET_ELEM_FLAGS, flags);
+        writeData(to, NFTA_SET_ELEM_KEY, key);
+        to.close(at);
       }
     });
   });
@@ -282,19 +282,43 @@ export function elementRanges(elements: readonly SetElement[]): KeyRange[] {
 }
 
 /** The same keys in the fewest ranges, ascending: overlapping and adjacent ones become one. */
-function mergeRanges(ranges: readonly KeyRange[]): KeyRange[] {
-  const sorted = [...ranges].sort((a, b) => Buffer.compare(a.first, b.first));
+function mergeRanges(ranges: readonly KeyRange[]): readonly KeyRange[] {
   const merged: KeyRange[] = [];
-  for (const range of sorted) {
+  for (const range of sorted(ranges)) {
     const previous = merged.at(-1);
-    const next = previous && successor(previous.last);
-    if (previous === undefined || (next !== undefined && Buffer.compare(range.first, next) > 0)) {
-      merged.push(range);
-    } else if (Buffer.compare(range.last, previous.last) > 0) {
+    if (previous === undefined || isBehind(previous.last, range.first)) merged.push(range);
+    else if (Buffer.compare(range.last, previous.last) > 0) {
       merged[merged.length - 1] = { first: previous.first, last: range.last };
     }
   }
   return merged;
+}
+
+/** Long lists have mostly been sorted before. */
+function sorted(ranges: readonly KeyRange[]): readonly KeyRange[] {
+  let previous = ranges[0];
+  for (const range of ranges) {
+    if (Buffer.compare((previous as KeyRange).first, range.first) > 0) {
+      return [...ranges].sort((a, b) => Buffer.compare(a.first, b.first));
+    }
+    previous = range;
+  }
+  return ranges;
+}
+
+/** Whether there are keys between these two, the smaller one first. */
+function isBehind(before: Uint8Array, key: Uint8Array): boolean {
+  return Buffer.compare(key, before) > 0 && !isNext(before, key);
+}
+
+/** Whether one key comes right behind another. */
+export function isNext(before: Uint8Array, key: Uint8Array): boolean {
+  let i = key.length - 1;
+  // A key that ends in ones is followed by one that ends in zeros.
+  while (i > 0 && before[i] === 0xff && key[i] === 0) i--;
+  if ((before[i] as number) + 1 !== key[i]) return false;
+  while (--i >= 0) if (before[i] !== key[i]) return false;
+  return true;
 }
 
 function end(key: Uint8Array): SetElement {

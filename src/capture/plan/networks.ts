@@ -1,5 +1,6 @@
 /** Lists of networks: the fewest networks, and the fewest ranges, that cover the same addresses. */
 
+import { isNext } from "../../../ffi/netlink/nftables/set.ts";
 import type { Family } from "../../net/address.ts";
 import { formatBytes } from "../../net/address.ts";
 import { addressBits, type Cidr, cidrContains, formatCidr, networkOf } from "../../net/cidr.ts";
@@ -45,7 +46,10 @@ function joinHalves(networks: Cidr[]): void {
 export function rangesOf(networks: readonly Cidr[]): readonly AddressRange[] {
   const ranges: AddressRange[] = [];
   for (const { bytes, prefix } of networks) {
-    const last = bytes.map((byte, i) => byte | (0xff >> Math.min(Math.max(prefix - 8 * i, 0), 8)));
+    const last = bytes.slice();
+    for (let i = prefix >> 3; i < last.length; i++) {
+      last[i] = (last[i] as number) | (0xff >> Math.max(prefix - 8 * i, 0));
+    }
     const previous = ranges.at(-1);
     if (previous !== undefined && isNext(previous.last, bytes)) {
       ranges[ranges.length - 1] = { first: previous.first, last };
@@ -54,16 +58,6 @@ export function rangesOf(networks: readonly Cidr[]): readonly AddressRange[] {
     }
   }
   return ranges;
-}
-
-/** Whether one address comes right behind another. */
-function isNext(before: Uint8Array, bytes: Uint8Array): boolean {
-  let i = bytes.length - 1;
-  // An address that ends in ones is followed by one that ends in zeros.
-  while (i > 0 && before[i] === 0xff && bytes[i] === 0) i--;
-  if ((before[i] as number) + 1 !== bytes[i]) return false;
-  while (--i >= 0) if (before[i] !== bytes[i]) return false;
-  return true;
 }
 
 /** The text of a range as nft(8) takes it: `192.0.2.0/24`, or `192.0.2.1-192.0.2.2`. */
