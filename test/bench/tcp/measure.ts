@@ -17,6 +17,7 @@ import {
   threeHosts,
 } from "./hosts.ts";
 import { bulk, idleConnections, requests, type Target, type Work } from "./loads.ts";
+import { rateOfOneClient } from "./one-client.ts";
 import { behindFront, type Contender, contenders, nginxMain } from "./proxies.ts";
 
 const seconds = 2;
@@ -174,6 +175,13 @@ async function measurePlace(place: Place, round: number, recorder: Recorder, onl
     if (proxy === undefined || !wanted.test(`${place.name}/memory/${proxy.name}`)) continue;
     const bytes = await bytesPerIdleConnection(place, proxy);
     if (keep) recorder.add(`${place.name}/memory/${proxy.name}`, bytes);
+  }
+  // A minute for each proxy, so in one round alone.
+  if (round !== 0) return;
+  for (const proxy of contenders) {
+    const row = `${place.name}/one client, after a minute: new connections: 1/s/${proxy.name}`;
+    if (proxy.onlySpoofing === true || !wanted.test(row)) continue;
+    recorder.add(row, await rateOfOneClient(proxy, place.folder));
   }
 }
 

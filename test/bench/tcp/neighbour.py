@@ -1,9 +1,10 @@
-"""Clients of the benchmark of neighbours.
+"""Clients of the benchmarks of one client's many connections, and of its neighbours.
 
 neighbour.py churn ADDRESS PORT SOURCE FILE   one connection after the other, each asked once and
                                               closed; writes how many there were, over and over
 neighbour.py probe ADDRESS PORT SOURCE SECONDS   the same at a slow pace; prints the time of each
                                                  from connect to answer, in ms, and of failures
+neighbour.py count ADDRESS PORT SOURCE SECONDS   as churn; prints how many there were in each second
 """
 
 import socket
@@ -40,6 +41,12 @@ if what == "churn":
         if count % 100 == 0:
             with open(last, "w") as file:
                 file.write(str(count))
+elif what == "count":
+    counts = [0] * int(last)
+    begin = time.monotonic()
+    while (second := int(time.monotonic() - begin)) < len(counts):
+        counts[second] += is_answered(*target)
+    print(*counts)
 else:
     end = time.monotonic() + float(last)
     while time.monotonic() < end:

@@ -49,7 +49,7 @@ export async function measureNeighbour(rounds: number, only = ""): Promise<Serie
 async function measureProxy(proxy: Contender, folder: string, recorder: Recorder): Promise<void> {
   const hosts = await threeHosts();
   try {
-    await startAll(hosts, proxy, folder);
+    await startChain(hosts, proxy, folder);
     const note = (when: string, times: readonly number[]) => {
       for (const figure of figures) {
         const at = figure === "max" ? 1 : Number(figure.slice(1)) / 100;
@@ -60,7 +60,7 @@ async function measureProxy(proxy: Contender, folder: string, recorder: Recorder
     const counts = Array.from({ length: churnClients }, (_, at) => join(folder, `count-${at}`));
     for (const count of counts) {
       await Bun.write(count, "0");
-      hosts.start("client", client("churn", "10.9.1.2", count));
+      hosts.start("client", clientCommand("churn", "10.9.1.2", count));
     }
     const connections = await untilChurned(counts);
     note("beside churn", await probe(hosts));
@@ -70,7 +70,8 @@ async function measureProxy(proxy: Contender, folder: string, recorder: Recorder
   }
 }
 
-async function startAll(hosts: Hosts, proxy: Contender, folder: string): Promise<void> {
+/** Starts backend and proxy, with the rules and the limits that a kernel has by default. */
+export async function startChain(hosts: Hosts, proxy: Contender, folder: string): Promise<void> {
   const configuration = join(folder, "backend.conf");
   await Bun.write(
     configuration,
@@ -93,7 +94,8 @@ http {
   await hosts.run("proxy", [...tproxy, "routes", "--apply", ...rules]);
 }
 
-const client = (what: string, source: string, last: string | number) => [
+/** The command of `neighbour.py` that asks the backend from `source`. */
+export const clientCommand = (what: string, source: string, last: string | number) => [
   ...["python3", script, what, backend.address, String(backend.port), source, String(last)],
 ];
 
@@ -109,7 +111,7 @@ async function untilChurned(files: readonly string[]): Promise<number> {
 
 /** The times of a client that is alone with its address, failures for ever. */
 async function probe(hosts: Hosts): Promise<number[]> {
-  const { stdout } = await hosts.run("client", client("probe", "10.9.1.4", probeSeconds));
+  const { stdout } = await hosts.run("client", clientCommand("probe", "10.9.1.4", probeSeconds));
   const times = stdout.trim().split("\n");
   return times.map((time) => (time === "failed" ? Number.POSITIVE_INFINITY : Number(time)));
 }

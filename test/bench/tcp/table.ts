@@ -16,6 +16,7 @@ const aims: readonly Aim[] = [
   { row: /^bulk.*Gbit/, against: "HAProxy", atLeast: 1.1 },
   { row: /^bulk.*CPU s\//, against: "HAProxy", atMost: 0.9 },
   { row: /^new connections: 1\/s/, against: "the better peer", atLeast: 1.2 },
+  { row: /^one client/, against: "HAProxy", atLeast: 10 },
   { row: /^keep-alive requests: 1\/s/, against: "the better peer", atLeast: 1.1 },
   { row: /^(keep-alive requests|new connections): CPU s of all/, against: "direct", atMost: 2 },
   { row: /^keep-alive requests: p99/, against: "the better peer", atMost: 1 },
