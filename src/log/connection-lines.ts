@@ -16,7 +16,7 @@ export function connectionLine(event: ConnectionEvent): string {
       return `[.] Reached ${protocol}://${upstream}${sourceText(event)}, ${ms} ms: ${ends}`;
     case "open":
       return (
-        `[=] Worker ${event.worker}, ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
+        `[=] ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
         `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms`
       );
     case "forwarded":

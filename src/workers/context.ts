@@ -63,6 +63,8 @@ export class WorkerContext implements Handler, ServiceHost {
   private outcome: { errno: number; call: string } = { errno: 0, call: "" };
   private readonly start: (context: ServiceContext, task: Task) => Service;
   private readonly services = new Map<number, Hosted>();
+  /** The id of the newest connection or session. */
+  private lastId = 0;
   private table: TableWalk | undefined;
   private isStopped = false;
 
@@ -98,6 +100,10 @@ export class WorkerContext implements Handler, ServiceHost {
     this.postEvents();
     const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
     this.post({ kind: "done", outcome });
+  }
+
+  nextId(): number {
+    return ++this.lastId;
   }
 
   /**
@@ -219,7 +225,7 @@ export class WorkerContext implements Handler, ServiceHost {
   private showTable(): void {
     if (this.table?.isDone === false) return;
     const rows = [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
-    this.table = new TableWalk(this, rows);
+    this.table = new TableWalk(this, rows, this.lastId);
   }
 
   private logSummaries(): void {

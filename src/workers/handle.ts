@@ -41,6 +41,8 @@ export class WorkerHandle {
   private readonly wakeFd: number;
   private readonly ending = Promise.withResolvers<Outcome>();
   private shared = new SharedState();
+  /** How many Workers there have been in this place. */
+  private generation = 0;
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
 
@@ -75,6 +77,7 @@ export class WorkerHandle {
   /** Starts a Worker, the first or the next one, with the services that there are. */
   start(): void {
     const { shared, wakeFd, lossless } = this;
+    const origin = { worker: this.number, generation: ++this.generation };
     const { port1, port2: commandPort } = new MessageChannel();
     this.commandPort = port1;
     const input: WorkerInput = { wakeFd, memory: shared.memory, commandPort, lossless };
@@ -83,7 +86,7 @@ export class WorkerHandle {
     let isDone = false;
     worker.on("message", (message: WorkerMessage) => {
       if (message.kind === "events") {
-        return this.owner.onEvents(this, withRecords(message.events, this.number), () =>
+        return this.owner.onEvents(this, withRecords(message.events, origin), () =>
           shared.batchPrinted(),
         );
       }

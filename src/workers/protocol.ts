@@ -257,8 +257,8 @@ export interface ConnectionEvent {
   kind: "accepted" | "reached" | "forwarded" | "refused" | "open";
   worker: number;
   protocol: "tcp" | "udp";
-  /** Counts the Worker's connections, or its sessions. */
-  id: number;
+  /** `worker.sequence.generation`: of no other connection or session of this process. */
+  id: string;
   /** When, in ms since 1970. */
   time: number;
   state: string;

@@ -21,6 +21,7 @@ import type { ConnectionEvent, RecordBlock, WorkerEvent } from "./protocol.ts";
  */
 export interface Recorded {
   readonly protocol: "tcp" | "udp";
+  /** Counts the connections and sessions of its Worker. */
   readonly id: number;
   readonly client: SocketAddress;
   readonly original: SocketAddress;
@@ -161,8 +162,19 @@ export function recordsIn({ bytes }: RecordBlock): number {
   return bytes.length / SIZE;
 }
 
-/** The events that `block` holds, of Worker number `worker`. */
-function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionEvent[] {
+/** The Worker that records come from. */
+export interface RecordOrigin {
+  /** Its number, from 1. */
+  readonly worker: number;
+  /** How many Workers have had this number: each begins its sequence of ids at 1. */
+  readonly generation: number;
+}
+
+/** The events that a block of records holds. */
+function readRecords(
+  { bytes, words }: RecordBlock,
+  { worker, generation }: RecordOrigin,
+): ConnectionEvent[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const events: ConnectionEvent[] = [];
   for (let at = 0; at < bytes.length; at += SIZE) {
@@ -171,7 +183,7 @@ function readRecords({ bytes, words }: RecordBlock, worker: number): ConnectionE
       kind: kinds[view.getUint8(at + KIND)] as RecordKind,
       worker,
       protocol: protocols[view.getUint8(at + PROTOCOL)] as "tcp" | "udp",
-      id: view.getFloat64(at + ID, true),
+      id: `${worker}.${view.getFloat64(at + ID, true)}.${generation}`,
       time: view.getFloat64(at + TIME, true),
       state: word(STATE),
       client: endpointText(bytes, view, at + CLIENT) as string,
@@ -199,13 +211,13 @@ function readEnd(view: DataView, at: number, word: (field: number) => string): E
   return ended(reason, by, failure, word(DETAIL));
 }
 
-/** `events` of Worker number `worker` with every block of records as the events that it holds. */
+/** `events` of one Worker with every block of records as the events that it holds. */
 export function withRecords(
   events: readonly (WorkerEvent | RecordBlock)[],
-  worker: number,
+  origin: RecordOrigin,
 ): WorkerEvent[] {
   return events.flatMap((event) =>
-    event.kind === "records" ? readRecords(event, worker) : [event],
+    event.kind === "records" ? readRecords(event, origin) : [event],
   );
 }
 

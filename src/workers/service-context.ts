@@ -20,6 +20,8 @@ export interface Service {
 /** The Worker that a service runs in. */
 export interface ServiceHost {
   readonly loop: EventLoop;
+  /** The number of the next connection or session, from 1: of no other one in this Worker. */
+  nextId(): number;
   report(event: WorkerEvent): void;
   warn(text: string, options?: LineOptions): void;
   recordEnd(connection: Recorded, failed: boolean, logLevel: number): void;
@@ -41,6 +43,11 @@ export class ServiceContext {
     this.loop = host.loop;
     this.id = id;
     this.shared = counters;
+  }
+
+  /** The number of the next connection or session: of no other one in its Worker. */
+  nextId(): number {
+    return this.host.nextId();
   }
 
   /** Queues an event for the log (`WorkerContext.report`). */

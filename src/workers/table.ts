@@ -10,8 +10,6 @@ import type { Recorded } from "./records.ts";
 export interface OpenRows {
   /** In the order of ids; it may change meanwhile. */
   readonly open: Iterable<Recorded>;
-  /** The newest id there has been. */
-  readonly lastId: number;
 }
 
 /** The Worker whose table it is. */
@@ -29,10 +27,10 @@ export class TableWalk {
   private readonly timer = new Timer(() => this.step());
   private done = false;
 
-  /** What is begun after this moment is left out. */
-  constructor(context: TableHost, services: readonly OpenRows[]) {
+  /** Rows with an id above `lastId` are left out: they have begun after this moment. */
+  constructor(context: TableHost, services: readonly OpenRows[], lastId: number) {
     this.context = context;
-    this.rest = rowsOf(services.map(({ open, lastId }) => ({ open, lastId })));
+    this.rest = rowsOf(services, lastId);
     this.step();
   }
 
@@ -60,8 +58,8 @@ export class TableWalk {
   }
 }
 
-function* rowsOf(services: readonly OpenRows[]): Generator<Recorded, undefined> {
-  for (const { open, lastId } of services) {
+function* rowsOf(services: readonly OpenRows[], lastId: number): Generator<Recorded, undefined> {
+  for (const { open } of services) {
     for (const row of open) {
       if (row.id > lastId) break;
       yield row;

@@ -23,7 +23,7 @@ describe("the access log", () => {
     const session = {
       protocol: "udp",
       worker: 1,
-      id: 1,
+      id: "1.1.1",
       client: `127.0.0.1:${client.port}`,
       original_destination: `127.0.0.1:${entry}`,
     };

@@ -86,6 +86,7 @@ export class ConnectionWorld implements World {
   private readonly checks: ConnectionChecks;
   private readonly timers = new TimerWheel(0);
   private deferred: (() => void)[] = [];
+  private ids = 0;
   private sent = 0;
   private received = 0;
 
@@ -119,6 +120,7 @@ export class ConnectionWorld implements World {
           record: (kind, connection) => this.recorded(kind, connection as TcpConnection),
           recordEnd: (connection) => this.ended(connection as TcpConnection),
         },
+        nextId: () => ++this.ids,
         counters: { count: (counter, amount) => this.count(counter, amount) },
         tally: new Tally(this.tally),
         ...{ task: this.task, kernel: this.kernel, relayKernel: this.relayKernel },

@@ -43,6 +43,8 @@ export interface Surroundings {
   readonly log: Pick<ServiceContext, "warn" | "record" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
   readonly tally: Pick<Tally, "ended" | "lasted" | "connected">;
+  /** The id of the next connection. */
+  readonly nextId: () => number;
   readonly task: ForwardTask;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
@@ -86,7 +88,6 @@ export class TcpConnections
   private readonly queue: Queue;
   private readonly relaying: Relaying;
   private readonly first: "preface" | "route";
-  private accepts = 0;
 
   constructor(around: Surroundings, owner: ConnectionsOwner) {
     const { loop, kernel, router, task } = around;
@@ -116,17 +117,12 @@ export class TcpConnections
     return this.connections;
   }
 
-  /** The id of the newest connection. */
-  get lastId(): number {
-    return this.accepts;
-  }
-
   /** Adds a connection that was accepted as `fd` and owns it. Call `start` or abort it next. */
   add(fd: Fd, client: SocketAddress, original: SocketAddress, trail: Trail): TcpConnection {
     const { counters, log, task } = this.around;
     counters.count(Counter.accepted, 1);
     counters.count(Counter.active, 1);
-    const id = ++this.accepts;
+    const id = this.around.nextId();
     const connection = new TcpConnection(this, fd, id, client, original, trail, this.first);
     this.connections.add(connection);
     if (task.log.level >= LogLevel.debug) log.record("accepted", connection);

@@ -88,6 +88,7 @@ export class TcpForwarder
           router,
         },
         ...{ loopDetector, wideOfClient: this.buffers.wideOfClient },
+        nextId: () => context.nextId(),
       },
       this,
     );
@@ -101,9 +102,6 @@ export class TcpForwarder
   }
   get open(): Iterable<TcpConnection> {
     return this.connections.open;
-  }
-  get lastId(): number {
-    return this.connections.lastId;
   }
 
   accepted(fd: Fd): void {

@@ -117,9 +117,6 @@ export class UdpForwarder implements Service, OpenRows {
   get open(): Iterable<Session> {
     return this.manager.open;
   }
-  get lastId(): number {
-    return this.manager.begun;
-  }
 
   /** Sessions know no end of their own, so they end at once. */
   stop(): void {

@@ -71,8 +71,6 @@ export class SessionManager {
   readonly ports = new PortUse();
   /** In the order in which they began. */
   readonly open = new Set<Session>();
-  /** The number of sessions so far, and the id of the newest. */
-  begun = 0;
   private readonly task: ForwardTask;
   private readonly events: SessionEvents;
   private readonly ending: (session: Session) => void;
@@ -127,7 +125,7 @@ export class SessionManager {
     const destination = originalOfKey(this.flowKey);
     const client = this.isProxied ? clientOfKey(this.table.key) : sender;
     const originalDestination = this.isProxied ? originalOfKey(this.table.key) : destination;
-    const id = ++this.begun;
+    const id = this.context.nextId();
     const tried = { id, client, originalDestination };
     if (sender.port === 0 || destination.port === 0 || isMulticast(destination.address)) {
       // Without the address: reasons are bounded, and a flood of them would displace others.

@@ -12,7 +12,7 @@ const event = {
   kind: "forwarded",
   worker: 2,
   protocol: "tcp",
-  id: 7,
+  id: "2.7.1",
   time: 0,
   state: "relaying",
   client: "192.0.2.7:40000",
@@ -40,14 +40,14 @@ test("the access log says where to, as whom, how much, and who ended it", () => 
     `[.] Reached tcp://10.0.0.1:8080 as self, 30 ms: ${ends}`,
   );
   expect(connectionLine({ ...event, kind: "open" })).toBe(
-    `[=] Worker 2, 7, relaying: ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, ` +
+    `[=] 2.7.1, relaying: ${ends} by tcp://10.0.0.1:8080 as self, 5 bytes out, 12 in, ` +
       "30 ms old, idle for 10 ms",
   );
 });
 
 test("JSON has what is known by then, and no more", () => {
   const ends = { client: event.client, original_destination: event.local };
-  const known = { protocol: "tcp", worker: 2, id: 7, ...ends };
+  const known = { protocol: "tcp", worker: 2, id: "2.7.1", ...ends };
   const where = { upstream: event.upstream, source: "self" };
   const bytes = { client_bytes: 5, upstream_bytes: 12, ms: 30 };
   const fields = (kind: "accepted" | "reached" | "forwarded" | "open") =>
@@ -86,10 +86,10 @@ test("of a session the datagrams are told too; to be idle is its usual end", () 
     `[.] Reached udp://10.0.0.1:8080 as self, 30 ms: ${ends}`,
   );
   expect(connectionLine({ ...session, kind: "open" })).toBe(
-    `[=] Worker 2, 7, confirmed: ${by}, 30 ms old, idle for 10 ms`,
+    `[=] 2.7.1, confirmed: ${by}, 30 ms old, idle for 10 ms`,
   );
   expect(connectionFields(session)).toEqual({
-    ...{ event: "forwarded", protocol: "udp", worker: 2, id: 7, client: event.client },
+    ...{ event: "forwarded", protocol: "udp", worker: 2, id: "2.7.1", client: event.client },
     ...{ original_destination: event.local, upstream: event.upstream, source: "self" },
     ...{ client_bytes: 5, upstream_bytes: 12, client_datagrams: 2, upstream_datagrams: 3 },
     ...{ ms: 30, ended_by: "proxy", reason: "idle-timeout" },

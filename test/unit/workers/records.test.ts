@@ -57,13 +57,13 @@ test("every field of every record arrives, whatever was in its place before", ()
   fc.assert(
     fc.property(fc.array(fc.tuple(kind, connection), { maxLength: 8 }), (told) => {
       for (const [what, one] of told) writer.add(what, one, 2000, 1e12);
-      const events = withRecords([writer.take()], 3);
+      const events = withRecords([writer.take()], { worker: 3, generation: 4 });
       expect(events).toEqual(
         told.map(([what, one]) => ({
           kind: what,
           worker: 3,
           protocol: one.protocol,
-          id: one.id,
+          id: `3.${one.id}.4`,
           time: 1e12,
           state: one.phase,
           client: formatSocketAddress(one.client),
@@ -90,6 +90,9 @@ test("records stand among the other events where they were told", () => {
   writer.add("accepted", one, 0, 0);
   const first = writer.take();
   writer.add("forwarded", one, 0, 0);
-  const events = withRecords([first, { kind: "warning", text: "" }, writer.take()], 1);
+  const events = withRecords([first, { kind: "warning", text: "" }, writer.take()], {
+    worker: 1,
+    generation: 1,
+  });
   expect(events.map((event) => event.kind)).toEqual(["accepted", "warning", "forwarded"]);
 });

@@ -128,6 +128,7 @@ test("one that is gone leaves no timer, and its buffers are for the next", async
       recordEnd: () => {},
       recordRefused: () => {},
       record: () => {},
+      nextId: () => 1,
     },
     finished: () => void finished++,
   };
