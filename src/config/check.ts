@@ -7,6 +7,13 @@ import * as limits from "../engine/limits.ts";
 import { isUnspecified } from "../net/ip.ts";
 import type { IssueOf, Path } from "../net/issue.ts";
 import type { Scheme } from "../net/target.ts";
+import {
+  checkPoolSettings,
+  missing,
+  originalAlone,
+  type PoolIssueArgs,
+  targetsOf,
+} from "./check-pool.ts";
 import { formatListen, type Listen } from "./listen.ts";
 import {
   formatVersion,
@@ -17,17 +24,15 @@ import {
 import type { UpstreamTarget } from "./syntax.ts";
 
 /** What each kind of issue has besides its path. */
-export interface IssueArgs {
-  /** A setting has to be there. */
-  missing: { readonly setting: string };
+export interface IssueArgs extends PoolIssueArgs {
   /** The format is newer than this program. */
   "newer-version": { readonly newest: number };
-  /** Two have one name. */
-  "same-name": { readonly name: string };
   /** Two services would accept at one socket. */
   "same-socket": { readonly socket: string; readonly taken: string; readonly owner: string };
   "too-many-sockets": { readonly count: number; readonly max: number };
   "no-such-pool": { readonly name: string; readonly names: readonly string[] };
+  /** The upstreams of a service are a pool with a name that another pool has. */
+  "pool-of-service": { readonly name: string };
   /** Both a pool and upstreams of its own, or neither. */
   "pool-and-to": Record<never, never>;
   "pool-or-to": Record<never, never>;
@@ -35,7 +40,6 @@ export interface IssueArgs {
   "of-the-pool": { readonly setting: string };
   /** An upstream is of a protocol, and the other one is carried as well. */
   "upstream-protocol": { readonly protocol: Scheme; readonly other: Scheme };
-  "original-alone": Record<never, never>;
   /** The setting is of a protocol that is not carried. */
   "needs-protocol": { readonly setting: string; readonly protocol: Scheme };
   "proxy-v1-udp": Record<never, never>;
@@ -74,10 +78,9 @@ export function checkSettings(settings: Settings, { cores }: CheckContext): Issu
   if (service.length === 0) {
     issues.push({ path: [], code: "missing", args: { setting: "service" } });
   }
+  const { defaults = {} } = settings;
   for (const [i, each] of pool.entries()) {
-    const path = ["pool", i];
-    issues.push(...missing(path, { name: each.name, to: each.to }));
-    issues.push(...originalAlone([...path, "to"], each.to));
+    issues.push(...checkPoolSettings(["pool", i], each, defaults));
   }
   const pools = new Map(pool.map((each) => [each.name, each]));
   for (const [i, each] of service.entries()) {
@@ -86,6 +89,7 @@ export function checkSettings(settings: Settings, { cores }: CheckContext): Issu
   const { install: _, ...routes } = settings.routes ?? {};
   issues.push(...withoutRoutes(["routes"], routes, settings));
   issues.push(...sameNames("pool", pool), ...sameNames("service", service));
+  issues.push(...ownPools(service, pools));
   issues.push(...sharedSockets(service));
   if (settings.user !== undefined && settings.routes?.sysctl && isInstalled(settings)) {
     issues.push({ path: ["user"], code: "user-with-sysctl", args: {} });
@@ -97,17 +101,6 @@ function isInstalled({ routes }: Settings): boolean {
   return routes?.install === "auto";
 }
 
-function missing(path: Path, settings: Readonly<Record<string, unknown>>): Issue[] {
-  return Object.entries(settings)
-    .filter(([, value]) => value === undefined)
-    .map(([setting]) => ({ path, code: "missing", args: { setting } }));
-}
-
-function originalAlone(path: Path, to: readonly UpstreamTarget[] = []): Issue[] {
-  if (to.length < 2 || !to.includes("original")) return [];
-  return [{ path: [...path, to.indexOf("original")], code: "original-alone", args: {} }];
-}
-
 interface Surroundings {
   readonly settings: Settings;
   readonly pools: ReadonlyMap<string | undefined, PoolSettings>;
@@ -116,7 +109,7 @@ interface Surroundings {
 
 function checkService(path: Path, service: ServiceSettings, around: Surroundings): Issue[] {
   const { settings, pools, workers } = around;
-  const to = service.to ?? pools.get(service.pool ?? "")?.to ?? [];
+  const to = service.to ?? targetsOf(pools.get(service.pool ?? "") ?? {});
   const protocols = new Set((service.listen ?? []).map(({ protocol }) => protocol));
   const issues: Issue[] = [
     ...missing(path, { name: service.name, listen: service.listen }),
@@ -236,6 +229,17 @@ function sameNames(kind: "pool" | "service", all: readonly { readonly name?: str
     if (names.has(name)) return [{ path: [kind, i, "name"], code: "same-name", args: { name } }];
     names.add(name);
     return [];
+  });
+}
+
+/** The upstreams of a service are a pool with its name, which no other pool may have. */
+function ownPools(
+  services: readonly ServiceSettings[],
+  pools: ReadonlyMap<string | undefined, PoolSettings>,
+): Issue[] {
+  return services.flatMap(({ name, to }, i): Issue[] => {
+    if (name === undefined || to === undefined || !pools.has(name)) return [];
+    return [{ path: ["service", i, "to"], code: "pool-of-service", args: { name } }];
   });
 }
 

@@ -1,8 +1,11 @@
 /** Settings with all that applies filled in: pools, [defaults], and what is built in. Pure. */
 
 import { settingsOfProtocol } from "./check.ts";
-import { builtIn, builtInOfAll, withDefaults } from "./service.ts";
+import { targetsOf } from "./check-pool.ts";
+import { builtInCheck, builtInUpstream, poolWithDefaults } from "./pool.ts";
+import { builtInOfAll, withDefaults } from "./service.ts";
 import type { DefaultSettings, PoolSettings, ServiceSettings, Settings } from "./settings.ts";
+import { poolDefaults } from "./settings-pool.ts";
 
 /**
  * The equivalent settings without [defaults], included files and built-in values. Of each
@@ -15,13 +18,29 @@ export function effectiveSettings(settings: Settings): Settings {
     ...rest,
     log: { ...builtInOfAll.log, ...settings.log },
     routes: { ...builtInOfAll.routes, ...settings.routes },
+    ...ofOwnPools(defaults),
     ...(pool.length === 0 ? {} : { pool: pool.map((each) => effectivePool(each, defaults)) }),
     service: service.map((own) => effectiveService(own, defaults)),
   };
 }
 
+/** The defaults of pools that a service with upstreams of its own cannot have itself. */
+function ofOwnPools(defaults: DefaultSettings): Pick<Settings, "defaults"> {
+  const { balance: _, ...names } = poolDefaults;
+  const kept = Object.entries(defaults).filter(([name]) => Object.hasOwn(names, name));
+  return kept.length === 0 ? {} : { defaults: Object.fromEntries(kept) };
+}
+
 function effectivePool(own: PoolSettings, defaults: DefaultSettings): PoolSettings {
-  return { ...own, balance: own.balance ?? defaults.balance ?? builtIn.balance };
+  const all = poolWithDefaults(own, defaults);
+  if (targetsOf(own).includes("original")) return { ...own, balance: all.balance };
+  const { upstream, check } = own;
+  return {
+    ...own,
+    ...all,
+    ...(upstream && { upstream: upstream.map((each) => ({ ...builtInUpstream, ...each })) }),
+    ...(check && { check: { ...builtInCheck, ...check } }),
+  };
 }
 
 function effectiveService(own: ServiceSettings, defaults: DefaultSettings): ServiceSettings {

@@ -8,16 +8,16 @@ import * as limits from "../engine/limits.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { Scheme } from "../net/target.ts";
 import { endpointsOf } from "./listen.ts";
+import { completePool, namelessService, type Pool, withoutPoolDefaults } from "./pool.ts";
 import type {
   CaptureSettings,
   DefaultSettings,
-  PoolSettings,
   RoutesSettings,
   ServiceSettings,
   Settings,
   UdpTimeout,
 } from "./settings.ts";
-import type { Balance, NetworkSource, SourceChoice, UpstreamTarget } from "./syntax.ts";
+import type { NetworkSource, SourceChoice } from "./syntax.ts";
 
 export type LogLevelName = "error" | "warning" | "info" | "debug";
 
@@ -42,13 +42,6 @@ export interface LogConfiguration {
   /** Undefined: local time, and none where the journal takes the lines. */
   readonly time: "local" | "utc" | "none" | undefined;
   readonly lossless: boolean;
-}
-
-/** Upstreams, and which of them a connection gets. */
-export interface Pool {
-  readonly name: string;
-  readonly to: readonly UpstreamTarget[];
-  readonly balance: Balance;
 }
 
 /** A socket to accept at. */
@@ -119,11 +112,8 @@ export interface Timeouts {
   readonly userMs: number | undefined;
 }
 
-/** The name of what is served by a command line. */
-export const namelessService = "forward";
-
 /** What applies to every service where nothing else is set. */
-export const builtIn = {
+const builtIn = {
   balance: "round-robin",
   transparent: true,
   redirect: false,
@@ -145,7 +135,7 @@ export const builtInOfAll = {
 
 /** The settings of a service, with those of [defaults] and what is built in. */
 export function withDefaults(own: ServiceSettings, defaults: DefaultSettings = {}) {
-  const all = { ...builtIn, ...defaults, ...own };
+  const all = { ...builtIn, ...withoutPoolDefaults(defaults), ...own };
   // Where connections are redirected, transparent sockets are not at hand, and NAT makes no way
   // back for the replies to a client's address.
   const source: SourceChoice = all.redirect
@@ -190,11 +180,6 @@ export function complete(settings: Settings): Configuration {
       return completeService(own, defaults, named ?? completePool(own, defaults), log.level);
     }),
   };
-}
-
-function completePool(own: PoolSettings, defaults: DefaultSettings): Pool {
-  const { name = namelessService, to = [] } = own;
-  return { name, to, balance: own.balance ?? defaults.balance ?? builtIn.balance };
 }
 
 function completeService(

@@ -4,11 +4,10 @@
  */
 
 import * as v from "valibot";
-import { upstreamsMax } from "../engine/limits.ts";
 import { parseInterfacePattern } from "../net/interface.ts";
 import { formatMark, parseMark } from "../net/mark.ts";
 import { formatPortRange, parsePort, parsePortRange } from "../net/port.ts";
-import { ok, quote, refuse } from "../net/result.ts";
+import { ok } from "../net/result.ts";
 import {
   type Given,
   integer,
@@ -27,16 +26,25 @@ import {
   yesNo,
 } from "./kinds.ts";
 import { formatListen, parseListen } from "./listen.ts";
+import { pool, poolDefaults } from "./settings-pool.ts";
 import {
-  durationSyntax,
+  balance,
+  count,
+  duration,
+  durationPattern,
+  listMax,
+  name,
+  plain,
+  tablesMax,
+  timeout,
+  upstreams,
+} from "./settings-values.ts";
+import {
   identitySyntax,
   networkSyntax,
   positiveDurationSyntax,
-  type Syntax,
   socketMarkSyntax,
   sourceSyntax,
-  timeoutSyntax,
-  upstreamSyntax,
   wordSyntax,
   workersSyntax,
 } from "./syntax.ts";
@@ -44,39 +52,6 @@ import {
 /** The newest version of the format. */
 export const formatVersion = 1;
 
-/** The most entries of a list, and of tables of one kind. */
-const listMax = 1_000;
-const tablesMax = 10_000;
-
-const durationPattern = /^[0-9]{1,10}(ms|s|m|h)$/;
-const duration = text(durationSyntax, { examples: ["30s", "5m"], pattern: durationPattern });
-const timeout = text(timeoutSyntax, { examples: ["30s", "0s"], pattern: durationPattern });
-
-const namePattern = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
-const name = text(
-  {
-    parse: (given) =>
-      namePattern.test(given)
-        ? ok(given)
-        : refuse(
-            `${quote(given)} is not a name: give at most 63 small letters, digits, ".", "_" or ` +
-              `"-", the first of them a letter or digit`,
-          ),
-    format: (given) => given,
-  },
-  { examples: ["web"], pattern: namePattern },
-);
-
-/** Text of any kind, on one line. */
-const plain: Syntax<string> = {
-  parse: (given) => {
-    if (given.length > 0 && given.length <= 255 && !/\p{C}/u.test(given)) return ok(given);
-    return refuse(`${quote(given)} is not accepted: give 1 to 255 characters on one line`);
-  },
-  format: (given) => given,
-};
-
-const count = integer(1, 1_000_000);
 const networks = list(
   text(networkSyntax, { examples: ["10.0.0.0/8", "2001:db8::/32", "@networks.txt"] }),
   listMax,
@@ -90,11 +65,6 @@ const markPattern = /^(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})(\/(0x[0-9a-fA-F]{1,8}|[0-
 const maskedMark = text(mark, { examples: ["0x1/0x1"], pattern: markPattern, integers: true });
 const socketMark = text(socketMarkSyntax, { examples: ["0x10"], integers: true });
 const level = word("error", "warning", "info", "debug");
-const balance = word("round-robin", "least-connections", "source-hash");
-const upstreams = list(
-  text(upstreamSyntax, { examples: ["192.0.2.10:8080", "web.example:8080", "original"] }),
-  upstreamsMax,
-);
 
 const family = text(wordSyntax(["4", "6", "both"]), {
   examples: ["4", "both"],
@@ -228,7 +198,8 @@ const shared = {
   "log-level": setting(level, "What is logged of this service, in place of [log] level."),
 };
 
-const { "log-level": _, ...defaultable } = shared;
+const { "log-level": _, ...ofServices } = shared;
+const defaultable = { ...ofServices, ...poolDefaults };
 
 const service = table({
   name: required(name, "The name of the service, which no other one has."),
@@ -246,12 +217,6 @@ const service = table({
   to: setting(upstreams, "The upstreams, in place of a pool; original: where the client goes."),
   capture: setting(capture, "What is captured for this service; needs [routes] install."),
   ...shared,
-});
-
-const pool = table({
-  name: required(name, "The name of the pool, which no other one has."),
-  to: required(upstreams, "The upstreams: HOST:PORT, or original."),
-  balance: setting(balance, "Which of several upstreams a connection gets."),
 });
 
 const log = table({

@@ -29,6 +29,13 @@ const words: WordsOf<IssueArgs> = {
   "upstream-protocol": ({ protocol, other }) =>
     `${protocol}://… carries ${protocol} only, and ${other} is wanted too: give "HOST:PORT"`,
   "original-alone": () => '"original" excludes other upstreams: give no other',
+  "to-and-upstream": () => '"to" is short for [[pool.upstream]]: leave "to" or those tables out',
+  "pool-of-service": ({ name }) =>
+    `these upstreams are a pool named ${quote(name)}, and another pool has that name: ` +
+    "give the service or that pool another name",
+  "needs-upstream": () => 'this needs upstreams to choose among, and the only one is "original"',
+  "needs-check-type": ({ types }) => `this needs a check of type ${types.map(quote).join(" or ")}`,
+  "back-off-order": () => '"rest" is longer than "rest-max": give at most that',
   "needs-protocol": ({ protocol }) =>
     `this needs a listener for ${protocol}, and the service has none`,
   "proxy-v1-udp": () => 'version 1 supports TCP only: give "v2", or listen for TCP only',

@@ -14,7 +14,8 @@ export function captureDoubts(
   listeners: readonly SocketAddress[],
 ): string[] {
   if (!ingress.transparent || ingress.acceptProxy !== undefined) return [];
-  if (route.source.kind === "self" && !route.pool.to.includes("original")) return [];
+  const isOriginal = route.pool.upstreams.some(({ to }) => to === "original");
+  if (route.source.kind === "self" && !isOriginal) return [];
   if (!listeners.some(({ address }) => isUnspecified(address)) || !hostTakesOwnOnly()) return [];
   return [
     "no ip rule or route here captures packets for other hosts: only packets to this host's own " +

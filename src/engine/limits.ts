@@ -249,11 +249,11 @@ export const nameRetryMs = 10_000;
 
 /** Failures in a row after which an upstream backs off. The back-off doubles up to its maximum. */
 export const upstreamFailuresMax = 3;
-export const upstreamRestMs = 10_000;
-export const upstreamRestMsMax = 300_000;
+export const upstreamBackOffMs = 10_000;
+export const upstreamBackOffMsMax = 300_000;
 
-/** Clients for which upstreams have failed that may be well for others. */
-export const clientRestsMax = 1_024;
+/** Clients for which an upstream that may work for others backs off. */
+export const clientBackOffsMax = 1_024;
 
 /** A UDP session without an answer for this long shows that its upstream is silent. */
 export const silenceMs = 3_000;

@@ -5,10 +5,10 @@
  */
 
 import {
-  clientRestsMax,
+  clientBackOffsMax,
+  upstreamBackOffMs,
+  upstreamBackOffMsMax,
   upstreamFailuresMax,
-  upstreamRestMs,
-  upstreamRestMsMax,
 } from "../engine/limits.ts";
 
 /** A client by its address, of IPv6 by its /64: within that, a host chooses freely. */
@@ -42,7 +42,7 @@ export class ClientBackOffs<Upstream> {
     const rest = this.restOf(clientKey(client), upstream);
     rest.failures++;
     if (rest.failures < upstreamFailuresMax || rest.restsUntil > now) return 0;
-    rest.restMs = Math.min(Math.max(2 * rest.restMs, upstreamRestMs), upstreamRestMsMax);
+    rest.restMs = Math.min(Math.max(2 * rest.restMs, upstreamBackOffMs), upstreamBackOffMsMax);
     rest.restsUntil = now + rest.restMs;
     return rest.restMs;
   }
@@ -64,7 +64,7 @@ export class ClientBackOffs<Upstream> {
     let rests = this.clients.get(key);
     if (rests === undefined) {
       const [first] = this.clients.keys();
-      if (this.clients.size >= clientRestsMax && first !== undefined) this.clients.delete(first);
+      if (this.clients.size >= clientBackOffsMax && first !== undefined) this.clients.delete(first);
       rests = new Map();
       this.clients.set(key, rests);
     }

@@ -10,16 +10,16 @@
  * A client can forge an ICMP error about what is sent in its name, and an upstream may refuse it
  * alone. So a failure is evidence of the client in whose name the connection was made: an upstream
  * rests for all when several clients bear witness, or our own address does. What one client alone
- * has met with makes the upstream rest for that client (`ClientRests`). The same goes for silence,
+ * has met with makes the upstream rest for that client (`ClientBackOffs`). The same goes for silence,
  * which is evidence only if other upstreams have answered meanwhile.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Balance } from "../config/syntax.ts";
 import {
+  upstreamBackOffMs,
+  upstreamBackOffMsMax,
   upstreamFailuresMax,
-  upstreamRestMs,
-  upstreamRestMsMax,
   upstreamsMax,
 } from "../engine/limits.ts";
 import { ClientBackOffs, type ClientKey, clientKey } from "./client-back-offs.ts";
@@ -174,7 +174,10 @@ export class UpstreamPool {
     // A connection that began before the back-off, or for lack of others, is no news.
     if (isResting ? !isTrial : evidence < upstreamFailuresMax) return;
     upstream.probe = 0;
-    upstream.restMs = Math.min(Math.max(2 * upstream.restMs, upstreamRestMs), upstreamRestMsMax);
+    upstream.restMs = Math.min(
+      Math.max(2 * upstream.restMs, upstreamBackOffMs),
+      upstreamBackOffMsMax,
+    );
     upstream.restsUntil = now + upstream.restMs;
     this.listener.backsOff(upstream, reason);
   }

@@ -124,6 +124,59 @@ const shared = {
   balance,
 };
 
+const time = fc.integer({ min: 1, max: 0x7fffffff });
+const poolDefaults = {
+  balance,
+  "on-down": fc.constantFrom("keep", "close"),
+  "when-all-down": fc.constantFrom("try", "refuse"),
+  passive: fc.record(
+    { failures: fc.integer({ min: 1, max: 1_000 }), rest: time, "rest-max": time },
+    { requiredKeys: [] },
+  ),
+};
+
+const pool = fc.record(
+  {
+    name,
+    to,
+    upstream: some(
+      fc.record(
+        {
+          name,
+          to: fc.oneof(fc.constant("original" as const), upstream),
+          weight: fc.integer({ min: 0, max: 256 }),
+          backup: fc.boolean(),
+          "slow-start": time,
+        },
+        { requiredKeys: [] },
+      ),
+    ),
+    ...poolDefaults,
+    check: fc.record(
+      {
+        type: fc.constantFrom("tcp", "tls", "http", "udp"),
+        port,
+        interval: time,
+        timeout: time,
+        rise: fc.integer({ min: 1, max: 100 }),
+        fall: fc.integer({ min: 1, max: 100 }),
+        jitter: fc.integer({ min: 0, max: 50 }),
+        path: fc.stringMatching(/^\/[!-~]{0,20}$/),
+        host: fc.stringMatching(/^[!-~]{1,20}$/),
+        status: some(
+          fc
+            .tuple(fc.integer({ min: 100, max: 599 }), fc.integer({ min: 100, max: 599 }))
+            .map(([a, b]) => ({ from: Math.min(a, b), to: Math.max(a, b) })),
+        ),
+        send: fc.constantFrom("ping", "hex:00Ff", "hex", "é"),
+        expect: fc.constantFrom("pong", "hex:00"),
+      },
+      { requiredKeys: [] },
+    ),
+  },
+  { requiredKeys: [] },
+);
+
 const service = fc.record(
   {
     name,
@@ -188,8 +241,8 @@ export const anySettings = fc.record(
       },
       { requiredKeys: [] },
     ),
-    defaults: fc.record(shared, { requiredKeys: [] }),
-    pool: fc.array(fc.record({ name, to, balance }, { requiredKeys: [] }), { maxLength: 3 }),
+    defaults: fc.record({ ...shared, ...poolDefaults }, { requiredKeys: [] }),
+    pool: fc.array(pool, { maxLength: 3 }),
     service: fc.array(service, { maxLength: 3 }),
   },
   { requiredKeys: [] },

@@ -7,8 +7,9 @@ import type { BackendRequest, IntentRequest } from "../../capture/plan/intent.ts
 import { makePlan } from "../../capture/plan/plan.ts";
 import { renderNft } from "../../capture/render/nft.ts";
 import { checkSettings } from "../../config/check.ts";
+import type { Pool } from "../../config/pool.ts";
 import { networksOf } from "../../config/request.ts";
-import { type Configuration, complete, type Pool, type Service } from "../../config/service.ts";
+import { type Configuration, complete, type Service } from "../../config/service.ts";
 import type { Settings } from "../../config/settings.ts";
 import type { NetworkSource } from "../../config/syntax.ts";
 import { checkForward } from "../../control/connecting.ts";
@@ -93,7 +94,8 @@ async function serveService(
   checkThreads(workers);
   const doubts = checkForward(service, rules.install === "auto", request);
   doubts.push(...checkLimits(sharing, protocols, configuration.strictLimits));
-  const upstreams = await UpstreamList.resolve(service.route.pool.to, service.dial.mark);
+  const to = service.route.pool.upstreams.map((each) => each.to);
+  const upstreams = await UpstreamList.resolve(to, service.dial.mark);
   const sets = openListeners(service, workers, user);
   const own = ownAddresses();
   refuseSelf(upstreams, own, sets[0] ?? []);
@@ -262,10 +264,10 @@ function refuse(options: ForwardOptions, settings: Settings): void {
 }
 
 /** The upstreams that are addresses, as hosts that have to route their replies through this one. */
-function backendsOf({ to }: Pool): BackendRequest[] {
-  return to.flatMap((target) => {
-    if (target === "original" || typeof target.host === "string") return [];
-    return [backendOf({ address: target.host.bytes, port: target.port })];
+function backendsOf({ upstreams }: Pool): BackendRequest[] {
+  return upstreams.flatMap(({ to }) => {
+    if (to === "original" || typeof to.host === "string") return [];
+    return [backendOf({ address: to.host.bytes, port: to.port })];
   });
 }
 

@@ -1,8 +1,8 @@
 /** The options of `forward` as settings, as a file with one service has them. */
 
 import type { Listen } from "../../config/listen.ts";
+import { namelessService } from "../../config/pool.ts";
 import { networksOf } from "../../config/request.ts";
-import { namelessService } from "../../config/service.ts";
 import type { ServiceSettings, Settings, UdpTimeout } from "../../config/settings.ts";
 import type { NetworkSource } from "../../config/syntax.ts";
 import { UsageError } from "../../errors.ts";

@@ -19,6 +19,11 @@ const words: WordsOf<IssueArgs> = {
   "upstream-protocol": ({ protocol, other }) =>
     `--to ${protocol}://… carries ${protocol} only, and ${other} is wanted too: give HOST:PORT`,
   "original-alone": () => "--to original excludes other upstreams: give no other --to",
+  "to-and-upstream": () => "--to and upstreams with settings exclude each other: give one of them",
+  "pool-of-service": ({ name }) => `the name ${quote(name)} is given twice: give each its own`,
+  "needs-upstream": ({ setting }) => `--${setting} needs --to HOST:PORT`,
+  "needs-check-type": ({ setting, types }) => `${setting} needs a check of ${types.join(" or ")}`,
+  "back-off-order": () => "the first back-off is longer than the longest: give at most that",
   "needs-protocol": ({ setting, protocol }) => {
     const value = setting === "send-proxy" ? " v2:every" : "";
     return `--${setting}${value} needs --${protocol}`;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { checkSettings, type IssueArgs } from "../../../src/config/check.ts";
-import type { ServiceSettings, Settings } from "../../../src/config/settings.ts";
+import type { PoolSettings, ServiceSettings, Settings } from "../../../src/config/settings.ts";
 import { problemsOf } from "../../helpers/configurations.ts";
 
 const seen = new Set<keyof IssueArgs>();
@@ -81,6 +81,71 @@ describe("contradictions", () => {
     expect(issuesOf({ pool, service: [{ name: "a", listen: [tcp], pool: "p" }] })).toEqual([
       "service.0.pool: upstream-protocol",
     ]);
+  });
+
+  test("pools", () => {
+    const of = (own: PoolSettings, defaults: Settings["defaults"] = {}) =>
+      issuesOf({
+        ...{ defaults, pool: [{ name: "p", ...own }] },
+        service: [{ name: "a", listen: [tcp], pool: "p" }],
+      });
+    const other = { ...target, host: "other.example" };
+    expect(of({ upstream: [{ to: target }, { to: other, weight: 0, backup: true }] })).toEqual([]);
+    expect(of({ to: [target], upstream: [{ to: other }] })).toEqual(["pool.0.to: to-and-upstream"]);
+    expect(of({ upstream: [{}] })).toEqual(["pool.0.upstream.0: missing"]);
+    expect(of({ upstream: [{ to: target }, { to: target }] })).toEqual([
+      "pool.0.upstream.1.to: same-name",
+    ]);
+    expect(of({ upstream: [{ to: target }, { to: target, name: "second" }] })).toEqual([]);
+    expect(
+      of({
+        upstream: [
+          { to: target, name: "b" },
+          { to: other, name: "b" },
+        ],
+      }),
+    ).toEqual(["pool.0.upstream.1.name: same-name"]);
+    const original = "original" as const;
+    expect(of({ upstream: [{ to: original }] })).toEqual([]);
+    expect(of({ upstream: [{ to: original }, { to: other }] })).toEqual([
+      "pool.0.upstream.0.to: original-alone",
+    ]);
+    expect(of({ upstream: [{ to: original, weight: 1, backup: false, "slow-start": 1 }] })).toEqual(
+      ["weight", "backup", "slow-start"].map((each) => `pool.0.upstream.0.${each}: needs-upstream`),
+    );
+    expect(of({ to: [original], check: { type: "tcp" }, "on-down": "close" })).toEqual([
+      "pool.0.on-down: needs-upstream",
+      "pool.0.check: needs-upstream",
+    ]);
+    // What all pools have is no wish of one.
+    expect(of({ to: [original] }, { "on-down": "close", passive: { failures: 1 } })).toEqual([]);
+    expect(of({ to: [target], passive: { rest: 2 }, check: {} }, { passive: { "rest-max": 1 } }))
+      // Of a longer time than the longest one, and of a check without its type.
+      .toEqual(["pool.0.passive: back-off-order", "pool.0.check: missing"]);
+    expect(
+      issuesOf({ pool: [{ name: "web", to: [target] }], service: [service({ to: [other] })] }),
+    ).toEqual(["service.0.to: pool-of-service"]);
+    const pooled = { upstream: [{ to: { ...target, scheme: "udp" as const } }] };
+    expect(of(pooled)).toEqual(["service.0.pool: upstream-protocol"]);
+  });
+
+  test("checks", () => {
+    const of = (check: PoolSettings["check"]) =>
+      issuesOf({
+        ...{ pool: [{ name: "p", to: [target], ...(check && { check }) }] },
+        service: [{ name: "a", listen: [tcp], pool: "p" }],
+      });
+    const range = [{ from: 200, to: 299 }];
+    expect(of({ type: "http", path: "/", host: "a", status: range, port: 1 })).toEqual([]);
+    expect(of({ type: "tls", host: "a", interval: 1, timeout: 9 })).toEqual([]);
+    expect(of({ type: "udp", send: "a", expect: "b" })).toEqual([]);
+    expect(of({ type: "udp", expect: "b" })).toEqual(["pool.0.check: missing"]);
+    expect(of({ type: "tls", path: "/", status: range, send: "x" })).toEqual(
+      ["path", "status", "send"].map((each) => `pool.0.check.${each}: needs-check-type`),
+    );
+    expect(of({ type: "tcp", host: "a", expect: "x" })).toEqual(
+      ["host", "expect"].map((each) => `pool.0.check.${each}: needs-check-type`),
+    );
   });
 
   test("settings of a protocol that is not carried", () => {
@@ -178,10 +243,12 @@ describe("sockets", () => {
 
 test("each code has been shown here", () => {
   expect([...seen].sort()).toEqual([
-    ...(["capture-without-routes", "header-without-proxy", "keepalive-range"] as const),
-    ...(["less-than-workers", "missing", "needs-protocol", "newer-version"] as const),
-    ...(["no-such-pool", "of-the-pool", "original-alone", "pool-and-to", "pool-or-to"] as const),
-    ...(["proxy-v1-udp", "redirect-original-udp", "same-name", "same-socket"] as const),
+    ...(["back-off-order", "capture-without-routes", "header-without-proxy"] as const),
+    ...(["keepalive-range", "less-than-workers", "missing", "needs-check-type"] as const),
+    ...(["needs-protocol", "needs-upstream", "newer-version"] as const),
+    ...(["no-such-pool", "of-the-pool", "original-alone", "pool-and-to"] as const),
+    ...(["pool-of-service", "pool-or-to", "proxy-v1-udp", "redirect-original-udp"] as const),
+    ...(["same-name", "same-socket", "to-and-upstream"] as const),
     ...(["too-many-sockets", "upstream-protocol", "user-with-sysctl"] as const),
   ]);
 });
@@ -232,5 +299,67 @@ max-sessions = 8
     'main.toml:21:1: service "a": balance: "balance" is a setting of the pool: give it there',
     'main.toml:22:1: service "a": max-sessions: this needs a listener for udp, and the ' +
       "service has none",
+  ]);
+});
+
+test("pools, in the words of a file", async () => {
+  const text = `[[pool]]
+name = "web"
+to = "a:1"
+check = { type = "http", path = "health", status = "99-700", send = "hex:0" }
+passive = { failures = 0, rest = "1m", rest-max = "30s" }
+[[pool.upstream]]
+name = "Web 1"
+to = "a:1"
+weight = 300
+[[pool.upstream]]
+to = "original"
+slow-start = "0s"
+backup = 1
+[[pool]]
+name = "dns"
+to = ["a:1", "a:1"]
+check = { type = "udp" }
+[[pool]]
+name = "other"
+check = { type = "tcp", path = "/" }
+passive = { rest = "1m", rest-max = "30s" }
+[[pool.upstream]]
+to = "a:1"
+[[pool.upstream]]
+to = "a:1"
+[[service]]
+name = "dns"
+listen = ":80"
+to = "b:1"
+`;
+  expect(await problemsOf(text)).toEqual([
+    'main.toml:3:1: pool "web": to: "to" is short for [[pool.upstream]]: leave "to" or those ' +
+      "tables out",
+    'main.toml:4:33: pool "web": check.path: "health" is not accepted: give a path, "/health"',
+    'main.toml:4:52: pool "web": check.status: "99-700" is not accepted: give a status or a ' +
+      'range, "200-399"',
+    'main.toml:4:69: pool "web": check.send: "hex:0" is not accepted: give two digits a ' +
+      'byte, "hex:00ff"',
+    'main.toml:5:1: pool "web": passive: "rest" is longer than "rest-max": give at most that',
+    'main.toml:5:24: pool "web": passive.failures: "0" is not accepted: give a number from 1 ' +
+      "to 1000",
+    'main.toml:7:8: pool "web": upstream[0].name: "Web 1" is not a name: give at most 63 ' +
+      'small letters, digits, ".", "_" or "-", the first of them a letter or digit',
+    'main.toml:9:10: pool "web": upstream[0].weight: "300" is not accepted: give a number ' +
+      "from 0 to 256",
+    'main.toml:11:1: pool "web": upstream[1].to: "original" excludes other upstreams: give ' +
+      "no other",
+    'main.toml:12:14: pool "web": upstream[1].slow-start: "0s": give a time, such as "60s"',
+    'main.toml:13:10: pool "web": upstream[1].backup: 1 is not accepted: give true or false, ' +
+      "without quotes",
+    'main.toml:17:1: pool "dns": check: "send" is missing',
+    'main.toml:20:25: pool "other": check.path: this needs a check of type "http"',
+    'main.toml:21:1: pool "other": passive: "rest" is longer than "rest-max": give at most ' +
+      "that",
+    'main.toml:25:1: pool "other": upstream[1].to: another one is called "a:1": give each a ' +
+      "name of its own",
+    'main.toml:29:1: service "dns": to: these upstreams are a pool named "dns", and another ' +
+      "pool has that name: give the service or that pool another name",
   ]);
 });

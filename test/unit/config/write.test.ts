@@ -4,7 +4,11 @@ import * as v from "valibot";
 import { effectiveSettings } from "../../../src/config/effective.ts";
 import { plainValue } from "../../../src/config/located.ts";
 import { complete } from "../../../src/config/service.ts";
-import { configurationKind, type Settings } from "../../../src/config/settings.ts";
+import {
+  configurationKind,
+  type PoolSettings,
+  type Settings,
+} from "../../../src/config/settings.ts";
 import { readText } from "../../../src/config/text.ts";
 import { writeToml } from "../../../src/config/write.ts";
 import { anySettings, readText as readFile } from "../../helpers/configurations.ts";
@@ -38,7 +42,10 @@ test("what is written fits the schema, as TOML and as JSON", () => {
       const isWhole = (each: { name?: unknown; to?: unknown; listen?: unknown }) =>
         each.name !== undefined;
       fc.pre((settings.service ?? []).every((each) => isWhole(each) && each.listen !== undefined));
-      fc.pre((settings.pool ?? []).every((each) => isWhole(each) && each.to !== undefined));
+      const isWholePool = (each: PoolSettings) =>
+        (each.check === undefined || each.check.type !== undefined) &&
+        (each.upstream ?? []).every(({ to }) => to !== undefined);
+      fc.pre((settings.pool ?? []).every((each) => isWhole(each) && isWholePool(each)));
       const json = JSON.stringify(plainValue(readText(writeToml(settings)).root));
       const value = plainValue(readText(json).root);
       expect(v.safeParse(configurationKind.wire, value).issues).toBeUndefined();

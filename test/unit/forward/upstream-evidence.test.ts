@@ -92,7 +92,7 @@ describe("failures count for those whom they concern", () => {
     const host = (net: number, n: number) =>
       Uint8Array.from([0xfd, ...Array(6).fill(0), net, ...Array(7).fill(0), n]);
     for (let n = 0; n < limits.upstreamFailuresMax; n++) rests.failed(host(1, n), "one", 0);
-    expect(rests.of(host(1, 99))?.get("one")?.restsUntil).toBe(limits.upstreamRestMs);
+    expect(rests.of(host(1, 99))?.get("one")?.restsUntil).toBe(limits.upstreamBackOffMs);
     expect(rests.of(host(2, 99))).toBeUndefined();
   });
 
@@ -127,9 +127,9 @@ describe("failures count for those whom they concern", () => {
 
   test("of clients so many are known, the first ones are forgotten", () => {
     const rests = new ClientBackOffs<string>();
-    for (let n = 0; n <= limits.clientRestsMax; n++) rests.failed(client(n), "one", 0);
+    for (let n = 0; n <= limits.clientBackOffsMax; n++) rests.failed(client(n), "one", 0);
     expect(rests.of(client(0))).toBeUndefined();
-    expect(rests.of(client(limits.clientRestsMax))).toBeDefined();
+    expect(rests.of(client(limits.clientBackOffsMax))).toBeDefined();
   });
 });
 

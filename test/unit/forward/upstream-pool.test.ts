@@ -124,7 +124,7 @@ describe("balance", () => {
       if (before[i] === resting) expect(chosen).not.toBe(resting);
       else expect(chosen).toBe(before[i] as number);
     }
-    const back = limits.upstreamRestMs;
+    const back = limits.upstreamBackOffMs;
     pool.connected(pool.pick(client(0), 0, ++lastId, NONE_TRIED, back) as Upstream, client(1), 0);
     expect(clients.map((from) => pickHost(pool, back, from))).toEqual(before);
   });
@@ -208,7 +208,7 @@ describe("resting", () => {
       bad.active++;
       pool.failed(bad, 999, 0, "refused", undefined);
     }
-    const later = limits.upstreamRestMs;
+    const later = limits.upstreamBackOffMs;
     const turns = () => [0, 1].map(() => pickHost(pool, later));
     expect(turns()).toContain(1);
     expect(turns()).not.toContain(1);
@@ -330,7 +330,7 @@ class Simulation {
   private check(): void {
     for (const each of this.seen) {
       expect(each.active).toBe(this.open.filter(({ picked }) => picked === each).length);
-      expect(each.restMs).toBeLessThanOrEqual(limits.upstreamRestMsMax);
+      expect(each.restMs).toBeLessThanOrEqual(limits.upstreamBackOffMsMax);
       const trials = this.open.filter(
         ({ id, picked, state }) => picked === each && state === "connecting" && id === each.probe,
       );
