@@ -9,9 +9,9 @@
  *
  * A client can forge an ICMP error about what is sent in its name, and an upstream may refuse it
  * alone. So a failure is evidence of the client in whose name the connection was made: an upstream
- * rests for all when several clients bear witness, or our own address does. What one client alone
- * has met with makes the upstream rest for that client (`ClientBackOffs`). The same goes for silence,
- * which is evidence only if other upstreams have answered meanwhile.
+ * backs off for all when several clients are witnesses, or our own address is. A failure that one
+ * client alone has seen makes the upstream back off for that client (`ClientBackOffs`). The same
+ * applies to silence, which is evidence only if other upstreams have answered meanwhile.
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
