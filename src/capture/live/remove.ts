@@ -106,7 +106,8 @@ export function removeRouting(kernel: Kernel, parts: readonly LivePart[]): void 
 }
 
 /**
- * Removes the flags of a dump (RTNH_F_LINKDOWN, …): they show a route's state and identify nothing.
+ * The request to delete a route. A dump also has flags (RTNH_F_LINKDOWN, …) that show its state: a
+ * request must not have them.
  */
 function routeRemoval({ flags: _, ...route }: Route): Message {
   return deleteRoute(route);
