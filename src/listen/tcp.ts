@@ -142,7 +142,7 @@ export class TcpService
 
   acceptFailed(errno: number, resting: boolean): void {
     const consequence = resting
-      ? "accepting rests until descriptors or memory are free"
+      ? "accepting pauses until descriptors or memory are free"
       : "skipped";
     this.counters.count(Counter.acceptFailures, 1);
     this.context.warn(`accept4: ${errnoText(errno)}: ${consequence}`, { kind: errnoName(errno) });

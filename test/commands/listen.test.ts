@@ -256,7 +256,7 @@ describe("many at once", () => {
     }
   });
 
-  test("at the limit on descriptors accepting rests, says so once, and goes on", async () => {
+  test("at the limit on descriptors accepting pauses, logs it once, and goes on", async () => {
     const server = start(["listen", ...plain, "--discard", "127.0.0.1:0"], {
       prefix: ["prlimit", "--nofile=128:128"],
     });

@@ -267,9 +267,9 @@ describe("the machine", () => {
 
 /** A call that fails twice for want of what is the whole machine's, and what is said of it. */
 const shortages: readonly [call: string, error: string, said: string][] = [
-  ["accept4", "ENFILE", "accept4: Too many open files in system (ENFILE): accepting rests"],
-  ["accept4", "ENOBUFS", "accept4: No buffer space available (ENOBUFS): accepting rests"],
-  ["accept4", "ENOMEM", "accept4: Cannot allocate memory (ENOMEM): accepting rests"],
+  ["accept4", "ENFILE", "accept4: Too many open files in system (ENFILE): accepting pauses"],
+  ["accept4", "ENOBUFS", "accept4: No buffer space available (ENOBUFS): accepting pauses"],
+  ["accept4", "ENOMEM", "accept4: Cannot allocate memory (ENOMEM): accepting pauses"],
   ["accept4", "ENETDOWN", "accept4: Network is down (ENETDOWN): skipped"],
   ["accept4", "ECONNABORTED", ""],
   [

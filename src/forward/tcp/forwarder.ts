@@ -169,6 +169,7 @@ export class TcpForwarder
   }
 
   pauseAccepting(): void {
+    this.relayKernel.closeIdle();
     pauseAll(this.listeners);
   }
 
@@ -177,8 +178,9 @@ export class TcpForwarder
   }
 
   acceptFailed(errno: number, resting: boolean): void {
+    if (resting) this.relayKernel.closeIdle();
     const consequence = resting
-      ? "accepting rests until descriptors or memory are free"
+      ? "accepting pauses until descriptors or memory are free"
       : "skipped";
     const name = errnoName(errno);
     this.context.shared.count(Counter.acceptFailures, 1);

@@ -231,9 +231,18 @@ export class SystemKernel implements RelayKernel {
     if (this.pipes < this.pipesMax) this.refused = false;
   }
 
+  /**
+   * Closes the idle pipes: connections need their descriptors more. No pipe is opened before a
+   * connection has ended.
+   */
+  closeIdle(): void {
+    for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);
+    this.refused = true;
+  }
+
   /** Closes the pool. */
   close(): void {
-    for (const pipe of this.idle.splice(0)) this.dropPipe(pipe);
+    this.closeIdle();
     copyBuffers.give(this.buffer);
   }
 
