@@ -9,7 +9,7 @@ declare const TPROXY_COMMIT: string | undefined;
 declare const TPROXY_TARGET: string | undefined;
 
 /** The release, as in package.json. */
-const version: string = release;
+export const version: string = release;
 
 /** The short git commit, with `-dirty` after it when files differed; `unknown` outside git. */
 const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";

@@ -46,6 +46,10 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
     const { runForward } = await import("./commands/forward.ts");
     return command(forwardCommand, (options, io) => runForward(options, io));
   },
+  run: async () => {
+    const { runCommand, runRun } = await import("./commands/run.ts");
+    return command(runCommand, (options, io) => runRun(options, io));
+  },
   routes: async () => {
     const { routesCommand, runRoutes } = await import("./commands/routes.ts");
     const { isLiveAction } = await import("./options/rules.ts");

@@ -12,6 +12,7 @@ import type { Setup } from "../capture/live/setups.ts";
 import { restoreSysctls } from "../capture/live/sysctls.ts";
 import { holderOf, holderText } from "../capture/live/table-owner.ts";
 import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
+import { single } from "../capture/plan/joint-plan.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "../control/apply-rules.ts";
 import { KernelSettings } from "../control/kernel-settings.ts";
 import { checkPrivileges } from "../control/privileges.ts";
@@ -61,7 +62,7 @@ function situationOf(
   io: ProcessIo,
 ): RoutesContext {
   const identified = identify(kernel, request, intent, "named");
-  return loadContext(kernel, liveIntent(identified.request), io);
+  return loadContext(kernel, single(liveIntent(identified.request)), io);
 }
 
 /**
@@ -76,7 +77,7 @@ function removalOf(
 ): RoutesContext {
   const identified = identify(kernel, request, intent, "named");
   const { families = [4, 6] } = request;
-  return loadContext(kernel, { ...liveIntent(identified.request), families }, io, true);
+  return loadContext(kernel, single({ ...liveIntent(identified.request), families }), io, true);
 }
 
 type Action = "apply" | "check" | "remove" | "confirm";

@@ -30,7 +30,7 @@ export function checkCaptures({ service = [], routes, defaults }: Settings): Cap
     const { redirect } = withDefaults(own, defaults);
     const parsed = parseIntent(completed(request.value, own, redirect));
     if (parsed.ok) return [];
-    return [{ path: pathOf(parsed.issue.path, i), text: worded(words, parsed.issue) }];
+    return [{ path: pathOf(parsed.issue.path, i), text: planText(parsed.issue) }];
   });
   // What is wrong with the rules of all services is wrong once.
   return [...new Map(found.map((each) => [JSON.stringify(each), each])).values()];
@@ -102,6 +102,11 @@ function pathOf([field = "", ...rest]: PlanIssue["path"], service: number): Path
   const [table, name] = settings[field] ?? ["capture"];
   const inner = [table, ...(name === undefined ? [] : [name]), ...rest];
   return table === "routes" ? inner : ["service", service, ...inner];
+}
+
+/** The text of a contradiction in the words of a file. */
+export function planText(issue: PlanIssue): string {
+  return worded(words, issue);
 }
 
 const families = (list: readonly number[]) => list.map((family) => `IPv${family}`).join(" and ");

@@ -52,6 +52,8 @@ export interface Listener {
 
 export interface Service {
   readonly name: string;
+  /** Whether it is served; one that is not keeps its place in the configuration. */
+  readonly isEnabled: boolean;
   readonly listen: readonly Listener[];
   readonly capture: CaptureSettings;
   readonly ingress: Ingress;
@@ -192,6 +194,7 @@ function completeService(
   const senders = all["accept-proxy"];
   return {
     name: own.name ?? namelessService,
+    isEnabled: own.enabled ?? true,
     listen: (own.listen ?? []).flatMap((each) =>
       endpointsOf(each).map((endpoint) => ({ protocol: each.protocol, endpoint })),
     ),

@@ -216,6 +216,7 @@ const service = table({
   pool: setting(name, "The [[pool]] of upstreams that connections are carried to."),
   to: setting(upstreams, "The upstreams, in place of a pool; original: where the client goes."),
   capture: setting(capture, "What is captured for this service; needs [routes] install."),
+  enabled: setting(yesNo, "Whether the service is served; true unless it is set to false."),
   ...shared,
 });
 

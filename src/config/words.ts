@@ -55,6 +55,13 @@ export function issueText(issue: Issue): string {
   return worded(words, issue);
 }
 
+/** A path inside a service or pool, without the text of its file: `capture.dport[1]`. */
+export function pathWords(path: readonly (string | number)[]): string {
+  return path
+    .map((step, i) => (typeof step === "number" ? `[${step}]` : `${i === 0 ? "" : "."}${step}`))
+    .join("");
+}
+
 /** A path in the words of a file: `service "web": capture.dport[1]`; empty for all of it. */
 export function pathText(path: readonly (string | number)[], root: Located): string {
   const [kind, index, ...rest] = path;

@@ -16,10 +16,10 @@ import type { RoutesContext } from "./routes-context.ts";
  * In whose way applying would get; a line each.
  * @throws CommandError where a running process holds a table of this name
  */
-export function conflictsOf({ parts, live, question, guard }: RoutesContext): readonly string[] {
+export function conflictsOf({ parts, live, question, guards }: RoutesContext): readonly string[] {
   const held = heldTable(live);
   if (held === undefined) {
-    return findConflicts(parts, live, question.tag, guard).map(conflictLine);
+    return findConflicts(parts, live, question.tag, guards).map(conflictLine);
   }
   throw new CommandError(
     `Cannot apply: ${holderText(held.owner)} holds the firewall table inet ${held.name}: end ` +

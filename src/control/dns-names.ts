@@ -85,7 +85,7 @@ export class WatchedName {
     this.listener.say(
       addresses.length > 0
         ? `the name "${name}" is not found any more (${problem}): its old addresses stay`
-        : `the name "${name}" is not found (${problem}): the other upstreams serve meanwhile`,
+        : `the name "${name}" is not found (${problem}): it is looked up again`,
     );
   }
 }

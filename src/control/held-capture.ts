@@ -10,20 +10,27 @@ import { exclusively } from "../capture/live/lock.ts";
 import { drainingName } from "../capture/live/names.ts";
 import { SysctlError } from "../capture/live/setting-memory.ts";
 import { drainPlan } from "../capture/plan/drain.ts";
-import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
+import type { Intent } from "../capture/plan/intent.ts";
+import type { ServiceIntent } from "../capture/plan/joint-plan.ts";
 import { CommandError } from "../errors.ts";
 import { formatMark } from "../net/mark.ts";
 import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { conflictLine } from "./conflict-words.ts";
 import { KernelSettings } from "./kernel-settings.ts";
 import type { ProcessIo } from "./process-io.ts";
-import { type Identified, identify, loadContext, type RoutesContext } from "./routes-context.ts";
+import {
+  type Identified,
+  type IdentityRequest,
+  identify,
+  loadContext,
+  type RoutesContext,
+} from "./routes-context.ts";
 
-/** What is held for listeners, from a request whose set-up has its name and marks. */
-type Build<Capture> = (identified: Identified) => Capture;
+/** What is captured, for a set-up that has its name and marks; at least one Intent. */
+type Build = (identified: Identified) => readonly ServiceIntent[];
 
-export class HeldCapture<Capture extends { readonly intent: Intent }> {
-  readonly capture: Capture;
+export class HeldCapture {
+  readonly intents: readonly ServiceIntent[];
   /** What was changed, a line each. */
   readonly changes: readonly string[];
   private readonly situation: RoutesContext;
@@ -34,7 +41,7 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
   private over = false;
 
   private constructor(
-    capture: Capture,
+    intents: readonly ServiceIntent[],
     situation: RoutesContext,
     settings: KernelSettings,
     changes: readonly string[],
@@ -42,7 +49,7 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
     draining: DesiredState,
     say: (line: string) => void,
   ) {
-    this.capture = capture;
+    this.intents = intents;
     this.situation = situation;
     this.settings = settings;
     this.changes = changes;
@@ -52,28 +59,28 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
   }
 
   /**
-   * Puts in what `build` makes of the request, and from then on puts back what others remove, which
-   * `say` tells. What the request leaves open of the set-up's name, mark, table and priority is
-   * chosen clear of all that is there.
+   * Puts in what `build` returns, and from then on puts back what others remove, which `say` tells.
+   * What the request leaves open of the set-up's name, mark, table and priority is chosen clear of
+   * all that is there.
    * The kernel takes the firewall table away with this process, however it ends.
    * @throws CommandError where it would get in the way of others, or the kernel refuses
    */
-  static async apply<Capture extends { readonly intent: Intent }>(
-    request: IntentRequest,
-    build: Build<Capture>,
+  static async apply(
+    request: IdentityRequest,
+    build: Build,
     io: ProcessIo,
     say: (line: string) => void,
-  ): Promise<HeldCapture<Capture>> {
+  ): Promise<HeldCapture> {
     const kernel = await explained("apply", openKernel);
     try {
       return await explained("apply", () =>
         exclusively(kernel, () => {
-          const usual = build({ request, takenBits: 0 }).intent;
-          const identified = identify(kernel, request, usual, "fresh");
-          const capture = build(identified);
-          const situation = loadContext(kernel, capture.intent, io);
+          const usual = representative(build({ request, takenBits: 0 }));
+          const intents = build(identify(kernel, request, usual, "fresh"));
+          const situation = loadContext(kernel, intents, io);
           refuse(situation);
-          return HeldCapture.hold(capture, situation, identityLine(usual, capture.intent), say);
+          const identity = identityLine(usual, representative(intents));
+          return HeldCapture.hold(intents, situation, identity, say);
         }),
       );
     } catch (error) {
@@ -82,14 +89,14 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
     }
   }
 
-  private static hold<Capture extends { readonly intent: Intent }>(
-    capture: Capture,
+  private static hold(
+    intents: readonly ServiceIntent[],
     situation: RoutesContext,
     identity: readonly string[],
     say: (line: string) => void,
-  ): HeldCapture<Capture> {
+  ): HeldCapture {
     const { kernel, parts, live, question } = situation;
-    const drained = drainPlan(capture.intent, drainingName(question.name, kernel.netfilter.portId));
+    const drained = drainPlan(intents, drainingName(question.name, kernel.netfilter.portId));
     const draining = partsOf(drained, (name) => interfaceIndex(kernel, name), cgroupId);
     const settings = new KernelSettings(situation);
     const sysctls = settings.set();
@@ -109,7 +116,7 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
       for (const each of situation.cautions()) say(each);
       for (const each of settings.missed()) say(sysctlHint(each).trim());
       const changes = [...identity, ...sysctls, ...applied.changes];
-      return new HeldCapture(capture, situation, settings, changes, hold, draining, say);
+      return new HeldCapture(intents, situation, settings, changes, hold, draining, say);
     } catch (error) {
       settings.undo();
       throw error;
@@ -142,6 +149,13 @@ export class HeldCapture<Capture extends { readonly intent: Intent }> {
     this.settings.release();
     this.situation.kernel.close();
   }
+}
+
+/** One whose name, mark, table and priority are those of all: NAT has the name alone. */
+function representative(intents: readonly ServiceIntent[]): Intent {
+  const found = intents.find(({ intent }) => !intent.redirect) ?? intents[0];
+  if (found === undefined) throw new RangeError("nothing is captured");
+  return found.intent;
 }
 
 /** What was chosen, where it is not the default or what was asked for. */

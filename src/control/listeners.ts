@@ -75,30 +75,40 @@ const nobodyElse = 0xc000_0000 + process.pid;
  * The kernel lets join what has the same owner. Sockets of sessions are made by the user that we go
  * on as; other listeners that share an address are owned by nobody else, where we may give sockets
  * away, so that no program can join them, not even one of the same user.
- * @throws CommandError that says why the kernel refused one
+ * @throws CommandError that says why the kernel refused one; then none is open
  */
 export function openForWorkers(
   workers: number,
   wanted: readonly Listener[],
   { hasSessions, user, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
-  const sets: OpenSocket[][] = [];
-  for (let worker = 0; worker < workers; worker++) {
-    const set = wanted.map(({ protocol, endpoint }, index) => {
-      const local = bindAddress(endpoint);
-      // The port that the kernel chose for the first Worker is everybody's.
-      const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
-      const reusePort = worker > 0;
-      const isJoined = hasSessions && protocol === "udp";
-      const isShared = isJoined || workers > 1;
-      const owner = isJoined ? user?.uid : isShared ? nobodyElse : undefined;
-      const socket = openSocket({ ...options, protocol, reusePort, owner }, { ...local, port });
-      if (isShared) allowSharing(socket.fd);
-      return socket;
-    });
-    sets.push(set);
+  const sets: OpenSocket[][] = Array.from({ length: workers }, () => []);
+  const open = (worker: number, { protocol, endpoint }: Listener, index: number) => {
+    const local = bindAddress(endpoint);
+    // The port that the kernel chose for the first Worker is everybody's.
+    const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
+    const reusePort = worker > 0;
+    const isJoined = hasSessions && protocol === "udp";
+    const isShared = isJoined || workers > 1;
+    const owner = isJoined ? user?.uid : isShared ? nobodyElse : undefined;
+    const socket = openSocket({ ...options, protocol, reusePort, owner }, { ...local, port });
+    sets[worker]?.push(socket);
+    if (isShared) allowSharing(socket.fd);
+  };
+  try {
+    for (const worker of sets.keys()) {
+      for (const [index, listener] of wanted.entries()) open(worker, listener, index);
+    }
+    return sets;
+  } catch (error) {
+    closeSockets(sets);
+    throw error;
   }
-  return sets;
+}
+
+/** Closes sockets that no Worker has. */
+export function closeSockets(sets: readonly (readonly OpenSocket[])[]): void {
+  for (const { fd } of sets.flat()) sys.close(fd);
 }
 
 /** The socket as a Worker gets it. */

@@ -4,6 +4,7 @@
  * loop cannot watch a descriptor, and are an occasion to ask for all of them again.
  */
 
+import { EAFNOSUPPORT, SyscallError } from "../../ffi/errno.ts";
 import { decodeAddress, dumpAddresses } from "../../ffi/netlink/address.ts";
 import {
   NETLINK_ROUTE,
@@ -12,6 +13,7 @@ import {
 } from "../../ffi/netlink/constants.ts";
 import { NetlinkMonitor } from "../../ffi/netlink/monitor.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
+import { CommandError } from "../errors.ts";
 
 const tickMs = 200;
 
@@ -62,6 +64,20 @@ export class OwnAddresses {
     }
     this.unseen = false;
     changed(this.addresses);
+  }
+}
+
+/** The addresses of this host. @throws CommandError, as in a sandbox without netlink */
+export function openOwnAddresses(): OwnAddresses {
+  try {
+    return OwnAddresses.open();
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    const repair =
+      error.errno === EAFNOSUPPORT
+        ? ": in a service, RestrictAddressFamilies= needs AF_NETLINK"
+        : "";
+    throw new CommandError(`Cannot read the addresses of this host: ${error.message}${repair}`);
   }
 }
 

@@ -50,6 +50,11 @@ export function forwardRunning(service: Service, installsRules: boolean): Need[]
   });
 }
 
+/** What a reload may need, whatever the configuration is now. */
+export const reloadNeeds: readonly Need[] = (
+  ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"] as const
+).map((name) => ({ anyOf: [name], action: "reload", subject: "a later configuration" }));
+
 /** What `listen` needs. */
 export function listenRunning(protocols: readonly Scheme[], transparent: boolean): Need[] {
   const [tcp, udp] = [false, protocols.includes("udp")];

@@ -13,8 +13,9 @@ import {
 import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
 import { interfaceIndex, type Kernel } from "../capture/live/kernel.ts";
 import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
+import { jointPlan, type ServiceIntent } from "../capture/plan/joint-plan.ts";
 import { planNotes } from "../capture/plan/notes.ts";
-import { makePlan, type Plan } from "../capture/plan/plan.ts";
+import type { Plan } from "../capture/plan/plan.ts";
 import { startWarnings } from "../diagnose/checks/start.ts";
 import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import type { MaskedMark } from "../net/mark.ts";
@@ -27,8 +28,8 @@ export interface RoutesContext {
   readonly parts: DesiredState;
   readonly live: CurrentState;
   readonly question: Selector;
-  /** The mark by which our own packets are told from those that are captured. */
-  readonly guard: MaskedMark | undefined;
+  /** The marks that tell our own packets from those that are captured. */
+  readonly guards: readonly MaskedMark[];
   /** What keeps packets from the rules, and what these prevent, a line each: read when called. */
   readonly cautions: () => readonly string[];
   /** Neither waits for a reader: work goes on whether or not the output is read. */
@@ -38,21 +39,23 @@ export interface RoutesContext {
 }
 
 /**
- * Reads the system. A control group that a guard names has to be there, unless `groupsMayBeGone`:
- * to be removed, a table need not be described to the letter.
+ * Reads the system, for what is captured for one service or several. A control group that a guard
+ * names has to be there, unless `groupsMayBeGone`: to be removed, a table need not be described to
+ * the letter.
  * @throws NetlinkError, SyscallError
  */
 export function loadContext(
   kernel: Kernel,
-  intent: Intent,
+  intents: readonly ServiceIntent[],
   io: ProcessIo,
   groupsMayBeGone = false,
 ): RoutesContext {
-  const plan = makePlan(intent);
+  const plan = jointPlan(intents);
+  const all = intents.map(({ intent }) => intent);
   const groupId = groupsMayBeGone ? undefined : cgroupId;
   const parts = partsOf(plan, (name) => interfaceIndex(kernel, name), groupId);
-  const { table, tag } = intent;
-  const question = { tables: [table], tag, name: plan.firewall.name };
+  const tables = [...new Set(all.map(({ table }) => table))];
+  const question = { tables, tag: all[0]?.tag, name: plan.firewall.name };
   const live = readCurrentState(kernel, question);
   return {
     kernel,
@@ -60,8 +63,11 @@ export function loadContext(
     parts,
     live,
     question,
-    guard: intent.guards.mark,
-    cautions: () => [...cautionsOf(kernel, intent, live), ...planNotes(plan)],
+    guards: all.flatMap(({ guards }) => guards.mark ?? []),
+    cautions: () => [
+      ...new Set(all.flatMap((intent) => cautionsOf(kernel, intent, live))),
+      ...planNotes(plan),
+    ],
     say: async (line) => void io.stdout.write(`${printLine(line)}\n`),
     warn: async (line) => void io.stderr.write(`tproxy: ${printLine(line)}\n`),
   };
@@ -76,9 +82,12 @@ function cautionsOf(kernel: Kernel, intent: Intent, { rules }: CurrentState): st
   });
 }
 
+/** The part of a request that is of the set-up, and not of what it captures. */
+export type IdentityRequest = Pick<IntentRequest, "tableName" | "mark" | "table" | "priority">;
+
 /** A request that leaves nothing about the set-up's identity open. */
-export interface Identified {
-  readonly request: IntentRequest;
+export interface Identified<Request extends IdentityRequest = IdentityRequest> {
+  readonly request: Request;
   /** Bits of marks that other set-ups give packets: no socket of ours may have them. */
   readonly takenBits: number;
 }
@@ -87,12 +96,12 @@ export interface Identified {
  * Fills in the name, mark, table and priority that a request leaves open, as `chooseIdentity` does;
  * `intent` is what the request comes to with the defaults. @throws NetlinkError, SyscallError
  */
-export function identify(
+export function identify<Request extends IdentityRequest>(
   kernel: Kernel,
-  request: IntentRequest,
+  request: Request,
   intent: Intent,
   kind: Choosing["kind"],
-): Identified {
+): Identified<Request> {
   const { table, tag, tableName: name } = intent;
   const live = readCurrentState(kernel, { tables: [table], tag, name });
   const isFreeTable = (number: number) =>

@@ -1,4 +1,4 @@
-/** Runs Workers until they are done or the user stops them: what listen and bind share. */
+/** Runs Workers until they are done or the user stops them: what all commands share. */
 
 import { SyscallError } from "../../ffi/errno.ts";
 import { JoinedPorts, type JoinedPortsSettings } from "../diagnose/snapshot/joined-ports.ts";
@@ -6,7 +6,7 @@ import { CommandError, type StopReason } from "../errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Counters } from "../workers/counters.ts";
 import { WorkerPool, WorkerPoolError } from "../workers/pool.ts";
-import type { Outcome, ServiceChange, Task } from "../workers/protocol.ts";
+import type { Outcome, Task } from "../workers/protocol.ts";
 import { refusedLines } from "../workers/refused-lines.ts";
 import type { ProcessIo } from "./process-io.ts";
 import { type Remaining, reducePrivileges } from "./reduce-privileges.ts";
@@ -20,21 +20,18 @@ export interface Served {
 }
 
 /** How long a run may take, and its end. */
-export interface ServeLimits {
+export interface SuperviseLimits {
   /** Tells the Workers to end after so long; 0 or absent: never. */
   readonly timeoutMs?: number;
   /** How long they may take for that, beyond a short time. */
-  readonly drainTimeoutMs?: number;
+  readonly drainTimeoutMs?: () => number;
   /** Called before the Workers are told to end. */
-  readonly stopping?: (pool: Pick<WorkerPool, "counters">) => void;
-  /** Called once all Workers are started; what it begins has to end by itself. */
-  readonly started?: (update: (change: ServiceChange) => void) => void;
-  /** Called when a Worker has died, before another one takes its place. */
-  readonly died?: () => void;
-  /** Whether another Worker takes the place of one that dies. */
-  readonly replaces?: boolean;
+  readonly stopping?: () => void;
   /** Whether SIGUSR1 prints what is open, and not the counters alone. */
   readonly hasTable?: boolean;
+}
+
+export interface ServeLimits extends SuperviseLimits {
   /** Sockets that others may join, and who is told when another program has. */
   readonly shared?: JoinedPortsSettings;
   /** What this process goes on with; absent: with all that it has. */
@@ -42,9 +39,7 @@ export interface ServeLimits {
 }
 
 /**
- * Starts one Worker for each task and waits for all of them. SIGINT, SIGTERM, a reader of standard
- * output that has gone, and a time-out tell them to end; if they do not in time the process ends
- * without them.
+ * Starts one Worker for each task and waits for all of them, as `supervise` does.
  * @throws CommandError when Workers could not be started, or died again and again
  */
 export async function serve(
@@ -53,54 +48,102 @@ export async function serve(
   log: Pick<Log, "print" | "end" | "lossless">,
   limits: ServeLimits = {},
 ): Promise<Served> {
-  const { timeoutMs = 0, drainTimeoutMs = 0, started, stopping, hasTable = false } = limits;
-  const pool = new WorkerPool(log.print, { ...limits, lossless: log.lossless });
-  let stoppedBy: Served["stoppedBy"];
-  let grace: ReturnType<typeof setTimeout> | undefined;
-  const leaveIn = (ms: number) => {
-    clearTimeout(grace);
-    grace = setTimeout(() => io.exit(1), ms);
-  };
-  const stop = (reason: NonNullable<Served["stoppedBy"]>) => {
-    if (stoppedBy === undefined) stopping?.(pool);
-    stoppedBy ??= reason;
-    pool.stop();
-    if (grace === undefined) leaveIn(pool.graceMs + drainTimeoutMs);
-  };
+  const pool = new WorkerPool(log.print, { lossless: log.lossless });
   const ports = limits.shared && new JoinedPorts(limits.shared);
-  const lines = tasks.slice(0, 1).flatMap(refusedLines);
-  if (lines.length > 0) void log.print(lines.map((text) => ({ kind: "warning", text })));
-  io.onExit(() => pool.abandon());
   // All is open by now, and Workers get what the main thread has.
   if (limits.remaining !== undefined) reducePrivileges(limits.remaining);
   // Before Workers begin: another program at the port gets their traffic from the start.
   ports?.watch();
   try {
-    for (const _ of tasks) pool.start(io.workerEntry);
-  } catch (error) {
-    ports?.close();
-    throw told(error);
-  }
-  const service = pool.add(tasks);
-  started?.((change) => pool.update(service, change));
-  io.onStop(stop);
-  io.onReport(() => (hasTable ? pool.showTable() : pool.showCounters()));
-  const deadline = timeoutMs > 0 ? setTimeout(() => stop("timeout"), timeoutMs) : undefined;
-  try {
-    const outcomes = await pool.finished(() => {
-      if (stoppedBy === undefined) return;
-      // Nothing drains any more: a reader that does not read is not waited for that long.
-      leaveIn(pool.graceMs);
-      log.end();
-    });
-    log.end();
-    return { outcomes, counters: pool.counters(), stoppedBy };
-  } catch (error) {
-    throw told(error);
+    startWorkers(pool, tasks.length, io);
+    warnOfRefused(tasks.slice(0, 1), log);
+    pool.add(tasks);
+    return await new Supervisor(io, pool, log, limits).finished();
   } finally {
     ports?.close();
-    clearTimeout(deadline);
-    clearTimeout(grace);
+  }
+}
+
+/** @throws CommandError where the system allows no more threads */
+export function startWorkers(pool: WorkerPool, count: number, { workerEntry }: ProcessIo): void {
+  try {
+    for (let started = 0; started < count; started++) pool.start(workerEntry);
+  } catch (error) {
+    throw told(error);
+  }
+}
+
+/** Logs the system calls that are refused here, and what is done without them. */
+export function warnOfRefused(tasks: readonly Task[], { print }: Pick<Log, "print">): void {
+  const lines = [...new Set(tasks.flatMap(refusedLines))];
+  if (lines.length > 0) void print(lines.map((text) => ({ kind: "warning", text })));
+}
+
+/**
+ * Waits for the Workers of a pool. SIGINT, SIGTERM, a reader of standard output that has gone, and
+ * a time-out tell them to end; if they do not in time the process ends without them.
+ */
+export class Supervisor {
+  private readonly io: ProcessIo;
+  private readonly pool: WorkerPool;
+  private readonly log: Pick<Log, "end">;
+  private readonly limits: SuperviseLimits;
+  private stoppedBy: Served["stoppedBy"];
+  private grace: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    io: ProcessIo,
+    pool: WorkerPool,
+    log: Pick<Log, "end">,
+    limits: SuperviseLimits = {},
+  ) {
+    this.io = io;
+    this.pool = pool;
+    this.log = log;
+    this.limits = limits;
+    const { hasTable = false } = limits;
+    io.onExit(() => pool.abandon());
+    io.onStop((reason) => this.stop(reason));
+    io.onReport(() => (hasTable ? pool.showTable() : pool.showCounters()));
+  }
+
+  /** Tells the Workers to end. A second time it does nothing. */
+  stop(reason: NonNullable<Served["stoppedBy"]>): void {
+    const { limits, pool } = this;
+    if (this.stoppedBy === undefined) limits.stopping?.();
+    this.stoppedBy ??= reason;
+    pool.stop();
+    if (this.grace === undefined) this.leaveIn(pool.graceMs + (limits.drainTimeoutMs?.() ?? 0));
+  }
+
+  /**
+   * Settles when all Workers have ended and all is printed.
+   * @throws CommandError when they died again and again
+   */
+  async finished(): Promise<Served> {
+    const { limits, pool, log } = this;
+    const { timeoutMs = 0 } = limits;
+    const deadline = timeoutMs > 0 ? setTimeout(() => this.stop("timeout"), timeoutMs) : undefined;
+    try {
+      const outcomes = await pool.finished(() => {
+        if (this.stoppedBy === undefined) return;
+        // Nothing drains any more: a reader that does not read is not waited for that long.
+        this.leaveIn(pool.graceMs);
+        log.end();
+      });
+      log.end();
+      return { outcomes, counters: pool.counters(), stoppedBy: this.stoppedBy };
+    } catch (error) {
+      throw told(error);
+    } finally {
+      clearTimeout(deadline);
+      clearTimeout(this.grace);
+    }
+  }
+
+  private leaveIn(ms: number): void {
+    clearTimeout(this.grace);
+    this.grace = setTimeout(() => this.io.exit(1), ms);
   }
 }
 

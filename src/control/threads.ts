@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os";
 import { RLIMIT_NPROC } from "../../ffi/constants.ts";
 import * as sys from "../../ffi/sys.ts";
 import { workersMax } from "../engine/limits.ts";
+import { CommandError } from "../errors.ts";
 
 /** A limit on threads, and what it leaves. */
 export interface ThreadLimit {
@@ -24,8 +25,33 @@ export function coreCount(): number {
   return Math.min(availableParallelism(), workersMax);
 }
 
+/** How many Workers that are. */
+export function workerCount(workers: number | "auto"): number {
+  return workers === "auto" ? coreCount() : workers;
+}
+
+/** Threads that the runtime starts once it is at work: compilers, collectors, name look-ups. */
+const threadsOfRuntime = 2 + Math.min(8, availableParallelism());
+
+/**
+ * Before anything is changed: a runtime that gets no thread aborts, and leaves behind what only
+ * this process would have taken back.
+ * @throws CommandError where the system allows too few threads
+ */
+export function checkThreads(workers: number): void {
+  const limit = threadLimit();
+  const wanted = workers + threadsOfRuntime;
+  if (limit === undefined || limit.room >= wanted) return;
+  const many = workers === 1 ? "a worker" : `${workers} workers`;
+  throw new CommandError(
+    `Cannot start ${many}: ${limit.text}, which leaves room for ${Math.max(0, limit.room)} ` +
+      `threads, and ${wanted} are needed: raise it (${limit.setting})` +
+      (workers > 1 ? ", or give fewer workers" : ""),
+  );
+}
+
 /** The tightest limit; undefined without one, or if none can be read. */
-export function threadLimit(): ThreadLimit | undefined {
+function threadLimit(): ThreadLimit | undefined {
   const all = [...controlGroupLimits(), ...userLimits()];
   return all.reduce<ThreadLimit | undefined>(
     (least, each) => (least === undefined || each.room < least.room ? each : least),

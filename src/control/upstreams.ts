@@ -1,9 +1,8 @@
-/** The upstreams that `--to` names: addresses as they are, names with all that they stand for. */
+/** The upstreams of a pool: addresses as they are, names with all that they stand for. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { nameStartMs, upstreamsMax } from "../engine/limits.ts";
-import { CommandError } from "../errors.ts";
 import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
@@ -12,7 +11,7 @@ import { type NameListener, systemNamesIo, WatchedName } from "./dns-names.ts";
 import { toSocketAddress } from "./endpoints.ts";
 import { type MarkOf, scopeOf } from "./look-up.ts";
 
-/** One `--to`: what it stands for at the moment. */
+/** One upstream as it is named: what it stands for at the moment. */
 interface Entry {
   readonly name: WatchedName | undefined;
   readonly addresses: () => readonly SocketAddress[];
@@ -29,12 +28,13 @@ export class UpstreamList {
 
   /**
    * Looks up what is a name. Once one upstream is known, the names that are still looked up are
-   * awaited for a short time only. `mark` is that of the sockets that ask (SO_MARK).
-   * @throws CommandError if no upstream is known
+   * awaited for a short time only; without one, for `waitMs`. `mark` is that of the sockets that
+   * ask (SO_MARK).
    */
   static async resolve(
     to: readonly (Target | "original")[],
     mark: Mark | undefined,
+    waitMs = Number.POSITIVE_INFINITY,
   ): Promise<UpstreamList> {
     if (to.includes("original")) return new UpstreamList(undefined);
     const list: UpstreamList = new UpstreamList(
@@ -43,11 +43,11 @@ export class UpstreamList {
         .map((target) => entryOf(target, () => list.mark)),
     );
     list.mark = mark;
-    await list.start();
+    await list.start(waitMs);
     return list;
   }
 
-  private async start(): Promise<void> {
+  private async start(waitMs: number): Promise<void> {
     const known = Promise.withResolvers<void>();
     const look = () => {
       if (this.fixed.length > 0) known.resolve();
@@ -55,11 +55,23 @@ export class UpstreamList {
     look();
     const names = (this.entries ?? []).flatMap(({ name }) => name ?? []);
     const all = Promise.all(names.map((name) => name.start().then(look)));
-    await Promise.race([all, known.promise.then(() => Bun.sleep(nameStartMs))]);
-    if (this.fixed.length > 0) return;
-    this.close();
-    const problems = names.map(({ name, problem }) => `the name ${quote(name)} (${problem})`);
-    throw new CommandError(`--to: not found: ${problems.join("; ")}`);
+    const enough = known.promise.then(() => Bun.sleep(nameStartMs));
+    const waits = Number.isFinite(waitMs) ? [Bun.sleep(waitMs)] : [];
+    await Promise.race([all, enough, ...waits]);
+  }
+
+  /** Whether no upstream has an address. */
+  get isUnknown(): boolean {
+    return this.entries !== undefined && this.fixed.length === 0;
+  }
+
+  /** The names that are not found at this moment, each with the reason. */
+  get problems(): string[] {
+    return (this.entries ?? []).flatMap(({ name }) =>
+      name === undefined || name.problem === ""
+        ? []
+        : [`the name ${quote(name.name)} (${name.problem})`],
+    );
   }
 
   /** The upstreams of this moment. */
@@ -71,6 +83,11 @@ export class UpstreamList {
   /** Those that are named, at this moment. */
   get fixed(): readonly SocketAddress[] {
     return this.entries?.flatMap(({ addresses }) => addresses()) ?? [];
+  }
+
+  /** The addresses of one of them, by its place in the pool. */
+  addressesOf(index: number): readonly SocketAddress[] {
+    return this.entries?.[index]?.addresses() ?? [];
   }
 
   /** From now on tells `changed` of other upstreams, and `say` of names that are not found. */
@@ -93,7 +110,7 @@ export class UpstreamList {
   private warnOfTooMany(say: (line: string) => void): void {
     const { upstreams } = this;
     const count = upstreams.kind === "fixed" ? upstreams.addresses.length : 0;
-    if (count > upstreamsMax) say(`--to has ${count} addresses: the first ${upstreamsMax} count`);
+    if (count > upstreamsMax) say(`to has ${count} addresses: the first ${upstreamsMax} count`);
   }
 }
 

@@ -5,25 +5,30 @@ import type { Counters } from "../workers/counters.ts";
 import { type End, endText, isUsual } from "../workers/end-reason.ts";
 import type { ConnectionEvent } from "../workers/protocol.ts";
 
-/** What is told of a forwarded connection or session, as one line for people. */
-export function connectionLine(event: ConnectionEvent): string {
+/**
+ * What is told of a forwarded connection or session, as one line for people; `prefix` comes in
+ * front of its text.
+ */
+export function connectionLine(event: ConnectionEvent, prefix = ""): string {
   const { kind, protocol, client, local, upstream, ms, end } = event;
   const ends = `${protocol}://${client} to ${protocol}://${local}`;
   switch (kind) {
     case "accepted":
-      return `[.] Accepted: ${ends}`;
+      return `[.] ${prefix}Accepted: ${ends}`;
     case "reached":
-      return `[.] Reached ${protocol}://${upstream}${sourceText(event)}, ${ms} ms: ${ends}`;
+      return (
+        `[.] ${prefix}Reached ${protocol}://${upstream}${sourceText(event)}, ` + `${ms} ms: ${ends}`
+      );
     case "open":
       return (
-        `[=] ${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
+        `[=] ${prefix}${event.id}, ${event.state}: ${ends}${viaText(event)}, ` +
         `${bytesText(event)}, ${ms} ms old, idle for ${event.idleMs} ms`
       );
     case "forwarded":
     case "refused": {
       const sign = end === undefined || isUsual(end, protocol) ? " " : "-";
       const text = end && endText(end, protocol);
-      return `[${sign}] ${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${text}`;
+      return `[${sign}] ${prefix}${ends}${viaText(event)}, ${bytesText(event)}, ${ms} ms: ${text}`;
     }
   }
 }
@@ -32,7 +37,8 @@ export function connectionLine(event: ConnectionEvent): string {
 export function connectionFields(event: ConnectionEvent): Record<string, unknown> {
   const { kind, protocol, worker, id, client, local, upstream, ms, end } = event;
   const source = event.source === "" ? undefined : event.source;
-  const ends = { event: kind, protocol, worker, id, client, original_destination: local };
+  const { service } = event;
+  const ends = { event: kind, service, protocol, worker, id, client, original_destination: local };
   switch (kind) {
     case "accepted":
       return ends;

@@ -12,7 +12,7 @@ import {
   warningKindsMax,
 } from "../engine/limits.ts";
 import { LogLevel, type WorkerEvent } from "../workers/protocol.ts";
-import { RateLimitedLog } from "../workers/rate-limited-log.ts";
+import { type RateLimitedLine, RateLimitedLog } from "../workers/rate-limited-log.ts";
 import type { LogSink, LostLog, Sink } from "./sink.ts";
 import { type LogTime, timeStamp } from "./time.ts";
 import { JsonTranscript, jsonLine, TextTranscript, type Transcript } from "./transcript.ts";
@@ -30,6 +30,8 @@ export interface LogSettings {
   readonly lossless: boolean;
   /** The command goes on when nobody reads the log any more. */
   readonly outlivesReader?: boolean;
+  /** Whether lines of text name their service, at this moment; by default they do not. */
+  readonly namesServices?: () => boolean;
 }
 
 export class Log {
@@ -53,7 +55,7 @@ export class Log {
     this.stamp = timeStamp(settings.time ?? (isJournal() ? "none" : "local"));
     this.transcript = json
       ? new JsonTranscript(protocol)
-      : new TextTranscript(protocol, this.stamp);
+      : new TextTranscript(protocol, this.stamp, (service) => this.prefixOf(service));
     if (lossless) return;
     mayLoseOutput({
       closed: (code) => {
@@ -75,9 +77,15 @@ export class Log {
   /** Logs what the main thread warns of; bounded by kind and time like what Workers warn of. */
   warn(text: string): void {
     if (this.rateLimited.admit(text, performance.now(), { burst: failureLinesMax })) {
-      this.warnings([text]);
+      this.warnings([{ text }]);
     }
     this.awaitSummaries();
+  }
+
+  /** What is in front of a line of text that is of a service: its name, where there are several. */
+  prefixOf(service: string | undefined): string {
+    const { namesServices } = this.settings;
+    return service !== undefined && namesServices?.() === true ? `${service}: ` : "";
   }
 
   /** Logs something that happens once: as an object with --json, as a line of text otherwise. */
@@ -98,10 +106,10 @@ export class Log {
     return (kind !== "warning" && kind !== "lost") || level >= LogLevel.warning;
   }
 
-  private warnings(texts: readonly string[]): void {
-    if (texts.length === 0) return;
-    if (this.stdout.pending > logBytesMax) this.lostLines += texts.length;
-    else void this.print(texts.map((text) => ({ kind: "warning", text })));
+  private warnings(lines: readonly RateLimitedLine[]): void {
+    if (lines.length === 0) return;
+    if (this.stdout.pending > logBytesMax) this.lostLines += lines.length;
+    else void this.print(lines.map(({ text }) => ({ kind: "warning", text })));
   }
 
   private awaitSummaries(): void {

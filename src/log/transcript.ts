@@ -29,10 +29,19 @@ export interface Transcript {
 export class TextTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
   private readonly stamp: (time: number) => string;
+  private readonly prefixOf: (service: string | undefined) => string;
   private last = -1;
 
-  /** `stamp` makes what is in front of each line, for its time in ms since 1970. */
-  constructor(protocol: "tcp" | "udp", stamp: (time: number) => string = () => "") {
+  /**
+   * `stamp` makes what is in front of each line, for its time in ms since 1970; `prefixOf` what is
+   * in front of its text, for its service.
+   */
+  constructor(
+    protocol: "tcp" | "udp",
+    stamp: (time: number) => string = () => "",
+    prefixOf: (service: string | undefined) => string = () => "",
+  ) {
+    this.prefixOf = prefixOf;
     this.protocol = protocol;
     this.stamp = stamp;
   }
@@ -57,7 +66,7 @@ export class TextTranscript implements Transcript {
       }
       case "closed":
       case "refused": {
-        if ("idleMs" in event) return connectionLine(event);
+        if ("idleMs" in event) return connectionLine(event, this.prefixOf(event.service));
         const word = closing[event.end.reason];
         if (word === undefined) return "";
         this.last = -1;
@@ -70,7 +79,7 @@ export class TextTranscript implements Transcript {
       case "reached":
       case "forwarded":
       case "open":
-        return connectionLine(event);
+        return connectionLine(event, this.prefixOf(event.service));
       case "counters":
         return countersLine(event.worker, event.counters);
       case "received":
@@ -84,7 +93,7 @@ export class TextTranscript implements Transcript {
       case "lost":
         return `[!] ${event.lines} lines of the log were lost: it was not read or written in time`;
       case "warning":
-        return `[!] ${printLine(event.text)}`;
+        return `[!] ${this.prefixOf(event.service)}${printLine(event.text)}`;
     }
   }
 }

@@ -31,15 +31,22 @@ import {
   type WorkerInput,
   type WorkerMessage,
 } from "./protocol.ts";
-import { type LineOptions, RateLimitedLog } from "./rate-limited-log.ts";
+import { type LineOptions, type RateLimitedLine, RateLimitedLog } from "./rate-limited-log.ts";
 import { type Recorded, type RecordKind, RecordWriter, recordsIn } from "./records.ts";
-import { type Service, ServiceContext, type ServiceHost } from "./service-context.ts";
+import {
+  type EndRecord,
+  type Service,
+  ServiceContext,
+  type ServiceHost,
+} from "./service-context.ts";
 import { TableWalk } from "./table.ts";
 
 /** A service that runs. */
 interface Hosted {
   /** Undefined while it is being started. */
   service: Service | undefined;
+  /** In the log. */
+  readonly name: string | undefined;
   isRemoved: boolean;
 }
 
@@ -124,7 +131,7 @@ export class WorkerContext implements Handler, ServiceHost {
    */
   warn(text: string, options: LineOptions = {}): void {
     if (this.rateLimited.admit(text, this.loop.now, options)) {
-      this.report({ kind: "warning", text });
+      this.report(warning({ text, service: options.service }));
     }
     this.awaitSummaries();
   }
@@ -133,15 +140,18 @@ export class WorkerContext implements Handler, ServiceHost {
    * Logs the end of a connection or session: every one where each is logged, and otherwise only
    * those that failed, of each kind of failure a few an interval and how many more there were.
    */
-  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
+  recordEnd(connection: Recorded, { failed, logLevel, service }: EndRecord): void {
     const { protocol, end } = connection;
     if (end === undefined) return;
     const kind = isRefusal(end.reason) ? "refused" : "forwarded";
-    if (logLevel >= LogLevel.info) return this.record(kind, connection);
+    if (logLevel >= LogLevel.info) return this.record(kind, connection, service);
     if (!failed || logLevel < LogLevel.warning) return;
     const text = `${protocol}: ${endText(end, protocol)}`;
-    const isLogged = this.rateLimited.admit(text, this.loop.now, { burst: failureLinesMax });
-    if (isLogged) this.record(kind, connection);
+    const isLogged = this.rateLimited.admit(text, this.loop.now, {
+      burst: failureLinesMax,
+      service,
+    });
+    if (isLogged) this.record(kind, connection, service);
     this.awaitSummaries();
   }
 
@@ -149,17 +159,19 @@ export class WorkerContext implements Handler, ServiceHost {
    * Logs a session that was rejected: of each reason a few an interval, whatever the level. Forged
    * datagrams cost their sender nothing, and a warning counts all of them.
    */
-  recordRefused(session: Recorded, logLevel: number): void {
+  recordRefused(session: Recorded, { logLevel, service }: Omit<EndRecord, "failed">): void {
     if (logLevel < LogLevel.warning) return;
     const kind = `refused ${session.protocol} ${session.end?.reason}`;
-    const options = { burst: failureLinesMax, isCounted: false };
-    if (this.rateLimited.admit(kind, this.loop.now, options)) this.record("refused", session);
+    const options = { burst: failureLinesMax, isCounted: false, service };
+    if (this.rateLimited.admit(kind, this.loop.now, options)) {
+      this.record("refused", session, service);
+    }
     this.awaitSummaries();
   }
 
   /** Queues what there is to tell of a connection now, in its place among the events. */
-  record(kind: RecordKind, connection: Recorded): void {
-    this.records.add(kind, connection, this.loop.now, Date.now());
+  record(kind: RecordKind, connection: Recorded, service: string | undefined): void {
+    this.records.add(kind, connection, this.loop.now, Date.now(), service);
     if (this.records.length >= eventsPerBatch) this.flush();
   }
 
@@ -209,10 +221,11 @@ export class WorkerContext implements Handler, ServiceHost {
   }
 
   private add(id: number, task: Task): void {
-    const hosted: Hosted = { service: undefined, isRemoved: false };
+    const name = "service" in task ? task.service : undefined;
+    const hosted: Hosted = { service: undefined, name, isRemoved: false };
     // It may end while it starts.
     this.services.set(id, hosted);
-    hosted.service = this.start(new ServiceContext(this, id, this.shared.block(id)), task);
+    hosted.service = this.start(new ServiceContext(this, id, this.shared.block(id), name), task);
   }
 
   private remove(id: number): void {
@@ -224,7 +237,9 @@ export class WorkerContext implements Handler, ServiceHost {
 
   private showTable(): void {
     if (this.table?.isDone === false) return;
-    const rows = [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
+    const rows = [...this.services.values()].flatMap(({ service, name }) =>
+      (service?.rows ?? []).map(({ open }) => ({ open, name })),
+    );
     this.table = new TableWalk(this, rows, this.lastId);
   }
 
@@ -233,8 +248,8 @@ export class WorkerContext implements Handler, ServiceHost {
     this.awaitSummaries();
   }
 
-  private logWarnings(texts: readonly string[]): void {
-    for (const text of texts) this.report({ kind: "warning", text });
+  private logWarnings(lines: readonly RateLimitedLine[]): void {
+    for (const line of lines) this.report(warning(line));
   }
 
   private awaitSummaries(): void {
@@ -298,4 +313,8 @@ export class WorkerContext implements Handler, ServiceHost {
     this.events = kept;
     loop.timers.arm(this.batchTimer, loop.now + lostLinesPauseMs);
   }
+}
+
+function warning({ text, service }: RateLimitedLine): WorkerEvent {
+  return service === undefined ? { kind: "warning", text } : { kind: "warning", text, service };
 }

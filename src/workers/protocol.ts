@@ -94,6 +94,8 @@ export interface DatagramTask {
  */
 export interface ForwardTask {
   readonly kind: "forward";
+  /** Its name in the log; undefined: it has none. */
+  readonly service: string | undefined;
   readonly sockets: readonly ServedSocket[];
   readonly ingress: IngressTask;
   readonly route: RouteTask;
@@ -247,7 +249,8 @@ export type WorkerEvent =
       lostSessions: number;
       isReplaced: boolean;
     }
-  | { kind: "warning"; text: string };
+  /** `service` is whose it is; undefined: the process's, or that of a service without a name. */
+  | { kind: "warning"; text: string; service?: string | undefined };
 
 /**
  * Of a forwarded connection or session: it was accepted, its upstream is reached (a session's has
@@ -255,6 +258,8 @@ export type WorkerEvent =
  */
 export interface ConnectionEvent {
   kind: "accepted" | "reached" | "forwarded" | "refused" | "open";
+  /** Undefined: of a service without a name. */
+  service?: string | undefined;
   worker: number;
   protocol: "tcp" | "udp";
   /** `worker.sequence.generation`: of no other connection or session of this process. */

@@ -14,11 +14,20 @@ export interface LineOptions {
   readonly burst?: number;
   /** Lines above the burst are left out and counted nowhere: another line counts them. */
   readonly isCounted?: boolean;
+  /** Whose line it is: those of different services are counted apart. */
+  readonly service?: string | undefined;
+}
+
+/** A line that stands for many. */
+export interface RateLimitedLine {
+  readonly text: string;
+  readonly service?: string | undefined;
 }
 
 interface Kind {
   /** The newest text of this kind. */
   text: string;
+  readonly service: string | undefined;
   /** Lines logged in this interval. */
   logged: number;
   /** Occasions that no line has told of yet. */
@@ -42,8 +51,9 @@ export class RateLimitedLog {
 
   /** Something has happened at `now` (ms). Returns whether its line is to be logged at once. */
   admit(text: string, now: number, options: LineOptions = {}): boolean {
-    const { amount = 1, kind = text, burst = 1, isCounted = true } = options;
-    const known = this.kinds.get(kind) ?? this.begin(kind, text, now);
+    const { amount = 1, kind = text, burst = 1, isCounted = true, service } = options;
+    const name = service === undefined ? kind : `${service} ${kind}`;
+    const known = this.kinds.get(name) ?? this.begin(name, text, now, service);
     if (known === undefined) return isCounted && this.countOther(amount, now);
     known.text = text;
     const isLogged = known.logged < burst;
@@ -53,8 +63,8 @@ export class RateLimitedLog {
   }
 
   /** The summaries that are due by `now`. A kind that was quiet for an interval begins anew. */
-  take(now: number): string[] {
-    const lines: string[] = [];
+  take(now: number): RateLimitedLine[] {
+    const lines: RateLimitedLine[] = [];
     for (const [name, kind] of this.kinds) {
       if (kind.due > now) continue;
       if (kind.counted === 0) {
@@ -69,7 +79,7 @@ export class RateLimitedLog {
   }
 
   /** The summaries of all that has been counted and not been told; for the end. */
-  rest(): string[] {
+  rest(): RateLimitedLine[] {
     const lines = [...this.kinds.values()].filter(({ counted }) => counted > 0).map(summary);
     this.kinds.clear();
     return lines;
@@ -82,9 +92,14 @@ export class RateLimitedLog {
     return next;
   }
 
-  private begin(name: string, text: string, now: number): Kind | undefined {
+  private begin(
+    name: string,
+    text: string,
+    now: number,
+    service: string | undefined,
+  ): Kind | undefined {
     if (this.kinds.size >= this.kindsMax) return undefined;
-    const kind = { text, logged: 0, counted: 0, due: now + this.intervalMs };
+    const kind = { text, service, logged: 0, counted: 0, due: now + this.intervalMs };
     this.kinds.set(name, kind);
     return kind;
   }
@@ -94,12 +109,13 @@ export class RateLimitedLog {
     if (others !== undefined) others.counted += amount;
     else {
       const due = now + this.intervalMs;
-      this.kinds.set(OTHERS, { text: OTHERS, logged: 0, counted: amount, due });
+      this.kinds.set(OTHERS, { text: OTHERS, service: undefined, logged: 0, counted: amount, due });
     }
     return false;
   }
 }
 
-function summary({ text, counted }: Kind): string {
-  return `${text} (${counted} more)`;
+function summary({ text, service, counted }: Kind): RateLimitedLine {
+  const line = `${text} (${counted} more)`;
+  return service === undefined ? { text: line } : { text: line, service };
 }

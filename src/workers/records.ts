@@ -72,6 +72,8 @@ const PROTOCOL = 144;
 const REASON = 145;
 const ERRNO = 146;
 const CALL = 148;
+/** A word, empty for none. */
+const SERVICE = 150;
 const OPEN = 255;
 
 /** Within an endpoint of 24 bytes. A length of 0: there is none. */
@@ -97,8 +99,11 @@ export class RecordWriter {
     return this.count;
   }
 
-  /** `now` on the Worker's monotonic clock, `time` in ms since 1970: the same moment. */
-  add(kind: RecordKind, connection: Recorded, now: number, time: number): void {
+  /**
+   * `now` on the Worker's monotonic clock, `time` in ms since 1970: the same moment; `service` is
+   * the name of the service, or empty.
+   */
+  add(kind: RecordKind, connection: Recorded, now: number, time: number, service = ""): void {
     const { view } = this;
     const at = this.count++ * SIZE;
     view.setUint8(at + KIND, kinds.indexOf(kind));
@@ -112,6 +117,7 @@ export class RecordWriter {
     view.setFloat64(at + RECEIVED, connection.received, true);
     view.setFloat64(at + SENT_DATAGRAMS, connection.sentDatagrams, true);
     view.setFloat64(at + RECEIVED_DATAGRAMS, connection.receivedDatagrams, true);
+    view.setUint16(at + SERVICE, this.word(service), true);
     view.setUint8(at + PROTOCOL, protocols.indexOf(connection.protocol));
     this.end(at, connection.end);
     this.endpoint(at + CLIENT, connection.client);
@@ -181,6 +187,7 @@ function readRecords(
     const word = (field: number) => words[view.getUint16(at + field, true)] as string;
     events.push({
       kind: kinds[view.getUint8(at + KIND)] as RecordKind,
+      ...(word(SERVICE) === "" ? {} : { service: word(SERVICE) }),
       worker,
       protocol: protocols[view.getUint8(at + PROTOCOL)] as "tcp" | "udp",
       id: `${worker}.${view.getFloat64(at + ID, true)}.${generation}`,

@@ -17,6 +17,15 @@ export interface Service {
   readonly rows?: readonly OpenRows[];
 }
 
+/** How the end of a connection or session is logged. */
+export interface EndRecord {
+  readonly failed: boolean;
+  /** Of `LogLevel`. */
+  readonly logLevel: number;
+  /** The service's name in the log. */
+  readonly service: string | undefined;
+}
+
 /** The Worker that a service runs in. */
 export interface ServiceHost {
   readonly loop: EventLoop;
@@ -24,9 +33,9 @@ export interface ServiceHost {
   nextId(): number;
   report(event: WorkerEvent): void;
   warn(text: string, options?: LineOptions): void;
-  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void;
-  recordRefused(session: Recorded, logLevel: number): void;
-  record(kind: RecordKind, connection: Recorded): void;
+  recordEnd(connection: Recorded, end: EndRecord): void;
+  recordRefused(session: Recorded, end: Omit<EndRecord, "failed">): void;
+  record(kind: RecordKind, connection: Recorded, service: string | undefined): void;
   /** Service number `id` has ended; `errno` and `call` say what failed, if anything. */
   finished(id: number, errno: number, call: string): void;
 }
@@ -37,8 +46,11 @@ export class ServiceContext {
   readonly shared: CounterBlock;
   private readonly host: ServiceHost;
   private readonly id: number;
+  /** Its name in the log; undefined: it has none. */
+  private readonly name: string | undefined;
 
-  constructor(host: ServiceHost, id: number, counters: CounterBlock) {
+  constructor(host: ServiceHost, id: number, counters: CounterBlock, name?: string) {
+    this.name = name;
     this.host = host;
     this.loop = host.loop;
     this.id = id;
@@ -57,22 +69,22 @@ export class ServiceContext {
 
   /** Logs a warning; those of one kind are counted for an interval after the first one. */
   warn(text: string, options?: LineOptions): void {
-    this.host.warn(text, options);
+    this.host.warn(text, this.name === undefined ? options : { ...options, service: this.name });
   }
 
   /** Logs the end of a connection or session, as far as `logLevel` wants it. */
   recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
-    this.host.recordEnd(connection, failed, logLevel);
+    this.host.recordEnd(connection, { failed, logLevel, service: this.name });
   }
 
   /** Logs a session that was rejected before it began (`WorkerContext.recordRefused`). */
   recordRefused(session: Recorded, logLevel: number): void {
-    this.host.recordRefused(session, logLevel);
+    this.host.recordRefused(session, { logLevel, service: this.name });
   }
 
   /** Queues what there is to tell of a connection now, in its place among the events. */
   record(kind: RecordKind, connection: Recorded): void {
-    this.host.record(kind, connection);
+    this.host.record(kind, connection, this.name);
   }
 
   /** The service has ended and holds nothing. `errno` and `call` say what failed, if anything. */

@@ -12,23 +12,28 @@ export interface OpenRows {
   readonly open: Iterable<Recorded>;
 }
 
+/** What a service with a name has open. */
+interface NamedRows extends OpenRows {
+  readonly name: string | undefined;
+}
+
 /** The Worker whose table it is. */
 interface TableHost {
   readonly loop: EventLoop;
   /** Says how many batches are not yet printed. */
   readonly shared: { readonly outstanding: number };
-  record(kind: "open", row: Recorded): void;
+  record(kind: "open", row: Recorded, service: string | undefined): void;
   report(event: WorkerEvent): void;
 }
 
 export class TableWalk {
   private readonly context: TableHost;
-  private readonly rest: Iterator<Recorded>;
+  private readonly rest: Iterator<readonly [row: Recorded, service: string | undefined]>;
   private readonly timer = new Timer(() => this.step());
   private done = false;
 
   /** Rows with an id above `lastId` are left out: they have begun after this moment. */
-  constructor(context: TableHost, services: readonly OpenRows[], lastId: number) {
+  constructor(context: TableHost, services: readonly NamedRows[], lastId: number) {
     this.context = context;
     this.rest = rowsOf(services, lastId);
     this.step();
@@ -52,17 +57,20 @@ export class TableWalk {
         this.done = true;
         return context.report({ kind: "tableEnd" });
       }
-      context.record("open", value);
+      context.record("open", ...value);
     }
     loop.defer(() => this.step());
   }
 }
 
-function* rowsOf(services: readonly OpenRows[], lastId: number): Generator<Recorded, undefined> {
-  for (const { open } of services) {
+function* rowsOf(
+  services: readonly NamedRows[],
+  lastId: number,
+): Generator<readonly [Recorded, string | undefined], undefined> {
+  for (const { open, name } of services) {
     for (const row of open) {
       if (row.id > lastId) break;
-      yield row;
+      yield [row, name];
     }
   }
 }

@@ -52,7 +52,7 @@ describe("too few threads", () => {
       expect(stderr).toMatch(
         /^tproxy: Cannot start 64 workers: the limit on threads of user 54397 is 40, [^\n]*\n$/,
       );
-      expect(stderr).toContain("raise it (LimitNPROC=, ulimit -u), or give fewer --workers");
+      expect(stderr).toContain("raise it (LimitNPROC=, ulimit -u), or give fewer workers");
       expect([status, stdout]).toEqual([1, ""]);
     }
   });

@@ -45,7 +45,7 @@ function taskOf(settings: Settings, random: Random): ForwardTask {
   const { connectionsMax, queueMax, perClientMax, perSecond } = settings;
   const counts = ClientCounts.memory(WORKERS, () => random(0xffffffff));
   return {
-    ...{ kind: "forward", sockets: [], sessions: undefined },
+    ...{ kind: "forward", service: undefined, sockets: [], sessions: undefined },
     ingress: { redirected: false, acceptProxy },
     route: {
       ...{ upstreams, balance, source, sourceFallback: false },

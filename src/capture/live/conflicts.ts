@@ -46,13 +46,13 @@ const knownTools: readonly KnownTool[] = [
 
 /**
  * Every conflict of the Plan's parts with what is there; `tag` is the protocol number of ours,
- * `guard` the mark that identifies our own packets.
+ * `guards` the marks that identify our own packets.
  */
 export function findConflicts(
   parts: DesiredState,
   live: CurrentState,
   tag: number | undefined,
-  guard?: MaskedMark,
+  guards: readonly MaskedMark[] = [],
 ): Conflict[] {
   const isForeign = (rule: Rule) =>
     (tag === undefined || rule.protocol !== tag) && !isPlanned(parts, { kind: "rule", rule });
@@ -61,7 +61,7 @@ export function findConflicts(
     ...firewallConflicts(parts.firewall, live),
     ...priorityConflicts(parts, others.rules),
     ...planMarks(parts).flatMap(([mark, families]) => markConflicts(mark, families, others)),
-    ...(guard === undefined ? [] : guardConflicts(guard, parts, others)),
+    ...guards.flatMap((guard) => guardConflicts(guard, parts, others)),
     ...routeConflicts(parts, live, tag),
   ];
 }

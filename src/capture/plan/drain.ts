@@ -2,6 +2,7 @@
 
 import type { FirewallChain } from "./firewall-chain.ts";
 import type { Intent } from "./intent.ts";
+import { jointPlan, type ServiceIntent } from "./joint-plan.ts";
 import { type FirewallRule, makePlan, type Plan } from "./plan.ts";
 
 /**
@@ -15,8 +16,15 @@ import { type FirewallRule, makePlan, type Plan } from "./plan.ts";
  * - NAT goes on with what it has begun for as long as a chain of its type and a rule that needs
  *   connection tracking are there; without the rule the kernel stops tracking.
  */
-export function drainPlan(intent: Intent, tableName: string): Plan {
-  const plan = makePlan({ ...intent, tableName, replyPath: !intent.redirect });
+export function drainPlan(intents: readonly ServiceIntent[], tableName: string): Plan {
+  const drained = intents.map(({ service, intent }) => {
+    return { service, intent: { ...intent, tableName, replyPath: !intent.redirect } };
+  });
+  return jointPlan(drained, deliveringPlan);
+}
+
+function deliveringPlan(intent: Intent): Plan {
+  const plan = makePlan(intent);
   if (intent.local && !intent.redirect) return plan;
   const chains = plan.firewall.chains.map((chain) => ({
     ...chain,

@@ -40,5 +40,7 @@ export interface FirewallChain {
   readonly hook: HookName;
   /** Ascending, NF_IP_PRI_*: where among the chains of the hook. iptables has one for a table. */
   readonly priority: number;
+  /** It has no place at the hook itself: rules of the hook's base chain jump to it. */
+  readonly isCalled?: true;
   readonly rules: readonly FirewallRule[];
 }

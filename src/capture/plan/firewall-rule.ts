@@ -52,12 +52,16 @@ export type Match =
  * the bits of the mask and leaves the others. `tproxy` hands the packet to the transparent
  * listener on that port of this host, and of that address if there is one. `redirect` is NAT to
  * that port of this host. `return` leaves the packet alone: no later rule of the chain sees it.
+ * `jump` goes on in another chain of the table, and comes back if no rule there accepts the packet;
+ * after `accept` no rule of the hook's chains in this table sees it.
  */
 export type Statement =
   | { readonly kind: "mark"; readonly mark: MaskedMark }
   | { readonly kind: "tproxy"; readonly port: Port; readonly address?: Address }
   | { readonly kind: "redirect"; readonly port: Port }
-  | { readonly kind: "return" };
+  | { readonly kind: "return" }
+  | { readonly kind: "accept" }
+  | { readonly kind: "jump"; readonly chain: string };
 
 /** The purpose of a rule, which its comment names behind the table's name. */
 export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain";
@@ -66,6 +70,8 @@ export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" |
 export interface FirewallRule {
   readonly family: Family;
   readonly purpose: Purpose;
+  /** The service that it is for, which its comment names; undefined: all, or the only one. */
+  readonly service?: string | undefined;
   readonly matches: readonly Match[];
   readonly statements: readonly Statement[];
 }

@@ -210,6 +210,10 @@ function statementExpressions(
       return [immediate(networkOrder16(statement.port)), redirect()];
     case "return":
       return [verdict(nl.NFT_RETURN)];
+    case "accept":
+      return [verdict(nl.NF_ACCEPT)];
+    case "jump":
+      return [verdict(nl.NFT_JUMP, statement.chain)];
   }
 }
 

@@ -107,7 +107,7 @@ function tableMessages(table: FirewallTable, options: NetlinkOptions): Message[]
   const messages = [newTable({ family: inet.family, name: table.name })];
   for (const set of table.sets) messages.push(...setMessages(inet, set));
   for (const chain of table.chains) {
-    messages.push(newChain({ ...inet, name: chain.name, base: baseOf(chain) }));
+    messages.push(newChain(defined({ ...inet, name: chain.name, base: baseOf(chain) })));
     for (const rule of chain.rules) {
       const expressions = ruleExpressions(rule, anonymous, options);
       const comment = ruleComment(table, rule);
@@ -132,6 +132,7 @@ function setMessages(inet: { family: number; table: string }, set: NetworkSet): 
   ];
 }
 
-function baseOf({ type, hook, priority }: FirewallChain) {
+function baseOf({ type, hook, priority, isCalled }: FirewallChain) {
+  if (isCalled) return undefined;
   return { type, hook: hooks[hook].number, priority, policy: nl.NF_ACCEPT };
 }

@@ -50,7 +50,8 @@ export interface LocalRoute {
 
 /** The comment of a rule in the kernel: whose it is, and what for. */
 export function ruleComment(table: { readonly name: string }, rule: FirewallRule): string {
-  return `${table.name}: ${rule.purpose}`;
+  const { purpose, service } = rule;
+  return `${table.name}: ${purpose}${service === undefined ? "" : ` ${service}`}`;
 }
 
 /** A set of networks that rules of the table look up. */

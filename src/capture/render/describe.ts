@@ -74,6 +74,10 @@ function describeStatement(statement: Statement, family: Family): string {
       return `send to port ${statement.port} of this host`;
     case "return":
       return "leave alone";
+    case "accept":
+      return "look no further";
+    case "jump":
+      return `go on in the chain ${statement.chain}`;
   }
 }
 

@@ -81,14 +81,14 @@ function setLines({ name, family, networks }: NetworkSet): readonly string[] {
 }
 
 function chainLines(table: FirewallTable, chain: FirewallChain): readonly string[] {
-  const { name, type, hook, priority } = chain;
+  const { name, type, hook, priority, isCalled } = chain;
   const rules = chain.rules.flatMap((rule) => [
     ...describeFirewallRule(rule, hook).map((text) => `# ${text}`),
     `${ruleText(rule)} comment "${ruleComment(table, rule)}"`,
   ]);
   return [
     `  chain ${name} {`,
-    `    type ${type} hook ${hook} priority ${priority}; policy accept;`,
+    ...(isCalled ? [] : [`    type ${type} hook ${hook} priority ${priority}; policy accept;`]),
     ...rules.map((text) => `    ${text}`),
     "  }",
   ];
@@ -170,6 +170,10 @@ function statementText(statement: Statement, { family }: FirewallRule): string {
       return `redirect to :${statement.port}`;
     case "return":
       return "return";
+    case "accept":
+      return "accept";
+    case "jump":
+      return `jump ${statement.chain}`;
   }
 }
 

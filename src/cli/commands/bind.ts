@@ -19,6 +19,7 @@ import { checkPrivileges, portStart } from "../../control/privileges.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { nothing } from "../../control/reduce-privileges.ts";
 import { failure, serve } from "../../control/supervisor.ts";
+import { checkThreads } from "../../control/threads.ts";
 import { bindNeeds } from "../../diagnose/checks/privileges.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
 import * as limits from "../../engine/limits.ts";
@@ -41,7 +42,6 @@ import {
   schemedEndpointValue,
   targetValue,
 } from "../options/values.ts";
-import { checkThreads } from "../options/workers.ts";
 import { prose } from "../prose.ts";
 
 const fields = object({

@@ -10,11 +10,13 @@ import type { Listener } from "../../config/service.ts";
 import { raiseDescriptorLimit } from "../../control/descriptors.ts";
 import { openForWorkers, served } from "../../control/listeners.ts";
 import { socketNeeds } from "../../control/needs.ts";
+import { clientBounds, connectionPlaces, lowered, partOf } from "../../control/places.ts";
 import { checkPrivileges } from "../../control/privileges.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { InputError, readInput } from "../../control/read-input.ts";
 import { listenRunning } from "../../control/reduce-privileges.ts";
 import { serve } from "../../control/supervisor.ts";
+import { checkThreads, workerCount } from "../../control/threads.ts";
 import * as limits from "../../engine/limits.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
 import { Log } from "../../log/log.ts";
@@ -23,20 +25,14 @@ import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { Scheme } from "../../net/target.ts";
 import type { ClientBounds, Responding, RespondTask } from "../../workers/protocol.ts";
 import { examplesFooter } from "../examples.ts";
-import { clientBounds, connectionFields, connectionPlaces } from "../options/clients.ts";
+import { connectionFields } from "../options/clients.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { logFields, marksText } from "../options/log.ts";
 import { userOption, wantedUser } from "../options/user.ts";
 import { fileValue, numberValue, schemedEndpointValue, timeoutValue } from "../options/values.ts";
-import {
-  checkParts,
-  checkThreads,
-  partOf,
-  workerCount,
-  workersOption,
-} from "../options/workers.ts";
+import { checkParts, workersOption } from "../options/workers.ts";
 import { prose } from "../prose.ts";
-import { checkPlaces } from "../strict-limits.ts";
+import { checkLowered } from "../strict-limits.ts";
 
 const fields = object({
   command: constant("listen"),
@@ -168,9 +164,9 @@ export async function runListen(options: ListenOptions, io: ProcessIo): Promise<
   // One descriptor for a connection, where those that are forwarded have two.
   const placesOf = (worker: number) =>
     connectionPlaces((2 * descriptors) / workers, partOf(maxConnections, workers, worker));
-  const bound = { option: "--max-connections", wanted: maxConnections };
   const of = (worker: number) => placesOf(worker).connectionsMax;
-  lacks.push(...checkPlaces(options.strictLimits, workers, [{ ...bound, of }]));
+  const bounds = lowered("max-connections", maxConnections, workers, of);
+  lacks.push(...checkLowered(options.strictLimits, bounds));
   const sets = openForWorkers(options.workers, wanted, {
     hasSessions: false,
     user,

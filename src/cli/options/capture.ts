@@ -11,14 +11,15 @@ import { string } from "@optique/core/valueparser";
 import type { BackendRequest, IntentRequest } from "../../capture/plan/intent.ts";
 import { defined, requestOf } from "../../config/request.ts";
 import type { CaptureSettings, RoutesSettings } from "../../config/settings.ts";
-import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
+import { realNames } from "../../control/interface-names.ts";
+import { placed } from "../../control/server/backends.ts";
 import { UsageError } from "../../errors.ts";
 import { type Address, formatAddress, parseAddress } from "../../net/address.ts";
 import { formatEndpoint, parseEndpoint } from "../../net/endpoint.ts";
 import { ok, quote, refuse } from "../../net/result.ts";
-import { realNames } from "../interface-names.ts";
 import { networkSourceValue } from "../network-lists.ts";
 import { prose } from "../prose.ts";
+import { unknownInterface } from "../words/service.ts";
 import { inGroup } from "./groups.ts";
 import { groupIdValue, userIdValue } from "./id-values.ts";
 import {
@@ -273,20 +274,20 @@ export function toRequest(
   });
 }
 
-/** The same for the options about the capture alone. @throws UsageError */
-export function captureRequestOf(
+/** The same of what is captured alone. @throws UsageError */
+function captureRequestOf(
   capture: CaptureSettings,
   routes: RoutesSettings,
   say: (line: string) => void = () => {},
 ): IntentRequest {
   const request = requestOf(capture, routes);
   if (!request.ok) throw new UsageError(request.error);
-  return defined({ ...request.value, interfaces: realNames(request.value.interfaces, say) });
-}
-
-/** The backend of a request, with whether it is on this host. */
-export function placed(backend: BackendRequest): BackendRequest {
-  return { ...backend, here: isLocalAddress(backend.address.bytes) === true };
+  const { interfaces } = request.value;
+  if (interfaces === undefined) return request.value;
+  const refuse = (name: string): never => {
+    throw new UsageError(unknownInterface(name));
+  };
+  return { ...request.value, interfaces: realNames(interfaces, say, refuse) };
 }
 
 /** Joins the lists of an option that was given several times. */

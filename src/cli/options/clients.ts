@@ -2,10 +2,6 @@
 
 import { optional, withDefault } from "@optique/core/modifiers";
 import { flag, option } from "@optique/core/primitives";
-import { queueMax, queueMin, queueShare } from "../../engine/limits.ts";
-import { randomWord } from "../../engine/random.ts";
-import { ClientCounts } from "../../fairness/client-counts.ts";
-import type { ClientBounds } from "../../workers/protocol.ts";
 import { prose } from "../prose.ts";
 import { inGroup } from "./groups.ts";
 import { numberValue } from "./values.ts";
@@ -73,33 +69,3 @@ export const sessionFields = {
     ),
   }),
 };
-
-/** The bounds of each client, for each of `workers` Workers; 0 for none. */
-export function clientBounds(max: number, perSecond: number, workers: number): ClientBounds[] {
-  const counts = max > 0 ? ClientCounts.memory(workers, randomWord) : undefined;
-  return Array.from({ length: workers }, (_, worker) => ({
-    ...{ max, counts, perSecond, workers, worker },
-  }));
-}
-
-/** How many connections may be open, and how many more may wait. */
-export interface Places {
-  readonly connectionsMax: number;
-  readonly queueMax: number;
-}
-
-/**
- * The bounds of one Worker that has `descriptors`: two for a connection and one for a waiting
- * connection; at most `wanted` connections, if that is given.
- */
-export function connectionPlaces(descriptors: number, wanted?: number): Places {
-  const most = Math.min(wanted ?? Number.POSITIVE_INFINITY, descriptors / 2);
-  const queue = Math.max(queueMin, Math.min(queueMax, Math.floor(most * queueShare)));
-  const places = Math.max(1, Math.min(most, (descriptors - queue) / 2));
-  // With few descriptors, open connections come first.
-  if (places < most * 0.75) {
-    const few = Math.max(1, Math.floor(descriptors / 16));
-    return { connectionsMax: Math.max(1, Math.floor((descriptors - few) / 2)), queueMax: few };
-  }
-  return { connectionsMax: Math.floor(places), queueMax: queue };
-}

@@ -29,7 +29,7 @@ export interface JoinedPortsSettings {
 }
 
 export class JoinedPorts {
-  private readonly listeners: readonly OwnListener[];
+  private listeners: readonly OwnListener[];
   private readonly joined: (text: string) => void;
   /** Inodes of our own sockets, and of those already reported. */
   private known: Set<number>;
@@ -42,6 +42,12 @@ export class JoinedPorts {
     this.listeners = listeners;
     this.joined = joined;
     this.known = new Set(listeners.map(({ fd }) => fstatSync(fd).ino));
+  }
+
+  /** Watches the ports of these listeners from now on, instead of the others. */
+  replace(listeners: readonly OwnListener[]): void {
+    this.listeners = listeners;
+    for (const { fd } of listeners) this.known.add(fstatSync(fd).ino);
   }
 
   /** Looks for them, now and from now on. */

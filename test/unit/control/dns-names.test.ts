@@ -96,7 +96,7 @@ describe("a watched name", () => {
     const stage = new Stage();
     expect(await stage.start(undefined)).toBe(false);
     expect(stage.told).toEqual([
-      'the name "example.test" is not found (DNS: none): the other upstreams serve meanwhile',
+      'the name "example.test" is not found (DNS: none): it is looked up again',
     ]);
     await stage.next(1, "192.0.2.1");
     expect(stage.told.slice(1)).toEqual(['the name "example.test" is found again', "192.0.2.1"]);

@@ -17,7 +17,7 @@ import {
   wordValue,
   workersValue,
 } from "../../../../src/cli/options/values.ts";
-import { workerCount } from "../../../../src/cli/options/workers.ts";
+import { workerCount } from "../../../../src/control/threads.ts";
 
 /** What the parser of an option makes of a text, formatted again, or its error. */
 function through<T>(value: Value<T>, input: string): string {

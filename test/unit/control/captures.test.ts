@@ -2,16 +2,19 @@ import { describe, expect, test } from "bun:test";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
 import { drainPlan } from "../../../src/capture/plan/drain.ts";
-import { captureOf, captureRequest, type ForwardCapture } from "../../../src/cli/forward-routes.ts";
+import { single } from "../../../src/capture/plan/joint-plan.ts";
 import { forwardCommand } from "../../../src/cli/options/forward.ts";
 import { settingsOf } from "../../../src/cli/options/forward-settings.ts";
+import { inFlags } from "../../../src/cli/words/service.ts";
 import { issueLine } from "../../../src/cli/words/settings.ts";
 import { checkSettings } from "../../../src/config/check.ts";
 import { complete, type Service } from "../../../src/config/service.ts";
 import { bindAddress } from "../../../src/control/endpoints.ts";
+import { captureRequest, intentOf, socketMark } from "../../../src/control/server/captures.ts";
+import { nothingToCapture } from "../../../src/control/server/issues.ts";
 
 /** What `forward` with these arguments would capture. @throws UsageError */
-function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardCapture {
+function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]) {
   const parsed = parse(forwardCommand, ["forward", ...line.split(" ")]);
   if (!parsed.success) throw new Error(formatMessage(parsed.error));
   const settings = settingsOf(parsed.value);
@@ -20,9 +23,16 @@ function capture(line: string, protocols: ("tcp" | "udp")[] = ["tcp"]): ForwardC
   const { services, routes } = complete(settings);
   const [service] = services as [Service];
   const listeners = service.listen.map(({ endpoint }) => bindAddress(endpoint));
-  const request = captureRequest(service, routes);
   const isOwn = (address: Uint8Array) => [10, 127, 0xfd].includes(address[0] as number);
-  return captureOf(service, request, { listeners, protocols, backends: undefined, isOwn });
+  try {
+    const request = captureRequest(service, routes);
+    const captured = { listeners, protocols, backends: undefined, isOwn };
+    const intent = intentOf(service, request, captured);
+    if (intent === undefined) throw nothingToCapture(service);
+    return { intent, mark: socketMark(service, [intent]) };
+  } catch (error) {
+    throw inFlags(error);
+  }
 }
 
 const auto = (line: string) => capture(`--to 192.0.2.9:80 --routes auto ${line}`);
@@ -105,7 +115,8 @@ test("options of routes without --routes are refused, rather than ignored", () =
 });
 
 describe("while open connections come to their end", () => {
-  const drained = (line: string) => drainPlan(auto(line).intent, "tproxyd_draining_7").firewall;
+  const drained = (line: string) =>
+    drainPlan(single(auto(line).intent), "tproxyd_draining_7").firewall;
   const rules = (line: string) =>
     drained(line).chains.flatMap((chain) => chain.rules.map(({ purpose }) => purpose));
 

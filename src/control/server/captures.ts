@@ -1,29 +1,21 @@
-/** What `forward --routes` captures: an Intent out of its listeners and the options of `routes`. */
+/** What is captured for a service: an Intent out of its listeners and its settings. */
 
-import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { Mark, Port } from "../../ffi/types.ts";
-import { guardBit } from "../capture/live/choose.ts";
-import { type Intent, type IntentRequest, parseIntent } from "../capture/plan/intent.ts";
-import { defined } from "../config/request.ts";
-import type { Service } from "../config/service.ts";
-import type { RoutesSettings } from "../config/settings.ts";
-import { UsageError } from "../errors.ts";
-import { type Address, type Family, formatBytes } from "../net/address.ts";
-import { addressBits } from "../net/cidr.ts";
-import { formatMark, type MaskedMark } from "../net/mark.ts";
-import { quote } from "../net/result.ts";
-import { formatSocketAddress } from "../net/socket-address.ts";
-import { captureRequestOf } from "./options/capture.ts";
-import { planLine } from "./words/plan.ts";
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import type { Mark, Port } from "../../../ffi/types.ts";
+import { guardBit } from "../../capture/live/choose.ts";
+import { type Intent, type IntentRequest, parseIntent } from "../../capture/plan/intent.ts";
+import { defined, requestOf } from "../../config/request.ts";
+import type { Service } from "../../config/service.ts";
+import type { RoutesSettings } from "../../config/settings.ts";
+import { type Address, type Family, formatBytes } from "../../net/address.ts";
+import { addressBits } from "../../net/cidr.ts";
+import { formatMark, type MaskedMark } from "../../net/mark.ts";
+import type { PortRange } from "../../net/port.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import { realNames } from "../interface-names.ts";
+import { type ServiceIssue, ServiceProblem } from "./issues.ts";
 
-/** What is captured, and the mark by which our own connections are left alone. */
-export interface ForwardCapture {
-  readonly intent: Intent;
-  /** SO_MARK of the connections to upstreams; undefined: none is needed. */
-  readonly mark: Mark | undefined;
-}
-
-/** What the rules have to know beside the options. */
+/** What the rules have to know besides the settings. */
 export interface CapturedService {
   readonly listeners: readonly SocketAddress[];
   readonly protocols: readonly ("tcp" | "udp")[];
@@ -36,43 +28,55 @@ export interface CapturedService {
 }
 
 /**
- * What a service says of its capture, without what `forward` answers itself. The files of lists
- * have been read; `say` is told of alternative names of interfaces.
- * @throws UsageError
+ * The request that a service's settings amount to, without what its listeners add. Lists of
+ * networks have been read; `say` is told of alternative names of interfaces.
+ * @throws ServiceProblem
  */
 export function captureRequest(
-  { capture, ingress }: Pick<Service, "capture" | "ingress">,
+  { name, capture, ingress }: Pick<Service, "name" | "capture" | "ingress">,
   routes: RoutesSettings,
-  say?: (line: string) => void,
+  say: (line: string) => void = () => {},
 ): IntentRequest {
-  const request = captureRequestOf(capture, routes, say);
-  return ingress.redirected ? { ...request, redirect: true } : request;
+  const parsed = requestOf(capture, routes);
+  if (!parsed.ok) {
+    throw problem(name, { path: ["capture"], code: "invalid-list", args: { text: parsed.error } });
+  }
+  const refuse = (given: string): never => {
+    throw problem(name, {
+      ...{ path: ["capture", "in"], code: "no-such-interface", args: { name: given } },
+    });
+  };
+  const { interfaces } = parsed.value;
+  return defined({
+    ...parsed.value,
+    interfaces: interfaces && realNames(interfaces, say, refuse),
+    redirect: ingress.redirected || undefined,
+  });
 }
 
 /**
- * What is captured for these listeners: any destination at their port unless the options say
- * otherwise, the replies to spoofed connections, never our own connections to upstreams.
- * @throws UsageError
+ * What is captured for these listeners: any destination at their port unless the settings name
+ * others, the replies to spoofed connections, never our own connections to upstreams. Undefined if
+ * nothing is: packets to an address of this host arrive without rules, and so do replies to it.
+ * @throws ServiceProblem
  */
-export function captureOf(
+export function intentOf(
   service: Service,
   request: IntentRequest,
   captured: CapturedService,
-): ForwardCapture {
-  if (!service.ingress.transparent && !service.ingress.redirected) {
-    throw new UsageError(
-      "--routes and --no-transparent exclude each other: without IP_TRANSPARENT, packets for " +
-        "other hosts are not accepted; leave one of them out",
-    );
+): Intent | undefined {
+  const { name, ingress } = service;
+  if (!ingress.transparent && !ingress.redirected) {
+    throw problem(name, { path: ["transparent"], code: "capture-not-transparent", args: {} });
   }
-  const guardMark = guardOf(request, captured.takenBits);
+  const guardMark = guardOf(name, request, captured.takenBits);
   // One that takes both protocols is two sockets, and one place to send packets to.
   const listeners = [
     ...new Map(captured.listeners.map((each) => [formatSocketAddress(each), each])).values(),
   ];
-  const families = wantedFamilies(request, listeners);
-  const where = target(request, captured, listeners, families);
-  if (where.ports === undefined) refuseNeedless(service);
+  const families = wantedFamilies(name, request, listeners);
+  const where = target(name, request, captured, listeners, families);
+  if (where.ports === undefined && isNeedless(service)) return undefined;
   const complete = defined({
     ...request,
     protocols: [...captured.protocols],
@@ -82,12 +86,33 @@ export function captureOf(
     guardMark,
   });
   const parsed = parseIntent(complete);
-  if (!parsed.ok) throw new UsageError(planLine(parsed.issue));
-  const intent = parsed.value;
-  return { intent, mark: markOf(service, intent) };
+  if (parsed.ok) return parsed.value;
+  const { issue } = parsed;
+  throw problem(name, { path: ["capture", ...issue.path], code: "plan", args: { issue } });
 }
 
-/** The options that say what is captured. */
+/** SO_MARK of a service's connections to upstreams, which no capture may take. @throws */
+export function socketMark({ name, dial }: Service, intents: readonly Intent[]): Mark | undefined {
+  let socketMark: number | undefined = dial.mark;
+  for (const { mark, redirect } of intents) {
+    if (dial.mark === undefined || redirect) continue;
+    if ((dial.mark & mark.mask) >>> 0 !== mark.value) continue;
+    const args = { socketMark: `0x${dial.mark.toString(16)}`, mark: formatMark(mark) };
+    throw problem(name, { path: ["socket-mark"], code: "socket-mark-captures", args });
+  }
+  for (const { guards } of intents) {
+    if (guards.mark === undefined) continue;
+    const { value, mask } = guards.mark;
+    socketMark = (((socketMark ?? 0) & ~mask) | value) >>> 0;
+  }
+  return socketMark as Mark | undefined;
+}
+
+function problem(service: string, issue: ServiceIssue): ServiceProblem {
+  return new ServiceProblem(service, issue);
+}
+
+/** The fields that choose what is captured. */
 const selecting: readonly (keyof IntentRequest)[] = [
   ...(["destinations", "sources", "ports", "interfaces"] as const),
   ...(["bypass", "bypassPrivate", "local"] as const),
@@ -101,34 +126,33 @@ type Target = Pick<IntentRequest, "destinations" | "ports" | "toPort" | "toAddre
  * packets get there by themselves, and nothing is captured.
  */
 function target(
+  name: string,
   request: IntentRequest,
   captured: CapturedService,
   listeners: readonly SocketAddress[],
   families: readonly Family[],
 ): Target {
-  if (selecting.some((name) => request[name] !== undefined)) {
-    return handover(request, captured, listeners, families);
+  if (selecting.some((field) => request[field] !== undefined)) {
+    return handover(name, request, captured, listeners, families);
   }
   const foreign = listeners.filter((each) => isAny(each) || !captured.isOwn(each.address));
   if (foreign.length === 0) return {};
   const unserved = families.find((family) => !servedBy(foreign).includes(family));
   if (unserved !== undefined) {
-    throw new UsageError(
-      `--routes cannot capture for IPv${unserved}, where listeners have addresses of this ` +
-        "host: say what is captured with --dst, --dport or --in, or give --family",
-    );
+    const args = { family: unserved };
+    throw problem(name, { path: ["capture"], code: "family-of-host", args });
   }
   const addresses = foreign.filter((each) => !isAny(each)).map(addressOf);
   const isOnePort = new Set(foreign.map(({ port }) => port)).size === 1;
   if (addresses.length < foreign.length || !isOnePort) {
-    return handover(request, captured, foreign, families);
+    return handover(name, request, captured, foreign, families);
   }
   const destinations = addresses.map((each) => ({ ...each, prefix: addressBits(each.family) }));
   const isOneEach = families.every(
     (family) => addresses.filter((each) => each.family === family).length === 1,
   );
   if (captured.protocols.includes("udp") && isOneEach) {
-    return { destinations, ...handover(request, captured, foreign, families) };
+    return { destinations, ...handover(name, request, captured, foreign, families) };
   }
   const port = foreign[0]?.port as Port;
   return { destinations, ports: [{ from: port, to: port }] };
@@ -140,6 +164,7 @@ function target(
  * and TPROXY has them put together before.
  */
 function handover(
+  name: string,
   request: IntentRequest,
   { protocols }: CapturedService,
   listeners: readonly SocketAddress[],
@@ -149,26 +174,26 @@ function handover(
   const [toPort] = own;
   const specific = listeners.filter((each) => !isAny(each));
   const ports = request.ports ?? own.map((port) => ({ from: port, to: port }));
-  const isSame = ports.every(({ from, to }) => from === to && own.includes(from));
+  const isSame = ports.every((range) => isCovered(range, own));
   const isMarked = isSame && specific.length === 0;
   const isUdp = protocols.includes("udp");
   if (request.redirect !== true && isMarked && !(isUdp && own.length === 1)) return { ports };
   if (own.length > 1) {
-    const list = own.map((port) => `port ${port}`).join(" or ");
-    throw new UsageError(
-      `--routes cannot tell which listener is meant, ${list}: give addresses with one port`,
-    );
+    throw problem(name, { path: ["listen"], code: "several-ports", args: { ports: own } });
   }
   if (request.redirect === true || specific.length === 0) return { ports, toPort };
   const toAddresses = families.flatMap((family) => {
     const [one, second] = listeners.map(addressOf).filter((each) => each.family === family);
     if (one !== undefined && second === undefined) return [one];
-    throw new UsageError(
-      `--routes cannot tell which listener is meant for IPv${family}: give one address for it, ` +
-        "or none for any",
-    );
+    throw problem(name, { path: ["listen"], code: "several-addresses", args: { family } });
   });
   return { ports, toPort, toAddresses };
+}
+
+/** Whether each port of a range is one of `ports`. */
+function isCovered({ from, to }: PortRange, ports: readonly number[]): boolean {
+  const inside = new Set(ports.filter((port) => port >= from && port <= to));
+  return inside.size === to - from + 1;
 }
 
 function isAny({ address }: SocketAddress): boolean {
@@ -180,17 +205,19 @@ function addressOf({ address }: SocketAddress): Address {
 }
 
 /** Those that are asked for, or of the networks that are; otherwise all that the listeners take. */
-function wantedFamilies(request: IntentRequest, listeners: readonly SocketAddress[]): Family[] {
+function wantedFamilies(
+  name: string,
+  request: IntentRequest,
+  listeners: readonly SocketAddress[],
+): Family[] {
   const served = servedBy(listeners);
   const networks = [...(request.destinations ?? []), ...(request.sources ?? [])];
   const named = ([4, 6] as const).filter((family) => networks.some((n) => n.family === family));
   const wanted = request.families ?? (named.length > 0 ? named : served);
   const stray = wanted.find((family) => !served.includes(family));
   if (stray === undefined) return [...wanted];
-  throw new UsageError(
-    `The rules capture IPv${stray}, and no listener accepts it: give ` +
-      `${stray === 6 ? '"[::]:PORT"' : '":PORT"'}, or --family ${served.join()}`,
-  );
+  const args = { family: stray, served };
+  throw problem(name, { path: ["capture", "family"], code: "family-not-accepted", args });
 }
 
 /** The families that these listeners take. */
@@ -205,7 +232,7 @@ function servedBy(listeners: readonly SocketAddress[]): Family[] {
  * what we send from one: also towards clients, for every `--source`.
  */
 function replies(
-  { ingress, route: { source } }: Service,
+  { name, ingress, route: { source } }: Service,
   { backends = [] }: CapturedService,
   families: readonly Family[],
 ): Pick<IntentRequest, "replyPath" | "backends"> {
@@ -215,45 +242,22 @@ function replies(
   const isSpoofed = source.kind !== "self" && spoofed.length > 0;
   if (!ingress.redirected) return { replyPath: true, ...(isSpoofed ? { backends: spoofed } : {}) };
   const address = source.kind === "address" ? formatBytes(source.address) : "client";
-  throw new UsageError(
-    `--source ${quote(address)} excludes --redirect, which brings no replies back: give --source ` +
-      "self, or leave --redirect out",
-  );
+  throw problem(name, { path: ["source"], code: "redirected-source", args: { source: address } });
 }
 
-/** @throws UsageError where rules would do nothing: no capture, and no reply that goes elsewhere */
-function refuseNeedless({ ingress, route: { source } }: Service): void {
-  if (!ingress.redirected && source.kind !== "self") return;
-  throw new UsageError(
-    "--routes has no rules to install: packets to an address of this host arrive without them" +
-      `${source.kind === "self" ? ", and so do replies of upstreams" : ""}; give --dst, --dport ` +
-      "or --in to capture more, or leave --routes out",
-  );
+/** Whether rules would do nothing: no capture, and no reply that goes elsewhere. */
+function isNeedless({ ingress, route: { source } }: Service): boolean {
+  return ingress.redirected || source.kind === "self";
 }
 
-/** By which our own connections are told from those of other programs, where these are captured. */
-function guardOf(request: IntentRequest, takenBits = 0): MaskedMark | undefined {
+/** The mark that exempts our own connections, where those of programs here are captured. */
+function guardOf(name: string, request: IntentRequest, takenBits = 0): MaskedMark | undefined {
   const { guardMark, guardUids, guardGids, guardCgroups } = request;
   if (!request.local || guardMark || guardUids || guardGids || guardCgroups) return guardMark;
   const used = ((request.mark?.mask ?? 1) | takenBits) >>> 0;
   // All proxies of this program tell their own by one bit where they can: none captures another's.
   const free = (used & guardBit) === 0 ? guardBit : (~used & -~used) >>> 0;
   if (free !== 0) return { value: free as Mark, mask: free };
-  throw new UsageError(
-    "--local needs a free bit of the mark for our own connections, and --mark " +
-      `${quote(formatMark(request.mark as MaskedMark))} leaves none: give it a mask, "0x1/0x1"`,
-  );
-}
-
-function markOf({ dial }: Service, { mark, guards }: Intent): Mark | undefined {
-  const socketMark = dial.mark;
-  if (socketMark !== undefined && (socketMark & mark.mask) >>> 0 === mark.value) {
-    throw new UsageError(
-      `--socket-mark "0x${socketMark.toString(16)}" contains the mark ${formatMark(mark)}, ` +
-        "which routes packets to the listener: give another",
-    );
-  }
-  if (guards.mark === undefined) return socketMark;
-  const { value, mask } = guards.mark;
-  return ((((socketMark ?? 0) & ~mask) | value) >>> 0) as Mark;
+  const args = { mark: formatMark(request.mark as MaskedMark) };
+  throw problem(name, { path: ["capture", "local"], code: "no-guard-bit", args });
 }

@@ -4,20 +4,17 @@ import { SyscallError } from "../../ffi/errno.ts";
 import { NETLINK_ROUTE } from "../../ffi/netlink/constants.ts";
 import { decodeLink, dumpLinks, type Link } from "../../ffi/netlink/link.ts";
 import { NetlinkSocket } from "../../ffi/netlink/socket.ts";
-import { UsageError } from "../errors.ts";
 import { isPattern } from "../net/interface.ts";
-import { quote } from "../net/result.ts";
 
 /**
- * Replaces an alternative name with the name that rules match, and reports that to `say`. A name
- * without an interface stays, since the interface may come later.
- * @throws UsageError for a name that no interface can have
+ * Replaces each alternative name with the name that rules match, and tells `say`. A name that no
+ * interface has stays: one may come. `refuse` is called for a name that no interface can have.
  */
 export function realNames(
-  names: string[] | undefined,
+  names: readonly string[],
   say: (line: string) => void,
-): string[] | undefined {
-  if (names === undefined) return undefined;
+  refuse: (name: string) => never,
+): string[] {
   const links = readLinks();
   return names.map((name) => {
     if (links.some((link) => link.name === name)) return name;
@@ -27,10 +24,7 @@ export function realNames(
       return real;
     }
     if (isPattern(name)) return name;
-    throw new UsageError(
-      `--in: no interface here has the name ${quote(name)}, and none can get it: give ` +
-        "at most 15 characters",
-    );
+    return refuse(name);
   });
 }
 

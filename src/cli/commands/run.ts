@@ -1,0 +1,75 @@
+/** `tproxy run`: serves the services of a configuration file. */
+
+import { object } from "@optique/core/constructs";
+import type { InferValue } from "@optique/core/parser";
+import { command, constant } from "@optique/core/primitives";
+import type { Configuration } from "../../config/service.ts";
+import type { ProcessIo } from "../../control/process-io.ts";
+import { ServiceProblem } from "../../control/server/issues.ts";
+import { Server } from "../../control/server/server.ts";
+import { protocolsOf } from "../../control/server/tasks.ts";
+import { fileWords } from "../../control/server/words.ts";
+import { exitStatus, UsageError } from "../../errors.ts";
+import { printLine } from "../../net/printable.ts";
+import { examplesFooter } from "../examples.ts";
+import { configOption } from "../options/config.ts";
+import { inGroup, usageLine } from "../options/groups.ts";
+import { userOption, wantedUser } from "../options/user.ts";
+import { prose } from "../prose.ts";
+import { problemLines, readConfigurationFile } from "./check.ts";
+
+const fields = object({
+  command: constant("run"),
+  ...inGroup("Configuration", { config: configOption }),
+  ...inGroup("Process", { user: userOption }),
+});
+
+/** The command `run` for the argument parser. */
+export const runCommand = command("run", fields, {
+  usageLine: usageLine("[-c FILE] [OPTIONS]"),
+  brief: prose`Serve the services of a configuration file: TCP and UDP, with rules and pools.`,
+  description: prose`Reads the configuration that ${"tproxy check"} checks, opens the listeners of
+    all its services, installs the rules that they need (${"[routes] install"}), and serves until
+    it is stopped. An upstream whose name has no address yet is looked up again and again; its
+    service starts without it. The first SIGTERM or SIGINT stops accepting and lets open connections
+    end; a second one ends them at once. SIGUSR1 prints open connections and counters. The exit
+    status is 2 for a configuration with problems: then nothing was changed.`,
+  footer: examplesFooter([
+    ["sudo tproxy run", "the configuration of this host"],
+    ["tproxy run -c ./tproxy.toml", "another file"],
+    ["tproxy forward :8080 --to 127.0.0.1:80 --print-config | tproxy run -c -", "from options"],
+  ]),
+});
+
+/** Runs `run` until it is stopped; the exit status. @throws UsageError, CommandError */
+export async function runRun(
+  { config, user }: InferValue<typeof fields>,
+  io: ProcessIo,
+): Promise<number> {
+  const { problems, configuration } = await readConfigurationFile(config);
+  if (configuration === undefined) {
+    void io.stderr.write(problemLines(problems));
+    return exitStatus.usage;
+  }
+  if (!configuration.services.some(({ isEnabled }) => isEnabled)) {
+    void io.stderr.write(`tproxy: ${printLine(config)}: no service is enabled: nothing to do\n`);
+    return exitStatus.success;
+  }
+  return serve({ ...configuration, user: user ?? configuration.user }, io);
+}
+
+async function serve(configuration: Configuration, io: ProcessIo): Promise<number> {
+  // Sockets that a later configuration opens may have to be given away as well.
+  const hasUdp = configuration.services.some((each) => protocolsOf(each).includes("udp"));
+  const user = wantedUser(configuration.user, hasUdp);
+  try {
+    const server = await Server.start(configuration, {
+      ...{ io, user, words: fileWords, isNameless: false },
+    });
+    const { stoppedBy } = await server.finished();
+    return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  } catch (error) {
+    if (error instanceof ServiceProblem) throw new UsageError(fileWords.problem(error));
+    throw error;
+  }
+}

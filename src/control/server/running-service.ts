@@ -1,0 +1,84 @@
+/** A service of a server: its description, its sockets, its upstreams. */
+
+import type { IntentRequest } from "../../capture/plan/intent.ts";
+import { networksOf } from "../../config/request.ts";
+import type { Service } from "../../config/service.ts";
+import { addressKey, isSelf } from "../../forward/dial.ts";
+import type { Cidr } from "../../net/cidr.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import { type OpenSocket, openForWorkers } from "../listeners.ts";
+import type { User } from "../passwd.ts";
+import type { UpstreamList } from "../upstreams.ts";
+import type { CapturingService } from "./capturing.ts";
+import { ServiceProblem } from "./issues.ts";
+import { protocolsOf } from "./tasks.ts";
+
+/** A service whose sockets are open. */
+export interface OpenService extends CapturingService {
+  /** The sockets of each Worker. */
+  readonly sets: readonly (readonly OpenSocket[])[];
+  readonly upstreams: UpstreamList;
+  /** The networks whose PROXY headers count; undefined: no header is expected. */
+  readonly senders: readonly Cidr[] | undefined;
+}
+
+/** One that the Workers run. */
+export interface RunningService extends OpenService {
+  /** Its number in the pool of Workers. */
+  readonly id: number;
+}
+
+/**
+ * Opens the sockets of a service, a set for each Worker.
+ * @throws CommandError that says why the kernel refused one; then none is open
+ */
+export function openListeners(
+  { listen, ingress, timeouts }: Service,
+  workers: number,
+  user: User | undefined,
+): OpenSocket[][] {
+  return openForWorkers(workers, listen, {
+    hasSessions: true,
+    user,
+    savesSyn: true,
+    transparent: ingress.transparent,
+    noDelay: true,
+    keepAliveMs: timeouts.keepAliveMs,
+    userTimeoutMs: timeouts.userMs,
+  });
+}
+
+/** A service with its open sockets. @throws ServiceProblem */
+export function openService(
+  service: Service,
+  request: IntentRequest,
+  sets: readonly (readonly OpenSocket[])[],
+  upstreams: UpstreamList,
+): OpenService {
+  const senders = networksOf(service.ingress.acceptProxy);
+  if (!senders.ok) {
+    const args = { text: senders.error };
+    const path = ["accept-proxy"];
+    throw new ServiceProblem(service.name, { path, code: "invalid-list", args });
+  }
+  const [sockets = []] = sets;
+  return { service, request, sets, sockets, upstreams, senders: senders.value };
+}
+
+/** @throws ServiceProblem where all that a protocol accepts would go to its own listeners */
+export function refuseSelf(
+  { service, upstreams, sockets }: OpenService,
+  ownAddresses: readonly Uint8Array[],
+): void {
+  const { fixed } = upstreams;
+  if (fixed.length === 0) return;
+  const own = new Set(ownAddresses.map(addressKey));
+  for (const name of protocolsOf(service)) {
+    const listeners = sockets.filter(({ protocol }) => protocol === name).map(({ local }) => local);
+    if (!fixed.every((address) => isSelf({ own, listeners }, address))) continue;
+    const [upstream = ""] = fixed.map(formatSocketAddress);
+    throw new ServiceProblem(service.name, {
+      ...{ path: ["to"], code: "upstream-is-self", args: { upstream } },
+    });
+  }
+}

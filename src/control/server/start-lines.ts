@@ -1,0 +1,59 @@
+/** What a server logs at its start and at its end. */
+
+import type { Log } from "../../log/log.ts";
+import { formatDuration } from "../../net/duration.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { OpenSocket } from "../listeners.ts";
+import type { OpenService } from "./running-service.ts";
+
+/** Logs the rules that were put in, and where clients are awaited. */
+export function logStart(
+  log: Log,
+  changes: readonly string[],
+  services: readonly OpenService[],
+  isNameless: boolean,
+): void {
+  for (const change of changes) log.note(`    ${change}`, { event: "routes", change });
+  for (const { service, sockets } of services) {
+    const name = isNameless ? undefined : service.name;
+    for (const { protocol, address } of boundAt(sockets)) {
+      const fields = { event: "bound", service: name, protocol, address };
+      log.note(`[+] ${log.prefixOf(name)}Bound to ${protocol}://${address}`, fields);
+    }
+  }
+}
+
+/** Where sockets are bound; those whose ports follow each other are one range. */
+export function boundAt(sockets: readonly OpenSocket[]): Pick<Bound, "protocol" | "address">[] {
+  const ranges: Bound[] = [];
+  for (const { protocol, local } of sockets) {
+    const last = ranges.at(-1);
+    const host = formatSocketAddress({ ...local, port: 0 }).slice(0, -1);
+    const follows = last?.protocol === protocol && last.host === host;
+    if (follows && last.to + 1 === local.port) ranges[ranges.length - 1] = range(last, local.port);
+    else ranges.push(range({ protocol, host, from: local.port }, local.port));
+  }
+  return ranges;
+}
+
+interface Bound {
+  readonly protocol: "tcp" | "udp";
+  /** `192.0.2.1:80`, `[::]:20000-20100`. */
+  readonly address: string;
+  readonly host: string;
+  readonly from: number;
+  readonly to: number;
+}
+
+function range({ protocol, host, from }: Omit<Bound, "address" | "to">, to: number): Bound {
+  const address = `${host}${from === to ? from : `${from}-${to}`}`;
+  return { protocol, host, from, to, address };
+}
+
+/** Why the process is still there after a first signal; undefined if it is not. */
+export function drainingLine(active: number, drainTimeoutMs: number): string | undefined {
+  if (active === 0 || drainTimeoutMs === 0) return undefined;
+  const many = active === 1 ? "1 connection" : `${active} connections`;
+  const time = formatDuration(drainTimeoutMs);
+  return `stopping: ${many} may go on for ${time}, and a second signal ends them`;
+}
