@@ -204,6 +204,9 @@ export const portWindowsWorthwhile = 1024;
 /** The most of the time that walks through the whole range of ports may take. */
 export const portWalkShare = 0.1;
 
+/** How many ports in TIME_WAIT a connection tries when no port is free. */
+export const portReusesTried = 4;
+
 /**
  * Connections that may wait for a place, of which a small part of all is kept: this part, but at
  * least and at most so many.

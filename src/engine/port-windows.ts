@@ -73,6 +73,12 @@ export class PortWindows {
     return ((high << 16) | low) >>> 0;
   }
 
+  /** Any port of the range. */
+  anyPort(): number {
+    const { first, last } = this.range;
+    return first + (this.random() % (last - first + 1));
+  }
+
   private walk(fd: number, connect: () => Result): Result {
     const from = performance.now();
     if (from < this.walkAgainAt) return -EADDRNOTAVAIL;

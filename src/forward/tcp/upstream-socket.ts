@@ -30,9 +30,11 @@ import {
 } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd, Result } from "../../../ffi/types.ts";
+import { portReusesTried } from "../../engine/limits.ts";
 import { PortWindows } from "../../engine/port-windows.ts";
 import { bindTo, connectTo, familyOf, setKeepAlive, setMark } from "../../engine/sockets.ts";
 import { setHopLimit, setTransparent } from "../../engine/transparent.ts";
+import { isUnspecified } from "../../net/ip.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { Dial } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
@@ -75,11 +77,31 @@ export class UpstreamSockets {
    */
   open(choice: Dial, hops = 0): Fd | CallFailure {
     const opened = this.make(choice, hops);
+    if (typeof opened === "number") return opened;
     const { source } = choice;
     const why = keptPortRefusal(opened);
-    if (why === undefined || source === undefined || source.port === 0) return opened;
+    if (why === undefined) return opened;
+    if (source === undefined || source.port === 0) return this.reusePort(choice, hops, opened);
     this.owner.warn(`the client's port ${why} here: connecting from another one`);
-    return this.make({ ...choice, source: { ...source, port: 0 } }, hops);
+    return this.open({ ...choice, source: { ...source, port: 0 } }, hops);
+  }
+
+  /**
+   * Tries ports that may be in TIME_WAIT: `failure` was that none is free. A socket that is bound to
+   * such a port may connect again to the same upstream if both ends have TCP timestamps (RFC 6191),
+   * whatever net.ipv4.tcp_tw_reuse is.
+   */
+  private reusePort(choice: Dial, hops: number, failure: CallFailure): Fd | CallFailure {
+    const { source, upstream } = choice;
+    const address = source?.address ?? new Uint8Array(upstream.address.length);
+    for (let tries = 0; tries < portReusesTried; tries++) {
+      const opened = this.make(
+        { ...choice, source: { address, port: this.ports.anyPort() } },
+        hops,
+      );
+      if (keptPortRefusal(opened) === undefined) return opened;
+    }
+    return failure;
   }
 
   private make(choice: Dial, hops: number): Fd | CallFailure {
@@ -115,6 +137,8 @@ export class UpstreamSockets {
     sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     // Saves a packet where the client speaks first: its bytes acknowledge the SYN-ACK.
     sys.setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
+    // Lets a later connection have its port while this one is in TIME_WAIT (`reusePort`).
+    sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     // A sandbox that rejects a call above only costs time. The calls below were asked for.
     let result = 0;
     if (mark !== undefined) result = setMark(fd, mark);
@@ -128,14 +152,12 @@ export class UpstreamSockets {
     domain: number,
     source: NonNullable<Dial["source"]>,
   ): CallFailure | undefined {
-    let result = setTransparent(fd, domain);
+    // Our own address needs no privilege.
+    let result = isUnspecified(source.address) ? 0 : setTransparent(fd, domain);
     if (result < 0) return { call: "setsockopt", errno: -result };
     // A port that connect(2) chooses must be free towards this upstream only; where the kernel
-    // rejects that option, bind(2) chooses the port. A given port may have other connections, or
-    // connections in TIME_WAIT.
+    // rejects that option, bind(2) chooses the port.
     if (source.port === 0) sys.setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
-    else result = sys.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (result < 0) return { call: "setsockopt", errno: -result };
     result = bindTo(fd, source.address, source.port, 0);
     return result < 0 ? { call: "bind", errno: -result } : undefined;
   }
