@@ -100,11 +100,15 @@ export const TCP_NODELAY = 1;
 export const TCP_KEEPIDLE = 4;
 export const TCP_KEEPINTVL = 5;
 export const TCP_KEEPCNT = 6;
+export const TCP_DEFER_ACCEPT = 9;
+export const TCP_INFO = 11;
 export const TCP_QUICKACK = 12;
 export const TCP_USER_TIMEOUT = 18;
 export const TCP_NOTSENT_LOWAT = 25;
 export const TCP_SAVE_SYN = 27;
 export const TCP_SAVED_SYN = 28;
+export const TCP_FASTOPEN_CONNECT = 30;
+export const TCP_SYN_SENT = 2;
 
 // sys/ioctl.h
 export const TIOCOUTQ = 0x5411;

@@ -175,7 +175,7 @@ export const settingsOfProtocol = {
   tcp: [
     ...(["max-connections", "max-connections-per-client", "connection-rate-per-client"] as const),
     ...(["connect-timeout", "header-timeout", "idle-timeout", "half-closed-timeout"] as const),
-    ...(["keepalive", "user-timeout"] as const),
+    ...(["keepalive", "user-timeout", "client-first", "fast-open"] as const),
   ],
   udp: [
     ...(["max-sessions", "max-sessions-per-client", "session-rate-per-client"] as const),

@@ -70,6 +70,8 @@ export interface Ingress {
   readonly transparent: boolean;
   /** By NAT, which alone knows where they were going (SO_ORIGINAL_DST). */
   readonly redirected: boolean;
+  /** Accept when the client's first bytes are there (TCP_DEFER_ACCEPT). */
+  readonly clientFirst: boolean;
   /** Senders whose PROXY headers count, empty for all; undefined: no header is expected. */
   readonly acceptProxy: readonly NetworkSource[] | undefined;
 }
@@ -87,6 +89,8 @@ export interface DialSettings {
   /** SO_MARK. */
   readonly mark: Mark | undefined;
   readonly sendProxy: "v1" | "v2" | "v2:every" | undefined;
+  /** Send the first bytes with the SYN (TCP_FASTOPEN_CONNECT). */
+  readonly fastOpen: boolean;
 }
 
 /** Undefined: as many as the limit on descriptors allows. 0 of a client: no bound of its own. */
@@ -119,6 +123,8 @@ const builtIn = {
   balance: "round-robin",
   transparent: true,
   redirect: false,
+  "client-first": false,
+  "fast-open": false,
   "accept-proxy": false,
   "header-timeout": limits.headerTimeoutMs,
   "connect-timeout": limits.connectTimeoutMs,
@@ -202,6 +208,7 @@ function completeService(
     ingress: {
       transparent: all.transparent && !all.redirect,
       redirected: all.redirect,
+      clientFirst: all["client-first"],
       acceptProxy: typeof senders === "boolean" ? (senders ? [] : undefined) : senders,
     },
     route: {
@@ -209,7 +216,11 @@ function completeService(
       source: all.source,
       sourceFallback: all["source-fallback"] === "self",
     },
-    dial: { mark: all["socket-mark"], sendProxy: all["send-proxy"] },
+    dial: {
+      mark: all["socket-mark"],
+      sendProxy: all["send-proxy"],
+      fastOpen: all["fast-open"],
+    },
     limits: {
       maxConnections: all["max-connections"],
       maxConnectionsPerClient: all["max-connections-per-client"] ?? 0,

@@ -169,6 +169,14 @@ const shared = {
     orBoolean(networks),
     "Expect the PROXY protocol: from these networks, or with true from everybody.",
   ),
+  "client-first": setting(
+    yesNo,
+    "Accept TCP connections when the client's first bytes are there (TCP_DEFER_ACCEPT).",
+  ),
+  "fast-open": setting(
+    yesNo,
+    "Send the client's first bytes with the SYN to the upstream (TCP_FASTOPEN_CONNECT).",
+  ),
   "header-timeout": setting(timeout, "How long the PROXY header may take; 0s: for ever."),
   "send-proxy": setting(
     word("v1", "v2", "v2:every"),

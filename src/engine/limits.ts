@@ -191,6 +191,9 @@ export const keepAliveProbes = 3;
 /** The most that TCP_KEEPIDLE takes: 32,767 s (include/net/tcp.h, MAX_TCP_KEEPIDLE). */
 export const keepAliveMsMax = 32_767_000;
 
+/** How long a listener with `client-first` waits for a client's first bytes (TCP_DEFER_ACCEPT). */
+export const clientFirstSeconds = 3;
+
 /** A connection is tried at this many upstreams, the first included. */
 export const connectAttemptsMax = 3;
 

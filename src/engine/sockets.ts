@@ -28,6 +28,7 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_DEFER_ACCEPT,
   TCP_KEEPCNT,
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
@@ -41,7 +42,7 @@ import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd, Mark, Result } from "../../ffi/types.ts";
-import { backlog, keepAliveProbes } from "./limits.ts";
+import { backlog, clientFirstSeconds, keepAliveProbes } from "./limits.ts";
 import { hearHopLimits } from "./transparent.ts";
 
 /** The options of a socket before it is bound. */
@@ -65,6 +66,8 @@ export interface SocketOptions {
   readonly noDelay?: boolean;
   /** TCP_SAVE_SYN: the hop limit of the SYN of accepted connections can be read. */
   readonly savesSyn?: boolean;
+  /** TCP_DEFER_ACCEPT: connections are accepted when their first bytes are there. */
+  readonly clientFirst?: boolean;
   /** SO_KEEPALIVE: probe a peer after this long without a packet. */
   readonly keepAliveMs?: number | undefined;
   /** TCP_USER_TIMEOUT: end a connection after this long without an acknowledgement. */
@@ -199,6 +202,9 @@ function configure(fd: number, domain: number, options: SocketOptions): void {
   if (options.protocol === "tcp") {
     if (options.noDelay === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     if (options.savesSyn === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1);
+    if (options.clientFirst === true) {
+      set(IPPROTO_TCP, TCP_DEFER_ACCEPT, "TCP_DEFER_ACCEPT", clientFirstSeconds);
+    }
     const { keepAliveMs, userTimeoutMs } = options;
     need(setKeepAlive(fd, keepAliveMs, userTimeoutMs), "setsockopt", "keep-alive");
   }

@@ -8,6 +8,8 @@ import { isUnspecified } from "../net/ip.ts";
 export interface Dial {
   readonly upstream: SocketAddress;
   readonly source: { readonly address: Uint8Array; readonly port: number } | undefined;
+  /** Bytes for the upstream are there: they may go with the SYN (TCP_FASTOPEN_CONNECT). */
+  readonly fastOpen?: boolean;
   /** Why the client's address is not used, although `source` is "client". */
   readonly unspoofed?: string;
 }

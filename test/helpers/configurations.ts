@@ -96,6 +96,8 @@ const shared = {
   transparent: fc.boolean(),
   redirect: fc.boolean(),
   "accept-proxy": fc.oneof(fc.boolean(), some(network)),
+  "client-first": fc.boolean(),
+  "fast-open": fc.boolean(),
   "header-timeout": ms.map((each) => each || 2 ** 52),
   "send-proxy": fc.constantFrom("v1", "v2", "v2:every"),
   "max-connections": count,

@@ -35,7 +35,7 @@ export function forwardTask(sockets: readonly ServedSocket[], port: number): For
       ...{ upstreams: upstreamAt(port), balance: "round-robin", source: { kind: "self" } },
       ...{ sourceFallback: false, ownAddresses: [], ownFlows: OutboundFlows.memory(() => 1) },
     },
-    dial: { mark: undefined, sendProxy: undefined },
+    dial: { mark: undefined, sendProxy: undefined, fastOpen: false },
     limits: { connectionsMax: 100, queueMax: 100, clients, pipesMax: 4 },
     timeouts: {
       headerMs: limits.headerTimeoutMs,

@@ -167,6 +167,14 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
     return this.relayKernel.error(fd) || this.connectError(fd);
   }
 
+  hasBytes(): boolean {
+    throw new Error("no task here has fastOpen");
+  }
+
+  isConnecting(): boolean {
+    return false;
+  }
+
   peek(fd: Fd, buffer: NativeBuffer): number {
     this.called();
     const socket = this.relayKernel.socket(fd);

@@ -51,7 +51,7 @@ function taskOf(settings: Settings, random: Random): ForwardTask {
       ...{ upstreams, balance, source, sourceFallback: false },
       ...{ ownAddresses: [], ownFlows: new SharedArrayBuffer(8) },
     },
-    dial: { mark: undefined, sendProxy },
+    dial: { mark: undefined, sendProxy, fastOpen: false },
     limits: {
       ...{ connectionsMax, queueMax, pipesMax: 8 },
       clients: { max: perClientMax, counts, perSecond, workers: WORKERS, worker: 0 },

@@ -48,6 +48,8 @@ function serviceOf(options: ForwardOptions): ServiceSettings {
     transparent: options.noTransparent ? false : undefined,
     redirect: options.redirect || undefined,
     "accept-proxy": sendersOf(options.acceptProxy),
+    "client-first": options.clientFirst || undefined,
+    "fast-open": options.fastOpen || undefined,
     "header-timeout": options.headerTimeout,
     "send-proxy": options.sendProxy,
     "max-connections": options.maxConnections,

@@ -66,6 +66,14 @@ const fields = object({
       }),
       false,
     ),
+    clientFirst: withDefault(
+      flag("--client-first", {
+        description: prose`Accept a TCP connection when its client has sent something
+          (TCP_DEFER_ACCEPT): a tenth less CPU for a short connection. Where the upstream speaks
+          first, as with SSH or SMTP, each connection begins 3 s late.`,
+      }),
+      false,
+    ),
   }),
   ...inGroup("Upstreams", {
     to: multiple(
@@ -94,6 +102,15 @@ const fields = object({
         description: prose`Connect from an address of this host where the client's cannot be used
           (IPv6 to IPv4), instead of rejecting the connection.`,
       }),
+    ),
+    fastOpen: withDefault(
+      flag("--fast-open", {
+        description: prose`Send the client's first bytes with the SYN to an upstream that allows it
+          (TCP_FASTOPEN_CONNECT): a round trip less, a tenth less CPU for a short connection. The
+          network may deliver these bytes twice, and a connection that such an upstream refuses
+          ends: no other one is tried.`,
+      }),
+      false,
     ),
     socketMark: optional(
       option("--socket-mark", markValue(), {

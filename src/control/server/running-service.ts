@@ -42,6 +42,7 @@ export function openListeners(
     user,
     savesSyn: true,
     transparent: ingress.transparent,
+    clientFirst: ingress.clientFirst,
     noDelay: true,
     keepAliveMs: timeouts.keepAliveMs,
     userTimeoutMs: timeouts.userMs,

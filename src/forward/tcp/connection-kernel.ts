@@ -10,10 +10,12 @@ import {
   MSG_TRUNC,
   SO_ERROR,
   SOL_SOCKET,
+  TCP_INFO,
   TCP_QUICKACK,
+  TCP_SYN_SENT,
 } from "../../../ffi/constants.ts";
 import type { CallFailure } from "../../../ffi/errno.ts";
-import type { NativeBuffer } from "../../../ffi/memory.ts";
+import { allocate, type NativeBuffer } from "../../../ffi/memory.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd, Result } from "../../../ffi/types.ts";
 import type { EventLoop, Handler } from "../../engine/loop.ts";
@@ -28,6 +30,10 @@ export interface ConnectionKernel {
   open(dial: Dial, hopLimit: number): Fd | CallFailure;
   /** Returns and clears the pending error of a socket (SO_ERROR), positive; 0 for none. */
   error(fd: Fd): number;
+  /** Whether a socket has received bytes. */
+  hasBytes(fd: Fd): boolean;
+  /** Whether a writable socket still waits for bytes that go with its SYN (`Dial.fastOpen`). */
+  isConnecting(fd: Fd): boolean;
   /** Copies what a socket has received into a buffer and leaves it in the socket's queue. */
   peek(fd: Fd, buffer: NativeBuffer): Result;
   /** Takes `length` bytes out of a socket's queue. */
@@ -44,6 +50,7 @@ export interface ConnectionKernel {
 export class SystemConnectionKernel implements ConnectionKernel {
   private readonly loop: EventLoop;
   private readonly upstreamSockets: UpstreamSockets;
+  private readonly state = allocate(1);
 
   constructor(loop: EventLoop, upstreamSockets: UpstreamSockets) {
     this.loop = loop;
@@ -60,6 +67,17 @@ export class SystemConnectionKernel implements ConnectionKernel {
 
   error(fd: Fd): number {
     return Math.abs(sys.getsockopt(fd, SOL_SOCKET, SO_ERROR));
+  }
+
+  hasBytes(fd: Fd): boolean {
+    return sys.recv(fd, this.state.address, 1, MSG_PEEK) > 0;
+  }
+
+  isConnecting(fd: Fd): boolean {
+    const { address, bytes } = this.state;
+    const result = sys.getsockoptBytes(fd, IPPROTO_TCP, TCP_INFO, address, 1);
+    // The first byte of struct tcp_info is tcpi_state.
+    return result >= 0 && bytes[0] === TCP_SYN_SENT;
   }
 
   peek(fd: Fd, { address, size }: NativeBuffer): Result {

@@ -72,6 +72,8 @@ export class TcpConnection implements Recorded, Applicant {
   flowHandle = 0;
   /** Undefined until its upstream is connected. */
   relay: Relay | undefined;
+  /** The upstream has not answered: the first bytes go with the SYN (`Dial.fastOpen`). */
+  isUnconfirmed = false;
   isHalfClosed = false;
   /** The relay continues in the next turn of the loop. */
   isDeferred = false;

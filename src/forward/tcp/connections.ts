@@ -197,6 +197,10 @@ export class TcpConnections
     this.owner.resumeAccepting();
   }
 
+  confirmed(connection: TcpConnection): void {
+    this.dialer.connected(connection);
+  }
+
   connected(connection: TcpConnection): void {
     const { log, task } = this.around;
     this.owner.connected();
@@ -212,11 +216,10 @@ export class TcpConnections
   }
 
   closed(connection: TcpConnection): void {
-    const { counters, log, router, task } = this.around;
-    const { end, id, picked } = connection;
+    const { counters, log, task } = this.around;
+    const { end } = connection;
     this.connections.delete(connection);
     this.dialer.forget(connection);
-    if (picked !== undefined) router.pool?.closed(picked, id);
     counters.count(Counter.active, -1);
     if (end !== undefined) this.countEnd(connection, end);
     const failed = end !== undefined && !isUsual(end, "tcp");

@@ -12,9 +12,10 @@ import { isShortage } from "../../engine/tcp-listener.ts";
 import { dialRejected, type End, ended, endText } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { Tally } from "../../workers/tally.ts";
-import { dialFor, sourceName } from "../dial.ts";
+import { type Dial, dialFor, sourceName } from "../dial.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
+import type { Upstream } from "../upstream-pool.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
@@ -23,7 +24,7 @@ import { isUpstreamsFault } from "./upstream-socket.ts";
 /** What the dialer uses. */
 export interface DialerParts {
   readonly loop: Pick<EventLoop, "now">;
-  readonly task: Pick<ForwardTask, "timeouts">;
+  readonly task: Pick<ForwardTask, "dial" | "timeouts">;
   readonly kernel: ConnectionKernel;
   readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
   readonly loopDetector: Pick<LoopDetector, "entered">;
@@ -66,7 +67,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     }
     connection.upstream = choice.upstream;
     connection.source = sourceName(choice, rules);
-    const fd = kernel.open(choice, connection.trail.hopLimit);
+    const fd = kernel.open(this.withBytes(choice, connection), connection.trail.hopLimit);
     if (typeof fd !== "number") return this.openFailed(connection, fd);
     if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
     connection.arm(task.timeouts.connectMs);
@@ -77,18 +78,28 @@ export class Dialer implements PhaseHandler<TcpConnection> {
   }
 
   onUpstream(connection: TcpConnection, mask: number): void {
-    const { kernel, loop, router, tally } = this.parts;
-    const { client, picked, upstreamFd } = connection;
+    const { kernel, task } = this.parts;
+    const { upstreamFd } = connection;
     if (upstreamFd !== undefined && mask & (EPOLLERR | EPOLLHUP)) {
       const errno = kernel.error(upstreamFd);
       if (errno !== 0) return this.failed(connection, { call: "connect", errno });
     }
     if ((mask & EPOLLOUT) === 0) return;
+    connection.isUnconfirmed =
+      task.dial.fastOpen && upstreamFd !== undefined && kernel.isConnecting(upstreamFd);
+    if (!connection.isUnconfirmed) this.connected(connection);
+    connection.upstreamEdges = mask;
+    connection.setState("handshake");
+  }
+
+  /** The upstream has accepted a connection. */
+  connected(connection: TcpConnection): void {
+    const { loop, router, tally } = this.parts;
+    const { client, picked } = connection;
+    connection.isUnconfirmed = false;
     if (picked !== undefined) router.pool?.connected(picked, client.address, loop.now);
     connection.connectMs = loop.now - connection.dialedAt;
     tally.connected(connection.connectMs);
-    connection.upstreamEdges = mask;
-    connection.setState("handshake");
   }
 
   onTimer(connection: TcpConnection): void {
@@ -100,9 +111,13 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     this.giveUp(connection, ended("connect-timeout", "upstream"), true);
   }
 
-  /** A connection is closed and no longer waits. */
+  /** A connection has ended: it waits no more, and its upstream has one connection less. */
   forget(connection: TcpConnection): void {
+    const { end, isUnconfirmed, picked } = connection;
     this.waiting.delete(connection);
+    if (picked === undefined || end === undefined) return;
+    const isTheirs = isUnconfirmed && (end.by === "upstream" || end.reason === "connect-timeout");
+    this.release(connection, picked, end, isTheirs);
   }
 
   /** Descriptors are free: serves waiting connections first, then new ones. */
@@ -144,19 +159,37 @@ export class Dialer implements PhaseHandler<TcpConnection> {
 
   /** Tries the next upstream, if there is one. `isTheirs`: the upstream caused the failure. */
   private giveUp(connection: TcpConnection, end: End, isTheirs: boolean): void {
-    const { loop, router } = this.parts;
-    const { id, picked, client, source } = connection;
+    const { picked } = connection;
     if (this.waiting.delete(connection)) this.resumeIfNoneWaits();
     connection.attemptEnd = end;
     connection.closeUpstream();
     if (picked !== undefined) {
       connection.tried = [...connection.tried, picked];
-      const inNameOf = source === "client" ? client.address : undefined;
-      const reason = endText(end, "tcp");
-      if (isTheirs) router.pool?.failed(picked, id, loop.now, reason, inNameOf);
-      else router.pool?.closed(picked, id);
+      this.release(connection, picked, end, isTheirs);
       connection.picked = undefined;
     }
     connection.setState("route");
+  }
+
+  /** Tells the pool that a connection has ended. `isTheirs`: the upstream could not be reached. */
+  private release(
+    { id, client, source }: TcpConnection,
+    picked: Upstream,
+    end: End,
+    isTheirs: boolean,
+  ): void {
+    const { loop, router } = this.parts;
+    if (!isTheirs) return router.pool?.closed(picked, id);
+    const inNameOf = source === "client" ? client.address : undefined;
+    router.pool?.failed(picked, id, loop.now, endText(end, "tcp"), inNameOf);
+  }
+
+  /** Has the first bytes go with the SYN, if that is wanted and they are there. */
+  private withBytes(choice: Dial, { clientFd }: TcpConnection): Dial {
+    const { fastOpen, sendProxy } = this.parts.task.dial;
+    if (!fastOpen) return choice;
+    // Without bytes the SYN would wait for them: an upstream that speaks first would hear nothing.
+    const hasBytes = sendProxy !== undefined || this.parts.kernel.hasBytes(clientFd);
+    return hasBytes ? { ...choice, fastOpen: true } : choice;
   }
 }

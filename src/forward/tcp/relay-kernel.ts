@@ -17,7 +17,15 @@ import {
   SPLICE_F_NONBLOCK,
   TCP_NODELAY,
 } from "../../../ffi/constants.ts";
-import { EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPERM } from "../../../ffi/errno.ts";
+import {
+  EAGAIN,
+  EINPROGRESS,
+  EINTR,
+  EINVAL,
+  ENOSYS,
+  EOPNOTSUPP,
+  EPERM,
+} from "../../../ffi/errno.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import { refused } from "../../../ffi/refused-calls.ts";
 import * as sys from "../../../ffi/sys.ts";
@@ -107,6 +115,9 @@ export class SystemKernel implements RelayKernel {
     const flags = more ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL;
     for (;;) {
       const taken = sys.send(fd, this.buffer.address + offset, length, flags);
+      if (taken >= 0) return taken;
+      // The SYN went without the bytes, which may follow (`Dial.fastOpen`).
+      if (taken === -EINPROGRESS) return -EAGAIN;
       if (taken !== -EINTR) return taken;
     }
   }

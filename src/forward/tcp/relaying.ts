@@ -1,5 +1,6 @@
 /** Drives the relay of a connection: its turns, its time-outs, and its end. */
 
+import { EPOLLERR } from "../../../ffi/constants.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import type { EventLoop } from "../../engine/loop.ts";
 import { Counter, type CounterBlock } from "../../workers/counters.ts";
@@ -23,6 +24,8 @@ export interface RelayingParts {
 export interface RelayingOwner {
   /** A connection has reached its upstream. */
   connected(connection: TcpConnection): void;
+  /** The upstream of a connection that was unconfirmed has accepted it. */
+  confirmed(connection: TcpConnection): void;
   /** Whether its client has few connections, so that its streams may have larger buffers. */
   mayWiden(connection: TcpConnection): boolean;
 }
@@ -58,6 +61,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   onUpstream(connection: TcpConnection, mask: number): void {
+    if (connection.isUnconfirmed && (mask & EPOLLERR) === 0) this.owner.confirmed(connection);
     const relay = connection.relay as Relay;
     relay.ready("upstream", mask);
     this.run(connection, relay);
@@ -67,7 +71,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   onTimer(connection: TcpConnection): void {
     const left = connection.lastActive + this.timeoutMs(connection) - this.parts.loop.now;
     if (left > 0) return connection.arm(left);
-    this.endSilent(connection, "idle-timeout");
+    this.endSilent(connection, connection.isUnconfirmed ? "connect-timeout" : "idle-timeout");
   }
 
   /** Ends a connection that has carried nothing for `part` of its idle time-out. */
@@ -121,8 +125,9 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     });
   }
 
-  private timeoutMs({ isHalfClosed }: TcpConnection): number {
-    const { halfClosedMs, idleMs } = this.parts.task.timeouts;
+  private timeoutMs({ isHalfClosed, isUnconfirmed }: TcpConnection): number {
+    const { connectMs, halfClosedMs, idleMs } = this.parts.task.timeouts;
+    if (isUnconfirmed) return connectMs;
     return isHalfClosed ? Math.min(idleMs, halfClosedMs) : idleMs;
   }
 

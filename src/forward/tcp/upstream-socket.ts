@@ -17,6 +17,7 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_FASTOPEN_CONNECT,
   TCP_NODELAY,
   TCP_QUICKACK,
 } from "../../../ffi/constants.ts";
@@ -87,9 +88,9 @@ export class UpstreamSockets {
   }
 
   /**
-   * Tries ports that may be in TIME_WAIT: `failure` was that none is free. A socket that is bound to
-   * such a port may connect again to the same upstream if both ends have TCP timestamps (RFC 6191),
-   * whatever net.ipv4.tcp_tw_reuse is.
+   * Tries ports that may be in TIME_WAIT: `failure` says that none is free. A socket that is bound
+   * to such a port may connect again to the same upstream if both ends have TCP timestamps (RFC
+   * 6191), whatever net.ipv4.tcp_tw_reuse is.
    */
   private reusePort(choice: Dial, hops: number, failure: CallFailure): Fd | CallFailure {
     const { source, upstream } = choice;
@@ -117,9 +118,12 @@ export class UpstreamSockets {
     return failure;
   }
 
-  private prepare(fd: number, domain: number, { source, upstream }: Dial): CallFailure | undefined {
+  private prepare(fd: number, domain: number, dial: Dial): CallFailure | undefined {
+    const { source, upstream } = dial;
     const configured = this.configure(fd);
     if (configured < 0) return { call: "setsockopt", errno: -configured };
+    // A kernel that rejects it connects as usual.
+    if (dial.fastOpen === true) sys.setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
     const failure = source && this.bind(fd, domain, source);
     if (failure !== undefined) return failure;
     const connected =

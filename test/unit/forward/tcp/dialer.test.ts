@@ -11,6 +11,8 @@ import type { ForwardTask } from "../../../../src/workers/protocol.ts";
 
 const end = (last: number) => ({ address: Uint8Array.of(10, 0, 0, last), port: 80, scopeId: 0 });
 
+const task = { dial: { fastOpen: false }, timeouts: { connectMs: 1_000 } } as ForwardTask;
+
 /** Clients have numbers above it. */
 const UPSTREAM = 9 as Fd;
 
@@ -36,7 +38,7 @@ function lab(descriptors: number) {
   const rules = { source, fallback: false, own: new Set<string>(), listeners: [] };
   const dialer = new Dialer(
     {
-      ...{ loop, kernel, task: { timeouts: { connectMs: 1_000 } } as ForwardTask },
+      ...{ loop, kernel, task },
       router: { pool: undefined, rules, timedOut: () => {} },
       ...{ loopDetector: { entered: () => 0 }, tally: { connected: () => {} } },
     },
