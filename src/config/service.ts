@@ -17,9 +17,8 @@ import type {
   Settings,
   UdpTimeout,
 } from "./settings.ts";
+import { builtInLog, completeLog, type LogConfiguration, type ServiceLog } from "./settings-log.ts";
 import type { NetworkSource, SourceChoice } from "./syntax.ts";
-
-export type LogLevelName = "error" | "warning" | "info" | "debug";
 
 /** All that one process serves. */
 export interface Configuration {
@@ -34,14 +33,6 @@ export interface Configuration {
   readonly routes: RoutesSettings & { readonly install: "auto" | "none" };
   readonly pools: readonly Pool[];
   readonly services: readonly Service[];
-}
-
-export interface LogConfiguration {
-  readonly level: LogLevelName;
-  readonly json: boolean;
-  /** Undefined: local time, and none where the journal takes the lines. */
-  readonly time: "local" | "utc" | "none" | undefined;
-  readonly lossless: boolean;
 }
 
 /** A socket to accept at. */
@@ -61,7 +52,7 @@ export interface Service {
   readonly dial: DialSettings;
   readonly limits: ServiceLimits;
   readonly timeouts: Timeouts;
-  readonly log: { readonly level: LogLevelName };
+  readonly log: ServiceLog;
 }
 
 /** How connections arrive. */
@@ -137,7 +128,7 @@ export const builtInOfAll = {
   workers: 1,
   "drain-timeout": limits.drainTimeoutMs,
   "strict-limits": false,
-  log: { level: "info", format: "text", lossless: false },
+  log: builtInLog,
   routes: { install: "none", sysctl: false },
 } as const satisfies Settings;
 
@@ -168,24 +159,19 @@ function completeSilences(given: readonly UdpTimeout[] = []): readonly UdpTimeou
 export function complete(settings: Settings): Configuration {
   const { pool = [], service = [], defaults = {}, user } = settings;
   const all = { ...builtInOfAll, ...settings };
-  const log = { ...builtInOfAll.log, ...settings.log };
+  const log = completeLog(settings.log);
   const pools = new Map(pool.map((each) => [each.name, completePool(each, defaults)]));
   return {
     workers: all.workers,
     drainTimeoutMs: all["drain-timeout"],
     user,
     strictLimits: all["strict-limits"],
-    log: {
-      level: log.level,
-      json: log.format === "json",
-      time: settings.log?.time,
-      lossless: log.lossless,
-    },
+    log,
     routes: { ...builtInOfAll.routes, ...settings.routes },
     pools: [...pools.values()],
     services: service.map((own) => {
       const named = own.pool === undefined ? undefined : pools.get(own.pool);
-      return completeService(own, defaults, named ?? completePool(own, defaults), log.level);
+      return completeService(own, defaults, named ?? completePool(own, defaults), log);
     }),
   };
 }
@@ -194,7 +180,7 @@ function completeService(
   own: ServiceSettings,
   defaults: DefaultSettings,
   pool: Pool,
-  level: LogLevelName,
+  { level, connections, sample }: ServiceLog,
 ): Service {
   const all = withDefaults(own, defaults);
   const senders = all["accept-proxy"];
@@ -230,7 +216,7 @@ function completeService(
       sessionRatePerClient: all["session-rate-per-client"] ?? 0,
     },
     timeouts: completeTimeouts(all),
-    log: { level: own["log-level"] ?? level },
+    log: { level: own["log-level"] ?? level, connections, sample },
   };
 }
 

@@ -26,6 +26,7 @@ import {
   yesNo,
 } from "./kinds.ts";
 import { formatListen, parseListen } from "./listen.ts";
+import { level, log } from "./settings-log.ts";
 import { pool, poolDefaults } from "./settings-pool.ts";
 import {
   balance,
@@ -64,7 +65,6 @@ const mark = { parse: parseMark, format: formatMark };
 const markPattern = /^(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})(\/(0x[0-9a-fA-F]{1,8}|[0-9]{1,10}))?$/;
 const maskedMark = text(mark, { examples: ["0x1/0x1"], pattern: markPattern, integers: true });
 const socketMark = text(socketMarkSyntax, { examples: ["0x10"], integers: true });
-const level = word("error", "warning", "info", "debug");
 
 const family = text(wordSyntax(["4", "6", "both"]), {
   examples: ["4", "both"],
@@ -226,13 +226,6 @@ const service = table({
   capture: setting(capture, "What is captured for this service; needs [routes] install."),
   enabled: setting(yesNo, "Whether the service is served; true unless it is set to false."),
   ...shared,
-});
-
-const log = table({
-  level: setting(level, "What is logged."),
-  format: setting(word("text", "json"), "Lines of text, or a JSON object a line."),
-  time: setting(word("local", "utc", "none"), "The time in front of each line of text."),
-  lossless: setting(yesNo, "Lose no line: the traffic waits for a slow reader."),
 });
 
 // Which names are accepted is looked at with the rest of what is captured.

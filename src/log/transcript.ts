@@ -15,12 +15,25 @@ import {
   endFields,
   snakeCase,
 } from "./connection-lines.ts";
+import { type LevelName, levelOf } from "./level.ts";
 
 /** Renders events one after the other; knows whose data the reader saw last. */
 export interface Transcript {
   /** The lines of one event, each ended; empty if there is nothing to show. */
   render(event: WorkerEvent): string;
 }
+
+/** What is in front of each line of text; by default nothing. */
+export interface LineHeads {
+  /** For its time in ms since 1970. */
+  readonly stamp?: (time: number) => string;
+  /** In front of that, for its level; of each line of received bytes as well. */
+  readonly priority?: (level: LevelName) => string;
+  /** In front of its text, for its service. */
+  readonly prefixOf?: (service: string | undefined) => string;
+}
+
+const nothing = () => "";
 
 /**
  * Text for people. Received bytes follow the line of their connection; when others have come in
@@ -29,28 +42,26 @@ export interface Transcript {
 export class TextTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
   private readonly stamp: (time: number) => string;
+  private readonly priority: (level: LevelName) => string;
   private readonly prefixOf: (service: string | undefined) => string;
   private last = -1;
 
-  /**
-   * `stamp` makes what is in front of each line, for its time in ms since 1970; `prefixOf` what is
-   * in front of its text, for its service.
-   */
   constructor(
     protocol: "tcp" | "udp",
-    stamp: (time: number) => string = () => "",
-    prefixOf: (service: string | undefined) => string = () => "",
+    { stamp = nothing, priority = nothing, prefixOf = nothing }: LineHeads = {},
   ) {
-    this.prefixOf = prefixOf;
     this.protocol = protocol;
     this.stamp = stamp;
+    this.priority = priority;
+    this.prefixOf = prefixOf;
   }
 
   render(event: WorkerEvent): string {
     const head = this.head(event);
-    const body = "bytes" in event ? printable(event.bytes) : "";
+    const bytes = "bytes" in event ? printable(event.bytes) : "";
+    const body = bytes === "" ? "" : bytes.replace(/^(?=.)/gm, this.priority("info"));
     if (head === "") return body;
-    return `${this.stamp("idleMs" in event ? event.time : Date.now())}${head}\n${body}`;
+    return `${this.priority(levelOf(event))}${this.stamp(timeOf(event))}${head}\n${body}`;
   }
 
   /** The line about the event; the bytes that it has follow. Empty: it has none. */
@@ -119,36 +130,57 @@ function died(event: WorkerEvent & { kind: "died" }): string {
   return `${head}: ${printLine(error)}`;
 }
 
-/** JSON for programs: `event`, `time`, then what belongs to the event. */
+/** JSON for programs: `event`, `time`, `level`, then what belongs to the event. */
 export class JsonTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
-  private readonly clock: () => Date;
+  private readonly clock: () => number;
 
-  constructor(protocol: "tcp" | "udp", clock: () => Date = () => new Date()) {
+  constructor(protocol: "tcp" | "udp", clock: () => number = Date.now) {
     this.protocol = protocol;
     this.clock = clock;
   }
 
   render(event: WorkerEvent): string {
-    if (event.kind === "tableEnd") return "";
-    if (event.kind === "counters") {
-      return jsonLine(countersFields(event.worker, event.counters), this.clock());
-    }
-    if ("idleMs" in event) return jsonLine(connectionFields(event), new Date(event.time));
-    const { kind, ...rest } = event;
-    const fields: Record<string, unknown> = { event: kind === "connection" ? "accepted" : kind };
-    for (const [key, value] of Object.entries(rest)) {
-      if (value instanceof Uint8Array) Object.assign(fields, payload(value));
-      else if (key === "end") Object.assign(fields, endFields(value as End));
-      else if (key === "errno") fields.error = errnoName(value as number);
-      else fields[names[key] ?? snakeCase(key)] = value;
-    }
-    // A Worker may carry both, and what is said of it says what it is about.
-    if (kind !== "warning" && kind !== "died" && kind !== "lost") {
-      fields.protocol = kind === "datagram" ? "udp" : this.protocol;
-    }
-    return jsonLine(fields, this.clock());
+    const fields = eventFields(event, this.protocol);
+    return fields === undefined ? "" : jsonLine(fields, new Date(timeOf(event, this.clock)));
   }
+}
+
+/** When something happened, in ms since 1970. */
+export function timeOf(event: WorkerEvent, clock: () => number = Date.now): number {
+  return "idleMs" in event ? event.time : clock();
+}
+
+/**
+ * What happened as the fields of a JSON object, without its time; undefined if there is nothing to
+ * show. `protocol` is that of what Workers do not name the protocol of.
+ */
+export function eventFields(
+  event: WorkerEvent,
+  protocol: "tcp" | "udp",
+): Record<string, unknown> | undefined {
+  if (event.kind === "tableEnd") return undefined;
+  const level = levelOf(event);
+  if (event.kind === "counters") {
+    return { level, ...countersFields(event.worker, event.counters) };
+  }
+  if ("idleMs" in event) return { level, ...connectionFields(event) };
+  const { kind, ...rest } = event;
+  const fields: Record<string, unknown> = {
+    event: kind === "connection" ? "accepted" : kind,
+    level,
+  };
+  for (const [key, value] of Object.entries(rest)) {
+    if (value instanceof Uint8Array) Object.assign(fields, payload(value));
+    else if (key === "end") Object.assign(fields, endFields(value as End));
+    else if (key === "errno") fields.error = errnoName(value as number);
+    else fields[names[key] ?? snakeCase(key)] = value;
+  }
+  // A Worker may carry both, and what is said of it says what it is about.
+  if (kind !== "warning" && kind !== "died" && kind !== "lost") {
+    fields.protocol = kind === "datagram" ? "udp" : protocol;
+  }
+  return fields;
 }
 
 /** Fields that JSON has by another name. */

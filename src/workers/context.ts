@@ -159,8 +159,7 @@ export class WorkerContext implements Handler, ServiceHost {
    * Logs a session that was rejected: of each reason a few an interval, whatever the level. Forged
    * datagrams cost their sender nothing, and a warning counts all of them.
    */
-  recordRefused(session: Recorded, { logLevel, service }: Omit<EndRecord, "failed">): void {
-    if (logLevel < LogLevel.warning) return;
+  recordRefused(session: Recorded, service: string | undefined): void {
     const kind = `refused ${session.protocol} ${session.end?.reason}`;
     const options = { burst: failureLinesMax, isCounted: false, service };
     if (this.rateLimited.admit(kind, this.loop.now, options)) {

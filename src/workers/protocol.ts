@@ -102,10 +102,18 @@ export interface ForwardTask {
   readonly dial: DialSettings;
   readonly limits: ConnectionBounds;
   readonly timeouts: ForwardTimeouts;
-  /** `level` is one of `LogLevel`. */
-  readonly log: { readonly level: number };
+  readonly log: ConnectionLog;
   /** For the UDP sockets among `sockets`. */
   readonly sessions: SessionSettings | undefined;
+}
+
+/** Which connections and sessions are logged. */
+export interface ConnectionLog {
+  /** One of `LogLevel`. */
+  readonly level: number;
+  readonly connections: "all" | "failed" | "none";
+  /** Below `debug`, of those that went well one in so many. */
+  readonly sample: number;
 }
 
 /** How connections and datagrams arrive. */
@@ -178,7 +186,7 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 export interface ServiceChange {
   readonly route?: Partial<Pick<RouteTask, "upstreams" | "ownAddresses">>;
   readonly timeouts?: Partial<ForwardTimeouts>;
-  readonly log?: ForwardTask["log"];
+  readonly log?: Partial<ConnectionLog>;
 }
 
 /** Applies a change to a task in place: all parts of a service read the same groups. */

@@ -2,7 +2,7 @@
 
 import type { EventLoop } from "../engine/loop.ts";
 import type { CounterBlock } from "./counters.ts";
-import type { ServiceChange, WorkerEvent } from "./protocol.ts";
+import { type ConnectionLog, LogLevel, type ServiceChange, type WorkerEvent } from "./protocol.ts";
 import type { LineOptions } from "./rate-limited-log.ts";
 import type { Recorded, RecordKind } from "./records.ts";
 import type { OpenRows } from "./table.ts";
@@ -34,7 +34,7 @@ export interface ServiceHost {
   report(event: WorkerEvent): void;
   warn(text: string, options?: LineOptions): void;
   recordEnd(connection: Recorded, end: EndRecord): void;
-  recordRefused(session: Recorded, end: Omit<EndRecord, "failed">): void;
+  recordRefused(session: Recorded, service: string | undefined): void;
   record(kind: RecordKind, connection: Recorded, service: string | undefined): void;
   /** Service number `id` has ended; `errno` and `call` say what failed, if anything. */
   finished(id: number, errno: number, call: string): void;
@@ -48,6 +48,8 @@ export class ServiceContext {
   private readonly id: number;
   /** Its name in the log; undefined: it has none. */
   private readonly name: string | undefined;
+  /** How many have gone well, for the choice of a sample. */
+  private wentWell = 0;
 
   constructor(host: ServiceHost, id: number, counters: CounterBlock, name?: string) {
     this.name = name;
@@ -72,19 +74,28 @@ export class ServiceContext {
     this.host.warn(text, this.name === undefined ? options : { ...options, service: this.name });
   }
 
-  /** Logs the end of a connection or session, as far as `logLevel` wants it. */
-  recordEnd(connection: Recorded, failed: boolean, logLevel: number): void {
-    this.host.recordEnd(connection, { failed, logLevel, service: this.name });
+  /** Logs that a connection or session begins, or that its upstream is reached. */
+  recordProgress(kind: "accepted" | "reached", connection: Recorded, log: ConnectionLog): void {
+    if (log.level < LogLevel.debug || log.connections !== "all") return;
+    this.host.record(kind, connection, this.name);
+  }
+
+  /** Logs the end of a connection or session, as far as `log` wants it. */
+  recordEnd(connection: Recorded, failed: boolean, log: ConnectionLog): void {
+    if (log.connections === "none") return;
+    if (!failed && (log.connections === "failed" || this.isSkipped(log))) return;
+    this.host.recordEnd(connection, { failed, logLevel: log.level, service: this.name });
   }
 
   /** Logs a session that was rejected before it began (`WorkerContext.recordRefused`). */
-  recordRefused(session: Recorded, logLevel: number): void {
-    this.host.recordRefused(session, { logLevel, service: this.name });
+  recordRefused(session: Recorded, { level, connections }: ConnectionLog): void {
+    if (level < LogLevel.warning || connections === "none") return;
+    this.host.recordRefused(session, this.name);
   }
 
-  /** Queues what there is to tell of a connection now, in its place among the events. */
-  record(kind: RecordKind, connection: Recorded): void {
-    this.host.record(kind, connection, this.name);
+  /** Whether one that went well is left out; at `debug` none is. */
+  private isSkipped({ level, sample }: ConnectionLog): boolean {
+    return sample > 1 && level < LogLevel.debug && this.wentWell++ % sample !== 0;
   }
 
   /** The service has ended and holds nothing. `errno` and `call` say what failed, if anything. */

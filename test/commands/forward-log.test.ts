@@ -2,11 +2,16 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { backend, cleanUp, cleanups, eventsOf, exchange, forward } from "../helpers/forward.ts";
 import { eventually, listening, run, start, timeless } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
+
+const own = ["--no-transparent", "--source", "self", "127.0.0.1:0"];
 
 async function open(port: number): Promise<Socket> {
   const socket = connect({ port, host: "127.0.0.1" });
@@ -79,6 +84,48 @@ describe("the access log", () => {
       ...{ active: 0, client_bytes: 1, upstream_bytes: 1 },
     });
   });
+
+  test("--log-file has the lines of connections, and SIGUSR1 opens it again", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tproxy-log-"));
+    cleanups.push(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, "connections.log");
+    const linesIn = (path: string) =>
+      existsSync(path) ? readFileSync(path, "utf8").trimEnd().split("\n") : [];
+    const { proxy, port } = await forward(await echo(), "--json", "--log-file", file);
+    await exchange(port, []);
+    await eventually("its line", () => linesIn(file).some((line) => line.includes("forwarded")));
+    renameSync(file, `${file}.1`);
+    proxy.kill("SIGUSR1");
+    await proxy.until(/"counters"/);
+    expect(linesIn(file)).toEqual([""]);
+    await exchange(port, []);
+    await eventually("its line", () => linesIn(file).some((line) => line.includes("forwarded")));
+    expect(linesIn(`${file}.1`)).toHaveLength(1);
+    expect(eventsOf(proxy, "forwarded")).toEqual([]);
+    expect(eventsOf(proxy, "bound")).toHaveLength(1);
+    const bad = await run(["forward", ...own, "--to", "127.0.0.1:1", "--log-file", folder]);
+    expect(bad.status).toBe(1);
+    expect(bad.stderr).toContain(`Cannot open the log file: EISDIR`);
+  });
+
+  test("--log-sample and --log-connections choose among connections", async () => {
+    const [good, bad] = [await echo(), 1];
+    const linesOf = async (port: number, count: number, ...options: string[]) => {
+      const { proxy, port: entry } = await forward(port, "--json", ...options);
+      for (let i = 0; i < count; i++) await exchange(entry, []);
+      proxy.kill("SIGTERM");
+      await proxy.finished();
+      return eventsOf(proxy, "forwarded").length;
+    };
+    const sample = ["--log-sample", "10"];
+    expect(await linesOf(good, 25, ...sample)).toBe(3);
+    expect(await linesOf(bad, 25, ...sample)).toBe(25);
+    expect(await linesOf(good, 5, ...sample, "--log-level", "debug")).toBe(5);
+    const failed = ["--log-connections", "failed"];
+    expect(await linesOf(good, 5, ...failed)).toBe(0);
+    expect(await linesOf(bad, 15, ...failed)).toBe(15);
+    expect(await linesOf(bad, 5, "--log-connections", "none")).toBe(0);
+  }, 30_000);
 
   test("no line is lost in a burst, and each stands alone", async () => {
     const { proxy, port } = await forward(await echo(), "--json", "--workers", "2");

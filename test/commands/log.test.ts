@@ -5,7 +5,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { join } from "node:path";
 import { backend, cleanUp, cleanups, eventsOf, exchange, forward } from "../helpers/forward.ts";
-import { eventually, type Running, start, timeless, tproxy } from "../helpers/tproxy.ts";
+import { eventually, type Running, start, tproxy } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
 
@@ -240,14 +240,35 @@ describe("--log-time", () => {
     expect(await firstLine(["--json"])).toMatch(/^{"event":"bound","time":"[^"]*Z"/);
   });
 
-  test("the journal has its own time", async () => {
+  test("the journal has its own time, and gets the priority of each line", async () => {
     // What systemd sets: the device and inode of the stream.
     const script =
       'exec 3>&1; JOURNAL_STREAM=$(stat -Lc %d:%i /dev/fd/3); export JOURNAL_STREAM; exec "$@"';
-    const running = start(["listen", ...own], { prefix: ["sh", "-c", script, "sh"] });
-    expect((await running.until(/.*\n/))[0]).toStartWith("[+] Bound to ");
+    const prefix = ["sh", "-c", script, "sh"];
+    const running = start(["listen", ...own], { prefix });
+    const [, port] = await running.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\n/);
+    await exchange(Number(port), [new TextEncoder().encode("<0>[!] forged\n\n<0>more")]);
+    await running.until(/more/);
     running.kill("SIGTERM");
-    expect(() => timeless(running.stdout())).toThrow();
     await running.finished();
+    const lines = running
+      .stdout()
+      .split("\n")
+      .filter((line) => line !== "");
+    expect(lines[0]).toStartWith("<6>[+] Bound to ");
+    expect(lines).toContain("<6><0>[!] forged");
+    expect(lines.filter((line) => !line.startsWith("<6>"))).toEqual([]);
+    const plain = start(["listen", ...own, "--json"], { prefix });
+    expect((await plain.until(/.*\n/))[0]).toStartWith('{"event":"bound"');
+    plain.kill("SIGTERM");
+    await plain.finished();
+    const failing = start(["forward", ...own, "--source", "self", "--to", "127.0.0.1:1"], {
+      prefix,
+    });
+    const [, entry] = await failing.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\n/);
+    await exchange(Number(entry), []);
+    await failing.until(/^<4>\[-\] .*Connection refused/m);
+    failing.kill("SIGTERM");
+    await failing.finished();
   });
 });

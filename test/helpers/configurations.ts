@@ -226,9 +226,12 @@ export const anySettings = fc.record(
     log: fc.record(
       {
         level,
-        format: fc.constantFrom("text", "json"),
+        format: fc.constantFrom("auto", "text", "json", "journal"),
         time: fc.constantFrom("local", "utc", "none"),
         lossless: fc.boolean(),
+        connections: fc.constantFrom("all", "failed", "none"),
+        sample: count,
+        file: fc.stringMatching(/^\/[a-z]{1,20}$/),
       },
       { requiredKeys: [] },
     ),

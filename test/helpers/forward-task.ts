@@ -46,6 +46,6 @@ export function forwardTask(sockets: readonly ServedSocket[], port: number): For
       ...{ keepAliveMs: undefined, userMs: undefined },
     },
     sessions: sockets.some(({ protocol }) => protocol === "udp") ? sessions : undefined,
-    log: { level: LogLevel.info },
+    log: { level: LogLevel.info, connections: "all", sample: 1 },
   };
 }

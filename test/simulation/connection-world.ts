@@ -60,7 +60,7 @@ function taskOf(settings: Settings, random: Random): ForwardTask {
       ...{ headerMs: 500, connectMs: 1_000, idleMs: 8_000, halfClosedMs: 3_000, drainMs: 2_000 },
       ...{ sessionIdleMs: 8_000, answeredSessions: [], keepAliveMs: undefined, userMs: undefined },
     },
-    log: { level: LogLevel.debug },
+    log: { level: LogLevel.debug, connections: "all", sample: 1 },
   };
 }
 
@@ -117,7 +117,7 @@ export class ConnectionWorld implements World {
         },
         log: {
           warn: () => {},
-          record: (kind, connection) => this.recorded(kind, connection as TcpConnection),
+          recordProgress: (kind, connection) => this.recorded(kind, connection as TcpConnection),
           recordEnd: (connection) => this.ended(connection as TcpConnection),
         },
         nextId: () => ++this.ids,

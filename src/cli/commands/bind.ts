@@ -175,7 +175,9 @@ async function hold(
   io: ProcessIo,
 ): Promise<number> {
   const { json, logTime: time, logLossless: lossless } = options;
-  const log = new Log(io, { protocol: socket.protocol, json, time, lossless });
+  const log = new Log(io, {
+    ...{ protocol: socket.protocol, format: json ? "json" : "auto", time, lossless },
+  });
   const { text, fields } = bound(socket, socketOptions, { kind: "receive" });
   log.note(text, fields);
   const task: Task = {

@@ -174,7 +174,7 @@ export async function runListen(options: ListenOptions, io: ProcessIo): Promise<
   });
   const protocol = wanted[0]?.protocol ?? "tcp";
   const { json, logTime: time, logLossless: lossless } = options;
-  const log = new Log(io, { protocol, json, time, lossless });
+  const log = new Log(io, { protocol, format: json ? "json" : "auto", time, lossless });
   for (const { protocol, local } of sets[0] ?? []) {
     const address = formatSocketAddress(local);
     const fields = { event: "bound", protocol, address, transparent: !options.noTransparent };

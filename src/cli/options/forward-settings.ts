@@ -1,5 +1,6 @@
 /** The options of `forward` as settings, as a file with one service has them. */
 
+import { resolve } from "node:path";
 import type { Listen } from "../../config/listen.ts";
 import { namelessService } from "../../config/pool.ts";
 import { networksOf } from "../../config/request.ts";
@@ -15,6 +16,9 @@ export function settingsOf(options: ForwardOptions): Settings {
   if (options.quiet && options.logLevel !== undefined) {
     throw new UsageError("--quiet and --log-level exclude each other: give one of them");
   }
+  if (options.json && (options.logFormat ?? "json") !== "json") {
+    throw new UsageError("--json and --log-format exclude each other: give one of them");
+  }
   return given({
     workers: options.workers === 1 ? undefined : options.workers,
     "drain-timeout": options.drainTimeout,
@@ -23,9 +27,12 @@ export function settingsOf(options: ForwardOptions): Settings {
     "strict-limits": options.strictLimits || undefined,
     log: tableOf({
       level: options.logLevel ?? (options.quiet ? ("warning" as const) : undefined),
-      format: options.json ? ("json" as const) : undefined,
+      format: options.logFormat ?? (options.json ? ("json" as const) : undefined),
       time: options.logTime,
       lossless: options.logLossless || undefined,
+      connections: options.logConnections,
+      sample: options.logSample,
+      file: options.logFile && resolve(options.logFile),
     }),
     routes: tableOf({
       install: options.routes === "none" ? undefined : ("auto" as const),

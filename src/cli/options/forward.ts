@@ -5,6 +5,7 @@ import { commandLine, optionName } from "@optique/core/message";
 import { map, multiple, optional, withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { argument, command, constant, flag, option } from "@optique/core/primitives";
+import { logFormats, loggedConnections, logLevelNames } from "../../config/settings-log.ts";
 import { examplesFooter } from "../examples.ts";
 import { networkSourceValue } from "../network-lists.ts";
 import { prose } from "../prose.ts";
@@ -15,8 +16,10 @@ import { logFields, marksText } from "./log.ts";
 import { userOption } from "./user.ts";
 import {
   durationValue,
+  fileValue,
   listValue,
   markValue,
+  numberValue,
   schemedEndpointValue,
   sourceValue,
   timeoutValue,
@@ -28,8 +31,6 @@ import { workersOption } from "./workers.ts";
 
 /** The options of `routes` that `forward` does not set by itself. */
 const { toPort, toAddress, proto, redirect, replyPath, backend, ...captureOptions } = captureFields;
-
-const logLevels = ["error", "warning", "info", "debug"] as const;
 
 const fields = object({
   command: constant("forward"),
@@ -227,7 +228,7 @@ const fields = object({
       false,
     ),
     logLevel: optional(
-      option("--log-level", wordValue("error|warning|info|debug", logLevels), {
+      option("--log-level", wordValue("error|warning|info|debug", logLevelNames), {
         description: prose`What to log. ${"error"}: internal faults. ${"warning"}: also failures.
           ${"info"} (the default): also each connection when it ends. ${"debug"}: also when it is
           accepted and when its upstream is connected.`,
@@ -240,6 +241,29 @@ const fields = object({
     json: withDefault(
       flag("--json", { description: prose`Log as JSON, one object a line.` }),
       false,
+    ),
+    logFormat: optional(
+      option("--log-format", wordValue("FORMAT", logFormats), {
+        description: prose`${"auto"} (the default): text, with the priority of each line where
+          systemd's journal reads it. ${"text"}, ${"json"}. ${"journal"}: send warnings and failures
+          to the journal with their fields.`,
+      }),
+    ),
+    logConnections: optional(
+      option("--log-connections", wordValue("all|failed|none", loggedConnections), {
+        description: prose`Log all connections and sessions (the default), those that failed, or
+          none.`,
+      }),
+    ),
+    logSample: optional(
+      option("--log-sample", numberValue("N", 1, 1_000_000), {
+        description: prose`Log one in N connections that went well; all that failed are logged.`,
+      }),
+    ),
+    logFile: optional(
+      option("--log-file", fileValue(), {
+        description: prose`Write the lines of connections to a file. SIGUSR1 opens it again.`,
+      }),
     ),
   }),
   ...logFields,

@@ -83,14 +83,16 @@ export class Server {
     this.settings = settings;
     this.own = own;
     this.workers = workerCount(configuration.workers);
-    const { json, time, lossless, level } = configuration.log;
+    const { level, lossless } = configuration.log;
     const [only] = configuration.services;
     this.log = new Log(io, {
-      ...{ json, time, lossless, outlivesReader: true },
+      ...{ ...configuration.log, outlivesReader: true },
       protocol: (isNameless && only && protocolsOf(only)[0]) || "tcp",
       level: LogLevel[(isNameless && only?.log.level) || level],
       namesServices: () => !isNameless && this.configuration.services.length > 1,
     });
+    io.onReport(() => this.log.reopen());
+    this.log.onLevel = (level) => this.changeLevel(level);
     this.ports = new JoinedPorts({ listeners: [], joined: (text) => this.log.warn(text) });
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
@@ -257,6 +259,13 @@ export class Server {
     this.own.watch((ownAddresses) => {
       for (const { id } of this.running.values()) this.pool.update(id, { route: { ownAddresses } });
     });
+  }
+
+  /** Sets the level of all services; undefined: each has its own again. */
+  private changeLevel(level: number | undefined): void {
+    for (const { id, service } of this.running.values()) {
+      this.pool.update(id, { log: { level: level ?? LogLevel[service.log.level] } });
+    }
   }
 
   private stopping(): void {

@@ -84,7 +84,7 @@ function task(
     dial: { ...dial, mark: parts.mark },
     limits: { ...placesOf(parts.sharing, clients.worker), clients },
     timeouts: { ...timeouts, drainMs: parts.drainTimeoutMs },
-    log: { level: LogLevel[log.level] },
+    log: { ...log, level: LogLevel[log.level] },
   };
 }
 

@@ -20,7 +20,7 @@ import {
   isRefusal,
   isUsual,
 } from "../../workers/end-reason.ts";
-import { type ForwardTask, LogLevel } from "../../workers/protocol.ts";
+import type { ForwardTask } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
 import type { Tally } from "../../workers/tally.ts";
 import type { LoopDetector, Trail } from "../loop-detector.ts";
@@ -40,7 +40,7 @@ import { StreamHeaders } from "./stream-headers.ts";
 /** What connections use of the Worker. */
 export interface Surroundings {
   readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
-  readonly log: Pick<ServiceContext, "warn" | "record" | "recordEnd">;
+  readonly log: Pick<ServiceContext, "warn" | "recordProgress" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
   readonly tally: Pick<Tally, "ended" | "lasted" | "connected">;
   /** The id of the next connection. */
@@ -125,7 +125,7 @@ export class TcpConnections
     const id = this.around.nextId();
     const connection = new TcpConnection(this, fd, id, client, original, trail, this.first);
     this.connections.add(connection);
-    if (task.log.level >= LogLevel.debug) log.record("accepted", connection);
+    log.recordProgress("accepted", connection, task.log);
     return connection;
   }
 
@@ -204,7 +204,7 @@ export class TcpConnections
   connected(connection: TcpConnection): void {
     const { log, task } = this.around;
     this.owner.connected();
-    if (task.log.level >= LogLevel.debug) log.record("reached", connection);
+    log.recordProgress("reached", connection, task.log);
   }
 
   mayWiden(connection: TcpConnection): boolean {
@@ -224,7 +224,7 @@ export class TcpConnections
     if (end !== undefined) this.countEnd(connection, end);
     const failed = end !== undefined && !isUsual(end, "tcp");
     if (failed) counters.count(Counter.failed, 1);
-    log.recordEnd(connection, failed, task.log.level);
+    log.recordEnd(connection, failed, task.log);
     this.owner.closed();
     this.admission.left(connection);
     this.dialer.freed();

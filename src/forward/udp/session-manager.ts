@@ -26,7 +26,7 @@ import { destinationFault, type PassedOn, sourceFault } from "../../proto/proxy-
 import { encodeProxyV2 } from "../../proto/proxy-protocol-v2.ts";
 import { Counter } from "../../workers/counters.ts";
 import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
-import { type ForwardTask, LogLevel, type SessionSettings } from "../../workers/protocol.ts";
+import type { ForwardTask, SessionSettings } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
 import { type Dial, dialFor, isOwn, sourceName, upstreamFamily } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
@@ -173,7 +173,7 @@ export class SessionManager {
     shared.tally.ended("udp", end.by, end.reason);
     if (session.receivedDatagrams === 0) shared.count(Counter.unansweredSessions, 1);
     if (end.reason === "idle-timeout") this.noteUnanswered(session);
-    this.context.recordEnd(session, !isUsual(end, "udp"), this.task.log.level);
+    this.context.recordEnd(session, !isUsual(end, "udp"), this.task.log);
   }
 
   /**
@@ -209,7 +209,7 @@ export class SessionManager {
     this.forgetFlow(session);
     this.context.loop.timers.arm(session.timer, this.table.deadline(slot));
     this.evidence.answered(session.start);
-    if (this.task.log.level >= LogLevel.debug) this.context.record("reached", session);
+    this.context.recordProgress("reached", session, this.task.log);
   }
 
   /** Drops datagrams of a session that had no hop left, as a router does. */
@@ -313,7 +313,7 @@ export class SessionManager {
     loop.timers.arm(session.timer, Math.min(silentAt, this.table.deadline(start.slot)));
     const { upstreamFd, upstream, visits } = start;
     session.flowHandle = this.loops.entered(upstreamFd, upstream, visits + 1);
-    if (this.task.log.level >= LogLevel.debug) this.context.record("accepted", session);
+    this.context.recordProgress("accepted", session, this.task.log);
     return session;
   }
 
@@ -358,7 +358,7 @@ export class SessionManager {
     shared.count(Counter.refusedSessions, 1);
     shared.tally.refusedSession(refusal.reason);
     const rejected = this.rejection.of(id, client, originalDestination, refusal, loop.now);
-    this.context.recordRefused(rejected, this.task.log.level);
+    this.context.recordRefused(rejected, this.task.log);
   }
 
   private evict(session: Session): void {

@@ -1,6 +1,7 @@
 /** What options of `forward` amount to, and that a file says the same. */
 
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { formatMessage } from "@optique/core/message";
 import { parse } from "@optique/core/parser";
 import fc from "fast-check";
@@ -49,13 +50,11 @@ function argumentsOf(settings: Settings): string[] {
   };
   const { name: _, listen, capture, ...own } = service[0] as WrittenTable;
   const { install, ...rules } = routes ?? {};
-  const { level, format, time, lossless } = log ?? {};
+  const { lossless, ...logged } = log ?? {};
   return [
     ...many(listen).map((each) => (each.includes("://") ? each : `tcp://${each}`)),
     ...(install === undefined ? [] : [`--routes=${install}`]),
-    ...(level === undefined ? [] : [`--log-level=${level}`]),
-    ...(format === "json" ? ["--json"] : []),
-    ...(time === undefined ? [] : [`--log-time=${time}`]),
+    ...Object.entries(logged).map(([name, value]) => `--log-${name}=${value}`),
     ...(lossless === true ? ["--log-lossless"] : []),
     ...Object.entries<Written>({
       ...(rest as WrittenTable),
@@ -69,7 +68,7 @@ function argumentsOf(settings: Settings): string[] {
 /** A table without what an option cannot say: that something is off, or as it is anyway. */
 function said<T extends object>(table: T): T {
   const isSaid = ([name, value]: [string, unknown]) =>
-    name === "transparent" ? value === false : ![false, "none", "text"].includes(value as string);
+    name === "transparent" ? value === false : ![false, "none"].includes(value as string);
   return Object.fromEntries(Object.entries(table).filter(isSaid)) as T;
 }
 
@@ -91,7 +90,7 @@ const sayable = anySettings.map((settings): Settings => {
   return {
     workers: workers === 1 ? "auto" : workers,
     ...(user === undefined ? {} : { user }),
-    ...(log === undefined ? {} : { log: { level: "info", ...said(log) } }),
+    ...(log === undefined ? {} : { log: { level: "info", ...log, lossless: true } }),
     ...(routes === undefined ? {} : { routes: { ...said(routes), install: "auto" } }),
     service: [
       {
@@ -133,6 +132,16 @@ describe("options and settings", () => {
       }),
       { numRuns: 25 },
     );
+  }, 30_000);
+
+  test("--json is a format, and another one contradicts it", () => {
+    const given = (...args: string[]) => settingsFrom([":80", "--to=original", ...args]).log;
+    expect(given("--json")).toEqual({ format: "json" });
+    expect(given("--json", "--log-format=json")).toEqual({ format: "json" });
+    expect(() => given("--json", "--log-format=text")).toThrow(
+      "--json and --log-format exclude each other: give one of them",
+    );
+    expect(given("--log-file=x.log")).toEqual({ file: join(process.cwd(), "x.log") });
   });
 
   test("nothing is set that was not given", () => {

@@ -77,7 +77,7 @@ test("JSON gives every byte back, as text or in base 64", () => {
 });
 
 test("JSON events are one line each with event and time first", () => {
-  const transcript = new JsonTranscript("tcp", () => new Date(0));
+  const transcript = new JsonTranscript("tcp", () => 0);
   const line = transcript.render({
     kind: "datagram",
     client,
@@ -89,6 +89,7 @@ test("JSON events are one line each with event and time first", () => {
   expect(JSON.parse(line)).toEqual({
     event: "datagram",
     time: "1970-01-01T00:00:00.000Z",
+    level: "info",
     client,
     original_destination: local,
     bytes: 3,
@@ -102,14 +103,15 @@ test("JSON events are one line each with event and time first", () => {
 });
 
 test("a connection of listen has the names that one of forward has", () => {
-  const transcript = new JsonTranscript("tcp", () => new Date(0));
+  const transcript = new JsonTranscript("tcp", () => 0);
   expect(JSON.parse(transcript.render(connection(1)))).toMatchObject({
     ...{ event: "accepted", protocol: "tcp", id: 1, client, original_destination: local },
   });
   const end = ended("done", "client");
   const closed = { kind: "closed", id: 1, client, local, clientBytes: 5, upstreamBytes: 7, end };
   expect(JSON.parse(transcript.render(closed as WorkerEvent))).toEqual({
-    ...{ event: "closed", time: "1970-01-01T00:00:00.000Z", protocol: "tcp", id: 1, client },
+    ...{ event: "closed", time: "1970-01-01T00:00:00.000Z", level: "info" },
+    ...{ protocol: "tcp", id: 1, client },
     ...{ original_destination: local, client_bytes: 5, upstream_bytes: 7 },
     ...{ ended_by: "client", reason: "done" },
   });
