@@ -51,6 +51,31 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
     expect(find(backend, "accepted")?.client).toStartWith(own);
   });
 
+  testRedirect("a connection goes on while the process drains", async () => {
+    const { stdout, proxy } = await inLab(`${bare}
+      kill "$server"; wait "$server" || :
+      at_backend listen --echo --json '[::]:80'
+      forward '[::]:50080' --to original --redirect --routes auto --in p0 --dport 80
+      mkfifo in
+      within client socat -t20 - 'tcp:${asked}:80' < in > out &
+      exec 3> in
+      echo before >&3
+      until_true grep -q before out
+      kill "$proxy"
+      # Its rules have been replaced by those of the drain.
+      until_true grep -q "may go on for" proxy.log
+      for word in one two three; do
+        echo $word >&3
+        until_true grep -q $word out
+      done
+      exec 3>&-
+      wait "$proxy" && cat out
+      dump after; same before after rules
+    `);
+    expect(stdout).toContain("before\none\ntwo\nthree\nrules: same\n");
+    expect(find(proxy, "forwarded")).toMatchObject({ reason: "done", client_bytes: 21 });
+  });
+
   testRedirect("one that was not redirected is no way to the proxy itself", async () => {
     const own = family === "4" ? "10.9.1.1" : "[fd00:1::1]";
     const { proxy } = await inLab(`${bare}
