@@ -32,7 +32,10 @@ function command<Options>(
   return { parser, run: (options, ...rest) => run(options as Options, ...rest) };
 }
 
-const loaders: Readonly<Record<string, () => Promise<Command>>> = {
+/** `args`: the command line, if there is one; `explain` has a parser for each thing explained. */
+type Loader = (args?: Arguments) => Promise<Command>;
+
+const loaders: Readonly<Record<string, Loader>> = {
   bind: async () => {
     const { bindCommand, runBind } = await import("./commands/bind.ts");
     return command(bindCommand, runBind);
@@ -63,7 +66,15 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
     const { doctorCommand, runDoctor } = await import("./commands/doctor.ts");
     return command(doctorCommand, (options, io, _output, args) => runDoctor(options, io, args));
   },
-  explain: async () => {
+  explain: async (args) => {
+    if (args?.[1] === "forward") {
+      const { explainForwardCommand, runExplainForward } = await import(
+        "./commands/explain-forward.ts"
+      );
+      return command(explainForwardCommand, (options, io, _output, given) =>
+        runExplainForward(options, io, given),
+      );
+    }
     const { explainCommand, runExplain } = await import("./commands/explain.ts");
     return command(explainCommand, (options, io, _output, args) => runExplain(options, io, args));
   },
@@ -82,6 +93,4 @@ const loaders: Readonly<Record<string, () => Promise<Command>>> = {
 };
 
 /** The loader of each command, by name. */
-export const commands: ReadonlyMap<string, () => Promise<Command>> = new Map(
-  Object.entries(loaders),
-);
+export const commands: ReadonlyMap<string, Loader> = new Map(Object.entries(loaders));

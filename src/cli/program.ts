@@ -90,7 +90,7 @@ async function carryOut(args: readonly string[], io: ProcessIo, output: Output):
     parse(parser, args, output);
     return exitStatus.usage;
   }
-  const command = await load();
+  const command = await load(args);
   const options = parse(command.parser, args, output);
   await loadFiles(options);
   return await command.run(options, io, output, args);

@@ -53,20 +53,45 @@ export function samplePackets(
   const port = range?.from ?? (toPort === undefined ? (listenPort ?? 80) : 80);
   return captured.families.flatMap((family) =>
     captured.protocols.map((protocol) => {
-      const destination = hostOf(captured.destinations, family) ?? foreign[family];
-      const iif = interfaceOf(captured, machine) ?? likelyInterface(machine, family);
-      const source = hostOf(captured.sources, family) ?? neighbour(machine, iif, family);
-      return {
-        packet: { protocol, source, destination, port, iif },
-        capture: { mark, table, priority, toPort },
-      };
+      const packet = { protocol, port, ...sampleEnds(captured, machine, family) };
+      return { packet, capture: { mark, table, priority, toPort } };
     }),
   );
 }
 
+/** A client, where it goes and how it comes, for one packet of what is captured. */
+export function sampleEnds(
+  captured: Pick<CapturedTraffic, "destinations" | "interfaces" | "sources">,
+  machine: HostSnapshot,
+  family: Family,
+): { readonly source: Address; readonly destination: Address; readonly iif: string } {
+  const destination = hostOf(captured.destinations, family) ?? foreign[family];
+  const iif = interfaceOf(captured, machine) ?? likelyInterface(machine, family);
+  const source = clientOf(captured.sources, machine, family) ?? neighbour(machine, iif, family);
+  return { source, destination, iif };
+}
+
+/** The first host of the sources that is not this one, which is often the first of a network. */
+function clientOf(
+  sources: readonly Cidr[],
+  machine: HostSnapshot,
+  family: Family,
+): Address | undefined {
+  const first = hostOf(sources, family);
+  const isOwn = machine.addresses.some(({ address }) => {
+    return first !== undefined && Buffer.compare(address, first.bytes) === 0;
+  });
+  const hasMore = sources.some((each) => {
+    return each.family === family && each.prefix <= addressBits(family) - 2;
+  });
+  if (first === undefined || !isOwn || !hasMore) return first;
+  const last = first.bytes.at(-1) as number;
+  return { family, bytes: first.bytes.with(first.bytes.length - 1, last ^ 3) };
+}
+
 /** The first that was named; of `eth*` one that is there. */
 function interfaceOf(
-  { interfaces: [first] }: CapturedTraffic,
+  { interfaces: [first] }: Pick<CapturedTraffic, "interfaces">,
   { links }: HostSnapshot,
 ): string | undefined {
   if (first === undefined) return undefined;

@@ -86,7 +86,7 @@ export const explainCommand = command("explain", fields, {
   brief: prose`Show how the kernel decides about an address, with this host's values.`,
   description: prose`Prints each decision of the kernel with its reason, and a last sentence: it
     will work, or it will not. It changes and sends nothing; ${commandLine("tproxy doctor")} prints
-    repairs.`,
+    repairs. ${commandLine("tproxy explain forward --help")} follows a whole service.`,
   footer,
 });
 

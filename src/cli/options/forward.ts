@@ -32,7 +32,8 @@ import { workersOption } from "./workers.ts";
 /** The options of `routes` that `forward` does not set by itself. */
 const { toPort, toAddress, proto, redirect, replyPath, backend, ...captureOptions } = captureFields;
 
-const fields = object({
+/** The arguments and options of `forward`. */
+export const forwardFields = object({
   command: constant("forward"),
   ...inGroup("Arguments", {
     addresses: multiple(
@@ -278,7 +279,7 @@ const examples: readonly (readonly [string, string])[] = [
 ];
 
 /** The command `forward` for the argument parser. */
-export const forwardCommand = command("forward", fields, {
+export const forwardCommand = command("forward", forwardFields, {
   usageLine: usageLine("[OPTIONS] --to HOST:PORT [ADDR]:PORT..."),
   brief: prose`Carry TCP and UDP to backends that see the client's own address.`,
   description: prose`Accepts connections to any address and relays each to an upstream, from the
@@ -291,4 +292,4 @@ export const forwardCommand = command("forward", fields, {
 });
 
 /** The options of `forward` once parsed. */
-export type ForwardOptions = InferValue<typeof fields>;
+export type ForwardOptions = InferValue<typeof forwardFields>;

@@ -140,7 +140,8 @@ function loadOwner({ packet, base }: ChainContext, which: "uid" | "gid"): Loaded
   const isOut = base.hook === nl.NF_INET_LOCAL_OUT || base.hook === nl.NF_INET_POST_ROUTING;
   const id = packet.owner?.[which];
   if (id !== undefined && isOut) return host32(id);
-  return base.hook === nl.NF_INET_PRE_ROUTING ? "break" : unknownBits(4);
+  const isBefore = base.hook === nl.NF_INET_PRE_ROUTING || base.hook === nl.NF_INET_FORWARD;
+  return isBefore ? "break" : unknownBits(4);
 }
 
 function loadInterface(context: ChainContext, key: number): Loaded {

@@ -1,6 +1,7 @@
 /** A packet's way through the hooks of this host, and the answer's. Pure. */
 
 import {
+  NF_INET_FORWARD,
   NF_INET_LOCAL_IN,
   NF_INET_LOCAL_OUT,
   NF_INET_POST_ROUTING,
@@ -71,6 +72,15 @@ export function passInput(
   state: PacketState,
 ): PacketTrace {
   return passHooks(surroundings, packet, [NF_INET_LOCAL_IN], state);
+}
+
+/** The hook of a packet that goes on to another host. */
+export function passForward(
+  surroundings: Surroundings,
+  packet: Packet,
+  state: PacketState,
+): PacketTrace {
+  return passHooks(surroundings, packet, [NF_INET_FORWARD], state);
 }
 
 /** The hook behind a local socket; the packet may be routed anew after it. */
