@@ -57,6 +57,9 @@ export const sockaddr_nl = {
   nl_groups: 8,
 } as const;
 
+/** `struct sockaddr_un` (linux/un.h). */
+export const sockaddr_un = { size: 110, sun_family: 0, sun_path: 2 } as const;
+
 /** `struct sockaddr_storage`: room for any socket address. */
 export const sockaddr_storage = { size: 128 } as const;
 
@@ -92,6 +95,9 @@ export const rlimit = { size: 16, rlim_cur: 0, rlim_max: 8 } as const;
 
 /** `struct timeval` (64-bit). */
 export const timeval = { size: 16, tv_sec: 0, tv_usec: 8 } as const;
+
+/** `struct timespec` (64-bit). */
+export const timespec = { size: 16, tv_sec: 0, tv_nsec: 8 } as const;
 
 /** `struct linger`. */
 export const linger = { size: 8, l_onoff: 0, l_linger: 4 } as const;

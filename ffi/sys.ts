@@ -8,6 +8,7 @@
  */
 
 import {
+  CLOCK_MONOTONIC,
   EPOLL_CLOEXEC,
   IFNAMSIZ,
   O_CLOEXEC,
@@ -18,7 +19,7 @@ import {
   TIOCOUTQ,
 } from "./constants.ts";
 import { EINVAL, ENODEV } from "./errno.ts";
-import { linger, rlimit, systemCallNumbers, timeval } from "./layout.ts";
+import { linger, rlimit, systemCallNumbers, timespec, timeval } from "./layout.ts";
 import { errno, libc } from "./libc.ts";
 import { allocate } from "./memory.ts";
 import type { Address, Result } from "./types.ts";
@@ -47,8 +48,9 @@ const opened = (fd: number): Result => {
 
 /**
  * Keeps account in `bytes`: `bytes[fd]` is 1 from when this thread makes a descriptor (socket,
- * accept4, epoll_create1, eventfd, pipe2) until it closes it. Descriptors belong to the process,
- * so when this thread dies another one can close just those. Numbers beyond the end are not kept.
+ * accept4, epoll_create1, eventfd, pipe2, socketpair) until it closes it. Descriptors belong to the
+ * process, so when this thread dies another one can close just those. Numbers beyond the end are
+ * not kept.
  */
 export function keepOpenFds(bytes: Uint8Array): void {
   openFds = bytes;
@@ -57,6 +59,12 @@ export function keepOpenFds(bytes: Uint8Array): void {
 /** `socket(2)`: a descriptor. Pass SOCK_CLOEXEC and SOCK_NONBLOCK in `type`. */
 export function socket(domain: number, type: number, protocol: number): Result {
   return opened(libc.socket(domain, type, protocol));
+}
+
+/** `socketpair(2)`: two sockets connected to each other, or the negated errno as a number. */
+export function socketpair(domain: number, type: number): [first: number, second: number] | Result {
+  if (libc.socketpair(domain, type, 0, SCRATCH) < 0) return -errno();
+  return [opened(scratch.view.getInt32(0, true)), opened(scratch.view.getInt32(4, true))];
 }
 
 /** `setsockopt(2)` of an int option. */
@@ -313,6 +321,13 @@ export function setrlimit(resource: number, soft: number, hard: number): Result 
 const RLIM_INFINITY = 0xffff_ffff_ffff_ffffn;
 const fromRlim = (value: bigint) => (value === RLIM_INFINITY ? Infinity : Number(value));
 const toRlim = (value: number) => (value === Infinity ? RLIM_INFINITY : BigInt(value));
+
+/** CLOCK_MONOTONIC in whole microseconds (`clock_gettime(2)`), as other processes read it. */
+export function monotonicUs(): bigint {
+  libc.clock_gettime(CLOCK_MONOTONIC, SCRATCH);
+  const seconds = scratch.view.getBigInt64(timespec.tv_sec, true);
+  return seconds * 1_000_000n + scratch.view.getBigInt64(timespec.tv_nsec, true) / 1000n;
+}
 
 /**
  * `getxattr(2)` of `name` on the file `path`, both ASCII and 255 bytes at most: the size of the

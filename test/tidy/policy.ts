@@ -59,6 +59,7 @@ const IMPURE_FFI = [
   "ffi/refused-calls.ts",
   "ffi/send-batch.ts",
   "ffi/sys.ts",
+  "ffi/unix-socket.ts",
   "ffi/xtables.ts",
 ];
 

@@ -17,8 +17,8 @@ import { testWith } from "../../helpers/tools.ts";
 
 /** Userland's headers first: the kernel's then leave out what those have defined. */
 const HEADERS = [
-  "stddef.h stdio.h string.h errno.h fcntl.h sched.h",
-  "sys/types.h sys/socket.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h",
+  "stddef.h stdio.h string.h errno.h fcntl.h sched.h time.h",
+  "sys/types.h sys/socket.h sys/un.h sys/uio.h sys/time.h sys/resource.h sys/epoll.h sys/eventfd.h",
   "sys/syscall.h sys/ioctl.h",
   "netinet/in.h netinet/tcp.h netinet/udp.h netinet/ip.h netinet/ip6.h net/if.h",
   "netinet/ip_icmp.h netinet/icmp6.h",

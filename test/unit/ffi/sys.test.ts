@@ -1,7 +1,7 @@
 /** `ffi/sys.ts` against the kernel: results, and negated errnos, of real sockets on loopback. */
 
 import { afterEach, describe, expect, test } from "bun:test";
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import {
   AF_INET,
   AF_INET6,
@@ -341,4 +341,13 @@ describe("pipes, events and limits", () => {
   test("no socket of these tests is left", () => {
     expect(openSockets()).toEqual(socketsBefore);
   });
+});
+
+test("monotonicUs is the clock that the kernel counts its uptime by", () => {
+  const [before] = readFileSync("/proc/uptime", "latin1").split(" ");
+  const now = Number(sys.monotonicUs()) / 1e6;
+  // /proc/uptime counts time asleep as well, and has two digits.
+  expect(now).toBeLessThanOrEqual(Number(before) + 60);
+  expect(sys.monotonicUs()).toBeGreaterThanOrEqual(BigInt(Math.floor(now * 1e6)));
+  expect(now).toBeGreaterThan(0);
 });
