@@ -1,5 +1,6 @@
 /** Opens the sockets that a user asked for, and explains it when the kernel refuses one. */
 
+import { fstatSync } from "node:fs";
 import { SO_DOMAIN, SOL_SOCKET } from "../../ffi/constants.ts";
 import { EADDRINUSE, SyscallError } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -9,8 +10,10 @@ import type { Listener } from "../config/service.ts";
 import { explainRefusal } from "../diagnose/explain/refusal.ts";
 import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import {
+  adoptSocket,
   allowSharing,
   bindSocket,
+  duplicate,
   listenOn,
   localName,
   type SocketOptions,
@@ -21,6 +24,7 @@ import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
 import { bindAddress } from "./endpoints.ts";
+import type { InheritedSockets } from "./inherited-sockets.ts";
 import type { User } from "./passwd.ts";
 
 /** An open socket and where it is bound, the port that the kernel chose included. */
@@ -62,6 +66,8 @@ interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePor
   readonly hasSessions: boolean;
   /** Who this process goes on as; undefined: as who it is. */
   readonly user: User | undefined;
+  /** Sockets that were there before this process; a listener takes those with its address. */
+  readonly inherited?: InheritedSockets | undefined;
 }
 
 /** A user that no program runs as, among numbers that are given to nobody; one for a process. */
@@ -75,30 +81,44 @@ const nobodyElse = 0xc000_0000 + process.pid;
  * The kernel lets join what has the same owner. Sockets of sessions are made by the user that we go
  * on as; other listeners that share an address are owned by nobody else, where we may give sockets
  * away, so that no program can join them, not even one of the same user.
+ *
+ * Inherited sockets go to the Workers in turn, however many there are. A Worker that gets none
+ * joins them. Where the kernel refuses that, as for a socket of another user, it shares one of TCP;
+ * of UDP it has none, for a client's datagrams have to come to one Worker.
  * @throws CommandError that says why the kernel refused one; then none is open
  */
 export function openForWorkers(
   workers: number,
   wanted: readonly Listener[],
-  { hasSessions, user, ...options }: SharedSocketOptions,
+  { hasSessions, user, inherited, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
   const sets: OpenSocket[][] = Array.from({ length: workers }, () => []);
-  const open = (worker: number, { protocol, endpoint }: Listener, index: number) => {
-    const local = bindAddress(endpoint);
-    // The port that the kernel chose for the first Worker is everybody's.
-    const port = local.port === 0 ? (sets[0]?.[index]?.local.port ?? 0) : local.port;
-    const reusePort = worker > 0;
+  const open = ({ protocol, endpoint }: Listener) => {
+    let local = bindAddress(endpoint);
     const isJoined = hasSessions && protocol === "udp";
     const isShared = isJoined || workers > 1;
     const owner = isJoined ? user?.uid : isShared ? nobodyElse : undefined;
-    const socket = openSocket({ ...options, protocol, reusePort, owner }, { ...local, port });
-    sets[worker]?.push(socket);
-    if (isShared) allowSharing(socket.fd);
+    const own = { ...options, protocol, owner: isJoined ? owner : undefined };
+    const found = inherited?.take({ protocol, local }) ?? [];
+    const adopted = found.map(({ fd }) => adopt(fd, own, isShared));
+    for (const [worker, set] of sets.entries()) {
+      const mine = adopted.filter((_, index) => index % workers === worker);
+      set.push(...mine);
+      if (mine.length > 0) continue;
+      const joined = adopted[worker % Math.max(1, adopted.length)];
+      if (joined !== undefined) {
+        set.push(...join(joined, own));
+        continue;
+      }
+      const socket = openSocket({ ...options, protocol, reusePort: worker > 0, owner }, local);
+      set.push(socket);
+      if (isShared) allowSharing(socket.fd);
+      // The port that the kernel chose for the first Worker is everybody's.
+      local = { ...local, port: socket.local.port };
+    }
   };
   try {
-    for (const worker of sets.keys()) {
-      for (const [index, listener] of wanted.entries()) open(worker, listener, index);
-    }
+    for (const listener of wanted) open(listener);
     return sets;
   } catch (error) {
     closeSockets(sets);
@@ -109,6 +129,35 @@ export function openForWorkers(
 /** Closes sockets that no Worker has. */
 export function closeSockets(sets: readonly (readonly OpenSocket[])[]): void {
   for (const { fd } of sets.flat()) sys.close(fd);
+}
+
+function adopt(fd: Fd, options: SocketOptions, isShared: boolean): OpenSocket {
+  const local = localName(fd);
+  try {
+    adoptSocket(fd, options);
+  } catch (error) {
+    if (error instanceof SyscallError) throw refusal(error, options, local, { kind: "receive" });
+    throw error;
+  }
+  if (isShared) allowSharing(fd);
+  return { fd, protocol: options.protocol, local };
+}
+
+/** What a Worker gets for which there is no inherited socket: at most one. */
+function join({ fd, protocol, local }: OpenSocket, options: SocketOptions): OpenSocket[] {
+  const owner = fstatSync(fd).uid;
+  try {
+    const socket = {
+      fd: bindSocket({ ...options, owner, reusePort: true }, local),
+      protocol,
+      local,
+    };
+    if (protocol === "tcp") listenOn(socket.fd);
+    return [socket];
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return protocol === "tcp" ? [{ fd: duplicate(fd), protocol, local }] : [];
+  }
 }
 
 /** The socket as a Worker gets it. */

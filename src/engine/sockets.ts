@@ -6,6 +6,7 @@
 import {
   AF_INET,
   AF_INET6,
+  F_DUPFD_CLOEXEC,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
   IP_MTU_DISCOVER,
@@ -19,6 +20,7 @@ import {
   IPV6_RECVORIGDSTADDR,
   IPV6_TRANSPARENT,
   IPV6_V6ONLY,
+  SO_DOMAIN,
   SO_KEEPALIVE,
   SO_MARK,
   SO_REUSEADDR,
@@ -95,6 +97,28 @@ export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
     sys.close(fd);
     throw error;
   }
+}
+
+/**
+ * Gives a bound socket that another process has made the options of one of ours. What it has
+ * already is left alone: that takes no privilege. @throws SyscallError
+ */
+export function adoptSocket(fd: Fd, options: SocketOptions): void {
+  const domain = sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN);
+  if (options.owner !== undefined) sys.setOwner(fd, options.owner);
+  if (!options.transparent) {
+    if (domain === AF_INET6) sys.setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 0);
+    sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 0);
+  }
+  configure(fd, domain, options, (level, option) => sys.getsockopt(fd, level, option));
+  if (options.protocol === "tcp") listenOn(fd);
+}
+
+/** Another descriptor of the same socket, close-on-exec. @throws SyscallError */
+export function duplicate(fd: Fd): Fd {
+  const copy = sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  need(copy, "fcntl", "F_DUPFD_CLOEXEC");
+  return copy as Fd;
 }
 
 /**
@@ -175,9 +199,16 @@ export function setKeepAlive(fd: number, keepAliveMs?: number, userTimeoutMs?: n
   return result;
 }
 
-function configure(fd: number, domain: number, options: SocketOptions): void {
-  const set = (level: number, option: number, optionName: string, value = 1) =>
+function configure(
+  fd: number,
+  domain: number,
+  options: SocketOptions,
+  present: (level: number, option: number) => number | undefined = () => undefined,
+): void {
+  const set = (level: number, option: number, optionName: string, value = 1) => {
+    if (present(level, option) === value) return;
     need(sys.setsockopt(fd, level, option, value), "setsockopt", optionName);
+  };
   const isV6 = domain === AF_INET6;
   // An AF_INET6 socket bound to :: also serves IPv4, so it needs the options of both families.
   if (isV6) set(IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY", 0);

@@ -190,6 +190,7 @@ export class WorkerContext implements Handler, ServiceHost {
   /** The main thread's signal: look for commands, and whether to stop. */
   onReady(): void {
     sys.eventfdDrain(this.wakeFd);
+    this.shared.passTurn();
     // This thread has no JavaScript event loop that turns: what was posted is fetched.
     for (;;) {
       const message = receiveMessageOnPort(this.input.commandPort);

@@ -1,5 +1,5 @@
 /**
- * The memory that the main thread and one Worker share: two 32-bit cells, a block of counters and a
+ * The memory that the main thread and one Worker share: four 32-bit cells, a block of counters and a
  * tally for each service of the Worker, and a map of its open descriptors. The main thread reads
  * them at any time without asking; both write the cells, and the Worker alone writes the rest.
  */
@@ -7,12 +7,15 @@
 import { descriptorsMax, servicesMax } from "../engine/limits.ts";
 import { TALLY_VALUES, Tally } from "./tally.ts";
 
-const CELLS = 2;
+const CELLS = 4;
 /** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
 const PROGRESS = 0;
 const STOP = 1 << 30;
 /** Odd while counts move from one block to another: a sum taken then would have them twice. */
 const MOVES = 1;
+/** How often a turn of the Worker was asked for, and the last of those that it has passed. */
+const TURNS_ASKED = 2;
+const TURNS_PASSED = 3;
 
 /** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
@@ -110,6 +113,21 @@ export class SharedState {
   /** Worker: whether it shall end. */
   get stopping(): boolean {
     return (Atomics.load(this.cells, PROGRESS) & STOP) !== 0;
+  }
+
+  /** Main thread: the Worker shall pass a turn. Follow it with a signal on its eventfd. */
+  askForTurn(): void {
+    Atomics.add(this.cells, TURNS_ASKED, 1);
+  }
+
+  /** Worker: it turns. */
+  passTurn(): void {
+    Atomics.store(this.cells, TURNS_PASSED, Atomics.load(this.cells, TURNS_ASKED));
+  }
+
+  /** Whether the Worker has passed a turn since the last one that was asked for. */
+  get hasTurned(): boolean {
+    return Atomics.load(this.cells, TURNS_PASSED) === Atomics.load(this.cells, TURNS_ASKED);
   }
 
   /** Batches that were sent and are not yet printed. */

@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
+import { outstandingBatches } from "../engine/limits.ts";
 import { type Counters, SharedState } from "./counters.ts";
 import {
   applyChange,
@@ -45,6 +46,7 @@ export class WorkerHandle {
   private generation = 0;
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
+  private hasEnded = false;
 
   constructor(owner: WorkerHandleOwner, number: number, entry: URL, lossless: boolean) {
     this.owner = owner;
@@ -92,6 +94,7 @@ export class WorkerHandle {
       }
       if (message.kind === "removed") return this.onRemoved(message.id);
       isDone = true;
+      this.hasEnded = true;
       this.ending.resolve(message.outcome);
     });
     worker.on("error", (error) => {
@@ -136,6 +139,22 @@ export class WorkerHandle {
     sys.eventfdSignal(this.wakeFd);
   }
 
+  /** Has its Worker pass a turn, of which `hasTurned` tells. */
+  askForTurn(): void {
+    this.shared.askForTurn();
+    sys.eventfdSignal(this.wakeFd);
+  }
+
+  /**
+   * Whether its Worker has passed a turn since then, or has ended. One that waits for a slow reader
+   * of standard output (lossless) does what it was asked to.
+   */
+  get hasTurned(): boolean {
+    const { shared } = this;
+    const mayWait = this.lossless && shared.outstanding >= outstandingBatches;
+    return this.hasEnded || shared.hasTurned || mayWait;
+  }
+
   /** Tells the Worker to end. */
   stop(): void {
     this.shared.requestStop();
@@ -144,6 +163,7 @@ export class WorkerHandle {
 
   /** Ends the task as if its Worker had. */
   settle(): void {
+    this.hasEnded = true;
     this.ending.resolve({ errno: 0, call: "", counters: this.counters });
   }
 

@@ -128,6 +128,16 @@ export class WorkerPool implements WorkerHandleOwner {
     void this.say([...events, { kind: "counters", worker: 0, counters: this.counters() }]);
   }
 
+  /** Has every Worker pass a turn, of which `allTurned` tells. */
+  askForTurn(): void {
+    if (!this.over) for (const handle of this.handles) handle.askForTurn();
+  }
+
+  /** Whether every Worker has passed a turn since the last `askForTurn`. */
+  get allTurned(): boolean {
+    return this.handles.every(({ hasTurned }) => hasTurned);
+  }
+
   /** Tells all Workers to end; `finished` then settles. */
   stop(): void {
     this.stopping = true;

@@ -74,3 +74,17 @@ test("a successor goes on counting, but has nothing open", () => {
     active: 3,
   });
 });
+
+test("a Worker has turned once it has passed a turn since the last that was asked for", () => {
+  const main = new SharedState();
+  const worker = new SharedState(main.memory);
+  expect(main.hasTurned).toBe(true);
+  main.askForTurn();
+  expect(main.hasTurned).toBe(false);
+  worker.passTurn();
+  expect(main.hasTurned).toBe(true);
+  main.askForTurn();
+  main.askForTurn();
+  worker.passTurn();
+  expect(main.hasTurned).toBe(true);
+});

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { servicesMax } from "../../../src/engine/limits.ts";
 import { WorkerPool } from "../../../src/workers/pool.ts";
 import type { ServiceChange, Task } from "../../../src/workers/protocol.ts";
+import { eventually } from "../../helpers/tproxy.ts";
 
 const echo = new URL("../../helpers/echo-worker.ts", import.meta.url);
 /** A task of which nothing is used. */
@@ -34,6 +35,25 @@ test("changes reach every worker, in order, without its event loop ever turning"
   pool.update(service, {});
   await pool.remove(service);
   pool.stop();
+});
+
+test("every worker has to turn, be it asleep, and one that has ended has not", async () => {
+  const pool = new WorkerPool(async () => {});
+  pool.start(echo);
+  pool.start(echo);
+  pool.add([noTask, noTask]);
+  // They are not there yet, as one that hangs would not be.
+  pool.askForTurn();
+  expect(pool.allTurned).toBe(false);
+  for (let round = 0; round < 3; round++) {
+    await eventually("their turns", () => pool.allTurned);
+    pool.askForTurn();
+  }
+  pool.stop();
+  await pool.finished();
+  expect(pool.allTurned).toBe(true);
+  pool.askForTurn();
+  expect(pool.allTurned).toBe(true);
 });
 
 test("services come and go; a number is given again, and what it had counted stays", async () => {
