@@ -8,6 +8,7 @@ import { UdpForwarder } from "./forward/udp/forwarder.ts";
 import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
+import type { Scheme } from "./net/target.ts";
 import { WorkerContext } from "./workers/context.ts";
 import {
   applyChange,
@@ -78,6 +79,10 @@ class ForwardServices implements Service {
 
   stop(): void {
     for (const service of this.rows) service.stop();
+  }
+
+  suspend(protocols: readonly Scheme[]): void {
+    for (const service of this.rows) service.suspend(protocols);
   }
 
   update(change: ServiceChange): void {

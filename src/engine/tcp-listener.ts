@@ -43,11 +43,13 @@ export class Listener implements Handler {
   private readonly owner: ListenerOwner;
   private readonly timer = new Timer(() => this.resume());
   private watching = false;
+  private isPaused = false;
+  private isSuspended = false;
 
   constructor(owner: ListenerOwner, fd: Fd) {
     this.owner = owner;
     this.fd = fd;
-    this.resume();
+    this.apply();
   }
 
   onReady(): void {
@@ -60,17 +62,30 @@ export class Listener implements Handler {
   /** Pauses accepting until `resume`: new connections wait in the backlog. */
   pause(): void {
     this.owner.loop.timers.disarm(this.timer);
-    if (!this.watching) return;
-    this.watching = false;
-    this.owner.loop.remove(this.fd);
+    this.isPaused = true;
+    this.apply();
   }
 
-  /** Accepts again. */
+  /** Accepts again, unless it is suspended. */
   resume(): void {
-    if (this.watching) return;
-    this.watching = true;
     this.owner.loop.timers.disarm(this.timer);
-    this.owner.loop.add(this.fd, EPOLLIN, this);
+    this.isPaused = false;
+    this.apply();
+  }
+
+  /** Rests, whether or not it is paused, until this is called with false. */
+  suspend(isSuspended: boolean): void {
+    this.isSuspended = isSuspended;
+    this.apply();
+  }
+
+  private apply(): void {
+    const { loop } = this.owner;
+    const watching = !this.isPaused && !this.isSuspended;
+    if (watching === this.watching) return;
+    this.watching = watching;
+    if (watching) loop.add(this.fd, EPOLLIN, this);
+    else loop.remove(this.fd);
   }
 
   /** Accepts the queued connections, then closes: close(2) alone would reset them. */

@@ -19,6 +19,7 @@ import {
 } from "../engine/limits.ts";
 import { EventLoop, type Handler } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
+import type { Scheme } from "../net/target.ts";
 import { Counter, SharedState } from "./counters.ts";
 import { endText, isRefusal } from "./end-reason.ts";
 import {
@@ -74,6 +75,8 @@ export class WorkerContext implements Handler, ServiceHost {
   private lastId = 0;
   private table: TableWalk | undefined;
   private isStopped = false;
+  /** Protocols of which nothing new is received. */
+  private suspended: readonly Scheme[] = [];
 
   /** `start` makes a service of a task; `post` sends a message to the main thread. */
   constructor(
@@ -190,13 +193,14 @@ export class WorkerContext implements Handler, ServiceHost {
   /** The main thread's signal: look for commands, and whether to stop. */
   onReady(): void {
     sys.eventfdDrain(this.wakeFd);
-    this.shared.passTurn();
+    const turn = this.shared.askedTurn;
     // This thread has no JavaScript event loop that turns: what was posted is fetched.
     for (;;) {
       const message = receiveMessageOnPort(this.input.commandPort);
       if (message === undefined) break;
       this.carryOut(message.message as Command);
     }
+    this.shared.passTurn(turn);
     // Told once, whatever wakes it afterwards.
     if (!this.shared.stopping || this.isStopped) return;
     this.isStopped = true;
@@ -215,9 +219,16 @@ export class WorkerContext implements Handler, ServiceHost {
         return this.services.get(command.id)?.service?.update?.(command.change);
       case "remove":
         return this.remove(command.id);
+      case "suspend":
+        return this.suspend(command.protocols);
       case "table":
         return this.showTable();
     }
+  }
+
+  private suspend(protocols: readonly Scheme[]): void {
+    this.suspended = protocols;
+    for (const { service } of this.services.values()) service?.suspend?.(protocols);
   }
 
   private add(id: number, task: Task): void {
@@ -226,6 +237,7 @@ export class WorkerContext implements Handler, ServiceHost {
     // It may end while it starts.
     this.services.set(id, hosted);
     hosted.service = this.start(new ServiceContext(this, id, this.shared.block(id), name), task);
+    if (this.suspended.length > 0) hosted.service.suspend?.(this.suspended);
   }
 
   private remove(id: number): void {

@@ -120,9 +120,14 @@ export class SharedState {
     Atomics.add(this.cells, TURNS_ASKED, 1);
   }
 
-  /** Worker: it turns. */
-  passTurn(): void {
-    Atomics.store(this.cells, TURNS_PASSED, Atomics.load(this.cells, TURNS_ASKED));
+  /** Worker: the last turn that was asked for. To be read before it looks for commands. */
+  get askedTurn(): number {
+    return Atomics.load(this.cells, TURNS_ASKED);
+  }
+
+  /** Worker: it has passed that turn, and carried out the commands that were sent before. */
+  passTurn(turn: number): void {
+    Atomics.store(this.cells, TURNS_PASSED, turn);
   }
 
   /** Whether the Worker has passed a turn since the last one that was asked for. */

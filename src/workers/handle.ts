@@ -5,6 +5,7 @@ import { EFD_CLOEXEC, EFD_NONBLOCK } from "../../ffi/constants.ts";
 import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import { outstandingBatches } from "../engine/limits.ts";
+import type { Scheme } from "../net/target.ts";
 import { type Counters, SharedState } from "./counters.ts";
 import {
   applyChange,
@@ -47,6 +48,7 @@ export class WorkerHandle {
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
   private hasEnded = false;
+  private suspended: readonly Scheme[] = [];
 
   constructor(owner: WorkerHandleOwner, number: number, entry: URL, lossless: boolean) {
     this.owner = owner;
@@ -103,7 +105,14 @@ export class WorkerHandle {
     worker.on("exit", () => {
       if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
     });
+    this.send({ kind: "suspend", protocols: this.suspended });
     for (const [id, task] of this.services) this.send({ kind: "add", id, task });
+  }
+
+  /** Has its services receive nothing new of these protocols, and everything of the others. */
+  suspend(protocols: readonly Scheme[]): void {
+    this.suspended = protocols;
+    this.send({ kind: "suspend", protocols });
   }
 
   /** Has its Worker run a service. It owns the task's descriptors from here on. */

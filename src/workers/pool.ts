@@ -9,6 +9,7 @@ import {
   workerDeathsMax,
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
+import type { Scheme } from "../net/target.ts";
 import { type Counters, sumCounters } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import type { Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
@@ -40,6 +41,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** Batches are printed one after the other, in the order in which they came. */
   private printing: Promise<void> = Promise.resolve();
   private stopping = false;
+  private suspended: readonly Scheme[] = [];
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
   private readonly died: () => void;
@@ -75,6 +77,7 @@ export class WorkerPool implements WorkerHandleOwner {
   start(entry: URL): void {
     const handle = new WorkerHandle(this, this.handles.length + 1, entry, this.lossless);
     this.handles.push(handle);
+    handle.suspend(this.suspended);
     startWorker(handle);
   }
 
@@ -126,6 +129,17 @@ export class WorkerPool implements WorkerHandleOwner {
   showCounters(): void {
     const events = this.handles.map(countersOf);
     void this.say([...events, { kind: "counters", worker: 0, counters: this.counters() }]);
+  }
+
+  /**
+   * Has all services, also those that are added later, receive nothing new of these protocols until
+   * a call leaves them out: no connections, and no datagrams at a listener. What is open goes on,
+   * and what arrives waits in the queues of the sockets. Once `askForTurn` was called after it and
+   * `allTurned` is true, all Workers do so.
+   */
+  suspend(protocols: readonly Scheme[]): void {
+    this.suspended = protocols;
+    if (!this.over) for (const handle of this.handles) handle.suspend(protocols);
   }
 
   /** Has every Worker pass a turn, of which `allTurned` tells. */

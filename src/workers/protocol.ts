@@ -9,6 +9,7 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { DialSettings, Timeouts } from "../config/service.ts";
 import type { Balance, SourceChoice } from "../config/syntax.ts";
 import type { Cidr } from "../net/cidr.ts";
+import type { Scheme } from "../net/target.ts";
 import type { Counters } from "./counters.ts";
 import type { End } from "./end-reason.ts";
 
@@ -210,6 +211,8 @@ export type Command =
   | { readonly kind: "update"; readonly id: number; readonly change: ServiceChange }
   /** Take no new work for it, let what is open come to its end, and say that it is `removed`. */
   | { readonly kind: "remove"; readonly id: number }
+  /** Receive nothing new of these protocols until another such command leaves them out. */
+  | { readonly kind: "suspend"; readonly protocols: readonly Scheme[] }
   /** Report every connection and session that is open. */
   | { readonly kind: "table" };
 

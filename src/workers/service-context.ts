@@ -1,6 +1,7 @@
 /** What a service in a Worker has around it: the loop, counters of its own, the log. */
 
 import type { EventLoop } from "../engine/loop.ts";
+import type { Scheme } from "../net/target.ts";
 import type { CounterBlock } from "./counters.ts";
 import { type ConnectionLog, LogLevel, type ServiceChange, type WorkerEvent } from "./protocol.ts";
 import type { LineOptions } from "./rate-limited-log.ts";
@@ -13,6 +14,8 @@ export interface Service {
   stop(): void;
   /** Heeds new settings, between two events of the loop; must not block. */
   update?(change: ServiceChange): void;
+  /** Receives nothing new of these protocols, until a call without them; what is open goes on. */
+  suspend?(protocols: readonly Scheme[]): void;
   /** What it has open, for the table. */
   readonly rows?: readonly OpenRows[];
 }

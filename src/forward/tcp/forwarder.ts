@@ -23,6 +23,7 @@ import { Listener, type ListenerOwner, pauseAll, resumeAll } from "../../engine/
 import { TcpMemory } from "../../engine/tcp-memory.ts";
 import { Timer } from "../../engine/timers.ts";
 import { StallWatch } from "../../fairness/stall-watch.ts";
+import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
 import type { ForwardTask, ServiceChange } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
@@ -220,6 +221,12 @@ export class TcpForwarder
   /** Applies new settings to new connections; time-outs also apply to open ones. */
   update(change: ServiceChange): void {
     this.router.update(change);
+  }
+
+  /** Accepts no connection while TCP is among the protocols. */
+  suspend(protocols: readonly Scheme[]): void {
+    const isSuspended = protocols.includes("tcp");
+    for (const listener of this.listeners) listener.suspend(isSuspended);
   }
 
   /** Stops accepting. Open connections may go on for `timeouts.drainMs`. */

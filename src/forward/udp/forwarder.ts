@@ -47,6 +47,7 @@ import { readKey } from "../../engine/flow-key.ts";
 import { batchDatagrams, batchesPerTurn, drainedBatchesMax } from "../../engine/limits.ts";
 import { rawRefusal } from "../../engine/raw-sender.ts";
 import { Spares } from "../../engine/spares.ts";
+import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
 import type { ForwardTask, ServiceChange, SessionSettings } from "../../workers/protocol.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
@@ -79,6 +80,7 @@ export class UdpForwarder implements Service, OpenRows {
   /** The destination of the datagrams at a session's own socket, a socket address. */
   private readonly destination = new Uint32Array(sockaddr_in6.size / 4);
   private listeners: UdpListener[];
+  private isSuspended = false;
 
   /** `onFinished` is called once, after `stop`. */
   constructor(
@@ -127,6 +129,17 @@ export class UdpForwarder implements Service, OpenRows {
     this.onFinished();
   }
 
+  /** Reads no listener while UDP is among the protocols. Sessions go on at sockets of their own. */
+  suspend(protocols: readonly Scheme[]): void {
+    const isSuspended = protocols.includes("udp");
+    if (isSuspended === this.isSuspended) return;
+    this.isSuspended = isSuspended;
+    for (const listener of this.listeners) {
+      if (isSuspended) this.context.loop.remove(listener.fd);
+      else this.listen(listener);
+    }
+  }
+
   /** New sessions go to the current upstreams; open ones keep theirs. */
   update(change: ServiceChange): void {
     this.router.update(change);
@@ -151,6 +164,7 @@ export class UdpForwarder implements Service, OpenRows {
 
   /** Forwards what a listener has queued, `batches` at most. */
   private read(listener: UdpListener, batches: number): void {
+    if (this.isSuspended) return;
     const { arrivals } = this.sender;
     for (let turn = 0; turn < batches; turn++) {
       const count = listener.receive(arrivals);

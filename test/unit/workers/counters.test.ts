@@ -81,10 +81,13 @@ test("a Worker has turned once it has passed a turn since the last that was aske
   expect(main.hasTurned).toBe(true);
   main.askForTurn();
   expect(main.hasTurned).toBe(false);
-  worker.passTurn();
+  worker.passTurn(worker.askedTurn);
   expect(main.hasTurned).toBe(true);
   main.askForTurn();
+  const turn = worker.askedTurn;
   main.askForTurn();
-  worker.passTurn();
+  worker.passTurn(turn);
+  expect(main.hasTurned).toBe(false);
+  worker.passTurn(worker.askedTurn);
   expect(main.hasTurned).toBe(true);
 });

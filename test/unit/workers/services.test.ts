@@ -152,3 +152,41 @@ test("one that is gone leaves no timer, and its buffers are for the next", async
   // Some names of sockets, and a header of the PROXY protocol.
   expect((allocated().bytes - before.bytes) / 5).toBeLessThan(8192);
 });
+
+test("a suspended protocol waits in its queue, in a Worker that comes later as well", async () => {
+  const pool = new WorkerPool(async () => {});
+  const done = async () => {
+    pool.askForTurn();
+    await eventually("the workers' turns", () => pool.allTurned);
+  };
+  pool.suspend(["udp"]);
+  pool.start(entry);
+  const server = await named("server");
+  const upstream = await udpPeer();
+  const [tcp, udp] = [socketAt("tcp"), socketAt("udp")];
+  pool.add([forwardTask([tcp], server)]);
+  pool.add([forwardTask([udp], upstream.port)]);
+  const first = await open(tcp.port);
+  const client = createSocket("udp4");
+  cleanups.push(() => void client.close());
+  client.send("question", udp.port, "127.0.0.1");
+  pool.suspend(["tcp", "udp"]);
+  await done();
+  // Accepted by the kernel, by nobody else; what is open goes on.
+  const second = connect({ port: tcp.port, host: "127.0.0.1" });
+  cleanups.push(() => second.destroy());
+  const greeted = once(second, "data");
+  await once(second, "connect");
+  const echoed = once(first.socket, "data");
+  first.socket.write("x");
+  await echoed;
+  await done();
+  expect(pool.counters()).toMatchObject({ accepted: 1, sessions: 0 });
+  pool.suspend([]);
+  expect(String(await greeted)).toBe("server");
+  await eventually("the session", () => pool.counters().sessions === 1);
+  first.socket.destroy();
+  second.destroy();
+  pool.stop();
+  await pool.finished();
+});
