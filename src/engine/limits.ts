@@ -278,6 +278,9 @@ export const descriptorsMax = 1 << 20;
 export const workerDeathsMax = 5;
 export const workerDeathsWindowMs = 10_000;
 
+/** How often it is looked whether all Workers have passed a turn, while something waits for it. */
+export const turnPollMs = 2;
+
 /** For a time-out: none. Added to any time it is still a whole number. */
 export const neverMs = 2 ** 52;
 

@@ -1,6 +1,6 @@
 /**
- * The memory that the main thread and one Worker share: four 32-bit cells, a block of counters and a
- * tally for each service of the Worker, and a map of its open descriptors. The main thread reads
+ * The memory that the main thread and one Worker share: four 32-bit cells, a block of counters and
+ * a tally for each service of the Worker, and a map of its open descriptors. The main thread reads
  * them at any time without asking; both write the cells, and the Worker alone writes the rest.
  */
 

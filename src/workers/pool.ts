@@ -6,6 +6,7 @@
 import {
   servicesMax,
   stopGraceMs,
+  turnPollMs,
   workerDeathsMax,
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
@@ -140,6 +141,12 @@ export class WorkerPool implements WorkerHandleOwner {
   suspend(protocols: readonly Scheme[]): void {
     this.suspended = protocols;
     if (!this.over) for (const handle of this.handles) handle.suspend(protocols);
+  }
+
+  /** Settles once every Worker has passed a turn from now on: all commands so far are done. */
+  async turned(): Promise<void> {
+    this.askForTurn();
+    while (!this.allTurned) await Bun.sleep(turnPollMs);
   }
 
   /** Has every Worker pass a turn, of which `allTurned` tells. */

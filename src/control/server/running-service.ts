@@ -6,6 +6,7 @@ import type { Service } from "../../config/service.ts";
 import { addressKey, isSelf } from "../../forward/dial.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { InheritedSockets } from "../inherited-sockets.ts";
 import { type OpenSocket, openForWorkers } from "../listeners.ts";
 import type { User } from "../passwd.ts";
 import type { UpstreamList } from "../upstreams.ts";
@@ -29,17 +30,19 @@ export interface RunningService extends OpenService {
 }
 
 /**
- * Opens the sockets of a service, a set for each Worker.
+ * Opens the sockets of a service, a set for each Worker; those of `inherited` are taken first.
  * @throws CommandError that says why the kernel refused one; then none is open
  */
 export function openListeners(
   { listen, ingress, timeouts }: Service,
   workers: number,
   user: User | undefined,
+  inherited?: InheritedSockets,
 ): OpenSocket[][] {
   return openForWorkers(workers, listen, {
     hasSessions: true,
     user,
+    inherited,
     savesSyn: true,
     transparent: ingress.transparent,
     clientFirst: ingress.clientFirst,

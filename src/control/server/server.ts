@@ -17,6 +17,7 @@ import { LogLevel } from "../../workers/protocol.ts";
 import { checkForward } from "../connecting.ts";
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import { HeldCapture } from "../held-capture.ts";
+import { InheritedSockets } from "../inherited-sockets.ts";
 import { closeSockets, type OpenSocket } from "../listeners.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import { captureDoubts } from "../no-capture.ts";
@@ -26,6 +27,10 @@ import type { ProcessIo } from "../process-io.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
 import type { IdentityRequest } from "../routes-context.ts";
 import { type Served, Supervisor, startWorkers, warnOfRefused } from "../supervisor.ts";
+import type { ListeningSocket } from "../systemd/fd-store.ts";
+import { ServiceManager } from "../systemd/service-manager.ts";
+import { statusLine } from "../systemd/status-line.ts";
+import { type Passed, takePassed } from "../systemd/take-passed.ts";
 import { checkThreads, workerCount } from "../threads.ts";
 import { UpstreamList } from "../upstreams.ts";
 import { captureRequest, socketMark } from "./captures.ts";
@@ -70,6 +75,7 @@ export class Server {
   private readonly running = new Map<string, RunningService>();
   private readonly lists = new Map<Pool, UpstreamList>();
   private readonly ports: JoinedPorts;
+  private readonly manager: ServiceManager;
   private configuration: Configuration;
   private capture: HeldCapture | undefined;
   private supervisor: Supervisor | undefined;
@@ -77,7 +83,12 @@ export class Server {
   /** Counts the configurations that were applied, from 1. */
   private readonly generation = 1;
 
-  private constructor(configuration: Configuration, settings: ServerSettings, own: OwnAddresses) {
+  private constructor(
+    configuration: Configuration,
+    settings: ServerSettings,
+    own: OwnAddresses,
+    passed: Passed,
+  ) {
     const { io, isNameless } = settings;
     this.configuration = configuration;
     this.settings = settings;
@@ -93,7 +104,9 @@ export class Server {
     });
     io.onReport(() => this.log.reopen());
     this.log.onLevel = (level) => this.changeLevel(level);
-    this.ports = new JoinedPorts({ listeners: [], joined: (text) => this.log.warn(text) });
+    const warn = (text: string) => this.log.warn(text);
+    this.ports = new JoinedPorts({ listeners: [], joined: warn });
+    this.manager = new ServiceManager(process.env, process.pid, passed, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
       lossless,
@@ -123,17 +136,20 @@ export class Server {
       return checkForward(service, installs, request);
     });
     doubts.push(...lowered(services, shares, { configuration, settings, workers }));
+    const passed = takePassed(process.env, process.pid, services);
+    const inherited = new InheritedSockets(passed.sockets);
     const lists = await resolveAll(services, settings);
     const opened: OpenService[] = [];
     let server: Server | undefined;
     try {
       for (const service of services) {
-        const sets = openListeners(service, workers, settings.user);
+        const sets = openListeners(service, workers, settings.user, inherited);
         const list = lists.get(service.route.pool) as UpstreamList;
         opened.push(openService(service, requests.get(service) ?? {}, sets, list));
       }
+      inherited.closeRest();
       const own = openOwnAddresses();
-      server = new Server(configuration, settings, own);
+      server = new Server(configuration, settings, own, passed);
       for (const [pool, list] of lists) server.lists.set(pool, list);
       for (const each of opened) refuseSelf(each, own.addresses);
       await server.serve(opened, shares, doubts);
@@ -221,6 +237,24 @@ export class Server {
       drainTimeoutMs: () => this.configuration.drainTimeoutMs,
       stopping: () => this.stopping(),
     });
+    void pool.turned().then(() => this.started());
+  }
+
+  /** All Workers run. */
+  private started(): void {
+    if (this.isStopping) return;
+    this.manager.started({
+      workers: this.pool,
+      listeners: this.listening,
+      status: () => statusLine(this.status()),
+    });
+  }
+
+  /** All listening sockets, with the names of their services. */
+  private get listening(): ListeningSocket[] {
+    return [...this.running.values()].flatMap(({ service: { name: service }, sets }) =>
+      sets.flat().map(({ fd }) => ({ service, fd })),
+    );
   }
 
   /** Puts in the rules of all services. @throws ServiceProblem, CommandError */
@@ -270,6 +304,7 @@ export class Server {
 
   private stopping(): void {
     this.isStopping = true;
+    this.manager.stopping();
     this.capture?.drain();
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
     if (line !== undefined) this.log.warn(line);
@@ -278,6 +313,7 @@ export class Server {
   /** Gives back all that is not the Workers'. A second time it does nothing. */
   private release(): void {
     this.ports.close();
+    this.manager.close();
     this.own.close();
     for (const list of this.lists.values()) list.close();
     this.capture?.release();

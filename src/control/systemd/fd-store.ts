@@ -1,7 +1,8 @@
 /**
  * The listening sockets that the service manager keeps for the next process
  * (FileDescriptorStoreMax=): after a crash or a restart clients wait in their queues, and none is
- * refused. Just those that serve are kept there: the queue of another one would swallow connections.
+ * refused. Only those that serve are kept there: the queue of another one would swallow
+ * connections.
  */
 
 import { fstatSync } from "node:fs";
@@ -9,7 +10,7 @@ import type { Notifier } from "./notifier.ts";
 import { storedName } from "./passed-sockets.ts";
 
 /** A listening socket of a service. */
-export interface Stored {
+export interface ListeningSocket {
   readonly service: string;
   readonly fd: number;
 }
@@ -33,7 +34,7 @@ export class FdStore {
   }
 
   /** Has the manager keep just these from now on. */
-  keep(sockets: readonly Stored[]): void {
+  keep(sockets: readonly ListeningSocket[]): void {
     const wanted = new Map(sockets.map((each) => [fstatSync(each.fd).ino, each]));
     for (const [inode, name] of [...this.names]) {
       if (wanted.has(inode)) continue;

@@ -24,7 +24,7 @@ interface Message {
 }
 
 /** A message as sd_notify(3) has it: a line for each variable. Lines cannot break. */
-export function notifyText(variables: Readonly<Record<string, string | number | bigint>>): string {
+function notifyText(variables: Readonly<Record<string, string | number | bigint>>): string {
   return Object.entries(variables)
     .map(([name, value]) => `${name}=${String(value).replaceAll(/\p{Cc}+/gu, " ")}\n`)
     .join("");

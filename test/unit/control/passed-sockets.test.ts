@@ -1,4 +1,4 @@
-/** Sockets that are passed at the start: what is announced, what their names mean, who takes them. */
+/** Sockets that are passed at the start: the variables, the names, and who takes them. */
 
 import { afterEach, describe, expect, test } from "bun:test";
 import {

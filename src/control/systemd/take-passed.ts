@@ -9,7 +9,7 @@ import { bindAddress } from "../endpoints.ts";
 import { type InheritedSocket, inspectSocket, isAt, type Wanted } from "../inherited-sockets.ts";
 import { forgetPassed, isStored, passedDescriptors, placeOf } from "./passed-sockets.ts";
 
-export interface Received {
+export interface Passed {
   readonly sockets: readonly InheritedSocket[];
   /** By inode, the names of those that an earlier process has stored. */
   readonly stored: ReadonlyMap<number, string>;
@@ -23,11 +23,11 @@ export interface Received {
  * Takes the sockets that `env` announces to process `pid`, and the announcement out of `env`.
  * @throws CommandError where a `.socket` unit has another socket than its service wants
  */
-export function receivePassed(
+export function takePassed(
   env: NodeJS.ProcessEnv,
   pid: number,
   services: readonly Service[],
-): Received {
+): Passed {
   const passed = passedDescriptors(env, pid);
   forgetPassed(env);
   const sockets: InheritedSocket[] = [];
