@@ -14,10 +14,16 @@ import { counterCodec } from "./expr/counter.ts";
 import { ctCodec } from "./expr/ct.ts";
 import { exthdrCodec } from "./expr/exthdr.ts";
 import { fibCodec } from "./expr/fib.ts";
+import { flowOffloadCodec } from "./expr/flow-offload.ts";
+import { hashCodec } from "./expr/hash.ts";
 import { immediateCodec } from "./expr/immediate.ts";
 import { limitCodec } from "./expr/limit.ts";
 import { lookupCodec } from "./expr/lookup.ts";
+import { masqCodec } from "./expr/masq.ts";
 import { metaCodec } from "./expr/meta.ts";
+import { natCodec } from "./expr/nat.ts";
+import { numgenCodec } from "./expr/numgen.ts";
+import { objrefCodec } from "./expr/objref.ts";
 import { payloadCodec } from "./expr/payload.ts";
 import { quotaCodec } from "./expr/quota.ts";
 import { rangeCodec } from "./expr/range.ts";
@@ -37,6 +43,12 @@ const codecs = [
   ctCodec,
   exthdrCodec,
   fibCodec,
+  flowOffloadCodec,
+  hashCodec,
+  masqCodec,
+  natCodec,
+  numgenCodec,
+  objrefCodec,
   immediateCodec,
   limitCodec,
   lookupCodec,

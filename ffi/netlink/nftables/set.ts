@@ -15,6 +15,8 @@ import {
   NFT_SET_ELEM_CATCHALL,
   NFT_SET_ELEM_INTERVAL_END,
   NFTA_LIST_ELEM,
+  NFTA_SET_DATA_LEN,
+  NFTA_SET_DATA_TYPE,
   NFTA_SET_DESC,
   NFTA_SET_DESC_CONCAT,
   NFTA_SET_ELEM_DATA,
@@ -49,6 +51,11 @@ export const TYPE_IP6ADDR = 8;
 export const TYPE_INET_SERVICE = 13;
 export const TYPE_FIB_ADDR = 38;
 export const TYPE_IFNAME = 41;
+/** An integer of as many bits as the key has. */
+export const TYPE_INTEGER = 4;
+/** A key or value that is put together from several, each of them padded to 4 bytes. */
+export const concatenated = (...types: readonly number[]) =>
+  types.reduce((all, type) => (all << 6) | type, 0);
 
 /** Which set. */
 export interface SetReference {
@@ -67,6 +74,11 @@ export interface NamedSet extends SetReference {
   readonly keyLength: number;
   /** The keys are in host order, as those of interface names: nft needs that to show them. */
   readonly hostOrder?: true;
+  /** Of a map (NFT_SET_MAP): the type and the bytes of its values. */
+  readonly dataType?: number;
+  readonly dataLength?: number;
+  /** In place of `hostOrder`: what nft(8) notes of the types (`typeof.ts`). It is not decoded. */
+  readonly userData?: Uint8Array;
   /** NFT_SET_*; absent for none. */
   readonly flags?: number;
   /** The bytes of each field of a key that is put together from several, in dumps. */
@@ -80,7 +92,7 @@ export interface SetElement {
   readonly key: Uint8Array;
   /** Of a range over fields: its last key, in dumps. */
   readonly keyEnd?: Uint8Array;
-  /** The value of a map's key, in dumps. */
+  /** The value of a map's key. */
   readonly data?: Uint8Array;
   /** The verdict of a verdict map's key, in dumps. */
   readonly verdict?: { readonly code: number; readonly chain?: string };
@@ -106,9 +118,12 @@ export function newSet(set: NamedSet): Message {
     to.be32(NFTA_SET_FLAGS, set.flags ?? 0);
     to.be32(NFTA_SET_KEY_TYPE, set.keyType);
     to.be32(NFTA_SET_KEY_LEN, set.keyLength);
+    if (set.dataType !== undefined) to.be32(NFTA_SET_DATA_TYPE, set.dataType);
+    if (set.dataLength !== undefined) to.be32(NFTA_SET_DATA_LEN, set.dataLength);
     // The kernel refuses a set without an id.
     to.be32(NFTA_SET_ID, set.id ?? 0);
-    if (set.hostOrder) to.bytes(NFTA_SET_USERDATA, hostOrderKeys);
+    const { userData = set.hostOrder && hostOrderKeys } = set;
+    if (userData !== undefined) to.bytes(NFTA_SET_USERDATA, userData);
   });
 }
 
@@ -140,6 +155,8 @@ export function decodeSet(body: Uint8Array): NamedSet {
     flags: attributes.be32(NFTA_SET_FLAGS) || undefined,
     keyType: required(attributes.be32(NFTA_SET_KEY_TYPE), "NFTA_SET_KEY_TYPE"),
     keyLength: required(attributes.be32(NFTA_SET_KEY_LEN), "NFTA_SET_KEY_LEN"),
+    dataType: attributes.be32(NFTA_SET_DATA_TYPE),
+    dataLength: attributes.be32(NFTA_SET_DATA_LEN),
     id: attributes.be32(NFTA_SET_ID) || undefined,
     hostOrder: tellsHostOrder(attributes.bytes(NFTA_SET_USERDATA)) ? (true as const) : undefined,
     fieldLengths: fieldLengths(attributes),
@@ -199,10 +216,11 @@ function elementMessage(
     to.cstring(NFTA_SET_ELEM_LIST_SET, set.name);
     if (set.id !== undefined) to.be32(NFTA_SET_ELEM_LIST_SET_ID, set.id);
     to.nest(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, () => {
-      for (const { flags, key } of elements) {
+      for (const { flags, key, data } of elements) {
         const at = to.open(NFTA_LIST_ELEM | NLA_F_NESTED);
         if (flags !== undefined) to.be32(NFTA_SET_ELEM_FLAGS, flags);
         writeData(to, NFTA_SET_ELEM_KEY, key);
+        if (data !== undefined) writeData(to, NFTA_SET_ELEM_DATA, data);
         to.close(at);
       }
     });

@@ -6,7 +6,6 @@
 import {
   NF_DROP,
   NFT_DYNSET_F_INV,
-  NFT_NAT_SNAT,
   NFT_OBJECT_CONNLIMIT,
   NFT_OBJECT_LIMIT,
   NFT_OBJECT_QUOTA,
@@ -14,10 +13,6 @@ import {
   NFTA_DYNSET_EXPR,
   NFTA_DYNSET_EXPRESSIONS,
   NFTA_DYNSET_FLAGS,
-  NFTA_HASH_DREG,
-  NFTA_NAT_TYPE,
-  NFTA_NG_DREG,
-  NFTA_OBJREF_IMM_TYPE,
   NFTA_OSF_DREG,
   NFTA_RT_DREG,
   NFTA_TUNNEL_DREG,
@@ -39,7 +34,11 @@ import {
   NFT_EXTHDR_F_PRESENT,
   NFT_EXTHDR_OP_IPV6,
 } from "../../../ffi/netlink/nftables/expr/exthdr.ts";
+import type { Hash } from "../../../ffi/netlink/nftables/expr/hash.ts";
 import { NFT_LIMIT_F_INV } from "../../../ffi/netlink/nftables/expr/limit.ts";
+import { NFT_NAT_SNAT } from "../../../ffi/netlink/nftables/expr/nat.ts";
+import type { NumberGenerator } from "../../../ffi/netlink/nftables/expr/numgen.ts";
+import type { ObjectReference } from "../../../ffi/netlink/nftables/expr/objref.ts";
 import { NFT_QUOTA_F_INV, type Quota } from "../../../ffi/netlink/nftables/expr/quota.ts";
 import {
   decodeExpression,
@@ -78,8 +77,14 @@ type Foreign =
   | "connlimit"
   | "ct set"
   | "exthdr"
+  | "flow_offload"
+  | "hash"
   | "limit"
+  | "masq"
   | "match"
+  | "nat"
+  | "numgen"
+  | "objref"
   | "payload set"
   | "quota"
   | "redir"
@@ -96,8 +101,17 @@ const byKind: { readonly [Kind in Foreign]: (of: Of<Kind>, running: Running) => 
   connlimit: ({ flags }) => limited((flags & NFT_CONNLIMIT_F_INV) !== 0),
   "ct set": setConnection,
   exthdr,
+  flow_offload: () => matches,
+  hash: drawn,
   limit: ({ flags }) => limited((flags & NFT_LIMIT_F_INV) !== 0),
+  masq: () => ({ kind: "rewrite", side: "source" }),
   match: (extension, { context, state }) => runExtension(extension, context, state),
+  nat: ({ type }) => ({
+    kind: "rewrite",
+    side: type === NFT_NAT_SNAT ? "source" : "destination",
+  }),
+  numgen: drawn,
+  objref,
   "payload set": () => matches,
   quota,
   redir: () => ({ kind: "rewrite", side: "destination" }),
@@ -120,22 +134,11 @@ const stays: Run = () => matches;
 const byName: Readonly<Record<string, Run>> = {
   dup: stays,
   dynset,
-  flow_offload: stays,
   fwd: () => ({ kind: "verdict", code: NF_DROP }),
-  hash: loads(NFTA_HASH_DREG),
   inner: () => maybe("a header within"),
   last: stays,
   log: stays,
-  masq: () => ({ kind: "rewrite", side: "source" }),
-  nat: (from) => {
-    return {
-      kind: "rewrite",
-      side: from.be32(NFTA_NAT_TYPE) === NFT_NAT_SNAT ? "source" : "destination",
-    };
-  },
   notrack: () => ({ kind: "untracked" }),
-  numgen: loads(NFTA_NG_DREG),
-  objref,
   osf: loads(NFTA_OSF_DREG),
   queue: () => ({ kind: "unknown", reason: "a program decides (queue)" }),
   rt: loads(NFTA_RT_DREG),
@@ -189,8 +192,14 @@ function isForeign(expression: Expression): expression is ForeignExpression {
   return expression.kind === "other" || Object.hasOwn(byKind, expression.kind);
 }
 
-function objref(from: Attributes): Outcome {
-  switch (from.be32(NFTA_OBJREF_IMM_TYPE)) {
+/** A number that only the kernel draws, modulo a modulus. */
+function drawn({ dreg }: Hash | NumberGenerator, { registers }: Running): Outcome {
+  registers.write(dreg, unknownBits(4));
+  return matches;
+}
+
+function objref({ type }: ObjectReference): Outcome {
+  switch (type) {
     case NFT_OBJECT_QUOTA:
       return maybe("a named quota");
     case NFT_OBJECT_LIMIT:

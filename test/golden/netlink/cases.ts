@@ -38,15 +38,14 @@ import { immediate, verdict } from "../../../ffi/netlink/nftables/expr/immediate
 import { NFT_LIMIT_F_INV } from "../../../ffi/netlink/nftables/expr/limit.ts";
 import { NFT_LOOKUP_F_INV } from "../../../ffi/netlink/nftables/expr/lookup.ts";
 import { meta, metaSet, NFT_META_MARK } from "../../../ffi/netlink/nftables/expr/meta.ts";
+import { NF_NAT_RANGE_PROTO_SPECIFIED } from "../../../ffi/netlink/nftables/expr/nat.ts";
 import {
   NFT_PAYLOAD_TRANSPORT_HEADER,
   payload,
 } from "../../../ffi/netlink/nftables/expr/payload.ts";
 import { NFT_QUOTA_F_INV } from "../../../ffi/netlink/nftables/expr/quota.ts";
 import { NFT_RANGE_NEQ } from "../../../ffi/netlink/nftables/expr/range.ts";
-import { NF_NAT_RANGE_PROTO_SPECIFIED } from "../../../ffi/netlink/nftables/expr/redir.ts";
 import { NFT_REJECT_TCP_RST } from "../../../ffi/netlink/nftables/expr/reject.ts";
-import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
 import { hostOrder32, networkOrder16 } from "../../../ffi/netlink/nftables/registers.ts";
 import {
   decodeFirewallRule,
@@ -70,6 +69,8 @@ import { deleteRule, newRule, type Rule } from "../../../ffi/netlink/rule.ts";
 import { ip, prefix } from "../../helpers/addresses.ts";
 import type { Case } from "./case.ts";
 import { conntrackCases } from "./conntrack-cases.ts";
+import { kernelPathCases } from "./kernel-path-cases.ts";
+import { inet, ruleCase, setup, tcp, udp, v4, v6 } from "./nft-case.ts";
 
 const host = { family: AF_INET, protocol: RTPROT_BOOT, table: RT_TABLE_MAIN, type: RTN_UNICAST };
 const local: Route = { ...host, type: RTN_LOCAL, oif: 1, table: 100 };
@@ -208,30 +209,13 @@ const ruleCases: Case[] = [
   },
 ];
 
-const inet = { family: NFPROTO_INET, table: "t" };
 const filter = { type: "filter", hook: NF_INET_PRE_ROUTING, priority: NF_IP_PRI_MANGLE };
 const set4 = { ...inet, name: "nets", id: 1, keyType: TYPE_IPADDR, keyLength: 4 };
 const set6 = { ...inet, name: "hosts", id: 2, keyType: TYPE_IP6ADDR, keyLength: 16 };
-const chains = [
-  "add table inet t",
-  "add chain inet t pre { type filter hook prerouting priority mangle; }",
-  "add chain inet t aside",
-  "add set inet t nets { type ipv4_addr; flags interval; }",
-  "add set inet t hosts { type ipv6_addr; }",
-];
-const setup = `nft '${chains.join("; ")}'`;
 const nets = [
   { first: ip("10.0.0.0"), last: ip("10.255.255.255") },
   { first: ip("192.168.1.1"), last: ip("192.168.1.1") },
 ];
-
-/** A rule of the chain `pre`, as nft(8) writes it and as expressions. */
-function ruleCase(text: string, ...expressions: readonly (Expression | readonly Expression[])[]) {
-  const comment = /comment "(.*)"/.exec(text)?.[1];
-  const rule = { ...inet, chain: "pre", expressions: expressions.flat() };
-  const message = newFirewallRule(comment === undefined ? rule : { ...rule, comment });
-  return { command: `nft 'add rule inet t pre ${text}'`, setup, messages: [message] };
-}
 
 /** Such a case, whose bytes nft writes in another way for the reason given. */
 function alike(because: string, rule: Case): Case {
@@ -315,9 +299,6 @@ const tableCases: Case[] = [
     messages: [deleteFirewallRule({ ...inet, chain: "pre", handle: 5n })],
   },
 ];
-
-const [v4, v6] = [nft.family(NFPROTO_IPV4), nft.family(NFPROTO_IPV6)];
-const [tcp, udp] = [nft.protocol(IPPROTO_TCP), nft.protocol(IPPROTO_UDP)];
 
 const firewallCases: Case[] = [
   ruleCase(
@@ -467,4 +448,5 @@ export const cases: readonly Case[] = [
   ...firewallCases,
   ...otherCases,
   ...conntrackCases,
+  ...kernelPathCases,
 ];

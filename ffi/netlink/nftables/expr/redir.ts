@@ -2,14 +2,12 @@
 
 import { NFT_REG_1 } from "../../constants.ts";
 import { be32, fieldCodec, optional, unlessZero } from "../fields.ts";
+import { NF_NAT_RANGE_PROTO_SPECIFIED } from "./nat.ts";
 
 // linux/netfilter/nf_tables.h
 export const NFTA_REDIR_REG_PROTO_MIN = 1;
 export const NFTA_REDIR_REG_PROTO_MAX = 2;
 export const NFTA_REDIR_FLAGS = 3;
-
-// linux/netfilter/nf_nat.h
-export const NF_NAT_RANGE_PROTO_SPECIFIED = 2;
 
 /** Sends the packet to this host, at a port of the range in two registers, or at its own. */
 export interface Redirect {

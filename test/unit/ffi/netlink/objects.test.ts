@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { AF_INET, AF_INET6 } from "../../../../ffi/constants.ts";
+import { AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP } from "../../../../ffi/constants.ts";
 import { decodeAddress, newAddress } from "../../../../ffi/netlink/address.ts";
 import {
   NFT_SET_ELEM_INTERVAL_END,
@@ -14,7 +14,14 @@ import {
 import { decodeLink, newLink } from "../../../../ffi/netlink/link.ts";
 import { nftMessage } from "../../../../ffi/netlink/nftables/batch.ts";
 import { decodeChain, newChain } from "../../../../ffi/netlink/nftables/chain.ts";
+import {
+  decodeTimeoutObject,
+  newTimeoutObject,
+  tcpTimeouts,
+  udpTimeouts,
+} from "../../../../ffi/netlink/nftables/ct-timeout.ts";
 import type { Expression } from "../../../../ffi/netlink/nftables/expressions.ts";
+import { decodeFlowtable, newFlowtable } from "../../../../ffi/netlink/nftables/flowtable.ts";
 import {
   counterOf,
   decodeFirewallRule,
@@ -182,6 +189,30 @@ const expressions: fc.Arbitrary<Expression> = fc.oneof(
     { requiredKeys: ["kind"] },
   ),
   fc.record({ kind: kind("reject"), type: u32, code: u8 }, { requiredKeys: ["kind", "type"] }),
+  fc.record(
+    {
+      ...{ kind: kind("nat"), type: u32, family: u32, addressRegister: u32 },
+      ...{ lastAddressRegister: u32, portRegister: u32, lastPortRegister: u32, flags: positive },
+    },
+    { requiredKeys: ["kind", "type", "family"] },
+  ),
+  fc.record(
+    { kind: kind("masq"), portRegister: u32, lastPortRegister: u32, flags: positive },
+    { requiredKeys: ["kind"] },
+  ),
+  fc.record({ kind: kind("numgen"), dreg: u32, modulus: u32, type: u32, offset: u32 }),
+  fc.record(
+    {
+      ...{ kind: kind("hash"), sreg: u32, length: u32, dreg: u32, modulus: u32, seed: u32 },
+      ...{ offset: u32, type: u32 },
+    },
+    { requiredKeys: ["kind", "dreg", "modulus", "offset", "type"] },
+  ),
+  fc.record({ kind: kind("flow_offload"), flowtable: name }),
+  fc.record(
+    { kind: kind("objref"), type: u32, name, sreg: u32, set: name, setId: u32 },
+    { requiredKeys: ["kind"] },
+  ),
   fc.record({ kind: kind("fib"), result: u32, flags: u32, dreg: u32 }),
   fc.record({ kind: kind("immediate"), dreg: u32, data }),
   fc.record(
@@ -206,7 +237,7 @@ const expressions: fc.Arbitrary<Expression> = fc.oneof(
   ),
   fc.record({
     kind: kind("other"),
-    name: fc.constantFrom("log", "nat", "toString"),
+    name: fc.constantFrom("log", "rt", "toString"),
     data: bytes(8),
   }),
 );
@@ -241,9 +272,33 @@ const chains = fc.record(
 );
 
 const sets = fc.record(
-  { ...table, name, id: positive, keyType: u32, keyLength: u32, flags: positive },
+  {
+    ...{ ...table, name, id: positive, keyType: u32, keyLength: u32, flags: positive },
+    ...{ dataType: u32, dataLength: u32 },
+  },
   { requiredKeys: ["family", "table", "name", "keyType", "keyLength"] },
 );
+
+const flowtables = fc.record(
+  {
+    ...{ ...table, name, priority: fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }) },
+    ...{ devices: fc.array(name, { maxLength: 3 }), flags: positive },
+  },
+  { requiredKeys: ["family", "table", "name", "priority", "devices"] },
+);
+
+const policyOf = (states: Readonly<Record<string, number>>) =>
+  fc.record(Object.fromEntries(Object.keys(states).map((state) => [state, u32])), {
+    requiredKeys: [],
+  });
+const timeoutObjects = fc
+  .constantFrom([IPPROTO_TCP, tcpTimeouts] as const, [IPPROTO_UDP, udpTimeouts] as const)
+  .chain(([protocol, states]) =>
+    fc.record({
+      ...{ ...table, name, network: fc.integer({ min: 0, max: 0xffff }) },
+      ...{ protocol: fc.constant(protocol), policy: policyOf(states) },
+    }),
+  );
 
 const tables = fc.record(
   { family: u8, name, flags: positive },
@@ -262,6 +317,9 @@ describe("decoding undoes encoding", () => {
   test("Table", () => undoes(tables, (x) => decodeTable(newTable(x).body)));
   test("Chain", () => undoes(chains, (x) => decodeChain(newChain(x).body)));
   test("NamedSet", () => undoes(sets, (x) => decodeSet(newSet(x).body)));
+  test("Flowtable", () => undoes(flowtables, (x) => decodeFlowtable(newFlowtable(x).body)));
+  test("TimeoutObject", () =>
+    undoes(timeoutObjects, (x) => decodeTimeoutObject(newTimeoutObject(x).body)));
   test("FirewallRule and all expressions", () => {
     undoes(firewallRules, (x) => decodeFirewallRule(newFirewallRule(x).body));
   });
@@ -330,6 +388,8 @@ describe("garbage is a value or a WireError", () => {
       routes.map((x) => newRoute(x).body),
       rules.map((x) => newRule(x).body),
       chains.map((x) => newChain(x).body),
+      flowtables.map((x) => newFlowtable(x).body),
+      timeoutObjects.map((x) => newTimeoutObject(x).body),
       firewallRules.map((x) => newFirewallRule(x).body),
     );
     const changes = fc.array(fc.tuple(fc.nat(), u8), { maxLength: 3 });
