@@ -1,16 +1,22 @@
 /**
  * Plans to put in place in two ways: `bun plans.ts print NAME` prints the nft script,
  * `bun plans.ts add NAME` and `remove NAME` do by netlink what it does, in the namespace they are
- * started in.
+ * started in, and `check NAME` prints how that differs.
  */
 
 import type { Port } from "../../ffi/types.ts";
+import { makePathPlan } from "../../src/capture/kernel-path/plan.ts";
+import { readCurrentState } from "../../src/capture/live/current-state.ts";
+import { partsOf } from "../../src/capture/live/desired-state.ts";
+import { compare } from "../../src/capture/live/differences.ts";
 import { RoutingControl } from "../../src/capture/live/execute.ts";
+import { interfaceIndex, openKernel } from "../../src/capture/live/kernel.ts";
 import { parseIntent } from "../../src/capture/plan/intent.ts";
 import { makePlan, type Plan } from "../../src/capture/plan/plan.ts";
 import { applySteps, undoSteps } from "../../src/capture/plan/steps.ts";
 import { renderNft } from "../../src/capture/render/nft.ts";
 import { parseCidr } from "../../src/net/cidr.ts";
+import { pathIntents } from "./path-plans.ts";
 
 const networks = (...texts: string[]) =>
   texts.map((text) => {
@@ -99,18 +105,40 @@ const requests: Readonly<Record<string, object>> = {
   },
 };
 
-export const planNames = Object.keys(requests);
+export const planNames = [...Object.keys(requests), ...Object.keys(pathIntents)];
 
 function planOf(name: string): Plan {
+  const path = pathIntents[name];
+  if (path !== undefined) return makePathPlan(path);
   const intent = parseIntent(requests[name]);
   if (!intent.ok) throw new Error(intent.issue.code);
   return makePlan(intent.value);
+}
+
+function addPath(plan: Plan): void {
+  const kernel = openKernel();
+  kernel.netfilter.batch(partsOf(plan, () => 0).firewallMessages);
+  kernel.close();
+}
+
+/** Prints how the system differs from the plan. */
+function check(plan: Plan): void {
+  const kernel = openKernel();
+  const parts = partsOf(plan, (device) => interfaceIndex(kernel, device));
+  const tables = plan.ipRules.map(({ table }) => table);
+  const live = readCurrentState(kernel, { tables, tag: 116, name: plan.firewall.name });
+  for (const { kind, what } of compare(parts, live, undefined))
+    process.stdout.write(`${kind} ${what}\n`);
+  kernel.close();
 }
 
 if (import.meta.main) {
   const [verb, name = ""] = process.argv.slice(2);
   const plan = planOf(name);
   if (verb === "print") process.stdout.write(renderNft(plan));
+  else if (verb === "check") check(plan);
+  // Without counters, as the script has it: with one between, nft lists a rule in another way.
+  else if (verb === "add" && plan.firewall.objects !== undefined) addPath(plan);
   else {
     const control = RoutingControl.open();
     for (const step of (verb === "add" ? applySteps : undoSteps)(plan)) control.perform(step);

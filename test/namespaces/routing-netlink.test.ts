@@ -1,4 +1,7 @@
-/** A Plan applied by netlink is what its printed script makes; removed, nothing is left of it. */
+/**
+ * A Plan applied by netlink is what its printed script makes, and what a check expects; removed,
+ * nothing is left of it.
+ */
 
 import { describe, expect } from "bun:test";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
@@ -17,12 +20,13 @@ dump() {
   } | sed 's/ counter packets 0 bytes 0//' > "$1"
 }
 if [ "\${1-}" = inner ]; then
-  dump before; plans add; dump netlink; plans remove; dump after
+  dump before; plans add; dump netlink; plans check; plans remove; dump after
   exit
 fi
 plans print > script
 sh script
 dump printed
+plans check
 unshare -n sh main.sh inner
 diff -u printed netlink
 diff -u before after

@@ -19,6 +19,7 @@ const LAYERS: readonly [prefix: string, rank: number][] = [
   ["src/net/", 1],
   ["src/capture/plan/", 2],
   ["src/proto/", 2],
+  ["src/capture/kernel-path/", 3],
   ["src/capture/render/", 3],
   ["src/config/", 3],
   ["src/engine/", 4],
@@ -68,6 +69,7 @@ const IMPURE_BUILD = ["build/compile.ts", "build/inputs.ts", "build/package/"];
 
 const PURE = [
   ...["build/", "ffi/", "src/net/", "src/capture/plan/", "src/capture/render/", "src/proto/"],
+  "src/capture/kernel-path/",
   ...["src/config/", "src/engine/limits.ts"],
 ];
 

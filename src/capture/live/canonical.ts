@@ -7,11 +7,17 @@ import { AF_INET6 } from "../../../ffi/constants.ts";
 import {
   IP6_RT_PRIO_USER,
   NFT_SET_ELEM_INTERVAL_END,
+  NFT_SET_INTERVAL,
   RTN_LOCAL,
   RTN_UNICAST,
 } from "../../../ffi/netlink/constants.ts";
 import type { Expression } from "../../../ffi/netlink/nftables/expressions.ts";
 import type { FirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
+import {
+  intervalElements,
+  type SetElement,
+  TYPE_INET_SERVICE,
+} from "../../../ffi/netlink/nftables/set.ts";
 import type { Prefix, Route } from "../../../ffi/netlink/route.ts";
 import type { Rule } from "../../../ffi/netlink/rule.ts";
 import { fullMask } from "../../net/mark.ts";
@@ -93,19 +99,28 @@ function expressionText(expression: Expression, sets: readonly FilledSet[]): str
   return stable({ ...rest, set: set === undefined ? name : setText(set) });
 }
 
+const none = new Uint8Array();
+
 /**
- * The bounds of a set's ranges, or its keys, sorted. The end at 0 that leads a set of ranges says
- * nothing, and who made the set decides whether it is there.
+ * The bounds of a set's ranges, or its keys with a map's values, sorted. The end at 0 that leads a
+ * set of ranges says nothing, and who made the set decides whether it is there.
  */
-function setText({ keyLength, elements }: FilledSet): string {
+function setText(set: FilledSet): string {
+  const { keyLength } = set;
   const texts: string[] = [];
-  for (const { key, flags = 0 } of elements) {
+  for (const { key, data = none, flags = 0 } of comparable(set)) {
     const isEnd = (flags & NFT_SET_ELEM_INTERVAL_END) !== 0;
     if (isEnd && key.every((byte) => byte === 0)) continue;
     // Bytes as they are: there may be very many, and nobody reads this.
-    texts.push(String.fromCharCode(...key) + (isEnd ? "]" : "["));
+    texts.push(String.fromCharCode(...key) + (isEnd ? "]" : "[") + String.fromCharCode(...data));
   }
   return `${keyLength}: ${texts.sort().join(" ")}`;
+}
+
+/** nft(8) makes a set of ranges of a list of ports only where there is a range among them. */
+function comparable({ keyType, flags = 0, elements }: FilledSet): readonly SetElement[] {
+  if (keyType !== TYPE_INET_SERVICE || (flags & NFT_SET_INTERVAL) !== 0) return elements;
+  return intervalElements(elements.map(({ key }) => ({ first: key, last: key })));
 }
 
 /** JSON with sorted members, and bytes and big integers as text; undefined members are left out. */

@@ -138,7 +138,11 @@ function identityOf(own: Setup, rules: CurrentState["rules"]): Partial<Identity>
   };
 }
 
-function freeName(usual: string, { tableNames, others }: CurrentState): string {
+/** The name, or the first one behind it that no table and no set-up has. */
+export function freeName(
+  usual: string,
+  { tableNames, others }: Pick<CurrentState, "tableNames" | "others">,
+): string {
   const taken = new Set([...tableNames, ...others.map(({ name }) => name)]);
   for (let number = 2, name = usual; ; name = `${usual}-${number++}`) {
     if (!taken.has(name)) return name;

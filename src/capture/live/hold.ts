@@ -128,6 +128,11 @@ export class Hold {
     this.#holding = { ...this.#holding, parts, question: { ...question, name } };
   }
 
+  /** Holds these from now on, which are in the system already; the table's name is the same. */
+  holds(parts: DesiredState): void {
+    this.#holding = { ...this.#holding, parts };
+  }
+
   #guarded(work: () => void): void {
     try {
       work();

@@ -5,6 +5,7 @@ import type { Address, Family } from "../../net/address.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import type { MaskedMark } from "../../net/mark.ts";
 import type { PortRange } from "../../net/port.ts";
+import type { FlowMatchOf, FlowStatement } from "./flow-rule.ts";
 import type { Protocol } from "./intent.ts";
 
 /** Kinds of destination address, as rtnetlink and nft's `fib daddr type` name them. */
@@ -15,7 +16,7 @@ export type AddressType = "local" | "broadcast" | "anycast" | "multicast";
  * family, ascending, and neither overlap nor are halves of one; those of a long list are also the
  * set of the table that `set` names.
  */
-export type Match =
+type PlainMatch =
   | { readonly kind: "interface"; readonly names: readonly string[] }
   | { readonly kind: "protocol"; readonly protocol: Protocol }
   | { readonly kind: "source"; readonly networks: readonly Cidr[]; readonly set?: string }
@@ -47,6 +48,16 @@ export type Match =
   /** ICMP of the rule's family; with a socket: an error about one of its packets. */
   | { readonly kind: "icmp" };
 
+/** The conditions that `except` can turn round. */
+export type Exceptable = Extract<
+  PlainMatch,
+  { kind: "mark" | "user" | "group" | "cgroup" | "destination" }
+>;
+/** A condition of the kernel path. */
+export type FlowMatch = FlowMatchOf<Exceptable>;
+/** A condition on a packet. */
+export type Match = PlainMatch | FlowMatch;
+
 /**
  * What happens to a packet that meets every condition of its rule, in this order. `mark` replaces
  * the bits of the mask and leaves the others. `tproxy` hands the packet to the transparent
@@ -61,10 +72,13 @@ export type Statement =
   | { readonly kind: "redirect"; readonly port: Port }
   | { readonly kind: "return" }
   | { readonly kind: "accept" }
-  | { readonly kind: "jump"; readonly chain: string };
+  | { readonly kind: "jump"; readonly chain: string }
+  | FlowStatement;
 
 /** The purpose of a rule, which its comment names behind the table's name. */
-export type Purpose = "capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain";
+export type Purpose =
+  | ("capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain")
+  | ("upstream" | "no upstream" | "invalid" | "source" | "offload");
 
 /** A firewall rule for one family. */
 export interface FirewallRule {

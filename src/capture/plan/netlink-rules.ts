@@ -9,7 +9,7 @@ import {
 } from "../../../ffi/constants.ts";
 import * as nl from "../../../ffi/netlink/constants.ts";
 import { bitwise } from "../../../ffi/netlink/nftables/expr/bitwise.ts";
-import { compare, NFT_CMP_NEQ } from "../../../ffi/netlink/nftables/expr/cmp.ts";
+import { compare, NFT_CMP_EQ, NFT_CMP_NEQ } from "../../../ffi/netlink/nftables/expr/cmp.ts";
 import { counter } from "../../../ffi/netlink/nftables/expr/counter.ts";
 import { fibType, NFTA_FIB_F_DADDR } from "../../../ffi/netlink/nftables/expr/fib.ts";
 import { immediate, verdict } from "../../../ffi/netlink/nftables/expr/immediate.ts";
@@ -17,6 +17,7 @@ import { lookup, NFT_LOOKUP_F_INV } from "../../../ffi/netlink/nftables/expr/loo
 import {
   meta,
   NFT_META_IIFNAME,
+  NFT_META_OIFNAME,
   NFT_META_SKGID,
   NFT_META_SKUID,
 } from "../../../ffi/netlink/nftables/expr/meta.ts";
@@ -50,6 +51,7 @@ import * as nft from "../../../ffi/netlink/nftables/statements.ts";
 import type { Message } from "../../../ffi/netlink/wire.ts";
 import { loopbackOf } from "../../net/address.ts";
 import { addressBits } from "../../net/cidr.ts";
+import { flowMatchExpressions, flowStatementExpressions } from "./flow-netlink.ts";
 import { rangesOf } from "./networks.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./plan.ts";
 
@@ -91,7 +93,7 @@ function matchExpressions(
 ): readonly Expression[] {
   switch (match.kind) {
     case "interface":
-      return interfaceExpressions(match.names, sets);
+      return interfaceExpressions(match.names, sets, "input");
     case "protocol":
       return nft.protocol(ipProtocols[match.protocol]);
     case "source":
@@ -113,7 +115,7 @@ function matchExpressions(
     case "reply":
       return nft.replyDirection();
     case "not-syn":
-      return notSyn;
+      return synAlone(NFT_CMP_NEQ);
     case "transparent-socket":
       return nft.transparentSocket(false);
     case "connected-socket":
@@ -123,18 +125,31 @@ function matchExpressions(
       ];
     case "icmp":
       return nft.protocol(rule.family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+    default:
+      return flowMatchExpressions(match, rule, {
+        syn: synAlone(NFT_CMP_EQ),
+        outputInterfaces: (names) => interfaceExpressions(names, sets, "output"),
+        positive: (each) => [...matchExpressions(each, rule, sets, cgroupId)],
+      });
   }
 }
 
-function interfaceExpressions(names: readonly string[], sets: AnonymousSets): Expression[] {
+function interfaceExpressions(
+  names: readonly string[],
+  sets: AnonymousSets,
+  side: "input" | "output",
+): Expression[] {
   const [first, second] = names;
-  if (first !== undefined && second === undefined) return [...nft.inputInterface(first)];
+  if (first !== undefined && second === undefined) {
+    return [...(side === "input" ? nft.inputInterface(first) : nft.outputInterface(first))];
+  }
+  const key = side === "input" ? NFT_META_IIFNAME : NFT_META_OIFNAME;
   const elements = names.map((name) => {
     const key = new Uint8Array(IFNAMSIZ);
     key.set(new TextEncoder().encode(name));
     return { key };
   });
-  return [meta(NFT_META_IIFNAME), lookup(sets.hostOrder(TYPE_IFNAME, IFNAMSIZ, elements))];
+  return [meta(key), lookup(sets.hostOrder(TYPE_IFNAME, IFNAMSIZ, elements))];
 }
 
 function networkExpressions(
@@ -180,12 +195,14 @@ function portExpressions(
 /** Of the 14th byte of a TCP header: FIN, SYN, RST and ACK (RFC 9293, 3.1). */
 const [SYN, FIN_SYN_RST_ACK] = [0x02, 0x17];
 
-/** `tcp flags & (fin | syn | rst | ack) != syn` */
-const notSyn: readonly Expression[] = [
-  payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1),
-  bitwise(Uint8Array.of(FIN_SYN_RST_ACK), Uint8Array.of(0)),
-  compare(Uint8Array.of(SYN), NFT_CMP_NEQ),
-];
+/** `tcp flags & (fin | syn | rst | ack) == syn`, or `!=`. */
+function synAlone(op: number): readonly Expression[] {
+  return [
+    payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1),
+    bitwise(Uint8Array.of(FIN_SYN_RST_ACK), Uint8Array.of(0)),
+    compare(Uint8Array.of(SYN), op),
+  ];
+}
 
 /** `socket cgroupv2 level 2 "system.slice/tproxy.service"`: the group's ancestor at that level. */
 function cgroupExpressions(path: string, cgroupId: RuleOptions["cgroupId"]): Expression[] {
@@ -193,10 +210,8 @@ function cgroupExpressions(path: string, cgroupId: RuleOptions["cgroupId"]): Exp
   return [socketControlGroup(path.split("/").length), compare(hostOrder64(cgroupId(path)))];
 }
 
-function statementExpressions(
-  statement: Statement,
-  { family }: FirewallRule,
-): readonly Expression[] {
+function statementExpressions(statement: Statement, rule: FirewallRule): readonly Expression[] {
+  const { family } = rule;
   switch (statement.kind) {
     case "mark":
       return nft.setMark(statement.mark.value, statement.mark.mask);
@@ -214,6 +229,8 @@ function statementExpressions(
       return [verdict(nl.NF_ACCEPT)];
     case "jump":
       return [verdict(nl.NFT_JUMP, statement.chain)];
+    default:
+      return flowStatementExpressions(statement, rule);
   }
 }
 

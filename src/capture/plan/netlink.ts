@@ -20,6 +20,7 @@ import { deleteRule, newRule, type Rule } from "../../../ffi/netlink/rule.ts";
 import { defined, type Message } from "../../../ffi/netlink/wire.ts";
 import { addressBits } from "../../net/cidr.ts";
 import { type FirewallChain, hooks } from "./firewall-chain.ts";
+import { flowObjectMessages } from "./flow-netlink.ts";
 import { AnonymousSets, ipProtocols, ruleExpressions } from "./netlink-rules.ts";
 import { rangesOf } from "./networks.ts";
 import {
@@ -106,6 +107,7 @@ function tableMessages(table: FirewallTable, options: NetlinkOptions): Message[]
   const anonymous = new AnonymousSets(inet);
   const messages = [newTable({ family: inet.family, name: table.name })];
   for (const set of table.sets) messages.push(...setMessages(inet, set));
+  for (const object of table.objects ?? []) messages.push(...flowObjectMessages(inet, object));
   for (const chain of table.chains) {
     messages.push(newChain(defined({ ...inet, name: chain.name, base: baseOf(chain) })));
     for (const rule of chain.rules) {

@@ -12,6 +12,7 @@ import { fullMask, type MaskedMark } from "../../net/mark.ts";
 import { listedNetworksMax } from "./contradictions.ts";
 import type { FirewallChain } from "./firewall-chain.ts";
 import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rule.ts";
+import type { FlowObject } from "./flow-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
 import { errorRules, mergeRanges, replyPathRules } from "./reply-path.ts";
@@ -66,6 +67,8 @@ export interface FirewallTable {
   readonly name: string;
   readonly sets: readonly NetworkSet[];
   readonly chains: readonly FirewallChain[];
+  /** The maps, time-outs and flowtables of the kernel path. */
+  readonly objects?: readonly FlowObject[];
 }
 
 /** A kernel setting: `net.ipv4.conf.eth0.accept_local` and the value it needs. */

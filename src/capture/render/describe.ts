@@ -7,6 +7,7 @@ import { formatMark, fullMask, type MaskedMark } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
 import { type FirewallChain, hooks } from "../plan/firewall-chain.ts";
 import type { FirewallRule, IpRule, LocalRoute, Match, Statement } from "../plan/plan.ts";
+import { describeFlowMatch, describeFlowStatement } from "./flow-nft.ts";
 
 const listedMax = 4;
 
@@ -38,7 +39,7 @@ export function describeFirewallRule(
   hook: FirewallChain["hook"],
 ): readonly string[] {
   const actions = rule.statements
-    .filter(({ kind }) => kind !== "return" || rule.statements.length === 1)
+    .filter(({ kind }) => !aside.includes(kind) || rule.statements.length === 1)
     .map((statement) => describeStatement(statement, rule.family));
   const kinds = rule.matches.map((match) =>
     match.kind === "protocol" ? `${match.protocol} ` : "",
@@ -49,6 +50,9 @@ export function describeFirewallRule(
     `IPv${rule.family} ${kinds.join("")}packets ${where.join(", ") || "to any address"}.`,
   ];
 }
+
+/** Statements that are named only where they stand alone. */
+const aside: readonly Statement["kind"][] = ["return", "mark-flow", "flow-timeout"];
 
 /** A mark as `ip rule` takes it: `1`, `0x1/0x1`. */
 export function plainMark(mark: MaskedMark): string {
@@ -78,6 +82,8 @@ function describeStatement(statement: Statement, family: Family): string {
       return "look no further";
     case "jump":
       return `go on in the chain ${statement.chain}`;
+    default:
+      return describeFlowStatement(statement);
   }
 }
 
@@ -113,6 +119,8 @@ function describeMatch(match: Match): string {
       return "for a transparent socket that is connected to the sender";
     case "icmp":
       return "of ICMP";
+    default:
+      return describeFlowMatch(match, describeMatch);
   }
 }
 

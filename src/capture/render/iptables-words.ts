@@ -74,6 +74,8 @@ function matchWords(
       return protocol === "tcp" ? [socketWords] : datagramWords(match.asked);
     case "icmp":
       return [["-p", rule.family === 4 ? "icmp" : "ipv6-icmp"]];
+    default:
+      throw new RangeError(`iptables has no words for "${match.kind}"`);
   }
 }
 

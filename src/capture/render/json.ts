@@ -27,16 +27,19 @@
  * of an ip rule for a backend on this host, which has `from`, `iif` and perhaps `ipProtocol` and
  * `sourcePort` in its place. Networks and addresses are text, ports and marks are numbers;
  * matches and statements are those of `plan.ts`, but a match that names a `set` does not list its
- * networks again. `backend` is null when none was named; its commands are for a shell of that
+ * networks again. A table of the kernel path also has its maps, time-outs and flowtable: `objects`.
+ * `backend` is null when none was named; its commands are for a shell of that
  * host, with this host's address there in PROXY. A change that could break a reader raises
  * `version`.
  */
 
 import { formatAddress } from "../../net/address.ts";
 import { formatCidr } from "../../net/cidr.ts";
+import type { FlowObject } from "../plan/flow-rule.ts";
 import type { FirewallRule, Match, Plan, Statement } from "../plan/plan.ts";
 import { applySteps, type Step, undoSteps } from "../plan/steps.ts";
 import { backendCommands } from "./backend.ts";
+import { endpointJson } from "./flow-nft.ts";
 
 /** The JSON of a plan, or with `undo` of its removal. */
 export function renderJson(plan: Plan, options: { undo?: boolean } = {}): string {
@@ -67,15 +70,22 @@ function stepObject(step: Step): object {
     const source = from === undefined ? {} : { from: formatAddress(from) };
     return { action, kind, family, priority, mark, ...source, ...rest, table, protocol };
   }
-  const { name: table, sets, chains } = step.table;
+  const { name: table, sets, chains, objects } = step.table;
   return {
     action,
     kind,
     family: "inet",
     table,
     sets: sets.map((set) => ({ ...set, networks: set.networks.map(formatCidr) })),
+    ...(objects === undefined ? {} : { objects: objects.map(flowObject) }),
     chains: chains.map((chain) => ({ ...chain, rules: chain.rules.map(ruleObject) })),
   };
+}
+
+function flowObject(object: FlowObject): object {
+  if (object.kind === "slots") return { ...object, slots: object.slots.map(endpointJson) };
+  if (object.kind !== "endpoints") return object;
+  return { ...object, endpoints: object.endpoints.map(endpointJson) };
 }
 
 function ruleObject({ matches, statements, ...rest }: FirewallRule): object {
@@ -87,13 +97,14 @@ function ruleObject({ matches, statements, ...rest }: FirewallRule): object {
 }
 
 function matchObject(match: Match): object {
+  if (match.kind === "except") return { ...match, match: matchObject(match.match) };
   if (!("networks" in match)) return match;
   const { networks, ...rest } = match;
   return match.set === undefined ? { ...rest, networks: networks.map(formatCidr) } : rest;
 }
 
 function statementObject(statement: Statement): object {
-  if (statement.kind !== "tproxy" || statement.address === undefined) return statement;
+  if (!("address" in statement) || statement.address === undefined) return statement;
   return { ...statement, address: formatAddress(statement.address) };
 }
 

@@ -7,6 +7,7 @@ import { formatEndpoint } from "../../net/endpoint.ts";
 import { fullMask } from "../../net/mark.ts";
 import { formatPortRange } from "../../net/port.ts";
 import type { FirewallChain } from "../plan/firewall-chain.ts";
+import type { Exceptable } from "../plan/firewall-rule.ts";
 import { formatRange, rangesOf } from "../plan/networks.ts";
 import {
   type FirewallRule,
@@ -18,6 +19,7 @@ import {
   type Statement,
 } from "../plan/plan.ts";
 import { describeFirewallRule } from "./describe.ts";
+import { flowMatchText, flowObjectLines, flowStatementText } from "./flow-nft.ts";
 import {
   applyScript,
   beginning,
@@ -64,6 +66,7 @@ function tableLines(table: FirewallTable): readonly string[] {
   return [
     `table inet ${table.name} {`,
     ...table.sets.flatMap(setLines),
+    ...(table.objects ?? []).flatMap(flowObjectLines),
     ...table.chains.flatMap((chain) => chainLines(table, chain)),
     "}",
   ];
@@ -141,6 +144,27 @@ function matchText(match: Match, rule: FirewallRule, protocol: string | undefine
     }
     case "icmp":
       return `meta l4proto ${rule.family === 4 ? "icmp" : "ipv6-icmp"}`;
+    default:
+      return flowMatchText(match, rule, protocol, (each) => exceptText(each, header));
+  }
+}
+
+/** A condition that is turned round. */
+function exceptText(match: Exceptable, header: string): string {
+  switch (match.kind) {
+    case "destination":
+      return `${header} daddr != ${networksText(match)}`;
+    case "mark": {
+      const { value, mask } = match.mark;
+      if (mask === fullMask) return `meta mark != ${hex(value)}`;
+      return `meta mark & ${hex(mask)} != ${hex(value)}`;
+    }
+    case "user":
+      return `meta skuid != ${match.id}`;
+    case "group":
+      return `meta skgid != ${match.id}`;
+    case "cgroup":
+      return `socket cgroupv2 level ${match.path.split("/").length} != "${match.path}"`;
   }
 }
 
@@ -154,7 +178,8 @@ function set(items: readonly string[]): string {
   return items.length === 1 ? (items[0] as string) : `{ ${items.join(", ")} }`;
 }
 
-function statementText(statement: Statement, { family }: FirewallRule): string {
+function statementText(statement: Statement, rule: FirewallRule): string {
+  const { family } = rule;
   switch (statement.kind) {
     case "mark": {
       const { value, mask } = statement.mark;
@@ -174,6 +199,8 @@ function statementText(statement: Statement, { family }: FirewallRule): string {
       return "accept";
     case "jump":
       return `jump ${statement.chain}`;
+    default:
+      return flowStatementText(statement, rule);
   }
 }
 

@@ -51,6 +51,12 @@ export function applyScript(
 /** Describes the purpose of a script in two lines. */
 function purposeOf(plan: Plan): readonly string[] {
   const families = describeFamilies(plan.families);
+  if (isKernelPath(plan)) {
+    return [
+      `Has the kernel carry ${families} connections to their upstreams by NAT; no process takes`,
+      "part in it.",
+    ];
+  }
   if (plan.routes.length === 0) {
     return [
       `Sends captured ${families} packets to a listener on this host, by NAT;`,
@@ -74,13 +80,20 @@ function capturesAny({ firewall }: Plan): boolean {
   return firewall.chains.some(({ rules }) => rules.some(({ purpose }) => purpose === "capture"));
 }
 
+/** Whether the kernel carries connections by itself. */
+function isKernelPath({ firewall }: Plan): boolean {
+  return firewall.objects !== undefined;
+}
+
 /** The effect that begins with the last command of a script. */
 export function beginning(plan: Plan): string {
+  if (isKernelPath(plan)) return "From here on connections are carried";
   return `From here on ${capturesAny(plan) ? "packets are captured" : "replies are delivered"}`;
 }
 
 /** The effect that ends with the first command of an undo script. */
 export function ending(plan: Plan): string {
+  if (isKernelPath(plan)) return "From here on nothing is carried.";
   return `From here on nothing is ${capturesAny(plan) ? "captured" : "delivered"}.`;
 }
 
@@ -91,9 +104,12 @@ export function ending(plan: Plan): string {
 export function undoScript(plan: Plan, sections: readonly Section[]): string {
   const families = describeFamilies(plan.families);
   const captured = capturesAny(plan) ? "captured " : "";
+  const what = isKernelPath(plan)
+    ? `carries ${families} connections to their upstreams`
+    : `delivers ${captured}${families} packets to this host`;
   const head = [
     "#!/bin/sh",
-    `# Takes back what delivers ${captured}${families} packets to this host.`,
+    `# Takes back what ${what}.`,
     "# It removes all that it finds; if anything was missing, its exit status is 1.",
     "# Printed by `tproxy routes --print --undo`. Run it as root.",
     "status=0",

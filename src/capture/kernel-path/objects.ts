@@ -1,0 +1,41 @@
+/** The maps, sets and time-outs that the rules of a service use. Pure. */
+
+import type { Family } from "../../net/address.ts";
+import type { FlowObject } from "../plan/flow-rule.ts";
+import type { Protocol } from "../plan/intent.ts";
+import { endpointsOf, type PathService } from "./intent.ts";
+
+export const mapName = (number: number, family: Family) => `slots${family}_${number}`;
+export const endpointsName = (number: number, family: Family) => `upstreams${family}_${number}`;
+export const timeoutName = (number: number, family: Family, protocol: Protocol) =>
+  `${protocol}${family}_${number}`;
+
+/** Seconds after which the entry of an ended connection is dropped: a port is soon free again. */
+const endedSeconds = 10;
+
+/** The objects of a service: for each family its map, its upstreams, and its time-outs. */
+export function objectsOf({ number, pools, protocols, timeouts }: PathService): FlowObject[] {
+  return pools.flatMap((pool) => {
+    const { family, slots } = pool;
+    return [
+      { kind: "slots", name: mapName(number, family), family, slots },
+      {
+        ...{ kind: "endpoints", name: endpointsName(number, family), family },
+        endpoints: endpointsOf(pool),
+      },
+      ...protocols.map((protocol): FlowObject => {
+        const name = timeoutName(number, family, protocol);
+        if (protocol === "udp") {
+          const seconds = { unreplied: timeouts.udpUnreplied, replied: timeouts.udpReplied };
+          return { kind: "timeouts", name, family, protocol, seconds };
+        }
+        const seconds = {
+          ...{ syn_sent: timeouts.tcpConnect, established: timeouts.tcpIdle },
+          ...{ fin_wait: timeouts.tcpHalfClosed, close_wait: timeouts.tcpHalfClosed },
+          ...{ last_ack: endedSeconds, time_wait: endedSeconds, close: endedSeconds },
+        };
+        return { kind: "timeouts", name, family, protocol, seconds };
+      }),
+    ] satisfies FlowObject[];
+  });
+}
