@@ -50,6 +50,7 @@ export interface Service {
   readonly ingress: Ingress;
   readonly route: Route;
   readonly dial: DialSettings;
+  readonly path: PathChoice;
   readonly limits: ServiceLimits;
   readonly timeouts: Timeouts;
   readonly log: ServiceLog;
@@ -73,6 +74,14 @@ export interface Route {
   readonly source: SourceChoice;
   /** Connect from an own address where the client's cannot be used, instead of refusing. */
   readonly sourceFallback: boolean;
+}
+
+/** Who carries connections. */
+export interface PathChoice {
+  /** `auto`: the kernel where it can, otherwise the relay. */
+  readonly kind: "relay" | "kernel" | "auto";
+  /** The kernel path uses a flowtable where the kernel has one. */
+  readonly offload: boolean;
 }
 
 /** How connections to upstreams are made. */
@@ -112,6 +121,8 @@ export interface Timeouts {
 /** What applies to every service where nothing else is set. */
 const builtIn = {
   balance: "round-robin",
+  path: "relay",
+  offload: "auto",
   transparent: true,
   redirect: false,
   "client-first": false,
@@ -207,6 +218,7 @@ function completeService(
       sendProxy: all["send-proxy"],
       fastOpen: all["fast-open"],
     },
+    path: { kind: all.path, offload: all.offload === "auto" },
     limits: {
       maxConnections: all["max-connections"],
       maxConnectionsPerClient: all["max-connections-per-client"] ?? 0,

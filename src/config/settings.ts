@@ -153,6 +153,14 @@ const capture = table({
 
 /** What a service has that may stand in [defaults] as well. */
 const shared = {
+  path: setting(
+    word("relay", "kernel", "auto"),
+    "Who carries connections: the relay, the kernel by NAT, or the kernel where it can.",
+  ),
+  offload: setting(
+    word("auto", "off"),
+    "With the kernel path: whether its connections take a flowtable where the kernel has one.",
+  ),
   balance: setting(balance, "Which of several upstreams a connection gets."),
   source: setting(
     text(sourceSyntax, { examples: ["client", "client:port", "self", "192.0.2.7"] }),

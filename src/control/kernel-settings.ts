@@ -23,7 +23,12 @@ export class KernelSettings {
   #name: string;
   readonly #isGone: (by: string) => boolean;
 
-  constructor({ kernel, plan, live, question }: RoutesContext) {
+  constructor({
+    kernel,
+    plan,
+    live,
+    question,
+  }: Pick<RoutesContext, "kernel" | "plan" | "live" | "question">) {
     this.#kernel = kernel;
     this.#sets = plan.setsSysctls;
     this.#name = question.name;

@@ -98,6 +98,8 @@ const shared = {
   "accept-proxy": fc.oneof(fc.boolean(), some(network)),
   "client-first": fc.boolean(),
   "fast-open": fc.boolean(),
+  path: fc.constantFrom("relay", "kernel", "auto"),
+  offload: fc.constantFrom("auto", "off"),
   "header-timeout": ms.map((each) => each || 2 ** 52),
   "send-proxy": fc.constantFrom("v1", "v2", "v2:every"),
   "max-connections": count,

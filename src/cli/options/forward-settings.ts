@@ -52,6 +52,8 @@ function serviceOf(options: ForwardOptions): ServiceSettings {
     source: options.source,
     "source-fallback": options.sourceFallback,
     "socket-mark": options.socketMark,
+    path: options.path,
+    offload: options.offload,
     transparent: options.noTransparent ? false : undefined,
     redirect: options.redirect || undefined,
     "accept-proxy": sendersOf(options.acceptProxy),

@@ -47,6 +47,22 @@ export const forwardFields = object({
       },
     ),
   }),
+  ...inGroup("Data path", {
+    path: optional(
+      option("--path", wordValue("relay|kernel|auto", ["relay", "kernel", "auto"]), {
+        description: prose`Who carries connections. ${"relay"} (the default): this process.
+          ${"kernel"}: the kernel alone, by NAT, for less than half the CPU; it cannot read or write
+          what is carried, and needs ${"--routes auto"}. ${"auto"}: the kernel where that is
+          possible, and the log says why not.`,
+      }),
+    ),
+    offload: optional(
+      option("--offload", wordValue("auto|off", ["auto", "off"]), {
+        description: prose`With ${"--path kernel"}: whether its connections take a flowtable where
+          the kernel has one (${"auto"}, the default).`,
+      }),
+    ),
+  }),
   ...inGroup("Listeners", {
     tcp: withDefault(
       flag("--tcp", { description: prose`Carry TCP connections (the default).` }),
