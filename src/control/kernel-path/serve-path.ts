@@ -79,11 +79,13 @@ export async function servePath(run: PathRun, io: ProcessIo): Promise<number> {
   const { service, configuration, upstreams, user } = run;
   const needs = ruleNeeds("apply routes");
   checkPrivileges(needs);
-  const { json, time, lossless } = configuration.log;
   const log = new Log(io, {
-    ...{ protocol: service.listen[0]?.protocol ?? "tcp", json, time, lossless },
-    ...{ level: LogLevel[service.log.level], outlivesReader: true },
+    ...{ ...configuration.log, outlivesReader: true },
+    protocol: service.listen[0]?.protocol ?? "tcp",
+    level: LogLevel[service.log.level],
+    namesServices: () => false,
   });
+  io.onReport(() => log.reopen());
   const say = (text: string) => log.warn(text);
   const held = await HeldPath.apply({
     build: (number, kernel) => pathIntent(run, number, kernel),
