@@ -3,21 +3,12 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { StdioDatagrams } from "./connect/stdio-datagrams.ts";
 import { StdioStream } from "./connect/stdio-stream.ts";
-import { TcpForwarder } from "./forward/tcp/forwarder.ts";
-import { UdpForwarder } from "./forward/udp/forwarder.ts";
+import { ForwardServices } from "./forward/services.ts";
 import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
-import type { Scheme } from "./net/target.ts";
 import { WorkerContext } from "./workers/context.ts";
-import {
-  applyChange,
-  type ForwardTask,
-  type RespondTask,
-  type ServiceChange,
-  type Task,
-  type WorkerInput,
-} from "./workers/protocol.ts";
+import type { RespondTask, Task, WorkerInput } from "./workers/protocol.ts";
 import type { Service, ServiceContext } from "./workers/service-context.ts";
 
 /** `listen`: TCP and UDP sockets with one quota. Ends when that is spent and nothing is open. */
@@ -53,41 +44,6 @@ class RespondService implements Service {
 
   private finishWhenIdle(): void {
     if (this.ending && this.tcp.active === 0) this.context.finish();
-  }
-}
-
-/** `forward`: TCP, UDP or both. Ends when both have ended. */
-class ForwardServices implements Service {
-  readonly rows: (TcpForwarder | UdpForwarder)[] = [];
-  private readonly task: ForwardTask;
-  private running: number;
-
-  constructor(context: ServiceContext, task: ForwardTask) {
-    this.task = task;
-    const onFinished = () => {
-      if (--this.running === 0) context.finish();
-    };
-    const { sessions, sockets } = task;
-    if (sockets.some(({ protocol }) => protocol === "tcp")) {
-      this.rows.push(new TcpForwarder(context, task, onFinished));
-    }
-    if (sessions !== undefined) {
-      this.rows.push(new UdpForwarder(context, task, sessions, onFinished));
-    }
-    this.running = this.rows.length;
-  }
-
-  stop(): void {
-    for (const service of this.rows) service.stop();
-  }
-
-  suspend(protocols: readonly Scheme[]): void {
-    for (const service of this.rows) service.suspend(protocols);
-  }
-
-  update(change: ServiceChange): void {
-    applyChange(this.task, change);
-    for (const service of this.rows) service.update(change);
   }
 }
 

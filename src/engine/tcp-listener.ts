@@ -90,8 +90,13 @@ export class Listener implements Handler {
 
   /** Accepts the queued connections, then closes: close(2) alone would reset them. */
   closeEmptied(): void {
-    for (let count = 0; count < backlog && this.acceptOne(); count++);
+    this.acceptQueued();
     this.close();
+  }
+
+  /** Accepts the queued connections. */
+  acceptQueued(): void {
+    for (let count = 0; count < backlog && this.acceptOne(); count++);
   }
 
   close(): void {

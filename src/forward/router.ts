@@ -5,7 +5,7 @@ import type { ForwardTask, ServiceChange } from "../workers/protocol.ts";
 import type { ServiceContext } from "../workers/service-context.ts";
 import { addressKey, isOwn, type SourcePolicy } from "./dial.ts";
 import { Unanswered } from "./unanswered.ts";
-import { UpstreamPool } from "./upstream-pool.ts";
+import { type Upstream, UpstreamPool } from "./upstream-pool.ts";
 import { UpstreamReport } from "./upstream-report.ts";
 
 export class Router {
@@ -14,9 +14,11 @@ export class Router {
   /** Undefined: what comes goes on to where its client wanted to go. */
   readonly pool: UpstreamPool | undefined;
   private readonly unanswered: Unanswered;
+  private readonly protocol: "tcp" | "udp";
 
   constructor(context: ServiceContext, task: ForwardTask, protocol: "tcp" | "udp") {
     const { upstreams, balance } = task.route;
+    this.protocol = protocol;
     this.unanswered = new Unanswered((text) => context.warn(text));
     this.rules = {
       source: task.route.source,
@@ -37,9 +39,18 @@ export class Router {
     this.unanswered.tell(upstream, from, isOwn(this.rules, upstream.address));
   }
 
+  /** Whether an upstream is still among the current ones. */
+  has(upstream: Upstream): boolean {
+    return this.pool?.has(upstream) ?? false;
+  }
+
   /** Heeds what has changed, for what is new: what is open stays where it is. */
-  update({ route = {} }: ServiceChange): void {
+  update({ route = {}, sockets }: ServiceChange): void {
     const { upstreams, ownAddresses } = route;
+    if (sockets !== undefined) {
+      const listeners = sockets.filter(({ protocol }) => protocol === this.protocol);
+      this.rules = { ...this.rules, listeners };
+    }
     if (ownAddresses !== undefined) {
       this.rules = { ...this.rules, own: new Set(ownAddresses.map(addressKey)) };
     }

@@ -92,6 +92,11 @@ export class UpstreamPool {
     this.turn %= Math.max(1, this.members.length);
   }
 
+  /** Whether it is one of the current upstreams. */
+  has(upstream: Upstream): boolean {
+    return this.members.includes(upstream);
+  }
+
   /**
    * An upstream for connection `id` (not 0) from the address `client`, none of `tried`; undefined
    * when all have been tried. One whose address has `family` bytes, if there is such a one; 0: any.

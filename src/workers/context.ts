@@ -205,10 +205,8 @@ export class WorkerContext implements Handler, ServiceHost {
     if (!this.shared.stopping || this.isStopped) return;
     this.isStopped = true;
     if (this.services.size === 0) this.loop.stop();
-    for (const { service, isRemoved } of [...this.services.values()]) {
-      // One that was removed is on its way to its end.
-      if (!isRemoved) service?.stop();
-    }
+    // One that was removed may have been given more time than there is now.
+    for (const { service } of [...this.services.values()]) service?.stop();
   }
 
   private carryOut(command: Command): void {
@@ -217,10 +215,18 @@ export class WorkerContext implements Handler, ServiceHost {
         return this.add(command.id, command.task);
       case "update":
         return this.services.get(command.id)?.service?.update?.(command.change);
+      case "release": {
+        const { id, closed, moved } = command;
+        return this.services.get(id)?.service?.release?.(closed, moved);
+      }
+      case "replace":
+        return this.services.get(command.id)?.service?.replace?.(command.task, command.replaced);
       case "remove":
-        return this.remove(command.id);
+        return this.remove(command.id, command.drainMs);
       case "suspend":
         return this.suspend(command.protocols);
+      case "mark":
+        return this.post({ kind: "reached", generation: command.generation });
       case "table":
         return this.showTable();
     }
@@ -240,11 +246,11 @@ export class WorkerContext implements Handler, ServiceHost {
     if (this.suspended.length > 0) hosted.service.suspend?.(this.suspended);
   }
 
-  private remove(id: number): void {
+  private remove(id: number, drainMs?: number): void {
     const hosted = this.services.get(id);
     if (hosted === undefined || hosted.isRemoved) return;
     hosted.isRemoved = true;
-    hosted.service?.stop();
+    hosted.service?.stop(drainMs);
   }
 
   private showTable(): void {

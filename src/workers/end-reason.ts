@@ -30,6 +30,8 @@ export const endReasons = {
   "idle-timeout": "idle timeout",
   "idle-shortened": "idle timeout, shortened for lack of room",
   stopped: "stopped",
+  /** Its service or its upstream is no longer in the configuration. */
+  removed: "removed from the configuration",
   evicted: "ended to make room: its client had the most connections",
   stalled: "ended to free memory: its reader had stalled",
   "no-place": "refused: no room, and its client has as many connections as any",
@@ -114,7 +116,7 @@ export function isRefusal(reason: EndReason): boolean {
 /** Whether nothing failed. UDP has no end of its own, so to be silent is a session's usual end. */
 export function isUsual({ reason }: End, protocol: "tcp" | "udp"): boolean {
   if (protocol === "tcp") return reason === "done";
-  return reason === "idle-timeout" || reason === "stopped";
+  return reason === "idle-timeout" || reason === "stopped" || reason === "removed";
 }
 
 /** Where a session's text is another than a connection's. */

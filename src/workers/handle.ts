@@ -10,8 +10,10 @@ import { type Counters, SharedState } from "./counters.ts";
 import {
   applyChange,
   type Command,
+  type ForwardTask,
   type Outcome,
   ownTask,
+  type ServedSocket,
   type ServiceChange,
   type Task,
   type WorkerEvent,
@@ -19,11 +21,14 @@ import {
   type WorkerMessage,
 } from "./protocol.ts";
 import { withRecords } from "./records.ts";
+import { type Capacity, capacityOf, taskChange } from "./task-change.ts";
 
 /** What a handle tells the pool. */
 export interface WorkerHandleOwner {
   /** A batch of events; `printed` lets the Worker send another. */
   onEvents(handle: WorkerHandle, events: readonly WorkerEvent[], printed: () => void): void;
+  /** Its Worker has carried out all commands up to the mark of this generation. */
+  onReached(handle: WorkerHandle, generation: number): void;
   /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
   /** Service number `id` is gone from it. */
@@ -37,6 +42,8 @@ export class WorkerHandle {
   private readonly entry: URL;
   /** By number, what each service runs with now. */
   private readonly services = new Map<number, Task>();
+  /** By number, what the parts of each service were made for. */
+  private readonly capacities = new Map<number, Capacity>();
   /** Services that its Worker has been told to remove, and has not. */
   private readonly removing = new Map<number, Task>();
   private readonly lossless: boolean;
@@ -45,6 +52,10 @@ export class WorkerHandle {
   private shared = new SharedState();
   /** How many Workers there have been in this place. */
   private generation = 0;
+  /** Listeners that its Worker was told to close, and may not have. */
+  private readonly leaving = new Set<number>();
+  /** The newest mark that its Worker was sent; 0: none. */
+  private mark = 0;
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
   private hasEnded = false;
@@ -95,6 +106,7 @@ export class WorkerHandle {
         );
       }
       if (message.kind === "removed") return this.onRemoved(message.id);
+      if (message.kind === "reached") return this.owner.onReached(this, message.generation);
       isDone = true;
       this.hasEnded = true;
       this.ending.resolve(message.outcome);
@@ -106,7 +118,8 @@ export class WorkerHandle {
       if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
     });
     this.send({ kind: "suspend", protocols: this.suspended });
-    for (const [id, task] of this.services) this.send({ kind: "add", id, task });
+    for (const [id, task] of this.services) this.begin(id, task);
+    if (this.mark > 0) this.send({ kind: "mark", generation: this.mark });
   }
 
   /** Has its services receive nothing new of these protocols, and everything of the others. */
@@ -118,7 +131,54 @@ export class WorkerHandle {
   /** Has its Worker run a service. It owns the task's descriptors from here on. */
   add(id: number, task: Task): void {
     this.services.set(id, ownTask(task));
+    this.begin(id, task);
+  }
+
+  private begin(id: number, task: Task): void {
+    if (task.kind === "forward") this.capacities.set(id, capacityOf(task));
+    if ("sockets" in task) this.give(task.sockets);
     this.send({ kind: "add", id, task });
+  }
+
+  /** Notes that its Worker has these sockets, until it closes them. */
+  private give(sockets: readonly ServedSocket[]): void {
+    for (const { fd } of sockets) {
+      this.shared.descriptors[fd] = GIVEN;
+      // It closed another one of this number.
+      this.leaving.delete(fd);
+    }
+  }
+
+  /** Has a service let go of listeners; those that are moved are another service's from here on. */
+  release(id: number, closed: readonly number[], moved: readonly number[]): void {
+    const task = this.services.get(id);
+    if (task?.kind !== "forward") return;
+    const gone = new Set([...closed, ...moved]);
+    const sockets = task.sockets.filter(({ fd }) => !gone.has(fd));
+    this.services.set(id, { ...task, sockets });
+    for (const fd of closed) this.leaving.add(fd);
+    this.send({ kind: "release", id, closed, moved });
+  }
+
+  /** Has a service go on by `task`: its sockets are those that it has, and new ones. */
+  replace(id: number, task: ForwardTask, ends: ServiceChange["ends"]): void {
+    const before = this.services.get(id);
+    const capacity = this.capacities.get(id);
+    if (before?.kind !== "forward" || capacity === undefined) return;
+    const { replaced, change, task: next } = taskChange(before, task, capacity);
+    this.services.set(id, ownTask(next));
+    this.give(next.sockets);
+    if (replaced.includes("tcp")) {
+      this.capacities.set(id, { ...capacity, connections: capacityOf(next).connections });
+    }
+    this.send({ kind: "update", id, change: ends === undefined ? change : { ...change, ends } });
+    this.send({ kind: "replace", id, task: next, replaced });
+  }
+
+  /** Has its Worker answer `onReached` once it has carried out all commands before. */
+  markReached(generation: number): void {
+    this.mark = generation;
+    this.send({ kind: "mark", generation });
   }
 
   /** Changes a service. A Worker that takes this one's place is given it as it is then. */
@@ -131,14 +191,14 @@ export class WorkerHandle {
 
   /**
    * Takes a service away; `WorkerHandleOwner.onRemoved` is called once it is gone. False if it is
-   * not there.
+   * not there. Its connections may go on for `drainMs`, by default for the service's own time.
    */
-  remove(id: number): boolean {
+  remove(id: number, drainMs?: number): boolean {
     const task = this.services.get(id);
     if (task === undefined) return false;
     this.services.delete(id);
     this.removing.set(id, task);
-    this.send({ kind: "remove", id });
+    this.send({ kind: "remove", id, ...(drainMs === undefined ? {} : { drainMs }) });
     return true;
   }
 
@@ -192,13 +252,19 @@ export class WorkerHandle {
   }
 
   private onDeath(cause: Error): void {
-    const { counters } = this;
+    const { counters, shared } = this;
     this.commandPort?.close();
-    closeAll(this.shared.descriptors);
-    this.shared = this.shared.successor();
-    // Nobody serves these sockets again.
-    for (const [id, task] of [...this.removing]) {
-      if ("sockets" in task) for (const { fd } of task.sockets) sys.close(fd);
+    closeAll(shared.descriptors);
+    // Nobody serves these sockets again. A number that the Worker closed may be another's by now.
+    const gone = [...this.removing.values()].flatMap((task) =>
+      "sockets" in task ? task.sockets.map(({ fd }) => fd) : [],
+    );
+    for (const fd of new Set([...gone, ...this.leaving])) {
+      if (shared.descriptors[fd] === GIVEN) sys.close(fd);
+    }
+    this.leaving.clear();
+    this.shared = shared.successor();
+    for (const id of [...this.removing.keys()]) {
       this.shared.retire(id);
       this.onRemoved(id);
     }
@@ -218,6 +284,9 @@ function closeAll(openFds: Uint8Array): void {
     sys.close(fd);
   }
 }
+
+/** In the map of descriptors: one that the Worker was given, and has not made itself. */
+const GIVEN = 2;
 
 function* openIn(openFds: Uint8Array): Generator<number> {
   for (let fd = openFds.indexOf(1); fd >= 0; fd = openFds.indexOf(1, fd + 1)) yield fd;

@@ -13,7 +13,7 @@ import {
 import type { Scheme } from "../net/target.ts";
 import { type Counters, sumCounters } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
-import type { Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
+import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 import { readTallies, type TallyCounts } from "./tally.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
@@ -26,6 +26,19 @@ export class WorkerPoolError extends Error {}
 interface Removal {
   readonly left: Set<WorkerHandle>;
   readonly done: PromiseWithResolvers<void>;
+}
+
+/** Changes that are on their way to the Workers. */
+interface Reaching {
+  readonly generation: number;
+  readonly left: Set<WorkerHandle>;
+  readonly done: PromiseWithResolvers<void>;
+}
+
+/** Listeners that a service lets go of in one Worker. */
+export interface ReleasedSockets {
+  readonly closed: readonly number[];
+  readonly moved: readonly number[];
 }
 
 export interface PoolSettings {
@@ -50,6 +63,8 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
   private readonly removals = new Map<number, Removal>();
+  /** Workers that have not yet carried out the newest changes. */
+  private reaching: Reaching | undefined;
   /** Whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
@@ -99,6 +114,45 @@ export class WorkerPool implements WorkerHandleOwner {
     return id;
   }
 
+  /**
+   * Has service number `id` let go of listeners, for each Worker a list. Those of `moved` stay open
+   * for another service.
+   */
+  release(id: number, lists: readonly ReleasedSockets[]): void {
+    for (const [index, handle] of this.handles.entries()) {
+      const { closed = [], moved = [] } = lists[index] ?? {};
+      if (!this.over && closed.length + moved.length > 0) handle.release(id, closed, moved);
+    }
+  }
+
+  /**
+   * Has service number `id` go on by other tasks, in each Worker's next turn: with listeners that
+   * it has, and with new ones, which it owns from here on. What is open stays, as far as `ends`
+   * does not say otherwise.
+   */
+  replace(id: number, tasks: readonly ForwardTask[], ends: ServiceChange["ends"]): void {
+    for (const [index, handle] of this.handles.entries()) {
+      const task = tasks[index];
+      if (task !== undefined && !this.over) handle.replace(id, task, ends);
+    }
+  }
+
+  /**
+   * Settles when every Worker has carried out what it was told before, or after `timeoutMs` with
+   * the numbers of those that have not.
+   */
+  async reached(generation: number, timeoutMs: number): Promise<readonly number[]> {
+    const done = Promise.withResolvers<void>();
+    const left = new Set(this.handles);
+    this.reaching = { generation, left, done };
+    if (this.over) return [];
+    for (const handle of this.handles) handle.markReached(generation);
+    const late = setTimeout(() => done.resolve(), timeoutMs);
+    await done.promise;
+    clearTimeout(late);
+    return [...left].map(({ number }) => number);
+  }
+
   /** Changes service number `id` in every Worker, in its next turn. Never blocks. */
   update(id: number, change: ServiceChange): void {
     if (!this.over) for (const handle of this.handles) handle.update(id, change);
@@ -107,12 +161,13 @@ export class WorkerPool implements WorkerHandleOwner {
   /**
    * Takes service number `id` away: it takes no new work, and what is open comes to its end.
    * Settles when every Worker has let go of it, and its number may be given to another one.
+   * Its connections may go on for `drainMs`, by default for the service's own time.
    */
-  remove(id: number): Promise<void> {
+  remove(id: number, drainMs?: number): Promise<void> {
     const known = this.removals.get(id);
     if (known !== undefined) return known.done.promise;
     if (this.over || !this.numbers.has(id)) return Promise.resolve();
-    const left = new Set(this.handles.filter((handle) => handle.remove(id)));
+    const left = new Set(this.handles.filter((handle) => handle.remove(id, drainMs)));
     const done = Promise.withResolvers<void>();
     this.removals.set(id, { left, done });
     this.settleRemoval(id);
@@ -240,6 +295,13 @@ export class WorkerPool implements WorkerHandleOwner {
     } catch (failed) {
       handle.fail(failed as Error);
     }
+  }
+
+  onReached(handle: WorkerHandle, generation: number): void {
+    const { reaching } = this;
+    if (reaching?.generation !== generation) return;
+    reaching.left.delete(handle);
+    if (reaching.left.size === 0) reaching.done.resolve();
   }
 
   onRemoved(handle: WorkerHandle, id: number): void {

@@ -186,22 +186,30 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
  */
 export interface ServiceChange {
   readonly route?: Partial<Pick<RouteTask, "upstreams" | "ownAddresses">>;
+  readonly dial?: Pick<DialSettings, "mark">;
   readonly timeouts?: Partial<ForwardTimeouts>;
   readonly log?: Partial<ConnectionLog>;
+  /** All its sockets, of which some may be new; nothing is opened or closed by this. */
+  readonly sockets?: readonly ServedSocket[];
+  /** No more than the service was begun with. */
+  readonly limits?: Pick<ConnectionBounds, "connectionsMax" | "queueMax">;
+  /** What ends because its upstream is not among those of `route` any more; by default nothing. */
+  readonly ends?: "sessions" | "all";
 }
 
 /** Applies a change to a task in place: all parts of a service read the same groups. */
-export function applyChange(task: ForwardTask, { route, timeouts, log }: ServiceChange): void {
-  Object.assign(task.route, route);
-  Object.assign(task.timeouts, timeouts);
-  Object.assign(task.log, log);
+export function applyChange(task: ForwardTask, change: ServiceChange): void {
+  for (const group of ["route", "dial", "timeouts", "log", "limits"] as const) {
+    Object.assign(task[group], change[group]);
+  }
 }
 
 /** A task that changes on its own: its groups are copies of those of `task`. */
 export function ownTask<T extends Task>(task: T): T {
   if (task.kind !== "forward") return task;
-  const { route, timeouts, log } = task;
-  return { ...task, route: { ...route }, timeouts: { ...timeouts }, log: { ...log } };
+  const { route, dial, timeouts, log, limits } = task;
+  const groups = { route: { ...route }, dial: { ...dial }, timeouts: { ...timeouts } };
+  return { ...task, ...groups, log: { ...log }, limits: { ...limits } };
 }
 
 /** What the main thread tells Workers that run. `id` is the number of a service, from 1. */
@@ -209,10 +217,32 @@ export type Command =
   /** Run this. */
   | { readonly kind: "add"; readonly id: number; readonly task: Task }
   | { readonly kind: "update"; readonly id: number; readonly change: ServiceChange }
-  /** Take no new work for it, let what is open come to its end, and say that it is `removed`. */
-  | { readonly kind: "remove"; readonly id: number }
   /** Receive nothing new of these protocols until another such command leaves them out. */
   | { readonly kind: "suspend"; readonly protocols: readonly Scheme[] }
+  /** Let go of these listeners of it: close them, or leave them open for another service. */
+  | {
+      readonly kind: "release";
+      readonly id: number;
+      readonly closed: readonly number[];
+      readonly moved: readonly number[];
+    }
+  /**
+   * Accept as `task` says from now on, at its sockets. What is open stays, but for the sessions of
+   * a protocol that is `replaced`.
+   */
+  | {
+      readonly kind: "replace";
+      readonly id: number;
+      readonly task: ForwardTask;
+      readonly replaced: readonly Scheme[];
+    }
+  /**
+   * Take no new work for it, let what is open come to its end, and post that it is `removed`.
+   * `drainMs` is how long that may take; without it the service's own time.
+   */
+  | { readonly kind: "remove"; readonly id: number; readonly drainMs?: number }
+  /** Post that all commands before this one have been carried out. */
+  | { readonly kind: "mark"; readonly generation: number }
   /** Report every connection and session that is open. */
   | { readonly kind: "table" };
 
@@ -319,6 +349,8 @@ export type WorkerMessage =
   | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
   /** A service has ended because it was removed, and holds nothing. */
   | { readonly kind: "removed"; readonly id: number }
+  /** All commands up to a `mark` have been carried out. */
+  | { readonly kind: "reached"; readonly generation: number }
   | { readonly kind: "done"; readonly outcome: Outcome };
 
 /** How a Worker's services ended: `errno` 0 when they did what they were asked. */

@@ -3,19 +3,32 @@
 import type { EventLoop } from "../engine/loop.ts";
 import type { Scheme } from "../net/target.ts";
 import type { CounterBlock } from "./counters.ts";
-import { type ConnectionLog, LogLevel, type ServiceChange, type WorkerEvent } from "./protocol.ts";
+import {
+  type ConnectionLog,
+  type ForwardTask,
+  LogLevel,
+  type ServiceChange,
+  type WorkerEvent,
+} from "./protocol.ts";
 import type { LineOptions } from "./rate-limited-log.ts";
 import type { Recorded, RecordKind } from "./records.ts";
 import type { OpenRows } from "./table.ts";
 
 /** Something that runs on a loop until it is done or told to stop. */
 export interface Service {
-  /** Called once. Takes no new work and closes what is open; ends with `context.finish`. */
-  stop(): void;
+  /**
+   * Takes no new work and closes what is open; ends with `context.finish`. `drainMs` is how long
+   * open connections may go on, where they may. A second call may shorten that.
+   */
+  stop(drainMs?: number): void;
   /** Heeds new settings, between two events of the loop; must not block. */
   update?(change: ServiceChange): void;
   /** Receives nothing new of these protocols, until a call without them; what is open goes on. */
   suspend?(protocols: readonly Scheme[]): void;
+  /** Lets go of listeners: closes those of `closed`, and leaves those of `moved` open. */
+  release?(closed: readonly number[], moved: readonly number[]): void;
+  /** Accepts as `task` says from now on; open sessions of a `replaced` protocol end. */
+  replace?(task: ForwardTask, replaced: readonly Scheme[]): void;
   /** What it has open, for the table. */
   readonly rows?: readonly OpenRows[];
 }

@@ -68,7 +68,11 @@ enabled = false
 describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
   testRun("each service gets its own packets, and nothing is left at the end", async () => {
     const other = family === "4" ? "9.9.9.9" : "[2001:db9::9]";
-    const { stdout, proxy, backend: seen } = await inLab(
+    const {
+      stdout,
+      proxy,
+      backend: seen,
+    } = await inLab(
       `${functions}
       ip route add default via 10.9.2.2
       ip route add default via fd00:2::2

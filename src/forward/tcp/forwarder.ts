@@ -18,14 +18,14 @@ import { decodeSockaddr, type SocketAddress } from "../../../ffi/sockaddr.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { KEY_WORDS, readKey } from "../../engine/flow-key.ts";
-import { loopRoundsMax } from "../../engine/limits.ts";
+import { loopRoundsMax, removedListenerMs } from "../../engine/limits.ts";
 import { Listener, type ListenerOwner, pauseAll, resumeAll } from "../../engine/tcp-listener.ts";
 import { TcpMemory } from "../../engine/tcp-memory.ts";
 import { Timer } from "../../engine/timers.ts";
 import { StallWatch } from "../../fairness/stall-watch.ts";
 import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
-import type { ForwardTask, ServiceChange } from "../../workers/protocol.ts";
+import type { ForwardTask, ServedSocket, ServiceChange } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
 import type { OpenRows } from "../../workers/table.ts";
@@ -57,10 +57,14 @@ export class TcpForwarder
   private readonly peerWords = this.peerName.words();
   private readonly localWords = this.localName.words();
   private readonly flow = new Uint32Array(KEY_WORDS);
-  private listeners: Listener[];
+  private listeners: Listener[] = [];
+  /** Listeners that a reload has removed, which accept for a moment longer. */
+  private readonly leaving = new Set<Listener>();
+  private readonly leavingTimer = new Timer(() => this.closeLeaving());
   private readonly memory: TcpMemory;
   private readonly buffers: StreamBuffers;
   private isDraining = false;
+  private isSuspended = false;
   private readonly drainTimer = new Timer(() => this.connections.abortAll("stopped"));
 
   /** Calls `onFinished` once, after `stop`, when no connection is open. */
@@ -95,7 +99,7 @@ export class TcpForwarder
     );
     this.stallWatch = new StallWatch(loop, this.memory, this.connections);
     const sockets = task.sockets.filter(({ protocol }) => protocol === "tcp");
-    this.listeners = sockets.map(({ fd }) => new Listener(this, fd as Fd));
+    this.listen(sockets);
   }
 
   get loop() {
@@ -215,30 +219,75 @@ export class TcpForwarder
 
   closed(): void {
     this.relayKernel.hopeForPipes();
-    if (this.isDraining && this.connections.open.size === 0) this.finish();
+    if (this.isDraining && this.isEmpty) this.finish();
   }
 
   /** Applies new settings to new connections; time-outs also apply to open ones. */
   update(change: ServiceChange): void {
     this.router.update(change);
+    if (change.ends !== "all") return;
+    for (const connection of [...this.connections.open]) {
+      const { picked } = connection;
+      if (picked !== undefined && !this.router.has(picked)) connection.abort("removed");
+    }
   }
 
   /** Accepts no connection while TCP is among the protocols. */
   suspend(protocols: readonly Scheme[]): void {
-    const isSuspended = protocols.includes("tcp");
-    for (const listener of this.listeners) listener.suspend(isSuspended);
+    this.isSuspended = protocols.includes("tcp");
+    for (const listener of this.listeners) listener.suspend(this.isSuspended);
   }
 
-  /** Stops accepting. Open connections may go on for `timeouts.drainMs`. */
-  stop(): void {
+  /** Accepts at these as well. */
+  listen(sockets: readonly ServedSocket[]): void {
+    for (const { fd } of sockets) {
+      const listener = new Listener(this, fd as Fd);
+      if (this.isSuspended) listener.suspend(true);
+      this.listeners.push(listener);
+    }
+  }
+
+  /**
+   * Lets go of listeners. At those to be closed it accepts what is queued, now and a moment later:
+   * handshakes may be on their way.
+   */
+  release(closed: readonly number[], moved: readonly number[]): void {
+    for (const listener of this.listeners) {
+      if (moved.includes(listener.fd)) listener.pause();
+      if (!closed.includes(listener.fd)) continue;
+      listener.acceptQueued();
+      this.leaving.add(listener);
+      this.loop.timers.arm(this.leavingTimer, this.loop.now + removedListenerMs);
+    }
+    this.listeners = this.listeners.filter(({ fd }) => !moved.includes(fd) && !closed.includes(fd));
+  }
+
+  /** Whether it accepts nothing any more. */
+  get isStopped(): boolean {
+    return this.isDraining;
+  }
+
+  /** Stops accepting. Open connections may go on for `drainMs`. */
+  stop(drainMs = this.task.timeouts.drainMs): void {
     for (const listener of this.listeners) listener.closeEmptied();
     this.listeners = [];
     this.isDraining = true;
-    if (this.connections.open.size === 0) return this.finish();
-    this.loop.timers.arm(this.drainTimer, this.loop.now + this.task.timeouts.drainMs);
+    if (this.isEmpty) return this.finish();
+    if (Number.isFinite(drainMs)) this.loop.timers.arm(this.drainTimer, this.loop.now + drainMs);
+  }
+
+  private closeLeaving(): void {
+    for (const listener of this.leaving) listener.closeEmptied();
+    this.leaving.clear();
+    if (this.isDraining && this.isEmpty) this.finish();
+  }
+
+  private get isEmpty(): boolean {
+    return this.connections.open.size === 0 && this.leaving.size === 0;
   }
 
   private finish(): void {
+    this.loop.timers.disarm(this.leavingTimer);
     this.loop.timers.disarm(this.drainTimer);
     this.connections.stop();
     this.stallWatch.stop();

@@ -49,7 +49,12 @@ import { rawRefusal } from "../../engine/raw-sender.ts";
 import { Spares } from "../../engine/spares.ts";
 import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
-import type { ForwardTask, ServiceChange, SessionSettings } from "../../workers/protocol.ts";
+import type {
+  ForwardTask,
+  ServedSocket,
+  ServiceChange,
+  SessionSettings,
+} from "../../workers/protocol.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
 import type { OpenRows } from "../../workers/table.ts";
 import { Router } from "../router.ts";
@@ -79,8 +84,10 @@ export class UdpForwarder implements Service, OpenRows {
   private readonly proxied: ProxiedSenders | undefined;
   /** The destination of the datagrams at a session's own socket, a socket address. */
   private readonly destination = new Uint32Array(sockaddr_in6.size / 4);
-  private listeners: UdpListener[];
+  private listeners: UdpListener[] = [];
   private isSuspended = false;
+  /** The kernel may join datagrams of one flow (UDP_GRO). */
+  private readonly joins: boolean;
 
   /** `onFinished` is called once, after `stop`. */
   constructor(
@@ -111,17 +118,41 @@ export class UdpForwarder implements Service, OpenRows {
       drain: (listener) => this.drain(listener),
       takeStrays: (session, fd) => void this.takeStrays(session, fd),
     });
-    this.listeners = task.sockets
-      .filter(({ protocol }) => protocol === "udp")
-      .map((socket) => this.listen(new UdpListener(socket, joins)));
+    this.joins = joins;
+    this.listen(task.sockets.filter(({ protocol }) => protocol === "udp"));
   }
 
   get open(): Iterable<Session> {
     return this.manager.open;
   }
 
+  /** Accepts at these as well. */
+  listen(sockets: readonly ServedSocket[]): void {
+    for (const socket of sockets) {
+      const listener = new UdpListener(socket, this.joins);
+      this.listeners.push(listener);
+      if (!this.isSuspended) this.watch(listener);
+    }
+  }
+
+  /** Lets go of listeners, and ends the sessions that have come by them. */
+  release(closed: readonly number[], moved: readonly number[]): void {
+    const { loop } = this.context;
+    for (const listener of this.listeners) {
+      const isClosed = closed.includes(listener.fd);
+      if (!isClosed && !moved.includes(listener.fd)) continue;
+      this.manager.endWhere(({ start }) => start.listener === listener);
+      if (isClosed) loop.close(listener.fd);
+      else if (!this.isSuspended) loop.remove(listener.fd);
+    }
+    this.listeners = this.listeners.filter(({ fd }) => !moved.includes(fd) && !closed.includes(fd));
+  }
+
+  /** It is gone once it is stopped. */
+  readonly isStopped = false;
+
   /** Sessions know no end of their own, so they end at once. */
-  stop(): void {
+  stop(_drainMs?: number): void {
     for (const { fd } of this.listeners) this.context.loop.close(fd);
     this.listeners = [];
     this.manager.endAll("stopped");
@@ -136,13 +167,17 @@ export class UdpForwarder implements Service, OpenRows {
     this.isSuspended = isSuspended;
     for (const listener of this.listeners) {
       if (isSuspended) this.context.loop.remove(listener.fd);
-      else this.listen(listener);
+      else this.watch(listener);
     }
   }
 
-  /** New sessions go to the current upstreams; open ones keep theirs. */
+  /** New sessions go to the current upstreams; open ones stay unless the change ends them. */
   update(change: ServiceChange): void {
     this.router.update(change);
+    if (change.ends === undefined) return;
+    this.manager.endWhere(
+      ({ start: { picked } }) => picked !== undefined && !this.router.has(picked),
+    );
   }
 
   /** The session of message `index`, begun if there is none; undefined: it is dropped. */
@@ -151,10 +186,9 @@ export class UdpForwarder implements Service, OpenRows {
     return this.manager.find(listener);
   }
 
-  private listen(listener: UdpListener): UdpListener {
+  private watch(listener: UdpListener): void {
     const onReady = () => this.read(listener, batchesPerTurn);
     this.context.loop.add(listener.fd, EPOLLIN, { onReady });
-    return listener;
   }
 
   /** Forwards all datagrams that were queued before now. */

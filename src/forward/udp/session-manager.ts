@@ -218,6 +218,11 @@ export class SessionManager {
     if (!this.isProxied) this.icmp.expired(sender, destination);
   }
 
+  /** Ends the sessions of which this holds: the configuration has nothing of them any more. */
+  endWhere(isGone: (session: Session) => boolean): void {
+    for (const session of [...this.open]) if (isGone(session)) this.end(session, ended("removed"));
+  }
+
   /** Ends every session. */
   endAll(reason: EndReason): void {
     for (const session of this.open) this.end(session, ended(reason));
