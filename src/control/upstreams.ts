@@ -6,7 +6,6 @@ import { nameStartMs, upstreamsMax } from "../engine/limits.ts";
 import { quote } from "../net/result.ts";
 import type { Target } from "../net/target.ts";
 import { socketAddress } from "../proto/proxy-header.ts";
-import type { Upstreams } from "../workers/protocol.ts";
 import { type NameListener, systemNamesIo, WatchedName } from "./dns-names.ts";
 import { toSocketAddress } from "./endpoints.ts";
 import { type MarkOf, scopeOf } from "./look-up.ts";
@@ -74,12 +73,6 @@ export class UpstreamList {
     );
   }
 
-  /** The upstreams of this moment. */
-  get upstreams(): Upstreams {
-    if (this.entries === undefined) return { kind: "original" };
-    return { kind: "fixed", addresses: this.fixed };
-  }
-
   /** Those that are named, at this moment. */
   get fixed(): readonly SocketAddress[] {
     return this.entries?.flatMap(({ addresses }) => addresses()) ?? [];
@@ -90,9 +83,15 @@ export class UpstreamList {
     return this.entries?.[index]?.addresses() ?? [];
   }
 
-  /** From now on tells `changed` of other upstreams, and `say` of names that are not found. */
-  watch(changed: (upstreams: Upstreams) => void, say: (line: string) => void): void {
-    const listener: NameListener = { changed: () => this.tell(changed, say), say };
+  /** From now on calls `changed` when addresses change, and `say` for names that are not found. */
+  watch(changed: () => void, say: (line: string) => void): void {
+    const listener: NameListener = {
+      changed: () => {
+        this.warnOfTooMany(say);
+        changed();
+      },
+      say,
+    };
     this.warnOfTooMany(say);
     for (const { name } of this.entries ?? []) name?.watch(listener);
   }
@@ -102,14 +101,8 @@ export class UpstreamList {
     for (const { name } of this.entries ?? []) name?.close();
   }
 
-  private tell(changed: (upstreams: Upstreams) => void, say: (line: string) => void): void {
-    this.warnOfTooMany(say);
-    changed(this.upstreams);
-  }
-
   private warnOfTooMany(say: (line: string) => void): void {
-    const { upstreams } = this;
-    const count = upstreams.kind === "fixed" ? upstreams.addresses.length : 0;
+    const count = this.fixed.length;
     if (count > upstreamsMax) say(`to has ${count} addresses: the first ${upstreamsMax} count`);
   }
 }

@@ -240,8 +240,14 @@ export const sweptIdlePart = 0.125;
 export const newcomersKept = 64;
 export const newcomersKeptShare = 0.125;
 
-/** Upstreams of one command, the addresses of names included. */
+/** Upstreams of one pool, the addresses of names included. */
 export const upstreamsMax = 256;
+
+/** Addresses of all pools together: each has a slot of the board. */
+export const upstreamSlotsMax = 16_384;
+
+/** The part of its share that an upstream has when its slow start begins. */
+export const slowStartLeast = 0.05;
 
 /**
  * When a name is looked up again: after its time to live, within bounds; and if that is unknown.

@@ -1,15 +1,11 @@
 /**
- * Upstreams that have failed for one client alone, which rest for that client and for nobody else:
- * so what a client can bring about harms itself. Bounded; the client that came first is forgotten
- * first. Pure: the time is handed in.
+ * Upstreams that have failed for one client alone back off for that client and for nobody else: a
+ * client can harm only itself. Bounded; the client that came first is forgotten first. Pure: the
+ * time is handed in.
  */
 
-import {
-  clientBackOffsMax,
-  upstreamBackOffMs,
-  upstreamBackOffMsMax,
-  upstreamFailuresMax,
-} from "../engine/limits.ts";
+import type { BackOff } from "../config/pool.ts";
+import { clientBackOffsMax } from "../engine/limits.ts";
 
 /** A client by its address, of IPv6 by its /64: within that, a host chooses freely. */
 export type ClientKey = number | string;
@@ -21,38 +17,44 @@ export function clientKey(address: Uint8Array): ClientKey {
   return ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
 }
 
-/** What a client has met with at an upstream. */
-interface Rest {
+/** How connections of a client to an upstream have failed. */
+interface ClientBackOff {
   failures: number;
-  /** 0: it does not rest. */
-  restsUntil: number;
-  restMs: number;
+  /** 0: it does not back off. */
+  backsOffUntil: number;
+  backOffMs: number;
 }
 
 export class ClientBackOffs<Upstream> {
-  private readonly clients = new Map<ClientKey, Map<Upstream, Rest>>();
+  private readonly rules: BackOff;
+  private readonly clients = new Map<ClientKey, Map<Upstream, ClientBackOff>>();
+
+  constructor(rules: BackOff) {
+    this.rules = rules;
+  }
 
   /** The upstreams that have failed for a client; undefined: none has. */
-  of(client: Uint8Array): ReadonlyMap<Upstream, Readonly<Rest>> | undefined {
+  of(client: Uint8Array): ReadonlyMap<Upstream, Readonly<ClientBackOff>> | undefined {
     return this.clients.size === 0 ? undefined : this.clients.get(clientKey(client));
   }
 
-  /** An upstream has failed for a client: for how long it rests for that one from now on, or 0. */
+  /** Notes that an upstream has failed for a client. Returns how long it backs off, or 0. */
   failed(client: Uint8Array, upstream: Upstream, now: number): number {
-    const rest = this.restOf(clientKey(client), upstream);
-    rest.failures++;
-    if (rest.failures < upstreamFailuresMax || rest.restsUntil > now) return 0;
-    rest.restMs = Math.min(Math.max(2 * rest.restMs, upstreamBackOffMs), upstreamBackOffMsMax);
-    rest.restsUntil = now + rest.restMs;
-    return rest.restMs;
+    const { failures, ms, msMax } = this.rules;
+    const own = this.entryOf(clientKey(client), upstream);
+    own.failures++;
+    if (own.failures < failures || own.backsOffUntil > now) return 0;
+    own.backOffMs = Math.min(Math.max(2 * own.backOffMs, ms), msMax);
+    own.backsOffUntil = now + own.backOffMs;
+    return own.backOffMs;
   }
 
-  /** An upstream is well, as far as this client is concerned. */
+  /** Notes that an upstream works for a client. */
   connected(client: Uint8Array, upstream: Upstream): void {
     if (this.clients.size === 0) return;
     const key = clientKey(client);
-    const rests = this.clients.get(key);
-    if (rests?.delete(upstream) && rests.size === 0) this.clients.delete(key);
+    const entries = this.clients.get(key);
+    if (entries?.delete(upstream) && entries.size === 0) this.clients.delete(key);
   }
 
   /** Forgets all. */
@@ -60,19 +62,19 @@ export class ClientBackOffs<Upstream> {
     this.clients.clear();
   }
 
-  private restOf(key: ClientKey, upstream: Upstream): Rest {
-    let rests = this.clients.get(key);
-    if (rests === undefined) {
+  private entryOf(key: ClientKey, upstream: Upstream): ClientBackOff {
+    let entries = this.clients.get(key);
+    if (entries === undefined) {
       const [first] = this.clients.keys();
       if (this.clients.size >= clientBackOffsMax && first !== undefined) this.clients.delete(first);
-      rests = new Map();
-      this.clients.set(key, rests);
+      entries = new Map();
+      this.clients.set(key, entries);
     }
-    let rest = rests.get(upstream);
-    if (rest === undefined) {
-      rest = { failures: 0, restsUntil: 0, restMs: 0 };
-      rests.set(upstream, rest);
+    let entry = entries.get(upstream);
+    if (entry === undefined) {
+      entry = { failures: 0, backsOffUntil: 0, backOffMs: 0 };
+      entries.set(upstream, entry);
     }
-    return rest;
+    return entry;
   }
 }

@@ -1,11 +1,13 @@
-/** What a Worker chooses by, for one protocol: the rules and the upstreams of now. */
+/** The current source policy and upstreams of one protocol in a Worker. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { ForwardTask, ServiceChange } from "../workers/protocol.ts";
 import type { ServiceContext } from "../workers/service-context.ts";
+import { UpstreamBoard } from "../workers/upstream-board.ts";
 import { addressKey, isOwn, type SourcePolicy } from "./dial.ts";
 import { Unanswered } from "./unanswered.ts";
-import { type Upstream, UpstreamPool } from "./upstream-pool.ts";
+import type { Upstream } from "./upstream.ts";
+import { UpstreamPool } from "./upstream-pool.ts";
 import { UpstreamReport } from "./upstream-report.ts";
 
 export class Router {
@@ -17,7 +19,7 @@ export class Router {
   private readonly protocol: "tcp" | "udp";
 
   constructor(context: ServiceContext, task: ForwardTask, protocol: "tcp" | "udp") {
-    const { upstreams, balance } = task.route;
+    const { upstreams, pool } = task.route;
     this.protocol = protocol;
     this.unanswered = new Unanswered((text) => context.warn(text));
     this.rules = {
@@ -27,7 +29,9 @@ export class Router {
       listeners: task.sockets.filter((socket) => socket.protocol === protocol),
     };
     if (upstreams.kind === "fixed") {
-      this.pool = new UpstreamPool(balance, upstreams.addresses, new UpstreamReport(context));
+      const board = new UpstreamBoard(upstreams.board, task.limits.clients.worker);
+      const report = new UpstreamReport(context);
+      this.pool = new UpstreamPool(pool, upstreams.addresses, board, report, protocol);
     }
   }
 
@@ -44,9 +48,12 @@ export class Router {
     return this.pool?.has(upstream) ?? false;
   }
 
-  /** Heeds what has changed, for what is new: what is open stays where it is. */
-  update({ route = {}, sockets }: ServiceChange): void {
-    const { upstreams, ownAddresses } = route;
+  /**
+   * Applies a change to new connections. Returns the upstreams that have gone down since the last
+   * change: the main thread sends one, with nothing in it, when it has written that to the board.
+   */
+  update({ route = {}, sockets }: ServiceChange, now: number): ReadonlySet<Upstream> {
+    const { upstreams, ownAddresses, pool } = route;
     if (sockets !== undefined) {
       const listeners = sockets.filter(({ protocol }) => protocol === this.protocol);
       this.rules = { ...this.rules, listeners };
@@ -54,6 +61,10 @@ export class Router {
     if (ownAddresses !== undefined) {
       this.rules = { ...this.rules, own: new Set(ownAddresses.map(addressKey)) };
     }
+    if (pool !== undefined) this.pool?.useRules(pool);
+    // Before the list is replaced: one that goes down as it leaves has connections, too.
+    const fallen = new Set(this.pool?.takeFallen(now));
     if (upstreams?.kind === "fixed") this.pool?.replace(upstreams.addresses);
+    return fallen;
   }
 }

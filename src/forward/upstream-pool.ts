@@ -1,11 +1,12 @@
 /**
- * The upstreams of one Worker: which one a connection gets, and which ones rest because they keep
- * failing. Pure: time is handed in, and what happens is told to a listener. Each Worker has a pool
- * of its own, so none waits for another; a dead upstream is found out once in each.
+ * The upstreams of one Worker: which one a connection gets, and which ones back off because they
+ * keep failing. Pure: time and the board are handed in, and a listener is told what happens. Each
+ * Worker has a pool of its own, so none waits for another; each finds out by itself that an
+ * upstream fails. That an upstream is drained or down is on the board, for all of them.
  *
  * Every `pick` is followed by one `failed`, or by one `closed` with or without `connected` before.
- * An upstream that fails several times in a row rests. When its rest is over one connection tries
- * it, and the others only if that succeeds; otherwise it rests twice as long, up to a bound.
+ * An upstream that fails several times in a row backs off. After that time one connection tries it,
+ * and the others only if that succeeds; otherwise it backs off twice as long, up to a bound.
  *
  * A client can forge an ICMP error about what is sent in its name, and an upstream may refuse it
  * alone. So a failure is evidence of the client in whose name the connection was made: an upstream
@@ -14,82 +15,109 @@
  * applies to silence, which is evidence only if other upstreams have answered meanwhile.
  */
 
-import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { Balance } from "../config/syntax.ts";
+import { upstreamsMax } from "../engine/limits.ts";
+import type { PooledAddress, PoolRules } from "../workers/protocol.ts";
 import {
-  upstreamBackOffMs,
-  upstreamBackOffMsMax,
-  upstreamFailuresMax,
-  upstreamsMax,
-} from "../engine/limits.ts";
-import { ClientBackOffs, type ClientKey, clientKey } from "./client-back-offs.ts";
-import { hashBytes, mix } from "./hash.ts";
+  type ConnectFailure,
+  isDown,
+  type UpstreamBoard,
+  UpstreamCounter,
+} from "../workers/upstream-board.ts";
+import { ClientBackOffs, clientKey } from "./client-back-offs.ts";
+import { hashBytes } from "./hash.ts";
+import { newUpstream, shareAt, type Upstream, upstreamKey } from "./upstream.ts";
+import { chooseByShare, chooseInTurn, downLongest, type Scope } from "./upstream-choice.ts";
 
-/** An upstream and what is known of it. Only its pool changes it. */
-export interface Upstream {
-  readonly address: SocketAddress;
-  /** Equal for equal addresses and ports. */
-  readonly key: string;
-  readonly hash: number;
-  /** Connections that have it: connecting or connected. */
-  active: number;
-  /** Failures in a row. */
-  failures: number;
-  /** It rests until then; 0: it does not. */
-  restsUntil: number;
-  /** How long it rests, or rested last. */
-  restMs: number;
-  lastFailedAt: number;
-  /** The connection that tries it after a rest, 0 for none. */
-  probe: number;
-  /** Clients among the failures in a row, and failures from our own address. */
-  readonly witnesses: Set<ClientKey>;
-  ownFailures: number;
-  /** When it has last been connected, or has answered; and the first sign of silence after that. */
-  lastAnsweredAt: number;
-  silentSince: number;
-}
-
-/** What is to be told: every failure, and each rest once. */
+/** What happens to an upstream: every failure, and each back-off once. */
 export interface PoolListener {
   fails(upstream: Upstream): void;
-  /** It is left alone for `upstream.restMs`; `reason` is that of its last failure. */
+  /** It is left alone for `upstream.backOffMs`; `reason` is that of its last failure. */
   backsOff(upstream: Upstream, reason: string): void;
-  /** The same for what comes from `client` alone. */
-  backsOffFor(upstream: Upstream, client: Uint8Array, restMs: number, reason: string): void;
+  /** The same for connections of `client` alone. */
+  backsOffFor(upstream: Upstream, client: Uint8Array, ms: number, reason: string): void;
   recovered(upstream: Upstream): void;
 }
+
+/** The part of the board that a pool reads and writes. */
+export type PoolBoard = Pick<UpstreamBoard, "count" | "rampFrom" | "state" | "version" | "weight">;
 
 /** For a first attempt, where nothing has been tried. */
 export const NONE_TRIED: readonly Upstream[] = [];
 
+/** What a pool counts at each pick, and what is open. */
+const countersOf = {
+  tcp: { begun: UpstreamCounter.connects, open: UpstreamCounter.open },
+  udp: { begun: UpstreamCounter.sessions, open: UpstreamCounter.openSessions },
+} as const;
+
 export class UpstreamPool {
-  private readonly balance: Balance;
+  private rules: PoolRules;
   private readonly listener: PoolListener;
+  private readonly board: PoolBoard;
+  private readonly counters: (typeof countersOf)["tcp" | "udp"];
+  /** Those that are no backups come first. */
   private members: readonly Upstream[] = [];
-  /** Whose turn it is: an index of `members`. */
-  private turn = 0;
-  private readonly clientRests = new ClientBackOffs<Upstream>();
+  private backupsFrom = 0;
+  /** Of the board when it was last read. */
+  private version = Number.NaN;
+  /** All that take connections have one share, which does not change. */
+  private isEven = true;
+  /** Some share rises. */
+  private isRising = false;
+  /** Those that went down since they were last taken. */
+  private fallen: Upstream[] = [];
+  private readonly scope: Scope;
+  private clientBackOffs: ClientBackOffs<Upstream>;
 
   /** A pool of these addresses; of equal ones, and beyond `upstreamsMax`, the first count. */
-  constructor(balance: Balance, addresses: readonly SocketAddress[], listener: PoolListener) {
-    this.balance = balance;
+  constructor(
+    rules: PoolRules,
+    addresses: readonly PooledAddress[],
+    board: PoolBoard,
+    listener: PoolListener,
+    protocol: "tcp" | "udp" = "tcp",
+  ) {
+    this.rules = rules;
     this.listener = listener;
+    this.board = board;
+    this.counters = countersOf[protocol];
+    this.scope = {
+      ...{ members: [], balance: rules.balance, family: 0, tried: NONE_TRIED },
+      ...{ avoided: undefined, source: 0, turn: 0, now: 0 },
+    };
+    this.clientBackOffs = new ClientBackOffs(rules.backOff);
     this.replace(addresses);
   }
 
+  /** From now on these rules apply. Back-offs for one client alone are forgotten. */
+  useRules(rules: PoolRules): void {
+    this.rules = rules;
+    this.scope.balance = rules.balance;
+    this.clientBackOffs = new ClientBackOffs(rules.backOff);
+  }
+
   /** From now on these are the upstreams. What is known of those that stay is kept. */
-  replace(addresses: readonly SocketAddress[]): void {
+  replace(addresses: readonly PooledAddress[]): void {
     const known = new Map(this.members.map((member) => [member.key, member]));
     const members = new Map<string, Upstream>();
-    for (const address of addresses) {
-      const key = `${address.address.join(".")}:${address.port}%${address.scopeId}`;
-      if (members.size === upstreamsMax && !members.has(key)) break;
-      members.set(key, members.get(key) ?? known.get(key) ?? fresh(address, key));
+    for (const pooled of addresses) {
+      const key = upstreamKey(pooled.address);
+      if (members.has(key)) continue;
+      if (members.size === upstreamsMax) break;
+      const old = known.get(key);
+      const member = old?.slot === pooled.slot ? old : newUpstream(pooled, key);
+      member.isBackup = pooled.isBackup;
+      member.slowStartMs = pooled.slowStartMs;
+      members.set(key, member);
     }
-    this.members = [...members.values()];
-    this.clientRests.clear();
-    this.turn %= Math.max(1, this.members.length);
+    const [primaries, backups] = [false, true].map((isBackup) =>
+      [...members.values()].filter((member) => member.isBackup === isBackup),
+    ) as [Upstream[], Upstream[]];
+    this.members = [...primaries, ...backups];
+    this.backupsFrom = primaries.length;
+    this.clientBackOffs.clear();
+    this.scope.members = this.members;
+    this.version = Number.NaN;
   }
 
   /** Whether it is one of the current upstreams. */
@@ -99,8 +127,9 @@ export class UpstreamPool {
 
   /**
    * An upstream for connection `id` (not 0) from the address `client`, none of `tried`; undefined
-   * when all have been tried. One whose address has `family` bytes, if there is such a one; 0: any.
-   * While others can be had it is none that rests; when all rest, the one that failed longest ago.
+   * when all have been tried, or none may be. One whose address has `family` bytes, if there is
+   * such a one; 0: any. A backup only if no other can be had. With none left, and if the pool tries
+   * then, the one that has been down or has backed off longest.
    */
   pick(
     client: Uint8Array,
@@ -109,26 +138,37 @@ export class UpstreamPool {
     tried: readonly Upstream[],
     now: number,
   ): Upstream | undefined {
+    if (this.version !== this.board.version) this.readBoard(now);
+    else if (this.isRising) this.takeShares(now);
     let found = this.find(client, family, tried, now);
     if (found === undefined && family !== 0) found = this.find(client, 0, tried, now);
     if (found === undefined) return undefined;
     found.active++;
-    if (found.restsUntil > 0 && found.restsUntil <= now && found.probe === 0) found.probe = id;
+    this.board.count(found.slot, this.counters.begun, 1);
+    this.board.count(found.slot, this.counters.open, 1);
+    if (found.backsOffUntil > 0 && found.backsOffUntil <= now && found.probe === 0) {
+      found.probe = id;
+    }
     return found;
   }
 
-  /** A connection of `client` has been connected: whatever was wrong with it is over. */
+  /** A connection of `client` has been connected: the upstream works. */
   connected(upstream: Upstream, client: Uint8Array, now: number): void {
     upstream.failures = 0;
     upstream.ownFailures = 0;
     upstream.witnesses.clear();
     upstream.lastAnsweredAt = now;
     upstream.silentSince = Number.POSITIVE_INFINITY;
-    this.clientRests.connected(client, upstream);
-    if (upstream.restsUntil === 0) return;
-    upstream.restsUntil = 0;
-    upstream.restMs = 0;
+    this.clientBackOffs.connected(client, upstream);
+    if (upstream.backsOffUntil === 0) return;
+    upstream.backsOffUntil = 0;
+    upstream.backOffMs = 0;
     upstream.probe = 0;
+    this.board.count(upstream.slot, UpstreamCounter.backsOff, -1);
+    if (upstream.slowStartMs > 0) {
+      upstream.rampFrom = now;
+      this.takeShares(now);
+    }
     this.listener.recovered(upstream);
   }
 
@@ -143,8 +183,20 @@ export class UpstreamPool {
     reason: string,
     client: Uint8Array | undefined,
   ): void {
-    upstream.active--;
-    this.count(upstream, id, now, reason, client);
+    this.leave(upstream);
+    this.note(upstream, id, now, reason, client);
+  }
+
+  /** Counts an attempt to connect that failed. */
+  countFailure({ slot }: Upstream, kind: ConnectFailure): void {
+    this.board.count(slot, UpstreamCounter[kind], 1);
+  }
+
+  /** Counts bytes to an upstream and to a client. */
+  carried({ slot }: Upstream, clientBytes: number, upstreamBytes: number): void {
+    const { board } = this;
+    if (clientBytes > 0) board.count(slot, UpstreamCounter.clientBytes, clientBytes);
+    if (upstreamBytes > 0) board.count(slot, UpstreamCounter.upstreamBytes, upstreamBytes);
   }
 
   /**
@@ -158,46 +210,58 @@ export class UpstreamPool {
     const isOdd = this.members.some(
       (other) => other !== upstream && other.lastAnsweredAt >= silentSince,
     );
-    if (isOdd) this.count(upstream, id, now, "no answer", client);
+    if (isOdd) this.note(upstream, id, now, "no answer", client);
   }
 
-  private count(
+  /** Connection `id` is over, connected or given up for a reason that is not the upstream's. */
+  closed(upstream: Upstream, id: number): void {
+    this.leave(upstream);
+    if (upstream.probe === id) upstream.probe = 0;
+  }
+
+  /** Upstreams that went down since the last call. */
+  takeFallen(now: number): readonly Upstream[] {
+    if (this.version !== this.board.version) this.readBoard(now);
+    const { fallen } = this;
+    if (fallen.length > 0) this.fallen = [];
+    return fallen;
+  }
+
+  private leave(upstream: Upstream): void {
+    upstream.active--;
+    this.board.count(upstream.slot, this.counters.open, -1);
+  }
+
+  private note(
     upstream: Upstream,
     id: number,
     now: number,
     reason: string,
     client: Uint8Array | undefined,
   ): void {
+    const { failures, ms, msMax } = this.rules.backOff;
     upstream.failures++;
     upstream.lastFailedAt = now;
     this.listener.fails(upstream);
-    const isTrial = upstream.probe === id;
-    const isResting = upstream.restsUntil > 0;
+    const isProbe = upstream.probe === id;
+    const backsOff = upstream.backsOffUntil > 0;
     if (client === undefined) upstream.ownFailures++;
     else this.bearWitness(upstream, client, now, reason);
     const evidence = upstream.ownFailures + upstream.witnesses.size;
     // A connection that began before the back-off, or for lack of others, is no news.
-    if (isResting ? !isTrial : evidence < upstreamFailuresMax) return;
+    if (backsOff ? !isProbe : evidence < failures) return;
     upstream.probe = 0;
-    upstream.restMs = Math.min(
-      Math.max(2 * upstream.restMs, upstreamBackOffMs),
-      upstreamBackOffMsMax,
-    );
-    upstream.restsUntil = now + upstream.restMs;
+    upstream.backOffMs = Math.min(Math.max(2 * upstream.backOffMs, ms), msMax);
+    upstream.backsOffUntil = now + upstream.backOffMs;
+    if (!backsOff) this.board.count(upstream.slot, UpstreamCounter.backsOff, 1);
     this.listener.backsOff(upstream, reason);
-  }
-
-  /** Connection `id` is over, connected or given up for a reason that is not the upstream's. */
-  closed(upstream: Upstream, id: number): void {
-    upstream.active--;
-    if (upstream.probe === id) upstream.probe = 0;
   }
 
   private bearWitness(upstream: Upstream, client: Uint8Array, now: number, reason: string): void {
     const { witnesses } = upstream;
-    if (witnesses.size < upstreamFailuresMax) witnesses.add(clientKey(client));
-    const restMs = this.clientRests.failed(client, upstream, now);
-    if (restMs > 0) this.listener.backsOffFor(upstream, client, restMs, reason);
+    if (witnesses.size < this.rules.backOff.failures) witnesses.add(clientKey(client));
+    const ms = this.clientBackOffs.failed(client, upstream, now);
+    if (ms > 0) this.listener.backsOffFor(upstream, client, ms, reason);
   }
 
   private find(
@@ -206,54 +270,49 @@ export class UpstreamPool {
     tried: readonly Upstream[],
     now: number,
   ): Upstream | undefined {
-    const { members, balance } = this;
-    const count = members.length;
-    const source = balance === "source-hash" ? hashBytes(client) : 0;
-    let best = -1;
-    let bestScore = 0;
-    let rested: Upstream | undefined;
-    const avoided = this.clientRests.of(client);
-    for (let i = 0; i < count; i++) {
-      const at = (this.turn + i) % count;
-      const member = members[at] as Upstream;
-      if (family !== 0 && member.address.address.length !== family) continue;
-      if (tried.length > 0 && isAmong(tried, member)) continue;
-      const rests = member.restsUntil > 0 && (member.restsUntil > now || member.probe !== 0);
-      if (rests || (avoided?.get(member)?.restsUntil ?? 0) > now) {
-        if (rested === undefined || member.lastFailedAt < rested.lastFailedAt) rested = member;
-        continue;
-      }
-      const score = balance === "source-hash" ? mix(source, member.hash) : -member.active;
-      if (best >= 0 && score <= bestScore) continue;
-      best = at;
-      bestScore = score;
-      if (balance === "round-robin") break;
+    const { members, rules, backupsFrom, scope } = this;
+    scope.family = family;
+    scope.tried = tried;
+    scope.now = now;
+    scope.avoided = this.clientBackOffs.of(client);
+    scope.source = rules.balance === "source-hash" ? hashBytes(client) : 0;
+    const choose = this.isEven ? chooseInTurn : chooseByShare;
+    let best = choose(scope, 0, backupsFrom);
+    if (best < 0 && backupsFrom < members.length) {
+      best = choose(scope, backupsFrom, members.length);
     }
-    if (best < 0) return rested;
-    this.turn = (best + 1) % count;
+    if (best < 0) return rules.whenAllDown === "try" ? downLongest(scope) : undefined;
+    scope.turn = best + 1;
     return members[best];
   }
-}
 
-function isAmong(tried: readonly Upstream[], { key }: Upstream): boolean {
-  for (const one of tried) if (one.key === key) return true;
-  return false;
-}
+  /** Takes over the states and weights of the board. */
+  private readBoard(now: number): void {
+    const { board } = this;
+    this.version = board.version;
+    for (const member of this.members) {
+      const state = board.state(member.slot);
+      if (isDown(state) && !isDown(member.state)) {
+        member.downSince = now;
+        this.fallen.push(member);
+      }
+      member.state = state;
+      member.weight = board.weight(member.slot);
+      member.rampFrom = Math.max(member.rampFrom, board.rampFrom(member.slot));
+    }
+    this.takeShares(now);
+  }
 
-function fresh(address: SocketAddress, key: string): Upstream {
-  return {
-    address,
-    key,
-    hash: mix(hashBytes(address.address), address.port),
-    active: 0,
-    failures: 0,
-    restsUntil: 0,
-    restMs: 0,
-    lastFailedAt: 0,
-    probe: 0,
-    witnesses: new Set(),
-    ownFailures: 0,
-    lastAnsweredAt: Number.NEGATIVE_INFINITY,
-    silentSince: Number.POSITIVE_INFINITY,
-  };
+  private takeShares(now: number): void {
+    this.isEven = true;
+    this.isRising = false;
+    let even = 0;
+    for (const member of this.members) {
+      member.share = member.state === 0 ? shareAt(member, now) : 0;
+      if (member.rampFrom + member.slowStartMs > now) this.isRising = true;
+      if (member.share === 0) continue;
+      if (even === 0) even = member.share;
+      else if (member.share !== even) this.isEven = false;
+    }
+  }
 }

@@ -1,11 +1,11 @@
-/** What a Worker counts and says of its upstreams. */
+/** Counts and logs what a Worker finds out about its upstreams. */
 
-import { upstreamFailuresMax } from "../engine/limits.ts";
 import { formatBytes } from "../net/address.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
 import { Counter } from "../workers/counters.ts";
 import type { ServiceContext } from "../workers/service-context.ts";
-import type { PoolListener, Upstream } from "./upstream-pool.ts";
+import type { Upstream } from "./upstream.ts";
+import type { PoolListener } from "./upstream-pool.ts";
 
 export class UpstreamReport implements PoolListener {
   private readonly context: ServiceContext;
@@ -18,20 +18,21 @@ export class UpstreamReport implements PoolListener {
     this.context.shared.count(Counter.upstreamFailures, 1);
   }
 
-  backsOff({ address, failures, restMs }: Upstream, reason: string): void {
-    this.context.shared.count(Counter.upstreamRests, 1);
+  backsOff({ address, failures, backOffMs }: Upstream, reason: string): void {
+    this.context.shared.count(Counter.upstreamBackOffs, 1);
     const name = `upstream ${formatSocketAddress(address)}`;
     this.context.warn(
-      `${name} rests for ${restMs / 1000} s: ${failures} failures in a row, the last: ${reason}`,
-      { kind: `${name} rests` },
+      `${name} backs off for ${backOffMs / 1000} s: ${failures} failures in a row, ` +
+        `the last: ${reason}`,
+      { kind: `${name} backs off` },
     );
   }
 
-  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
-    this.context.shared.count(Counter.upstreamRests, 1);
+  backsOffFor({ address }: Upstream, client: Uint8Array, ms: number, reason: string): void {
+    this.context.shared.count(Counter.upstreamBackOffs, 1);
     const text =
-      `upstream ${formatSocketAddress(address)} rests for ${restMs / 1000} s for ` +
-      `${formatBytes(client)} alone: ${upstreamFailuresMax} failures in a row, the last: ${reason}`;
+      `upstream ${formatSocketAddress(address)} backs off for ${ms / 1000} s for ` +
+      `${formatBytes(client)} alone: its last failure: ${reason}`;
     this.context.warn(text, { kind: "upstream-client" });
   }
 

@@ -27,7 +27,7 @@ export const Counter = {
   datagrams: 4,
   failed: 5,
   upstreamFailures: 6,
-  upstreamRests: 7,
+  upstreamBackOffs: 7,
   /** As many connections as may be, or no descriptors or memory for another. */
   atMaximum: 8,
   acceptFailures: 9,

@@ -32,6 +32,8 @@ export const endReasons = {
   stopped: "stopped",
   /** Its service or its upstream is no longer in the configuration. */
   removed: "removed from the configuration",
+  /** A check or the administrator has taken the upstream down. */
+  down: "its upstream is down",
   evicted: "ended to make room: its client had the most connections",
   stalled: "ended to free memory: its reader had stalled",
   "no-place": "refused: no room, and its client has as many connections as any",

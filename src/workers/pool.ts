@@ -44,7 +44,7 @@ export interface ReleasedSockets {
 export interface PoolSettings {
   readonly replaces?: boolean;
   readonly lossless?: boolean;
-  readonly died?: () => void;
+  readonly died?: (worker: number) => void;
 }
 
 export class WorkerPool implements WorkerHandleOwner {
@@ -58,7 +58,7 @@ export class WorkerPool implements WorkerHandleOwner {
   private suspended: readonly Scheme[] = [];
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
-  private readonly died: () => void;
+  private readonly died: (worker: number) => void;
   /** Numbers of services that run, or are on their way to their end. */
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
@@ -275,8 +275,8 @@ export class WorkerPool implements WorkerHandleOwner {
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void {
     if (this.over) return;
     if (!this.replaces) return handle.fail(cause);
-    this.died();
     const { number: worker } = handle;
+    this.died(worker);
     const error = String(cause.message).split("\n", 1)[0] as string;
     const isTooOften = this.diedTooOften();
     const isReplaced = !this.stopping && !isTooOften;

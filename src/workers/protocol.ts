@@ -6,8 +6,9 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Pool } from "../config/pool.ts";
 import type { DialSettings, Timeouts } from "../config/service.ts";
-import type { Balance, SourceChoice } from "../config/syntax.ts";
+import type { SourceChoice } from "../config/syntax.ts";
 import type { Cidr } from "../net/cidr.ts";
 import type { Scheme } from "../net/target.ts";
 import type { Counters } from "./counters.ts";
@@ -128,7 +129,7 @@ export interface IngressTask {
 /** Where connections go, and from which address. */
 export interface RouteTask {
   readonly upstreams: Upstreams;
-  readonly balance: Balance;
+  readonly pool: PoolRules;
   readonly source: SourceChoice;
   /** Connect from an own address where the client's cannot be used, instead of rejecting. */
   readonly sourceFallback: boolean;
@@ -172,10 +173,26 @@ export interface IcmpLimits {
   readonly perPeerMsV6: number;
 }
 
+/** Which upstream a connection gets, and what happens when one is down. */
+export type PoolRules = Pick<Pool, "balance" | "onDown" | "whenAllDown" | "backOff">;
+
+/** An address of an upstream. Its weight and state are on the board. */
+export interface PooledAddress {
+  readonly address: SocketAddress;
+  readonly slot: number;
+  readonly isBackup: boolean;
+  readonly slowStartMs: number;
+}
+
 /** Where connections are carried to: fixed upstreams, or the address that the client asked for. */
 export type Upstreams =
   | { readonly kind: "original" }
-  | { readonly kind: "fixed"; readonly addresses: readonly SocketAddress[] };
+  | {
+      readonly kind: "fixed";
+      readonly addresses: readonly PooledAddress[];
+      /** The memory of the `UpstreamBoard`. */
+      readonly board: SharedArrayBuffer;
+    };
 
 export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 
@@ -185,7 +202,7 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
  * applies from the next time that a connection's timer fires; those of sessions to new sessions.
  */
 export interface ServiceChange {
-  readonly route?: Partial<Pick<RouteTask, "upstreams" | "ownAddresses">>;
+  readonly route?: Partial<Pick<RouteTask, "upstreams" | "pool" | "ownAddresses">>;
   readonly dial?: Pick<DialSettings, "mark">;
   readonly timeouts?: Partial<ForwardTimeouts>;
   readonly log?: Partial<ConnectionLog>;

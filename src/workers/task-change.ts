@@ -48,7 +48,11 @@ export function taskChange(
     replaced,
     task,
     change: {
-      route: { upstreams: route.upstreams, ownAddresses: route.ownAddresses },
+      route: {
+        upstreams: route.upstreams,
+        pool: route.pool,
+        ownAddresses: route.ownAddresses,
+      },
       dial: { mark: dial.mark },
       timeouts,
       log,
@@ -70,7 +74,6 @@ function isReplaced(
     task.dial.sendProxy,
     task.route.source,
     task.route.sourceFallback,
-    task.route.balance,
     task.route.upstreams.kind,
     protocol === "tcp" ? boundsOf(task.limits.clients) : sessionBounds(task.sessions),
   ];

@@ -58,21 +58,21 @@ async function answer(port: number, from = "127.0.0.1"): Promise<string> {
   return text;
 }
 
-test("a dead upstream rests after three failures, said once; clients see none", async () => {
+test("a dead upstream backs off after three failures, said once; clients see none", async () => {
   const [dead, alive] = [await deadPort(), await backend("alive")];
   const { proxy, ask } = await forward("--to", `127.0.0.1:${dead}`, "--to", `127.0.0.1:${alive}`);
   for (let i = 0; i < 12; i++) expect(await ask()).toBe("alive");
-  const rests = `upstream 127.0.0.1:${dead} rests for 10 s: 3 failures in a row`;
+  const rests = `upstream 127.0.0.1:${dead} backs off for 10 s: 3 failures in a row`;
   const reason = "connect: Connection refused \\(ECONNREFUSED\\)";
   await proxy.until(new RegExp(`\\[!\\] ${rests}, the last: ${reason}\n`));
-  expect(proxy.stdout().match(/ rests /g)).toHaveLength(1);
+  expect(proxy.stdout().match(/ backs off /g)).toHaveLength(1);
 });
 
 test("when all rest one is tried all the same, and is back once it answers", async () => {
   const dead = await deadPort();
   const { proxy, ask } = await forward("--to", `127.0.0.1:${dead}`);
   for (let i = 0; i < 4; i++) expect(await ask()).toBe("");
-  await proxy.until(/rests for 10 s/);
+  await proxy.until(/backs off for 10 s/);
   await backend("again", "127.0.0.1", dead);
   expect(await ask()).toBe("again");
   await proxy.until(new RegExp(`\\[!\\] upstream 127.0.0.1:${dead} is back\n`));

@@ -5,6 +5,7 @@ import * as limits from "../../src/engine/limits.ts";
 import { bindSocket, listenOn, localName } from "../../src/engine/sockets.ts";
 import { OutboundFlows } from "../../src/forward/outbound-flows.ts";
 import { type ForwardTask, LogLevel, type ServedSocket } from "../../src/workers/protocol.ts";
+import { fixedUpstreams, poolRules } from "./upstreams.ts";
 
 const loopback = Uint8Array.of(127, 0, 0, 1);
 
@@ -20,7 +21,7 @@ export function socketAt(protocol: "tcp" | "udp"): ServedSocket {
 
 /** Where a task carries what it accepts: to this port of loopback. */
 export function upstreamAt(port: number): ForwardTask["route"]["upstreams"] {
-  return { kind: "fixed", addresses: [{ address: loopback, port, scopeId: 0 }] };
+  return fixedUpstreams([{ address: loopback, port, scopeId: 0 }]);
 }
 
 /** One for these sockets, towards a port of loopback. */
@@ -32,7 +33,7 @@ export function forwardTask(sockets: readonly ServedSocket[], port: number): For
     ...{ kind: "forward", service: undefined, sockets },
     ingress: { redirected: false, acceptProxy: undefined },
     route: {
-      ...{ upstreams: upstreamAt(port), balance: "round-robin", source: { kind: "self" } },
+      ...{ upstreams: upstreamAt(port), pool: poolRules("round-robin"), source: { kind: "self" } },
       ...{ sourceFallback: false, ownAddresses: [], ownFlows: OutboundFlows.memory(() => 1) },
     },
     dial: { mark: undefined, sendProxy: undefined, fastOpen: false },

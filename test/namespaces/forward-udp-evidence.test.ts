@@ -85,11 +85,11 @@ RULES
     done
     capture 53
     forward '[::]:50053' --udp --to 10.9.2.2:9000 --to 10.9.2.2:9009 --quiet
-    within client python3 ask.py 8.8.8.8 "rests for 10 s for 10.9.1.2 alone" 10.9.1.2
-    within client python3 ask.py 8.8.8.8 "rests for 10 s:" 10.9.1.2 10.9.1.3 10.9.1.4
+    within client python3 ask.py 8.8.8.8 "backs off for 10 s for 10.9.1.2 alone" 10.9.1.2
+    within client python3 ask.py 8.8.8.8 "backs off for 10 s:" 10.9.1.2 10.9.1.3 10.9.1.4
     stop
     forward '[::]:50053' --udp --to '[fd00:2::2]:9000' --to '[fd00:2::2]:9009' --quiet
-    within client python3 ask.py 2001:db8::8 "rests for 10 s:" fd00:1::2 fd00:1:0:3::2 fd00:1:0:4::2
+    within client python3 ask.py 2001:db8::8 "off for 10 s:" fd00:1::2 fd00:1:0:3::2 fd00:1:0:4::2
     stop
     `,
       files,
@@ -99,7 +99,7 @@ RULES
     const six = ["fd00:1::2", "fd00:1:0:3::2", "fd00:1:0:4::2"].map((host) => [host, "9000"]);
     expect(hosts.slice(0, 7)).toEqual([...answered, ...six]);
     const said = eventsOf(proxy, "warning").map(({ text }) => String(text));
-    expect(said.filter((text) => text.includes("rests") && !text.includes("9009"))).toEqual([]);
+    expect(said.filter((text) => text.includes("backs off") && !text.includes("9009"))).toEqual([]);
   },
   60_000,
 );
@@ -112,7 +112,7 @@ testInLab("ICMP errors that a client forges harm itself alone", async () => {
     capture 53
     forward '[::]:50053' --udp --source client:port --to 10.9.2.2:9000 --to 10.9.2.2:9001 --quiet
     within client python3 forge.py "$(ip -br link show p0 | awk '{ print $3 }')"
-    until grep -q rests proxy.log; do kill -0 "$proxy"; done
+    until grep -q "backs off" proxy.log; do kill -0 "$proxy"; done
     within client python3 ask.py 8.8.8.8 bound 10.9.1.3
     stop
     `,
@@ -120,7 +120,7 @@ testInLab("ICMP errors that a client forges harm itself alone", async () => {
   );
   expect(stdout).toContain("host 10.9.1.3 9000 9001\n");
   const said = eventsOf(proxy, "warning").map(({ text }) => String(text));
-  const rests = said.filter((text) => text.includes("rests for"));
+  const rests = said.filter((text) => text.includes("backs off for"));
   expect(rests).not.toEqual([]);
   for (const text of rests) expect(text).toContain("for 10.9.1.2 alone");
 });
@@ -161,7 +161,7 @@ testInLab("hop limits that one client lets run out rest no upstream for others",
     { "short.py": short },
   );
   const said = eventsOf(proxy, "warning").map(({ text }) => String(text));
-  const rests = said.filter((text) => text.includes("rests for"));
+  const rests = said.filter((text) => text.includes("backs off for"));
   expect(rests).not.toEqual([]);
   for (const text of rests) expect(text).toMatch(/for (10\.9\.1\.2|fd00:1::\S*) alone/);
 });

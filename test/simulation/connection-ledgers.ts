@@ -1,9 +1,10 @@
 /** Books about what connections take and have to give back: picks of a pool, and flows. */
 
-import type { SocketAddress } from "../../ffi/sockaddr.ts";
-import type { Balance } from "../../src/config/syntax.ts";
 import { isUpstreamsFault } from "../../src/forward/tcp/upstream-socket.ts";
-import { type Upstream, UpstreamPool } from "../../src/forward/upstream-pool.ts";
+import type { Upstream } from "../../src/forward/upstream.ts";
+import { UpstreamPool } from "../../src/forward/upstream-pool.ts";
+import type { PooledAddress, PoolRules } from "../../src/workers/protocol.ts";
+import { makeBoard } from "../helpers/upstreams.ts";
 import type { Attempt, SimulatedConnectionKernel } from "./connection-kernel.ts";
 
 const silentListener = { fails() {}, backsOff() {}, backsOffFor() {}, recovered() {} };
@@ -17,11 +18,11 @@ export class AuditedPool extends UpstreamPool {
   private told: Attempt | undefined;
 
   constructor(
-    balance: Balance,
-    addresses: readonly SocketAddress[],
+    rules: PoolRules,
+    addresses: readonly PooledAddress[],
     kernel: SimulatedConnectionKernel,
   ) {
-    super(balance, addresses, silentListener);
+    super(rules, addresses, makeBoard(), silentListener);
     this.kernel = kernel;
   }
 

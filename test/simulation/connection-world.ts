@@ -33,7 +33,7 @@ const WORKERS = 1;
 
 /** What differs from one world to another. */
 export type Settings = Pick<ForwardTask["ingress"], "acceptProxy"> &
-  Pick<ForwardTask["route"], "balance" | "source" | "upstreams"> &
+  Pick<ForwardTask["route"], "pool" | "source" | "upstreams"> &
   Pick<ForwardTask["dial"], "sendProxy"> &
   Pick<ForwardTask["limits"], "connectionsMax" | "queueMax"> & {
     readonly perClientMax: number;
@@ -41,14 +41,14 @@ export type Settings = Pick<ForwardTask["ingress"], "acceptProxy"> &
   };
 
 function taskOf(settings: Settings, random: Random): ForwardTask {
-  const { acceptProxy, balance, source, upstreams, sendProxy } = settings;
+  const { acceptProxy, pool, source, upstreams, sendProxy } = settings;
   const { connectionsMax, queueMax, perClientMax, perSecond } = settings;
   const counts = ClientCounts.memory(WORKERS, () => random(0xffffffff));
   return {
     ...{ kind: "forward", service: undefined, sockets: [], sessions: undefined },
     ingress: { redirected: false, acceptProxy },
     route: {
-      ...{ upstreams, balance, source, sourceFallback: false },
+      ...{ upstreams, pool, source, sourceFallback: false },
       ...{ ownAddresses: [], ownFlows: new SharedArrayBuffer(8) },
     },
     dial: { mark: undefined, sendProxy, fastOpen: false },
@@ -101,7 +101,7 @@ export class ConnectionWorld implements World {
     this.kernel = new SimulatedConnectionKernel(this.relayKernel, random, called);
     const { upstreams } = settings;
     if (upstreams.kind === "fixed") {
-      this.pool = new AuditedPool(settings.balance, upstreams.addresses, this.kernel);
+      this.pool = new AuditedPool(settings.pool, upstreams.addresses, this.kernel);
     }
     const listeners = [host(1, 80)];
     const rules = { source: settings.source, fallback: false, own: new Set<string>(), listeners };

@@ -9,6 +9,7 @@ import { describe, expect, test } from "bun:test";
 import { encodeProxyHeader } from "../../src/proto/proxy-protocol.ts";
 import type { EndReason } from "../../src/workers/end-reason.ts";
 import { generator } from "../helpers/random.ts";
+import { fixedUpstreams, pooled, poolRules } from "../helpers/upstreams.ts";
 import { CLIENTS } from "./connection-checks.ts";
 import { type Behaviour, host, UpstreamSocket } from "./connection-kernel.ts";
 import { ConnectionWorld, type Settings } from "./connection-world.ts";
@@ -27,15 +28,13 @@ function someSettings(random: Random): Settings {
   return {
     acceptProxy: random(2) === 0 ? undefined : [],
     sendProxy: oneOf(random, [undefined, "v1", "v2"]),
-    balance: oneOf(random, ["round-robin", "least-connections", "source-hash"]),
+    pool: poolRules(oneOf(random, ["round-robin", "least-connections", "source-hash"])),
     source: oneOf(random, [
       { kind: "self" },
       { kind: "client", keepPort: random(2) === 0 },
       { kind: "address", address: host(50, 0).address },
     ]),
-    upstreams: isFixed
-      ? { kind: "fixed", addresses: upstreams.slice(0, 1 + random(4)) }
-      : { kind: "original" },
+    upstreams: isFixed ? fixedUpstreams(upstreams.slice(0, 1 + random(4))) : { kind: "original" },
     connectionsMax: 2 + random(5),
     queueMax: 1 + random(4),
     perClientMax: random(2) === 0 ? 100 : 2 + random(3),
@@ -79,7 +78,7 @@ function act(world: ConnectionWorld, settings: Settings, random: Random): void {
       if (random(10) === 0) world.abortSome();
       return;
     case 5:
-      if (random(10) === 0) world.pool?.replace(upstreams.slice(random(3)));
+      if (random(10) === 0) world.pool?.replace(pooled(upstreams.slice(random(3))));
       return;
     case 6:
       if (random(8) === 0) world.wait(oneOf(random, [500, 1_000, 3_000, 9_000]));
@@ -142,12 +141,12 @@ function converse(onCall: (world: ConnectionWorld, call: number) => void, onTurn
       ...{
         acceptProxy: [],
         sendProxy: "v2",
-        balance: "round-robin",
+        pool: poolRules("round-robin"),
         perClientMax: 2,
         perSecond: 0,
       },
       source: { kind: "client", keepPort: false },
-      upstreams: { kind: "fixed", addresses: upstreams.slice(0, 2) },
+      upstreams: fixedUpstreams(upstreams.slice(0, 2)),
       ...{ connectionsMax: 1, queueMax: 2 },
     },
     plain,
@@ -221,7 +220,7 @@ const afterTurns: Record<string, (world: ConnectionWorld) => void> = {
   "all are ended": (world) => world.connections.abortAll("stopped"),
   "one is ended": (world) => world.abortSome(),
   "nobody says anything": (world) => world.wait(10_000),
-  "upstreams are others": (world) => world.pool?.replace(upstreams.slice(2)),
+  "upstreams are others": (world) => world.pool?.replace(pooled(upstreams.slice(2))),
   "others come": (world) => {
     for (let last = 4; last < 8; last++) {
       const header = encodeProxyHeader("v1", "tcp", host(last, 1), host(200, 9));

@@ -7,13 +7,12 @@
 import type { Pool } from "../../config/pool.ts";
 import type { Configuration, Service } from "../../config/service.ts";
 import { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
-import { nameStartMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
 import { CommandError, exitStatus } from "../../errors.ts";
 import { OutboundFlows } from "../../forward/outbound-flows.ts";
 import { Log } from "../../log/log.ts";
 import { WorkerPool } from "../../workers/pool.ts";
-import { LogLevel } from "../../workers/protocol.ts";
+import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
 import { checkForward } from "../connecting.ts";
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import { HeldCapture } from "../held-capture.ts";
@@ -23,6 +22,7 @@ import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import { captureDoubts } from "../no-capture.ts";
 import type { User } from "../passwd.ts";
 import { loweredBounds, type Sharing } from "../places.ts";
+import { Pools, type UpstreamAnswer, type UpstreamRequest } from "../pools/pools.ts";
 import type { ProcessIo } from "../process-io.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
 import type { IdentityRequest } from "../routes-context.ts";
@@ -32,11 +32,12 @@ import { ServiceManager } from "../systemd/service-manager.ts";
 import { statusLine } from "../systemd/status-line.ts";
 import { type Passed, takePassed } from "../systemd/take-passed.ts";
 import { checkThreads, workerCount } from "../threads.ts";
-import { UpstreamList } from "../upstreams.ts";
+import type { UpstreamList } from "../upstreams.ts";
 import { captureRequest, socketMark } from "./captures.ts";
 import { intentsOf } from "./capturing.ts";
 import { type DescriptorShare, descriptorShares } from "./descriptor-shares.ts";
-import { nothingToCapture, ServiceProblem } from "./issues.ts";
+import { nothingToCapture } from "./issues.ts";
+import { resolveAll } from "./resolve-all.ts";
 import {
   type OpenService,
   openListeners,
@@ -74,6 +75,7 @@ export class Server {
   /** By name. */
   private readonly running = new Map<string, RunningService>();
   private readonly lists = new Map<Pool, UpstreamList>();
+  private readonly pools: Pools;
   private readonly ports: JoinedPorts;
   private readonly manager: ServiceManager;
   private configuration: Configuration;
@@ -110,7 +112,14 @@ export class Server {
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
       lossless,
-      died: () => OutboundFlows.clear(this.ownFlows),
+      died: (worker) => {
+        OutboundFlows.clear(this.ownFlows);
+        this.pools.workerDied(worker - 1);
+      },
+    });
+    this.pools = new Pools(this.workers, {
+      wake: (pool) => this.updateUsersOf(pool, {}),
+      changed: (text, fields) => this.log.note(`[!] ${text}`, { event: "upstream", ...fields }),
     });
   }
 
@@ -138,7 +147,7 @@ export class Server {
     doubts.push(...lowered(services, shares, { configuration, settings, workers }));
     const passed = takePassed(process.env, process.pid, services);
     const inherited = new InheritedSockets(passed.sockets);
-    const lists = await resolveAll(services, settings);
+    const lists = await resolveAll(services, settings.isNameless);
     const opened: OpenService[] = [];
     let server: Server | undefined;
     try {
@@ -150,7 +159,10 @@ export class Server {
       inherited.closeRest();
       const own = openOwnAddresses();
       server = new Server(configuration, settings, own, passed);
-      for (const [pool, list] of lists) server.lists.set(pool, list);
+      for (const [pool, list] of lists) {
+        server.lists.set(pool, list);
+        server.pools.put(pool, list);
+      }
       for (const each of opened) refuseSelf(each, own.addresses);
       await server.serve(opened, shares, doubts);
       return server;
@@ -175,10 +187,15 @@ export class Server {
   status(): ServerStatus {
     return statusOf({
       ...{ startTime: this.startTime, generation: this.generation, isStopping: this.isStopping },
-      ...{ configuration: this.configuration, workers: this.workers, lists: this.lists },
+      ...{ configuration: this.configuration, workers: this.workers, pools: this.pools },
       ...{ running: this.running, pool: this.pool, capture: this.capture },
       lastReload: undefined,
     });
+  }
+
+  /** Changes the state or the weight of an upstream, as an administrator asks. */
+  setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer {
+    return this.pools.ask(pool, upstream, request);
   }
 
   /** Accepts nothing more; ends when the open connections have, or after the drain time-out. */
@@ -217,7 +234,7 @@ export class Server {
       const tasks = makeTasks(
         each.service,
         {
-          upstreams: each.upstreams.upstreams,
+          upstreams: this.pools.upstreamsOf(each.service.route.pool),
           senders: each.senders,
           mark: marks.get(each),
           ownAddresses: this.own.addresses,
@@ -282,11 +299,7 @@ export class Server {
   private watch(): void {
     for (const [pool, list] of this.lists) {
       list.watch(
-        (upstreams) => {
-          for (const { id, service } of this.running.values()) {
-            if (service.route.pool === pool) this.pool.update(id, { route: { upstreams } });
-          }
-        },
+        () => this.updateUsersOf(pool, { route: { upstreams: this.pools.refresh(pool) } }),
         (text) => this.log.warn(this.settings.isNameless ? text : `pool ${pool.name}: ${text}`),
       );
     }
@@ -299,6 +312,13 @@ export class Server {
   private changeLevel(level: number | undefined): void {
     for (const { id, service } of this.running.values()) {
       this.pool.update(id, { log: { level: level ?? LogLevel[service.log.level] } });
+    }
+  }
+
+  /** Changes the services that have a pool. */
+  private updateUsersOf({ name }: Pool, change: ServiceChange): void {
+    for (const { id, service } of this.running.values()) {
+      if (service.route.pool.name === name) this.pool.update(id, change);
     }
   }
 
@@ -352,29 +372,6 @@ function lowered(
   });
   if (lines.length === 0 || !configuration.strictLimits) return lines;
   throw new CommandError(`Cannot start by ${words.strictLimits}: ${lines.join("; ")}`);
-}
-
-/** The upstreams of all pools that the services use. @throws ServiceProblem */
-async function resolveAll(
-  services: readonly Service[],
-  { isNameless }: ServerSettings,
-): Promise<Map<Pool, UpstreamList>> {
-  const users = new Map(services.map((service) => [service.route.pool, service]));
-  const lists = await Promise.all(
-    [...users].map(async ([pool, { name, dial }]) => {
-      const waitMs = isNameless ? Number.POSITIVE_INFINITY : nameStartMs;
-      const list = await UpstreamList.resolve(targetsOf(pool), dial.mark, waitMs);
-      if (!isNameless || !list.isUnknown) return [pool, list] as const;
-      const { problems } = list;
-      list.close();
-      throw new ServiceProblem(name, { path: ["to"], code: "no-upstream", args: { problems } });
-    }),
-  );
-  return new Map(lists);
-}
-
-function targetsOf({ upstreams }: Pool) {
-  return upstreams.map(({ to }) => to);
 }
 
 function doubtsOf(service: Service, sockets: readonly OpenSocket[]): string[] {

@@ -1,22 +1,14 @@
 /** Makes the status of a server out of its parts. */
 
-import type { Pool } from "../../config/pool.ts";
 import type { Configuration, Service } from "../../config/service.ts";
-import { formatSocketAddress } from "../../net/socket-address.ts";
 import { version } from "../../version.ts";
 import { sumCounters } from "../../workers/counters.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { HeldCapture } from "../held-capture.ts";
-import type { UpstreamList } from "../upstreams.ts";
+import type { Pools } from "../pools/pools.ts";
 import type { RunningService } from "./running-service.ts";
 import { boundAt } from "./start-lines.ts";
-import type {
-  PoolStatus,
-  ReloadStatus,
-  ServerStatus,
-  ServiceStatus,
-  UpstreamStatus,
-} from "./status.ts";
+import type { ReloadStatus, ServerStatus, ServiceStatus } from "./status.ts";
 
 /** What a status is made of. */
 export interface StatusParts {
@@ -27,7 +19,7 @@ export interface StatusParts {
   readonly isStopping: boolean;
   readonly workers: number;
   readonly running: ReadonlyMap<string, RunningService>;
-  readonly lists: ReadonlyMap<Pool, UpstreamList>;
+  readonly pools: Pick<Pools, "status">;
   readonly pool: Pick<WorkerPool, "counters">;
   readonly capture: HeldCapture | undefined;
 }
@@ -35,7 +27,7 @@ export interface StatusParts {
 /** The status of now. */
 export function statusOf(parts: StatusParts): ServerStatus {
   const { configuration, startTime, generation, lastReload, isStopping, workers } = parts;
-  const { capture, pool, lists } = parts;
+  const { capture, pool, pools } = parts;
   return {
     version,
     pid: process.pid,
@@ -45,7 +37,7 @@ export function statusOf(parts: StatusParts): ServerStatus {
       table: capture?.intents[0]?.intent.tableName,
     },
     services: configuration.services.map((service) => serviceStatus(service, parts)),
-    pools: [...lists].map(([each, list]) => poolStatus(each, list)),
+    pools: pools.status(),
     counters: pool.counters(),
   };
 }
@@ -60,21 +52,5 @@ function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
       ...{ protocol, address },
     })),
     counters: running === undefined ? sumCounters([]) : parts.pool.counters(running.id),
-  };
-}
-
-function poolStatus({ name, upstreams }: Pool, list: UpstreamList): PoolStatus {
-  return {
-    name,
-    upstreams: upstreams.map(({ name, to }, i): UpstreamStatus => {
-      if (to === "original") return { name, addresses: [], state: "up", reason: "" };
-      const addresses = list.addressesOf(i).map(formatSocketAddress);
-      const isKnown = addresses.length > 0;
-      return {
-        ...{ name, addresses },
-        state: isKnown ? "up" : "down",
-        reason: isKnown ? "" : "no address",
-      };
-    }),
   };
 }

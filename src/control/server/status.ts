@@ -1,6 +1,9 @@
 /** What a server does at the moment, as plain data: what every view of it shows. */
 
+import type { ProbeSettings } from "../../config/pool.ts";
+import type { Balance } from "../../config/syntax.ts";
 import type { Counters } from "../../workers/counters.ts";
+import type { CheckCounts, UpstreamCounters } from "../../workers/upstream-board.ts";
 
 /** The state of a service. */
 export type ServiceState = "up" | "draining" | "drained" | "disabled";
@@ -22,16 +25,38 @@ export interface ListenerStatus {
 
 export interface PoolStatus {
   readonly name: string;
+  readonly balance: Balance;
+  /** The type of its checks; undefined: nothing is checked. */
+  readonly check: ProbeSettings["type"] | undefined;
   readonly upstreams: readonly UpstreamStatus[];
 }
 
 export interface UpstreamStatus {
   readonly name: string;
-  /** Empty: its name has not been found. */
-  readonly addresses: readonly string[];
-  readonly state: "up" | "down";
-  /** Why it is down; empty if it is not. */
+  /** `up` if one of its addresses is; `drained`: it gets no new connections. */
+  readonly state: "up" | "drained" | "down";
+  /** Why it is not up, or an address of it is not; empty if all is well. */
   readonly reason: string;
+  /** Since when it is in this state, in ms since 1970. */
+  readonly since: number;
+  /** What an administrator has asked for. */
+  readonly admin: "ready" | "drain" | "down";
+  readonly weight: number;
+  readonly isBackup: boolean;
+  /** Empty: its name has not been found, or it is `original`. */
+  readonly addresses: readonly AddressStatus[];
+}
+
+export interface AddressStatus {
+  /** `192.0.2.1:80`. */
+  readonly address: string;
+  /** What checks have found: it is up until one has found otherwise. */
+  readonly isUp: boolean;
+  readonly reason: string;
+  readonly since: number;
+  readonly counters: UpstreamCounters;
+  /** Undefined: it is not checked. */
+  readonly check: CheckCounts | undefined;
 }
 
 export interface RoutesStatus {

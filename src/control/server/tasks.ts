@@ -1,6 +1,7 @@
 /** What the Workers are given to run for a service. */
 
 import type { Mark } from "../../../ffi/types.ts";
+import type { Pool } from "../../config/pool.ts";
 import type { Service } from "../../config/service.ts";
 import { readSysctl } from "../../diagnose/snapshot/proc.ts";
 import * as limits from "../../engine/limits.ts";
@@ -11,6 +12,7 @@ import {
   type ForwardTask,
   type IcmpLimits,
   LogLevel,
+  type PoolRules,
   type SessionSettings,
   type Upstreams,
 } from "../../workers/protocol.ts";
@@ -75,7 +77,7 @@ function task(
     ingress: { acceptProxy: parts.senders, redirected: ingress.redirected },
     route: {
       upstreams: parts.upstreams,
-      balance: route.pool.balance,
+      pool: poolRules(route.pool),
       source: route.source,
       sourceFallback: route.sourceFallback,
       ownAddresses: parts.ownAddresses,
@@ -86,6 +88,11 @@ function task(
     timeouts: { ...timeouts, drainMs: parts.drainTimeoutMs },
     log: { ...log, level: LogLevel[log.level] },
   };
+}
+
+/** The part of a pool that Workers choose by. */
+function poolRules({ balance, onDown, whenAllDown, backOff }: Pool): PoolRules {
+  return { balance, onDown, whenAllDown, backOff };
 }
 
 /** What one Worker has of a service's sessions; `clients` are the bounds of its own. */

@@ -16,6 +16,7 @@ import { Counter, type SharedState } from "../../workers/counters.ts";
 import {
   type End,
   type EndReason,
+  ended,
   endReasons,
   isRefusal,
   isUsual,
@@ -26,6 +27,7 @@ import type { Tally } from "../../workers/tally.ts";
 import type { LoopDetector, Trail } from "../loop-detector.ts";
 import type { OutboundFlows } from "../outbound-flows.ts";
 import type { Router } from "../router.ts";
+import type { Upstream } from "../upstream.ts";
 import { type ConnectionOwner, TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import { Dialer, type DialerOwner } from "./dialer.ts";
@@ -135,6 +137,15 @@ export class TcpConnections
     this.noteFull();
     this.around.counters.count(Counter.refusedConnections, 1);
     connection.abort("no-place");
+  }
+
+  /** Ends those to upstreams that are down. Those that are not yet connected try another one. */
+  endDown(down: ReadonlySet<Upstream>): void {
+    for (const connection of [...this.connections]) {
+      const { picked } = connection;
+      if (picked === undefined || !down.has(picked) || !connection.isIn("relay")) continue;
+      connection.close(ended("down", "upstream"), true);
+    }
   }
 
   /** Ends all connections. */

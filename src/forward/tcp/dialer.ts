@@ -15,7 +15,7 @@ import type { Tally } from "../../workers/tally.ts";
 import { type Dial, dialFor, sourceName } from "../dial.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
-import type { Upstream } from "../upstream-pool.ts";
+import { failureKind, type Upstream } from "../upstream.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
@@ -165,6 +165,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     connection.closeUpstream();
     if (picked !== undefined) {
       connection.tried = [...connection.tried, picked];
+      if (!isTheirs) this.parts.router.pool?.countFailure(picked, "local");
       this.release(connection, picked, end, isTheirs);
       connection.picked = undefined;
     }
@@ -181,6 +182,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
     const { loop, router } = this.parts;
     if (!isTheirs) return router.pool?.closed(picked, id);
     const inNameOf = source === "client" ? client.address : undefined;
+    router.pool?.countFailure(picked, failureKind(end.failure?.errno));
     router.pool?.failed(picked, id, loop.now, endText(end, "tcp"), inNameOf);
   }
 

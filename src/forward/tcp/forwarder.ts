@@ -222,9 +222,13 @@ export class TcpForwarder
     if (this.isDraining && this.isEmpty) this.finish();
   }
 
-  /** Applies new settings to new connections; time-outs also apply to open ones. */
+  /**
+   * Applies new settings to new connections; time-outs also apply to open ones. Looks on the board
+   * which upstreams have gone down.
+   */
   update(change: ServiceChange): void {
-    this.router.update(change);
+    const down = this.router.update(change, this.loop.now);
+    if (down.size > 0 && this.task.route.pool.onDown === "close") this.connections.endDown(down);
     if (change.ends !== "all") return;
     for (const connection of [...this.connections.open]) {
       const { picked } = connection;

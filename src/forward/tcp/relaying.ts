@@ -6,6 +6,7 @@ import type { EventLoop } from "../../engine/loop.ts";
 import { Counter, type CounterBlock } from "../../workers/counters.ts";
 import { type EndReason, ended, socketFailed } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
+import type { Router } from "../router.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
@@ -18,6 +19,7 @@ export interface RelayingParts {
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
   readonly counters: Pick<CounterBlock, "count">;
+  readonly router: Pick<Router, "pool">;
 }
 
 /** The owner of the phase. */
@@ -95,6 +97,10 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     if (relay.sent !== sent) counters.count(Counter.clientBytes, relay.sent - sent);
     if (relay.received !== received) {
       counters.count(Counter.upstreamBytes, relay.received - received);
+    }
+    const { picked } = connection;
+    if (picked !== undefined) {
+      this.parts.router.pool?.carried(picked, relay.sent - sent, relay.received - received);
     }
     if (connection.flowHandle !== 0 && relay.received > 0) connection.forgetFlow();
     switch (state) {

@@ -49,6 +49,7 @@ import { rawRefusal } from "../../engine/raw-sender.ts";
 import { Spares } from "../../engine/spares.ts";
 import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
+import type { EndReason } from "../../workers/end-reason.ts";
 import type {
   ForwardTask,
   ServedSocket,
@@ -58,6 +59,7 @@ import type {
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
 import type { OpenRows } from "../../workers/table.ts";
 import { Router } from "../router.ts";
+import type { Upstream } from "../upstream.ts";
 import { DatagramSender } from "./datagram-sender.ts";
 import { UdpListener } from "./listener.ts";
 import { ProxiedSenders } from "./proxied.ts";
@@ -141,7 +143,7 @@ export class UdpForwarder implements Service, OpenRows {
     for (const listener of this.listeners) {
       const isClosed = closed.includes(listener.fd);
       if (!isClosed && !moved.includes(listener.fd)) continue;
-      this.manager.endWhere(({ start }) => start.listener === listener);
+      this.manager.endWhere("removed", ({ start }) => start.listener === listener);
       if (isClosed) loop.close(listener.fd);
       else if (!this.isSuspended) loop.remove(listener.fd);
     }
@@ -171,13 +173,14 @@ export class UdpForwarder implements Service, OpenRows {
     }
   }
 
-  /** New sessions go to the current upstreams; open ones stay unless the change ends them. */
+  /** New sessions go to the current upstreams; open ones stay unless theirs is down or removed. */
   update(change: ServiceChange): void {
-    this.router.update(change);
-    if (change.ends === undefined) return;
-    this.manager.endWhere(
-      ({ start: { picked } }) => picked !== undefined && !this.router.has(picked),
-    );
+    const { manager, router } = this;
+    const down = router.update(change, this.context.loop.now);
+    const endOf = (reason: EndReason, isGone: (upstream: Upstream) => boolean) =>
+      manager.endWhere(reason, ({ start: { picked } }) => picked !== undefined && isGone(picked));
+    if (down.size > 0) endOf("down", (upstream) => down.has(upstream));
+    if (change.ends !== undefined) endOf("removed", (upstream) => !router.has(upstream));
   }
 
   /** The session of message `index`, begun if there is none; undefined: it is dropped. */
@@ -317,6 +320,8 @@ export class UdpForwarder implements Service, OpenRows {
     manager.table.asked(session.start.slot, loop.now);
     shared.count(Counter.datagrams, sending.sent);
     shared.count(Counter.clientBytes, sending.sentBytes);
+    const { picked } = session.start;
+    if (picked !== undefined) this.router.pool?.carried(picked, sending.sentBytes, 0);
     if (sending.dropped > 0) this.sendFailed(session, "upstream");
     else this.replyModes.watch(session, loop.now);
   }
@@ -351,6 +356,8 @@ export class UdpForwarder implements Service, OpenRows {
     else sender.flowToClient(session, count, session.replyFd as Fd);
     shared.count(Counter.datagrams, sending.sent);
     shared.count(Counter.upstreamBytes, sending.sentBytes);
+    const { picked } = session.start;
+    if (picked !== undefined) this.router.pool?.carried(picked, 0, sending.sentBytes);
     replyModes.watchSize(session, sending.largest);
     if (sending.dropped > 0) this.sendFailed(session, "client");
     else replyModes.watch(session, loop.now);

@@ -218,9 +218,9 @@ export class SessionManager {
     if (!this.isProxied) this.icmp.expired(sender, destination);
   }
 
-  /** Ends the sessions of which this holds: the configuration has nothing of them any more. */
-  endWhere(isGone: (session: Session) => boolean): void {
-    for (const session of [...this.open]) if (isGone(session)) this.end(session, ended("removed"));
+  /** Ends sessions whose client may begin others: their upstream or listener serves no more. */
+  endWhere(reason: EndReason, isGone: (session: Session) => boolean): void {
+    for (const session of [...this.open]) if (isGone(session)) this.end(session, ended(reason));
   }
 
   /** Ends every session. */

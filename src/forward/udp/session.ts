@@ -9,7 +9,7 @@ import { Timer } from "../../engine/timers.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
 import type { End } from "../../workers/end-reason.ts";
 import type { Recorded } from "../../workers/records.ts";
-import type { Upstream } from "../upstream-pool.ts";
+import type { Upstream } from "../upstream.ts";
 import type { UdpListener } from "./listener.ts";
 import type { Outlet } from "./outlets.ts";
 import type { SessionTable } from "./session-table.ts";

@@ -5,6 +5,7 @@ import { silenceMs, silentSessionsMax } from "../../engine/limits.ts";
 import { hearSoftErrors } from "../../engine/udp-sockets.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
+import { failureKind } from "../upstream.ts";
 import type { UpstreamPool } from "../upstream-pool.ts";
 import type { Session, SessionStart } from "./session.ts";
 import type { SessionTable } from "./session-table.ts";
@@ -70,6 +71,7 @@ export class UpstreamEvidence {
     if (picked === undefined) return;
     const isItsOwn = source === "client" || errno === EHOSTUNREACH;
     const witness = isItsOwn ? client.address : undefined;
+    this.pool?.countFailure(picked, failureKind(errno));
     this.pool?.failed(picked, id, this.context.loop.now, reason, witness);
   }
 }

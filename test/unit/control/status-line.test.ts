@@ -3,16 +3,18 @@ import type {
   PoolStatus,
   ServerStatus,
   ServiceStatus,
+  UpstreamStatus,
 } from "../../../src/control/server/status.ts";
 import { statusLine } from "../../../src/control/systemd/status-line.ts";
 
-const upstream = (name: string, state: "up" | "down") => ({
-  ...{ name, addresses: [name], state, reason: "" },
+const upstream = (name: string, state: "up" | "down"): UpstreamStatus => ({
+  ...{ name, addresses: [], state, reason: "", since: 0 },
+  ...{ admin: "ready", weight: 100, isBackup: false },
 });
 
 function status(services: number, active: number, sessions: number, down: readonly string[]) {
   const pool: PoolStatus = {
-    name: "web",
+    ...{ name: "web", balance: "round-robin", check: undefined },
     upstreams: [upstream("10.0.0.9:80", "up"), ...down.map((name) => upstream(name, "down"))],
   };
   return {

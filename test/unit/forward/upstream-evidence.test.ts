@@ -1,12 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import * as limits from "../../../src/engine/limits.ts";
 import { ClientBackOffs } from "../../../src/forward/client-back-offs.ts";
+import type { Upstream } from "../../../src/forward/upstream.ts";
 import {
   NONE_TRIED,
   type PoolListener,
-  type Upstream,
-  UpstreamPool,
+  type UpstreamPool,
 } from "../../../src/forward/upstream-pool.ts";
+import { poolOf, poolRules } from "../../helpers/upstreams.ts";
 
 const client = (n: number) => Uint8Array.of(198, 51, n >> 8, n & 255);
 
@@ -23,15 +24,15 @@ class World implements PoolListener {
       port: 53,
       scopeId: 0,
     }));
-    this.pool = new UpstreamPool("round-robin", addresses, this);
+    this.pool = poolOf("round-robin", addresses, this);
   }
 
   fails(): void {}
   backsOff({ address }: Upstream): void {
     this.said.push(`${address.address[3]} rests`);
   }
-  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number): void {
-    this.said.push(`${address.address[3]} rests for ${client[3]}, ${restMs / 1000} s`);
+  backsOffFor({ address }: Upstream, client: Uint8Array, backOffMs: number): void {
+    this.said.push(`${address.address[3]} rests for ${client[3]}, ${backOffMs / 1000} s`);
   }
   recovered({ address }: Upstream): void {
     this.said.push(`${address.address[3]} returns`);
@@ -88,11 +89,11 @@ describe("failures count for those whom they concern", () => {
   });
 
   test("a client's /64 of IPv6 is one client", () => {
-    const rests = new ClientBackOffs<string>();
+    const rests = new ClientBackOffs<string>(poolRules("round-robin").backOff);
     const host = (net: number, n: number) =>
       Uint8Array.from([0xfd, ...Array(6).fill(0), net, ...Array(7).fill(0), n]);
     for (let n = 0; n < limits.upstreamFailuresMax; n++) rests.failed(host(1, n), "one", 0);
-    expect(rests.of(host(1, 99))?.get("one")?.restsUntil).toBe(limits.upstreamBackOffMs);
+    expect(rests.of(host(1, 99))?.get("one")?.backsOffUntil).toBe(limits.upstreamBackOffMs);
     expect(rests.of(host(2, 99))).toBeUndefined();
   });
 
@@ -126,7 +127,7 @@ describe("failures count for those whom they concern", () => {
   });
 
   test("of clients so many are known, the first ones are forgotten", () => {
-    const rests = new ClientBackOffs<string>();
+    const rests = new ClientBackOffs<string>(poolRules("round-robin").backOff);
     for (let n = 0; n <= limits.clientBackOffsMax; n++) rests.failed(client(n), "one", 0);
     expect(rests.of(client(0))).toBeUndefined();
     expect(rests.of(client(limits.clientBackOffsMax))).toBeDefined();

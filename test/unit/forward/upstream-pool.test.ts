@@ -3,12 +3,13 @@ import fc from "fast-check";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Balance } from "../../../src/config/syntax.ts";
 import * as limits from "../../../src/engine/limits.ts";
+import type { Upstream } from "../../../src/forward/upstream.ts";
 import {
   NONE_TRIED,
   type PoolListener,
-  type Upstream,
-  UpstreamPool,
+  type UpstreamPool,
 } from "../../../src/forward/upstream-pool.ts";
+import { pooled, poolOf } from "../../helpers/upstreams.ts";
 
 const address = (host: number, port = 80): SocketAddress => ({
   address: Uint8Array.of(192, 0, 2, host),
@@ -26,11 +27,13 @@ const client = (n: number) => Uint8Array.of(198, 51, n >> 8, n & 255);
 class Notes implements PoolListener {
   said: string[] = [];
   fails(): void {}
-  backsOff({ address, restMs }: Upstream, reason: string): void {
-    this.said.push(`${address.address[3]} rests ${restMs / 1000} s: ${reason}`);
+  backsOff({ address, backOffMs }: Upstream, reason: string): void {
+    this.said.push(`${address.address[3]} backs off ${backOffMs / 1000} s: ${reason}`);
   }
-  backsOffFor({ address }: Upstream, client: Uint8Array, restMs: number, reason: string): void {
-    this.said.push(`${address.address[3]} rests ${restMs / 1000} s for ${client[3]}: ${reason}`);
+  backsOffFor({ address }: Upstream, client: Uint8Array, backOffMs: number, reason: string): void {
+    this.said.push(
+      `${address.address[3]} backs off ${backOffMs / 1000} s for ${client[3]}: ${reason}`,
+    );
   }
   recovered({ address }: Upstream): void {
     this.said.push(`${address.address[3]} returns`);
@@ -39,7 +42,7 @@ class Notes implements PoolListener {
 
 function makePool(balance: Balance, hosts: number, notes = new Notes()): UpstreamPool {
   const addresses = Array.from({ length: hosts }, (_, i) => address(i + 1));
-  return new UpstreamPool(balance, addresses, notes);
+  return poolOf(balance, addresses, notes);
 }
 
 let lastId = 0;
@@ -59,7 +62,7 @@ function pickHost(pool: UpstreamPool, now: number, from = client(1)): number | u
 
 describe("balance", () => {
   test("round-robin: each in turn, equal addresses count once", () => {
-    const pool = new UpstreamPool(
+    const pool = poolOf(
       "round-robin",
       [address(1), address(2), address(1), address(3)],
       new Notes(),
@@ -91,12 +94,12 @@ describe("balance", () => {
     fc.assert(
       fc.property(fc.uniqueArray(fc.integer({ min: 1, max: 254 }), { minLength: 2 }), (hosts) => {
         const [changing = 0, ...others] = hosts;
-        const all = new UpstreamPool(
+        const all = poolOf(
           "source-hash",
           hosts.map((h) => address(h)),
           new Notes(),
         );
-        const fewer = new UpstreamPool(
+        const fewer = poolOf(
           "source-hash",
           others.map((h) => address(h)),
           new Notes(),
@@ -143,7 +146,7 @@ describe("attempts", () => {
 
   test("of the family that is wanted, of the other only when there is none", () => {
     const addresses = [address(1), address6(6), address(2)];
-    const pool = new UpstreamPool("round-robin", addresses, new Notes());
+    const pool = poolOf("round-robin", addresses, new Notes());
     for (let i = 0; i < 4; i++) {
       expect(pool.pick(client(1), 4, ++lastId, NONE_TRIED, 0)?.address.address).toHaveLength(4);
       expect(pool.pick(client(1), 16, ++lastId, NONE_TRIED, 0)?.address.address).toHaveLength(16);
@@ -164,7 +167,7 @@ describe("resting", () => {
     failOne(pool, 0);
     expect(notes.said).toEqual([]);
     failOne(pool, 0);
-    expect(notes.said).toEqual(["1 rests 10 s: refused"]);
+    expect(notes.said).toEqual(["1 backs off 10 s: refused"]);
   });
 
   test("one trial at a time, then all of them; the rest doubles up to its bound", () => {
@@ -184,7 +187,7 @@ describe("resting", () => {
     for (let i = 0; i < 3; i++) fail();
     const rests: number[] = [];
     for (let i = 0; i < 7; i++) {
-      rests.push(Number(notes.said.at(-1)?.match(/rests (\d+) s/)?.[1]));
+      rests.push(Number(notes.said.at(-1)?.match(/backs off (\d+) s/)?.[1]));
       now += (rests.at(-1) as number) * 1000;
       expect([pickHost(pool, now - 1), pickHost(pool, now - 1)]).toEqual([2, 2]);
       fail();
@@ -231,10 +234,10 @@ describe("resting", () => {
   test("what is known of an upstream stays when the list is replaced", () => {
     const pool = makePool("round-robin", 2);
     for (let i = 0; i < 6; i++) failOne(pool, 0);
-    pool.replace([address(3), address(2)]);
+    pool.replace(pooled([address(3), address(2)]));
     expect([1, 2, 3].map(() => pickHost(pool, 1))).toEqual([3, 3, 3]);
     const many = Array.from({ length: 300 }, (_, i) => address(1, i + 1));
-    pool.replace(many);
+    pool.replace(pooled(many));
     const picked = new Set(many.map(() => pool.pick(client(1), 0, 1, NONE_TRIED, 1)?.key));
     expect(picked.size).toBe(limits.upstreamsMax);
   });
@@ -270,13 +273,13 @@ class Simulation {
 
   constructor(balance: Balance) {
     this.members = new Set();
-    this.pool = new UpstreamPool(balance, [], new Notes());
+    this.pool = poolOf(balance, [], new Notes());
     this.replace(31);
   }
 
   replace(bits: number): void {
     const hosts = [1, 2, 3, 4, 5].filter((n) => n === 5 || (bits >> (n - 1)) & 1);
-    this.pool.replace(hosts.map((n) => address(n)));
+    this.pool.replace(pooled(hosts.map((n) => address(n))));
     this.members = new Set(hosts.map((n) => `192.0.2.${n}:80%0`));
     for (const key of this.present.keys()) if (!this.members.has(key)) this.present.delete(key);
   }
@@ -313,7 +316,7 @@ class Simulation {
     expect(left).toContain(picked.key);
     const canBeHad = (key: string) => {
       const known = before.get(key);
-      return !known?.restsUntil || (known.restsUntil <= this.now && known.probe === 0);
+      return !known?.backsOffUntil || (known.backsOffUntil <= this.now && known.probe === 0);
     };
     // One that rests only when all do, and then the one that failed longest ago.
     if (!canBeHad(picked.key)) {
@@ -330,13 +333,13 @@ class Simulation {
   private check(): void {
     for (const each of this.seen) {
       expect(each.active).toBe(this.open.filter(({ picked }) => picked === each).length);
-      expect(each.restMs).toBeLessThanOrEqual(limits.upstreamBackOffMsMax);
+      expect(each.backOffMs).toBeLessThanOrEqual(limits.upstreamBackOffMsMax);
       const trials = this.open.filter(
         ({ id, picked, state }) => picked === each && state === "connecting" && id === each.probe,
       );
       // A trial belongs to a connection that is on its way.
       expect(trials).toHaveLength(each.probe === 0 ? 0 : 1);
-      if (each.restsUntil === 0) expect(each.failures).toBeLessThan(limits.upstreamFailuresMax);
+      if (each.backsOffUntil === 0) expect(each.failures).toBeLessThan(limits.upstreamFailuresMax);
     }
   }
 }

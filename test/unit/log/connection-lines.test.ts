@@ -118,10 +118,16 @@ test("how one ended is told in the same words, whatever it was, and nothing is e
 });
 
 test("counters are all there, by Worker and in sum", () => {
-  const counters = { ...sumCounters([]), accepted: 3, upstreamRests: 1 };
-  expect(countersLine(2, counters)).toMatch(/^\[=\] Worker 2: accepted 3, .*upstream rests 1,.*$/);
+  const counters = { ...sumCounters([]), accepted: 3, upstreamBackOffs: 1 };
+  expect(countersLine(2, counters)).toMatch(
+    /^\[=\] Worker 2: accepted 3, .*upstream back offs 1,.*$/,
+  );
   expect(countersLine(0, counters)).toStartWith("[=] All workers: ");
-  expect(countersFields(2, counters)).toMatchObject({ worker: 2, accepted: 3, upstream_rests: 1 });
+  expect(countersFields(2, counters)).toMatchObject({
+    worker: 2,
+    accepted: 3,
+    upstream_back_offs: 1,
+  });
   expect(countersFields(0, counters)).not.toHaveProperty("worker");
   expect(Object.keys(countersFields(1, counters)).length).toBe(Object.keys(counters).length + 2);
 });

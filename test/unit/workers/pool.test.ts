@@ -3,6 +3,7 @@ import { servicesMax } from "../../../src/engine/limits.ts";
 import { WorkerPool } from "../../../src/workers/pool.ts";
 import type { ServiceChange, Task } from "../../../src/workers/protocol.ts";
 import { eventually } from "../../helpers/tproxy.ts";
+import { fixedUpstreams } from "../../helpers/upstreams.ts";
 
 const echo = new URL("../../helpers/echo-worker.ts", import.meta.url);
 /** A task of which nothing is used. */
@@ -10,7 +11,7 @@ const noTask: Task = { kind: "datagrams", fd: -1, payload: undefined, timeoutMs:
 
 function upstreams(port: number): ServiceChange {
   const address = { address: Uint8Array.of(192, 0, 2, 1), port, scopeId: 0 };
-  return { route: { upstreams: { kind: "fixed", addresses: [address] } } };
+  return { route: { upstreams: fixedUpstreams([address]) } };
 }
 
 test("changes reach every worker, in order, without its event loop ever turning", async () => {

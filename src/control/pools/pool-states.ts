@@ -1,0 +1,273 @@
+/**
+ * What the main thread knows of the upstreams of one pool: their addresses, what an administrator
+ * has asked for, and what checks have found. It writes their states to the board.
+ */
+
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import type { Pool, PoolUpstream } from "../../config/pool.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { PooledAddress, Upstreams } from "../../workers/protocol.ts";
+import { UpstreamState } from "../../workers/upstream-board.ts";
+import type { AddressStatus, PoolStatus, UpstreamStatus } from "../server/status.ts";
+import type { UpstreamSlots } from "./slots.ts";
+
+/** What an administrator asks for: connections, no new ones, or none. */
+export type AdminState = "ready" | "drain" | "down";
+
+/** An address of an upstream. */
+export interface AddressState {
+  readonly address: SocketAddress;
+  readonly slot: number;
+  /** What a check has found, and why; it is up until one has. */
+  isUp: boolean;
+  reason: string;
+  /** Since when it is so, in ms since 1970. */
+  since: number;
+}
+
+/** An upstream, and its addresses by their text. */
+interface Entry {
+  readonly settings: PoolUpstream;
+  admin: AdminState;
+  /** What an administrator has set; undefined: that of the configuration. */
+  weight: number | undefined;
+  since: number;
+  addresses: Map<string, AddressState>;
+}
+
+/** Where the addresses of a pool's upstreams come from. */
+export interface AddressSource {
+  addressesOf(index: number): readonly SocketAddress[];
+}
+
+export class PoolStates {
+  readonly pool: Pool;
+  private readonly source: AddressSource;
+  private readonly slots: UpstreamSlots;
+  private readonly entries: readonly Entry[];
+  private readonly now: () => number;
+  private isStarted = false;
+
+  /**
+   * `before` are the states of a pool with the same name: what was asked for and found of an
+   * upstream stays, unless its own entry in the configuration is another one now.
+   */
+  constructor(
+    pool: Pool,
+    source: AddressSource,
+    slots: UpstreamSlots,
+    before?: PoolStates,
+    now: () => number = Date.now,
+  ) {
+    this.pool = pool;
+    this.source = source;
+    this.slots = slots;
+    this.now = now;
+    this.isStarted = before !== undefined;
+    const known = new Map(before?.entries.map((each) => [each.settings.name, each]));
+    this.entries = pool.upstreams.map((settings): Entry => {
+      const old = known.get(settings.name);
+      const isSame = old !== undefined && Bun.deepEquals(old.settings, settings);
+      const { admin, weight, since } = isSame ? old : { ...fresh, since: now() };
+      return { settings, admin, weight, since, addresses: old?.addresses ?? new Map() };
+    });
+    for (const [name, { addresses }] of known) {
+      if (pool.upstreams.some((each) => each.name === name)) continue;
+      for (const key of addresses.keys()) slots.release(this.keyOf(name, key));
+    }
+    this.refresh();
+  }
+
+  /** Takes over the addresses of this moment. */
+  refresh(): void {
+    for (const [i, entry] of this.entries.entries()) {
+      const { settings } = entry;
+      const before = entry.addresses;
+      entry.addresses = new Map();
+      for (const address of this.source.addressesOf(i)) {
+        const key = formatSocketAddress(address);
+        const slot = this.slots.take(this.keyOf(settings.name, key));
+        if (slot < 0) continue;
+        const old = before.get(key);
+        const state = old ?? { address, slot, isUp: true, reason: "", since: this.now() };
+        entry.addresses.set(key, state);
+        this.write(entry, state);
+        if (old === undefined && this.isStarted) this.slots.board.ramp(slot);
+      }
+      for (const key of before.keys()) {
+        if (!entry.addresses.has(key)) this.slots.release(this.keyOf(settings.name, key));
+      }
+    }
+    this.isStarted = true;
+  }
+
+  /** Ends it: the slots may be given to others. */
+  release(): void {
+    for (const { settings, addresses } of this.entries) {
+      for (const key of addresses.keys()) this.slots.release(this.keyOf(settings.name, key));
+    }
+  }
+
+  /** What Workers choose among. */
+  get upstreams(): Upstreams {
+    if (this.pool.upstreams.some(({ to }) => to === "original")) return { kind: "original" };
+    const addresses = this.entries.flatMap(({ settings, addresses }): PooledAddress[] => {
+      const { isBackup, slowStartMs } = settings;
+      return [...addresses.values()].map(({ address, slot }) => ({
+        ...{ address, slot, isBackup, slowStartMs },
+      }));
+    });
+    return { kind: "fixed", addresses, board: this.slots.board.memory };
+  }
+
+  /** Every address with its upstream. */
+  get addresses(): readonly { readonly upstream: PoolUpstream; readonly state: AddressState }[] {
+    return this.entries.flatMap(({ settings, addresses }) =>
+      [...addresses.values()].map((state) => ({ upstream: settings, state })),
+    );
+  }
+
+  /** How many upstreams take connections. */
+  get taking(): number {
+    return this.entries.filter(takes).length;
+  }
+
+  has(name: string): boolean {
+    return this.entries.some(({ settings }) => settings.name === name);
+  }
+
+  /** Whether nobody could connect any more, if an upstream took no connections. */
+  isLast(name: string): boolean {
+    const [only, another] = this.entries.filter(takes);
+    return only?.settings.name === name && another === undefined;
+  }
+
+  /** An administrator asks for a state, a weight, or both. Returns the state before. */
+  ask(name: string, asked: { readonly state?: AdminState; readonly weight?: number }): string {
+    const entry = this.entryOf(name);
+    const before = adminWord(entry);
+    if (asked.weight !== undefined) entry.weight = asked.weight;
+    if (asked.state !== undefined && asked.state !== entry.admin) {
+      const isBack = asked.state === "ready" && entry.admin === "down";
+      entry.admin = asked.state;
+      entry.since = this.now();
+      if (isBack) for (const { slot } of entry.addresses.values()) this.slots.board.ramp(slot);
+    }
+    for (const state of entry.addresses.values()) this.write(entry, state);
+    return before;
+  }
+
+  /** A check has found an address up or down. Returns how long it was not, in ms. */
+  found(slot: number, isUp: boolean, reason: string): Found | undefined {
+    for (const entry of this.entries) {
+      for (const [text, state] of entry.addresses) {
+        if (state.slot !== slot || state.isUp === isUp) continue;
+        const lasted = this.now() - state.since;
+        state.isUp = isUp;
+        state.reason = isUp ? "" : reason;
+        state.since = this.now();
+        if (isUp) this.slots.board.ramp(slot);
+        this.write(entry, state);
+        return { upstream: entry.settings.name, address: text, lasted };
+      }
+    }
+    return undefined;
+  }
+
+  status(): PoolStatus {
+    return {
+      name: this.pool.name,
+      balance: this.pool.balance,
+      check: this.pool.check?.probe.type,
+      upstreams: this.entries.map((entry) => this.upstreamStatus(entry)),
+    };
+  }
+
+  upstreamOf(name: string): UpstreamStatus {
+    return this.upstreamStatus(this.entryOf(name));
+  }
+
+  private upstreamStatus(entry: Entry): UpstreamStatus {
+    const { settings, admin, weight, addresses } = entry;
+    const { state, reason, since } = stateOf(entry);
+    const isOriginal = settings.to === "original";
+    return {
+      name: settings.name,
+      ...{ state, reason, since, admin },
+      weight: weight ?? settings.weight,
+      isBackup: settings.isBackup,
+      addresses: isOriginal
+        ? []
+        : [...addresses].map(([text, each]) => this.addressStatus(text, each)),
+    };
+  }
+
+  private addressStatus(address: string, state: AddressState): AddressStatus {
+    const { board } = this.slots;
+    const { slot, isUp, reason, since } = state;
+    const { check } = this.pool;
+    const counts = board.checkCounts(slot);
+    return {
+      ...{ address, isUp, reason, since },
+      counters: board.counters(slot),
+      check: check && { ...counts },
+    };
+  }
+
+  private write(entry: Entry, { slot, isUp }: AddressState): void {
+    const admin = { ready: 0, drain: UpstreamState.drained, down: UpstreamState.adminDown };
+    const state = admin[entry.admin] | (isUp ? 0 : UpstreamState.checkDown);
+    const weight = entry.weight ?? entry.settings.weight;
+    const { board } = this.slots;
+    if (board.state(slot) === state && board.weight(slot) === weight) return;
+    board.set(slot, state, weight);
+  }
+
+  private entryOf(name: string): Entry {
+    return this.entries.find(({ settings }) => settings.name === name) as Entry;
+  }
+
+  private keyOf(upstream: string, address: string): string {
+    return `${this.pool.name}/${upstream}/${address}`;
+  }
+}
+
+/** A change that a check has found. */
+export interface Found {
+  readonly upstream: string;
+  readonly address: string;
+  /** How long it was in the state before, in ms. */
+  readonly lasted: number;
+}
+
+const fresh = { admin: "ready", weight: undefined } as const;
+
+/** Whether an upstream may get connections. */
+function takes(entry: Entry): boolean {
+  return stateOf(entry).state === "up";
+}
+
+function adminWord({ admin, weight, settings }: Entry): string {
+  return `${admin}, weight ${weight ?? settings.weight}`;
+}
+
+function stateOf(entry: Entry): Pick<UpstreamStatus, "state" | "reason" | "since"> {
+  const { admin, weight, settings, addresses, since } = entry;
+  if (admin === "down") return { state: "down", reason: "taken down", since };
+  if (admin === "drain") return { state: "drained", reason: "drained", since };
+  if ((weight ?? settings.weight) === 0) return { state: "drained", reason: "weight 0", since };
+  if (settings.to === "original") return { state: "up", reason: "", since };
+  const all = [...addresses.values()];
+  if (all.length === 0) return { state: "down", reason: "no address", since };
+  const down = all.filter(({ isUp }) => !isUp);
+  const [first] = down;
+  if (first === undefined) {
+    return { state: "up", reason: "", since: Math.max(since, ...all.map((each) => each.since)) };
+  }
+  if (down.length === all.length) {
+    const last = Math.max(...down.map((each) => each.since));
+    return { state: "down", reason: first.reason, since: last };
+  }
+  const reason = `${down.length} of ${all.length} addresses: ${first.reason}`;
+  return { state: "up", reason, since };
+}

@@ -1,0 +1,103 @@
+/** The pools of a server: their states, what an administrator asks of them, and their status. */
+
+import type { Pool } from "../../config/pool.ts";
+import type { Upstreams } from "../../workers/protocol.ts";
+import { UpstreamBoard } from "../../workers/upstream-board.ts";
+import type { PoolStatus, UpstreamStatus } from "../server/status.ts";
+import { type AddressSource, type AdminState, PoolStates } from "./pool-states.ts";
+import { UpstreamSlots } from "./slots.ts";
+
+/** What an administrator asks of an upstream. */
+export interface UpstreamRequest {
+  readonly state?: AdminState;
+  /** 0 to 256. */
+  readonly weight?: number;
+  /** Also if it is the last one that takes connections. */
+  readonly force?: boolean;
+}
+
+/** What became of that. */
+export type UpstreamAnswer =
+  | { readonly kind: "done"; readonly upstream: UpstreamStatus }
+  | { readonly kind: "no-pool" | "no-upstream" }
+  /** No other one takes connections. */
+  | { readonly kind: "last" };
+
+/** Who is told of changes. */
+export interface PoolsOwner {
+  /** Workers shall look at the board: an upstream of this pool may be down. */
+  wake(pool: Pool): void;
+  /** An upstream has changed, in words and as fields for programs. */
+  changed(text: string, fields: Readonly<Record<string, unknown>>): void;
+}
+
+export class Pools {
+  readonly board: UpstreamBoard;
+  private readonly slots: UpstreamSlots;
+  private readonly owner: PoolsOwner;
+  /** By name. */
+  private readonly states = new Map<string, PoolStates>();
+
+  /** For so many Workers. */
+  constructor(workers: number, owner: PoolsOwner) {
+    this.board = new UpstreamBoard(UpstreamBoard.memory(workers));
+    this.slots = new UpstreamSlots(this.board);
+    this.owner = owner;
+  }
+
+  /** Adds a pool, or takes it over from another configuration with what is known of it. */
+  put(pool: Pool, source: AddressSource): void {
+    this.states.set(
+      pool.name,
+      new PoolStates(pool, source, this.slots, this.states.get(pool.name)),
+    );
+  }
+
+  /** Removes a pool. Its connections go on. */
+  remove(name: string): void {
+    this.states.get(name)?.release();
+    this.states.delete(name);
+  }
+
+  /** Takes over the addresses of a pool, which have changed. Returns what Workers get. */
+  refresh({ name }: Pool): Upstreams {
+    const states = this.states.get(name) as PoolStates;
+    states.refresh();
+    return states.upstreams;
+  }
+
+  /** What Workers choose among. */
+  upstreamsOf({ name }: Pool): Upstreams {
+    return (this.states.get(name) as PoolStates).upstreams;
+  }
+
+  /** Changes what an administrator wants of an upstream. */
+  ask(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer {
+    const states = this.states.get(pool);
+    if (states === undefined) return { kind: "no-pool" };
+    if (!states.has(upstream)) return { kind: "no-upstream" };
+    const { state, weight, force = false } = request;
+    const ends = (state !== undefined && state !== "ready") || weight === 0;
+    if (ends && !force && states.isLast(upstream)) return { kind: "last" };
+    const from = states.ask(upstream, request);
+    const status = states.upstreamOf(upstream);
+    const to = `${status.admin}, weight ${status.weight}`;
+    if (from !== to) {
+      const name = `${pool}/${upstream}`;
+      this.owner.changed(`upstream ${name}: ${from} -> ${to}`, {
+        ...{ pool, upstream, from, to, reason: "admin", taking: states.taking },
+      });
+    }
+    if (state === "down") this.owner.wake(states.pool);
+    return { kind: "done", upstream: status };
+  }
+
+  status(): PoolStatus[] {
+    return [...this.states.values()].map((each) => each.status());
+  }
+
+  /** A Worker has died, and its connections with it. `worker` counts from 0. */
+  workerDied(worker: number): void {
+    this.board.workerDied(worker);
+  }
+}

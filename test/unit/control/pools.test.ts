@@ -1,0 +1,193 @@
+import { describe, expect, test } from "bun:test";
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import { completePool, type Pool } from "../../../src/config/pool.ts";
+import type { PoolSettings } from "../../../src/config/settings.ts";
+import { PoolStates } from "../../../src/control/pools/pool-states.ts";
+import { Pools } from "../../../src/control/pools/pools.ts";
+import { UpstreamSlots } from "../../../src/control/pools/slots.ts";
+import { UpstreamBoard, UpstreamCounter } from "../../../src/workers/upstream-board.ts";
+
+const target = (host: string) => ({ scheme: undefined, host, port: 80 as never });
+const at = (host: number): SocketAddress => ({
+  address: Uint8Array.of(192, 0, 2, host),
+  port: 80,
+  scopeId: 0,
+});
+
+/** Pools whose names have these hosts as addresses, by the place of the upstream. */
+class World {
+  readonly said: string[] = [];
+  readonly woken: string[] = [];
+  readonly pools = new Pools(2, {
+    wake: ({ name }) => this.woken.push(name),
+    changed: (text) => this.said.push(text),
+  });
+  hosts: number[][] = [];
+
+  put(settings: PoolSettings): Pool {
+    const pool = completePool({ name: "web", ...settings }, {});
+    this.pools.put(pool, { addressesOf: (i) => (this.hosts[i] ?? []).map(at) });
+    return pool;
+  }
+
+  slots(pool: Pool): Record<string, number> {
+    const upstreams = this.pools.upstreamsOf(pool);
+    const all = upstreams.kind === "fixed" ? upstreams.addresses : [];
+    return Object.fromEntries(all.map((each) => [each.address.address[3], each.slot]));
+  }
+
+  get states(): string[] {
+    const [pool] = this.pools.status();
+    return (pool?.upstreams ?? []).map(({ name, state, reason }) => `${name} ${state} ${reason}`);
+  }
+}
+
+const two: PoolSettings = {
+  upstream: [
+    { name: "a", to: target("a.example") },
+    { to: target("b.example"), weight: 50 },
+  ],
+};
+
+describe("addresses of names", () => {
+  test("each has a slot, whose counters stay with it whatever order the DNS gives", () => {
+    const world = new World();
+    world.hosts = [[1, 2], [3]];
+    const pool = world.put(two);
+    const before = world.slots(pool);
+    expect(new Set(Object.values(before)).size).toBe(3);
+    const worker = new UpstreamBoard(world.pools.board.memory, 1);
+    worker.count(before[2] as number, UpstreamCounter.connects, 7);
+    world.hosts = [[2, 1, 4], [3]];
+    world.pools.refresh(pool);
+    expect(world.slots(pool)).toMatchObject(before);
+    // It goes, and comes back.
+    world.hosts = [[1], [3]];
+    world.pools.refresh(pool);
+    world.hosts = [[1, 2], [3]];
+    world.pools.refresh(pool);
+    const [{ upstreams } = { upstreams: [] }] = world.pools.status();
+    const counted = upstreams[0]?.addresses.map(({ counters }) => counters.connects);
+    expect(counted).toEqual([0, 7]);
+  });
+
+  test("none: the upstream is down until there is one", () => {
+    const world = new World();
+    world.hosts = [[], [3]];
+    const pool = world.put(two);
+    expect(world.states).toEqual(["a down no address", "b.example:80 up "]);
+    world.hosts = [[1], [3]];
+    world.pools.refresh(pool);
+    expect(world.states[0]).toBe("a up ");
+  });
+
+  test("one that comes later starts slowly, those of the start do not", () => {
+    const world = new World();
+    world.hosts = [[1], []];
+    const pool = world.put(two);
+    world.hosts = [[1, 2], []];
+    world.pools.refresh(pool);
+    const { 1: first, 2: second } = world.slots(pool);
+    expect(world.pools.board.rampFrom(first as number)).toBe(Number.NEGATIVE_INFINITY);
+    expect(world.pools.board.rampFrom(second as number)).not.toBe(Number.NEGATIVE_INFINITY);
+  });
+
+  test("slots are given to others only when all are used up, and nothing is open there", () => {
+    const board = new UpstreamBoard(UpstreamBoard.memory(1));
+    const slots = new UpstreamSlots(board, 2);
+    expect([slots.take("a"), slots.take("b"), slots.take("a")]).toEqual([0, 1, 0]);
+    expect(slots.take("c")).toBe(-1);
+    board.count(0, UpstreamCounter.open, 1);
+    board.count(1, UpstreamCounter.connects, 9);
+    slots.release("a");
+    expect(slots.take("c")).toBe(-1);
+    slots.release("b");
+    expect(slots.take("c")).toBe(1);
+    expect(board.counters(1).connects).toBe(0);
+    expect(slots.take("a")).toBe(0);
+  });
+});
+
+describe("what an administrator asks", () => {
+  const world = new World();
+  world.hosts = [[1], [3]];
+  const pool = world.put(two);
+  const { 1: a, 3: b } = world.slots(pool) as Record<number, number>;
+  const ask = (upstream: string, request: Parameters<Pools["ask"]>[2]) =>
+    world.pools.ask("web", upstream, request).kind;
+
+  test("is on the board, and in the log", () => {
+    expect([world.pools.board.weight(a as number), world.pools.board.weight(b as number)]).toEqual([
+      100, 50,
+    ]);
+    expect(ask("a", { state: "drain" })).toBe("done");
+    expect(world.pools.board.state(a as number)).toBe(1);
+    expect(world.states).toEqual(["a drained drained", "b.example:80 up "]);
+    expect(world.said).toEqual(["upstream web/a: ready, weight 100 -> drain, weight 100"]);
+    expect(world.woken).toEqual([]);
+    expect(ask("a", { state: "drain" })).toBe("done");
+    expect(world.said).toHaveLength(1);
+  });
+
+  test("the last one that takes connections stays, unless it is forced", () => {
+    expect(ask("b.example:80", { state: "down" })).toBe("last");
+    expect(ask("b.example:80", { weight: 0 })).toBe("last");
+    expect(ask("b.example:80", { state: "down", force: true })).toBe("done");
+    expect(world.woken).toEqual(["web"]);
+    expect(world.states[1]).toBe("b.example:80 down taken down");
+  });
+
+  test("ready undoes both, and a weight is changed alone", () => {
+    expect([ask("a", { state: "ready" }), ask("b.example:80", { state: "ready" })]).toEqual([
+      "done",
+      "done",
+    ]);
+    expect(ask("a", { weight: 7 })).toBe("done");
+    expect(world.pools.board.state(a as number)).toBe(0);
+    expect(world.pools.board.weight(a as number)).toBe(7);
+    // It was down: its share rises.
+    expect(world.pools.board.rampFrom(b as number)).toBeGreaterThan(0);
+    expect(world.states).toEqual(["a up ", "b.example:80 up "]);
+  });
+
+  test("of pools and upstreams that are not there", () => {
+    expect(ask("c", { state: "drain" })).toBe("no-upstream");
+    expect(world.pools.ask("x", "a", {}).kind).toBe("no-pool");
+  });
+
+  test("stays over another configuration, until the entry itself is another one", () => {
+    ask("a", { state: "drain" });
+    world.put({ upstream: [...(two.upstream ?? []), { to: target("c.example") }] });
+    expect(world.states[0]).toBe("a drained drained");
+    expect(world.slots(pool)).toMatchObject({ 1: a, 3: b });
+    world.put({ upstream: [{ name: "a", to: target("a.example"), weight: 30 }] });
+    expect(world.states).toEqual(["a up "]);
+    expect(world.pools.board.state(a as number)).toBe(0);
+    expect(world.pools.board.weight(a as number)).toBe(30);
+  });
+});
+
+test("a check that finds an address down, and up again", () => {
+  let now = 1_000;
+  const board = new UpstreamBoard(UpstreamBoard.memory(1));
+  const pool = completePool({ name: "web", ...two }, {});
+  const hosts = [[1, 2], [3]];
+  const source = { addressesOf: (i: number) => (hosts[i] as number[]).map(at) };
+  const states = new PoolStates(pool, source, new UpstreamSlots(board), undefined, () => now);
+  const [first, second] = states.addresses.map(({ state }) => state.slot) as [number, number];
+  now += 500;
+  expect(states.found(first, false, "timeout")).toEqual({
+    ...{ upstream: "a", address: "192.0.2.1:80", lasted: 500 },
+  });
+  expect(states.found(first, false, "timeout")).toBeUndefined();
+  expect(board.state(first)).toBe(4);
+  const of = () => states.upstreamOf("a");
+  expect(of()).toMatchObject({ state: "up", reason: "1 of 2 addresses: timeout" });
+  states.found(second, false, "refused");
+  expect(of()).toMatchObject({ state: "down", reason: "timeout" });
+  expect(states.taking).toBe(1);
+  now += 2_000;
+  expect(states.found(first, true, "")).toMatchObject({ lasted: 2_000 });
+  expect(board.state(first)).toBe(0);
+  expect(board.rampFrom(first)).toBeGreaterThan(Number.NEGATIVE_INFINITY);
+});
