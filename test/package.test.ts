@@ -6,7 +6,9 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
+import { fileText } from "../build/package/contents.ts";
 import { makeDeb } from "../build/package/deb.ts";
+import { instanceUnit } from "../build/package/instance-unit.ts";
 import { makeManPages } from "../build/package/man.ts";
 import packageJson from "../package.json" with { type: "json" };
 import { commands } from "../src/cli/commands.ts";
@@ -82,6 +84,46 @@ describe("man pages", () => {
   });
 });
 
+describe("the service", () => {
+  test("its configuration is valid, and serves nothing until somebody has changed it", () => {
+    const file = join(root, "build/package/files/tproxy.toml");
+    expect(run([executable, "check", "-c", file])).toMatchObject({ status: 0, stderr: "" });
+    const { status, stderr } = run([executable, "run", "-c", file]);
+    expect([status, stderr]).toEqual([0, expect.stringContaining("no service is enabled")]);
+  });
+
+  testWith(["systemd-analyze", "man"])("systemd finds nothing wrong with its units", async () => {
+    // A unit names a program that exists, and here it is built.
+    const units = join(folder, "units");
+    await mkdir(units);
+    const unit = fileText("tproxy.service");
+    const text = { "tproxy.service": unit, "tproxy@here.service": instanceUnit(unit) };
+    for (const [name, content] of Object.entries(text)) {
+      const readable = content.replaceAll("/usr/bin/tproxy", executable);
+      await Bun.write(join(units, name), readable.replace(/^Documentation=.*\n/m, ""));
+    }
+    for (const name of Object.keys(text)) {
+      const verified = run(["systemd-analyze", "verify", join(units, name)]);
+      expect(verified).toEqual({ status: 0, stdout: "", stderr: "" });
+    }
+    expect(instanceUnit(unit)).toContain("--config /etc/tproxy/%i.toml\n");
+    expect(instanceUnit(unit).match(/%i/g)).toHaveLength(5);
+  });
+
+  testWith(["systemd-sysusers"])("its user is made by sysusers", async () => {
+    const tree = join(folder, "sysusers");
+    await Bun.write(join(tree, "usr/lib/sysusers.d/tproxy.conf"), fileText("sysusers.conf"));
+    const made = run(["systemd-sysusers", `--root=${tree}`, "--dry-run", "tproxy.conf"]);
+    expect(made.status).toBe(0);
+    expect(made.stderr + made.stdout).toContain("Creating user 'tproxy' (Transparent proxy)");
+  });
+
+  test.each(["postinst", "prerm", "postrm"])("%s is a shell script", (name) => {
+    const { status, stderr } = run(["sh", "-n", join(root, "build/package/files", name)]);
+    expect([status, stderr]).toEqual([0, ""]);
+  });
+});
+
 describe.skipIf(!isStatic)("of the built executable", () => {
   testWith(["sha256sum"])("SHA256SUMS is right, and nothing else is left", () => {
     const checked = run(["sha256sum", "--strict", "-c", "SHA256SUMS"], packages);
@@ -134,7 +176,7 @@ describe.skipIf(!isStatic)("of the built executable", () => {
     const to = ["--dbpath", join(database, "db"), "--root", database, "--noscripts", "--nodeps"];
     output("rpm", ...to, "-i", file);
     expect(output("rpm", ...to, "-V", "tproxy")).toBe("");
-    expect(existsSync(join(database, "etc/tproxy/forward.conf"))).toBe(true);
+    expect(existsSync(join(database, "etc/tproxy/tproxy.toml"))).toBe(true);
     output("rpm", ...to, "-e", "tproxy");
     expect(existsSync(join(database, "usr/bin/tproxy"))).toBe(false);
   });
@@ -216,18 +258,18 @@ testWith(["debootstrap", "unshare"], { ...asStatic, root: isRoot, namespaces: ca
     expect(inside("tproxy", "--version")).toBe(output(executable, "--version"));
     expect(inside("dpkg", "--verify", "tproxy")).toBe("");
 
-    const configuration = join(chroot, "etc/tproxy/forward.conf");
-    await Bun.write(configuration, "FORWARD_OPTIONS=mine\n");
+    const configuration = join(chroot, "etc/tproxy/tproxy.toml");
+    await Bun.write(configuration, "# mine\n");
     const bytes = Buffer.from("#!/bin/sh\necho newer\n");
-    const conf = { path: "etc/tproxy/forward.conf", mode: 0o644, isConfiguration: true };
+    const conf = { path: "etc/tproxy/tproxy.toml", mode: 0o644, isConfiguration: true };
     const files = [
       { path: "usr/bin/tproxy", mode: 0o755, bytes },
-      { ...conf, bytes: Buffer.from("FORWARD_OPTIONS=theirs\n") },
+      { ...conf, bytes: Buffer.from("# theirs\n") },
     ];
     await Bun.write(join(chroot, "new.deb"), makeDeb(files, "99.0", architecture, 0).bytes);
     dpkg("-i", "/new.deb");
     expect(inside("tproxy", "--version")).toBe("newer\n");
-    expect(await Bun.file(configuration).text()).toBe("FORWARD_OPTIONS=mine\n");
+    expect(await Bun.file(configuration).text()).toBe("# mine\n");
     expect(existsSync(join(chroot, "usr/share/man/man1/tproxy.1.gz"))).toBe(false);
 
     dpkg("--remove", "tproxy");
@@ -235,7 +277,9 @@ testWith(["debootstrap", "unshare"], { ...asStatic, root: isRoot, namespaces: ca
     expect(existsSync(configuration)).toBe(true);
     dpkg("--purge", "tproxy");
     await rm(join(chroot, "new.deb"));
-    const left = listing(chroot).filter((path) => !before.includes(path));
+    // The service's user stays, as files that it has made elsewhere may.
+    const users = /\/etc\/(\.pwd\.lock|(passwd|group|g?shadow)-?)$/;
+    const left = listing(chroot).filter((path) => !before.includes(path) && !users.test(path));
     expect(left).toEqual([]);
   },
   300_000,

@@ -7,6 +7,7 @@ import { configurationSchema } from "../../src/config/json-schema.ts";
 import { printJson } from "../../src/net/printable.ts";
 import type { PackedFile } from "./archive.ts";
 import { makeCopyright, makeSbom } from "./components.ts";
+import { instanceUnit } from "./instance-unit.ts";
 import { makeManPages } from "./man.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -62,8 +63,11 @@ export async function makeContents(
     file("usr/share/bash-completion/completions/tproxy", completion("bash")),
     file("usr/share/fish/vendor_completions.d/tproxy.fish", completion("fish")),
     file(`usr/share/zsh/${zshFolder}/_tproxy`, completion("zsh")),
-    file("usr/lib/systemd/system/tproxy-forward.service", fileText("tproxy-forward.service")),
-    { ...file("etc/tproxy/forward.conf", fileText("forward.conf")), isConfiguration: true },
+    file("usr/lib/systemd/system/tproxy.service", fileText("tproxy.service")),
+    file("usr/lib/systemd/system/tproxy@.service", instanceUnit(fileText("tproxy.service"))),
+    file("usr/lib/sysusers.d/tproxy.conf", fileText("sysusers.conf")),
+    { ...file("etc/tproxy/tproxy.toml", fileText("tproxy.toml")), isConfiguration: true },
+    { ...file("etc/logrotate.d/tproxy", fileText("logrotate")), isConfiguration: true },
     file("usr/share/tproxy/tproxy.schema.json", `${printJson(configurationSchema(), 2)}\n`),
     doc("copyright", makeCopyright(textOf("LICENSE"))),
     doc("README.md", textOf("README.md")),

@@ -9,6 +9,7 @@ import { ServiceProblem } from "../../control/server/issues.ts";
 import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { fileWords } from "../../control/server/words.ts";
+import { Notifier } from "../../control/systemd/notifier.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
 import { printLine } from "../../net/printable.ts";
 import { examplesFooter } from "../examples.ts";
@@ -53,6 +54,8 @@ export async function runRun(
   }
   if (!configuration.services.some(({ isEnabled }) => isEnabled)) {
     void io.stderr.write(`tproxy: ${printLine(config)}: no service is enabled: nothing to do\n`);
+    // A unit that ends before it is ready has failed, and would be started again and again.
+    Notifier.fromEnvironment(process.env, () => {})?.ready("no service is enabled");
     return exitStatus.success;
   }
   return serve({ ...configuration, user: user ?? configuration.user }, io);
