@@ -12,7 +12,7 @@ declare const TPROXY_TARGET: string | undefined;
 export const version: string = release;
 
 /** The short git commit, with `-dirty` after it when files differed; `unknown` outside git. */
-const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
+export const commit: string = typeof TPROXY_COMMIT === "string" ? TPROXY_COMMIT : "source";
 
 /** What was built: `linux-x64-static`; without `-static` a dynamic one, with `-musl` for musl. */
 const target: string =

@@ -38,6 +38,7 @@ const oracles: Readonly<Record<string, string>> = {
   "musl-tools": "musl-gcc",
   nftables: "nft",
   "nginx-light": "nginx",
+  prometheus: "promtool",
   python3: "python3",
   "python3-scapy": "/usr/lib/python3/dist-packages/scapy/__init__.py",
   "qemu-user-static": "qemu-aarch64-static",
@@ -60,6 +61,7 @@ const services: Readonly<Record<string, string>> = {
   "groff-base": "groff",
   haproxy: "haproxy",
   "nginx-light": "nginx",
+  prometheus: "prometheus",
   unbound: "unbound",
 };
 

@@ -68,6 +68,8 @@ export async function makeContents(
     file("usr/lib/sysusers.d/tproxy.conf", fileText("sysusers.conf")),
     { ...file("etc/tproxy/tproxy.toml", fileText("tproxy.toml")), isConfiguration: true },
     { ...file("etc/logrotate.d/tproxy", fileText("logrotate")), isConfiguration: true },
+    file("usr/share/tproxy/alerts.yml", fileText("alerts.yml")),
+    file("usr/share/tproxy/grafana.json", fileText("grafana.json")),
     file("usr/share/tproxy/tproxy.schema.json", `${printJson(configurationSchema(), 2)}\n`),
     doc("copyright", makeCopyright(textOf("LICENSE"))),
     doc("README.md", textOf("README.md")),

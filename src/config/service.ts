@@ -18,6 +18,7 @@ import type {
   UdpTimeout,
 } from "./settings.ts";
 import { builtInLog, completeLog, type LogConfiguration, type ServiceLog } from "./settings-log.ts";
+import { completeMetrics, type MetricsConfiguration } from "./settings-metrics.ts";
 import type { NetworkSource, SourceChoice } from "./syntax.ts";
 
 /** All that one process serves. */
@@ -29,6 +30,8 @@ export interface Configuration {
   /** Refuses to start where the limit on descriptors is too low. */
   readonly strictLimits: boolean;
   readonly log: LogConfiguration;
+  /** Undefined: metrics are not read over TCP. */
+  readonly metrics: MetricsConfiguration | undefined;
   /** The rules of all services together; what is not set is chosen with the rules. */
   readonly routes: RoutesSettings & { readonly install: "auto" | "none" };
   readonly pools: readonly Pool[];
@@ -178,6 +181,7 @@ export function complete(settings: Settings): Configuration {
     user,
     strictLimits: all["strict-limits"],
     log,
+    metrics: completeMetrics(settings.metrics),
     routes: { ...builtInOfAll.routes, ...settings.routes },
     pools: [...pools.values()],
     services: service.map((own) => {

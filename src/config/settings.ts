@@ -27,6 +27,7 @@ import {
 } from "./kinds.ts";
 import { formatListen, parseListen } from "./listen.ts";
 import { level, log } from "./settings-log.ts";
+import { metrics } from "./settings-metrics.ts";
 import { pool, poolDefaults } from "./settings-pool.ts";
 import {
   balance,
@@ -263,6 +264,7 @@ export const configurationKind = table({
     "Files with more services and pools, relative to this one.",
   ),
   log: setting(log, "The log."),
+  metrics: setting(metrics, "A listener for metrics: reading only."),
   routes: setting(routes, "The rules of all services together."),
   defaults: setting(table(defaultable), "Defaults of all services, and of all pools."),
   pool: setting(list(pool, tablesMax), "Pools of upstreams."),

@@ -123,6 +123,11 @@ export class HeldCapture {
     }
   }
 
+  /** How often something that others had removed was put back. */
+  get repairs(): number {
+    return this.hold.repairs;
+  }
+
   /**
    * Lets open connections go on, and leaves the rest to the next process: this one's table gets
    * another name, and captures nothing new where what belongs to them can be told.

@@ -52,6 +52,9 @@ export const Counter = {
   unansweredSessions: 23,
   /** Ended because TCP's memory was nearly used up and their readers had stalled. */
   stalledConnections: 24,
+  /** The part of `datagrams` that clients have sent, and upstreams: of `forward`. */
+  clientDatagrams: 25,
+  upstreamDatagrams: 26,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;

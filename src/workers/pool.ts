@@ -69,6 +69,8 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
   private readonly deaths: number[] = [];
+  /** How many Workers have died. */
+  deathCount = 0;
 
   /**
    * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
@@ -320,6 +322,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** Notes a death; whether there have been too many within the last seconds. */
   private diedTooOften(): boolean {
     const now = performance.now();
+    this.deathCount++;
     this.deaths.push(now);
     while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
     return this.deaths.length > workerDeathsMax;

@@ -11,6 +11,7 @@ import type { Settings } from "../../src/config/settings.ts";
 import type { NetworkSource, UpstreamTarget } from "../../src/config/syntax.ts";
 import type { Address, Family } from "../../src/net/address.ts";
 import { networkOf } from "../../src/net/cidr.ts";
+import { parseEndpoint } from "../../src/net/endpoint.ts";
 
 /** A system whose files are in memory; `main.toml` is where a configuration begins. */
 export function systemOf(
@@ -225,6 +226,16 @@ export const anySettings = fc.record(
     user: fc.stringMatching(/^[ -~]{1,10}$/),
     "strict-limits": fc.boolean(),
     include: some(fc.stringMatching(/^[ -~]{1,20}$/)),
+    metrics: fc.record({
+      listen: fc.constantFrom(
+        ...["127.0.0.1:9117", "[::1]:9117", "*:0"].map((text) => {
+          const parsed = parseEndpoint(text, { portZero: true });
+          if (!parsed.ok) throw new Error(parsed.error);
+          return parsed.value;
+        }),
+      ),
+      hosts: some(fc.constantFrom("localhost:9117", "metrics.example")),
+    }),
     log: fc.record(
       {
         level,

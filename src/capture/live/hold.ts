@@ -72,6 +72,8 @@ export interface Holding {
 export type HoldEnd = Extract<HoldAction, "keep" | "expire" | "abandon" | "release">;
 
 export class Hold {
+  /** How often something that was missing was put back. */
+  repairs = 0;
   #holding: Holding;
   readonly #monitors: readonly NetlinkMonitor[];
   #state: HoldState;
@@ -238,7 +240,9 @@ export class Hold {
     const conflicts = this.#findConflicts(live);
     for (const each of conflicts) if (!this.#conflicts.has(each)) say(`drift: ${each}`);
     this.#conflicts = new Set(conflicts);
-    return missing.length > 0 || changed || unclosed || settings.length > 0;
+    const wasMissing = missing.length > 0 || changed || unclosed || settings.length > 0;
+    if (wasMissing) this.repairs++;
+    return wasMissing;
   }
 
   #putBack(part: RoutingPart): void {

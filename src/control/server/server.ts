@@ -19,6 +19,8 @@ import { HeldCapture } from "../held-capture.ts";
 import { InheritedSockets } from "../inherited-sockets.ts";
 import { closeSockets, type OpenSocket } from "../listeners.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
+import type { MetricsListener } from "../metrics/listener.ts";
+import { metricsText, openMetrics } from "../metrics/metrics.ts";
 import { captureDoubts } from "../no-capture.ts";
 import type { User } from "../passwd.ts";
 import { loweredBounds, type Sharing } from "../places.ts";
@@ -69,11 +71,11 @@ export class Server {
   readonly startTime = Date.now();
   private readonly settings: ServerSettings;
   private readonly workers: number;
-  private readonly pool: WorkerPool;
+  readonly pool: WorkerPool;
   private readonly own: OwnAddresses;
   private readonly ownFlows = OutboundFlows.memory(randomWord);
   /** By name. */
-  private readonly running = new Map<string, RunningService>();
+  readonly running = new Map<string, RunningService>();
   private readonly lists = new Map<Pool, UpstreamList>();
   private readonly pools: Pools;
   private readonly ports: JoinedPorts;
@@ -81,6 +83,7 @@ export class Server {
   private configuration: Configuration;
   private capture: HeldCapture | undefined;
   private supervisor: Supervisor | undefined;
+  private metrics: MetricsListener | undefined;
   private isStopping = false;
   /** Counts the configurations that were applied, from 1. */
   private readonly generation = 1;
@@ -198,6 +201,11 @@ export class Server {
     return this.pools.ask(pool, upstream, request);
   }
 
+  /** The metrics of now, as text of `metricsContentType`. */
+  metricsText(): string {
+    return metricsText(this.status(), this);
+  }
+
   /** Accepts nothing more; ends when the open connections have, or after the drain time-out. */
   stop(): void {
     this.supervisor?.stop("SIGTERM");
@@ -223,6 +231,7 @@ export class Server {
     const intents = this.capture?.intents.map(({ intent }) => intent) ?? [];
     const marks = new Map(opened.map((each) => [each, socketMark(each.service, intents)]));
     for (const [{ upstreams }, mark] of marks) upstreams.mark = mark;
+    this.metrics = openMetrics(configuration.metrics, this);
     // All is open by now, and Workers get what the main thread has.
     const needs = opened.flatMap(({ service }) => forwardRunning(service, installs));
     reducePrivileges({ needs: settings.isNameless ? needs : [...needs, ...reloadNeeds], user });
@@ -332,6 +341,7 @@ export class Server {
 
   /** Gives back all that is not the Workers'. A second time it does nothing. */
   private release(): void {
+    this.metrics?.close();
     this.ports.close();
     this.manager.close();
     this.own.close();

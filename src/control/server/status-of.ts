@@ -35,6 +35,7 @@ export function statusOf(parts: StatusParts): ServerStatus {
     routes: {
       installed: capture !== undefined,
       table: capture?.intents[0]?.intent.tableName,
+      repaired: capture?.repairs ?? 0,
     },
     services: configuration.services.map((service) => serviceStatus(service, parts)),
     pools: pools.status(),

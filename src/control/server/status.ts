@@ -63,6 +63,8 @@ export interface RoutesStatus {
   /** Whether this process installs rules. */
   readonly installed: boolean;
   readonly table: string | undefined;
+  /** How often something that others had removed was put back. */
+  readonly repaired: number;
 }
 
 /** The last reload. */

@@ -319,6 +319,7 @@ export class UdpForwarder implements Service, OpenRows {
     if (expired > 0) manager.expired(session, expired);
     manager.table.asked(session.start.slot, loop.now);
     shared.count(Counter.datagrams, sending.sent);
+    shared.count(Counter.clientDatagrams, sending.sent);
     shared.count(Counter.clientBytes, sending.sentBytes);
     const { picked } = session.start;
     if (picked !== undefined) this.router.pool?.carried(picked, sending.sentBytes, 0);
@@ -355,6 +356,7 @@ export class UdpForwarder implements Service, OpenRows {
     if (session.replyMode === "raw") sender.flowByRaw(session, count, manager.raw);
     else sender.flowToClient(session, count, session.replyFd as Fd);
     shared.count(Counter.datagrams, sending.sent);
+    shared.count(Counter.upstreamDatagrams, sending.sent);
     shared.count(Counter.upstreamBytes, sending.sentBytes);
     const { picked } = session.start;
     if (picked !== undefined) this.router.pool?.carried(picked, 0, sending.sentBytes);

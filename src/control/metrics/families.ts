@@ -1,0 +1,259 @@
+/**
+ * The metrics that there are: their names, and how each is made of the figures. Labels have names
+ * from the configuration and words from closed lists, never a client's address, a name that a
+ * client sent, or an error's text: an attacker could make any number of series of those. Pure.
+ */
+
+import { type EndReason, isRefusal } from "../../workers/end-reason.ts";
+import type { MetricsData, ServiceFigures } from "./data.ts";
+import { counted, type Metric, single } from "./metric.ts";
+import { addHistogram, labels, writeMetrics } from "./text.ts";
+import { upstreamFamilies } from "./upstream-families.ts";
+
+const processFamilies: readonly Metric[] = [
+  {
+    ...{ name: "tproxy_build_info", type: "gauge", help: "The executable that runs; always 1" },
+    samples: ({ data: { build } }, add) => add(labels({ ...build }), 1),
+  },
+  single(
+    "tproxy_start_time_seconds",
+    "gauge",
+    "When the service began, in seconds since 1970; an upgrade keeps it",
+    ({ startTime }) => startTime / 1000,
+  ),
+  single(
+    "process_start_time_seconds",
+    "gauge",
+    "When the process began, in seconds since 1970",
+    ({ process }) => process.startTime / 1000,
+  ),
+  single(
+    "process_cpu_seconds_total",
+    "counter",
+    "CPU time of all threads, in seconds",
+    ({ process }) => process.cpuSeconds,
+  ),
+  single(
+    "process_resident_memory_bytes",
+    "gauge",
+    "Memory that is resident",
+    ({ process }) => process.residentBytes,
+  ),
+  single(
+    "process_open_fds",
+    "gauge",
+    "Descriptors that are open",
+    ({ process }) => process.openFds,
+  ),
+  single(
+    "process_max_fds",
+    "gauge",
+    "Descriptors that may be open",
+    ({ process }) => process.maxFds,
+  ),
+  single(
+    "tproxy_config_generation",
+    "gauge",
+    "Counts the configurations that were applied",
+    ({ generation }) => generation,
+  ),
+  single(
+    "tproxy_config_last_reload_successful",
+    "gauge",
+    "Whether the last reload, or the start, succeeded",
+    ({ reload }) => (reload.isSuccessful ? 1 : 0),
+  ),
+  single(
+    "tproxy_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When a configuration was last applied, in seconds since 1970",
+    ({ reload }) => reload.successTime / 1000,
+  ),
+  single("tproxy_workers", "gauge", "Workers that run", ({ workers }) => workers),
+  single(
+    "tproxy_worker_deaths_total",
+    "counter",
+    "Workers that died",
+    ({ workerDeaths }) => workerDeaths,
+  ),
+  single("tproxy_routes_installed", "gauge", "Whether the rules are in place", ({ routes }) =>
+    routes === undefined ? undefined : routes.isInstalled ? 1 : 0,
+  ),
+  single(
+    "tproxy_routes_repaired_total",
+    "counter",
+    "Times that missing rules were put back",
+    ({ routes }) => routes?.repaired,
+  ),
+  {
+    ...{ name: "tproxy_log_lines_dropped_total", type: "counter" },
+    help: "Lines of the log that were dropped, by where they were to go",
+    samples: ({ data: { lostLines } }, add) => {
+      for (const [sink, lines] of Object.entries(lostLines)) add(labels({ sink }), lines);
+    },
+  },
+];
+
+const connectionFamilies: readonly Metric[] = [
+  counted(
+    "tproxy_connections_accepted_total",
+    "counter",
+    "TCP connections that were accepted",
+    "accepted",
+    "tcp",
+  ),
+  counted("tproxy_connections_open", "gauge", "TCP connections that are open", "active", "tcp"),
+  {
+    ...{ name: "tproxy_connections_closed_total", type: "counter" },
+    help: "TCP connections that have ended, by who ended them and why",
+    samples: ({ services }, add) => {
+      for (const { labels: of, tally } of services) {
+        for (const { protocol, by, reason, count } of tally.ends) {
+          if (protocol !== "tcp" || isRefusal(reason)) continue;
+          add(`${of},ended_by="${by}",reason="${reason}"`, count);
+        }
+      }
+    },
+  },
+  {
+    ...{ name: "tproxy_connections_refused_total", type: "counter" },
+    help: "TCP connections that were rejected, by why",
+    samples: ({ services }, add) => {
+      for (const { labels: of, tally } of services) {
+        for (const [reason, count] of refusals(tally.ends)) add(`${of},reason="${reason}"`, count);
+      }
+    },
+  },
+  counted(
+    "tproxy_client_bytes_total",
+    "counter",
+    "Bytes from clients that were carried to upstreams",
+    "clientBytes",
+  ),
+  counted(
+    "tproxy_upstream_bytes_total",
+    "counter",
+    "Bytes from upstreams that were carried to clients",
+    "upstreamBytes",
+  ),
+  {
+    ...{ name: "tproxy_connection_duration_seconds", type: "histogram" },
+    help: "How long TCP connections lasted that were not rejected",
+    samples: ({ services }, add) => {
+      for (const { labels: of, protocols, tally } of services) {
+        if (protocols.includes("tcp")) addHistogram(add, of, tally.duration);
+      }
+    },
+  },
+  counted(
+    "tproxy_at_maximum_total",
+    "counter",
+    "Times that the TCP connections, or the descriptors, were at their maximum",
+    "atMaximum",
+    "tcp",
+  ),
+  counted(
+    "tproxy_accept_failures_total",
+    "counter",
+    "Calls of accept4 that failed",
+    "acceptFailures",
+    "tcp",
+  ),
+  counted("tproxy_pipes", "gauge", "Pipes that are open to splice by", "pipes", "tcp"),
+  counted(
+    "tproxy_pipes_refused_total",
+    "counter",
+    "Times that no pipe was to be had",
+    "pipesRefused",
+    "tcp",
+  ),
+  counted(
+    "tproxy_loops_total",
+    "counter",
+    "Connections and sessions that had come back to this proxy",
+    "loops",
+  ),
+];
+
+const sessionFamilies: readonly Metric[] = [
+  counted("tproxy_sessions_total", "counter", "UDP sessions that began", "sessions", "udp"),
+  counted("tproxy_sessions_open", "gauge", "UDP sessions that are open", "activeSessions", "udp"),
+  {
+    ...{ name: "tproxy_sessions_ended_total", type: "counter" },
+    help: "UDP sessions that have ended, by why",
+    samples: ({ services }, add) => {
+      for (const { labels: of, tally } of services) {
+        const sums = new Map<EndReason, number>();
+        for (const { protocol, reason, count } of tally.ends) {
+          if (protocol === "udp") sums.set(reason, (sums.get(reason) ?? 0) + count);
+        }
+        for (const [reason, count] of sums) add(`${of},reason="${reason}"`, count);
+      }
+    },
+  },
+  {
+    ...{ name: "tproxy_sessions_refused_total", type: "counter" },
+    help: "UDP sessions that were rejected, by why",
+    samples: ({ services }, add) => {
+      for (const { labels: of, tally } of services) {
+        for (const { reason, count } of tally.refusedSessions) {
+          add(`${of},reason="${reason}"`, count);
+        }
+      }
+    },
+  },
+  counted(
+    "tproxy_sessions_unanswered_total",
+    "counter",
+    "UDP sessions that have ended without an answer",
+    "unansweredSessions",
+    "udp",
+  ),
+  {
+    ...{ name: "tproxy_datagrams_total", type: "counter" },
+    help: "Datagrams that were carried, by who had sent them",
+    samples: ({ services }, add) => {
+      for (const { labels: of, protocols, counters } of services) {
+        if (!protocols.includes("udp")) continue;
+        add(`${of},direction="client"`, counters.clientDatagrams);
+        add(`${of},direction="upstream"`, counters.upstreamDatagrams);
+      }
+    },
+  },
+  counted(
+    "tproxy_datagrams_dropped_total",
+    "counter",
+    "Datagrams that were dropped",
+    "droppedDatagrams",
+    "udp",
+  ),
+];
+
+const families: readonly Metric[] = [
+  ...processFamilies,
+  ...connectionFamilies,
+  ...sessionFamilies,
+  ...upstreamFamilies,
+];
+
+/** The metrics as text. */
+export function renderMetrics(data: MetricsData): string {
+  const services = data.services.map((each) => ({
+    ...each,
+    labels: labels({ service: each.name }),
+  }));
+  const upstreams = data.upstreams.map((each) => ({
+    ...each,
+    labels: labels({ pool: each.pool, upstream: each.upstream }),
+  }));
+  return writeMetrics(families, { data, services, upstreams });
+}
+
+/** Rejected connections by why. */
+function refusals(ends: ServiceFigures["tally"]["ends"]): Map<EndReason, number> {
+  const sums = new Map<EndReason, number>();
+  for (const { protocol, reason, count } of ends) {
+    if (protocol === "tcp" && isRefusal(reason)) sums.set(reason, (sums.get(reason) ?? 0) + count);
+  }
+  return sums;
+}

@@ -1,0 +1,51 @@
+/** The metrics of a server: as text, and over TCP. */
+
+import type { MetricsConfiguration } from "../../config/settings-metrics.ts";
+import type { Log } from "../../log/log.ts";
+import type { ServerStatus } from "../server/status.ts";
+import { type MetricsParts, metricsOf } from "./collect.ts";
+import { renderMetrics } from "./families.ts";
+import { MetricsListener } from "./listener.ts";
+
+/** A server whose metrics are read. */
+export interface MeasuredServer {
+  readonly log: Pick<Log, "note" | "warn">;
+  status(): ServerStatus;
+  metricsText(): string;
+}
+
+/** The metrics of now, as text of `metricsContentType`. */
+export function metricsText(status: ServerStatus, parts: MetricsParts): string {
+  return renderMetrics(metricsOf(status, parts));
+}
+
+/** Opens the listener, if there is to be one, and says where it is. @throws CommandError */
+export function openMetrics(
+  settings: MetricsConfiguration | undefined,
+  server: MeasuredServer,
+): MetricsListener | undefined {
+  if (settings === undefined) return undefined;
+  const listener = new MetricsListener(settings, {
+    metrics: () => server.metricsText(),
+    unready: () => unreadiness(server.status()),
+  });
+  const { address } = listener;
+  server.log.note(`[+] Metrics at http://${address}/metrics`, { event: "metrics", address });
+  if (!listener.isLoopback) {
+    server.log.warn(`the metrics at ${address} can be read by all hosts that can connect to it`);
+  }
+  return listener;
+}
+
+/** Why no traffic should be sent to a server; empty: it may be. */
+function unreadiness({ isStopping, services, pools }: ServerStatus): string {
+  if (isStopping) return "stopping";
+  if (services.every(({ state }) => state === "disabled")) return "starting";
+  const up = new Set(
+    pools
+      .filter(({ upstreams }) => upstreams.some(({ state }) => state === "up"))
+      .map(({ name }) => name),
+  );
+  const without = services.find(({ state, pool }) => state === "up" && !up.has(pool));
+  return without === undefined ? "" : `service ${without.name} has no upstream that is up`;
+}
