@@ -4,6 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { StdioDatagrams } from "./connect/stdio-datagrams.ts";
 import { StdioStream } from "./connect/stdio-stream.ts";
 import { ForwardServices } from "./forward/services.ts";
+import { HealthChecker } from "./health/checker.ts";
 import { Quota } from "./listen/quota.ts";
 import { TcpService } from "./listen/tcp.ts";
 import { UdpService } from "./listen/udp.ts";
@@ -57,6 +58,8 @@ function start(context: ServiceContext, task: Task): Service {
       return new ForwardServices(context, task);
     case "datagrams":
       return new StdioDatagrams(context, task);
+    case "health":
+      return new HealthChecker(context, task);
   }
 }
 

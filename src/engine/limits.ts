@@ -246,6 +246,12 @@ export const upstreamsMax = 256;
 /** Addresses of all pools together: each has a slot of the board. */
 export const upstreamSlotsMax = 16_384;
 
+/** While the state of an upstream is changing, checks come so many times as often. */
+export const hastyChecks = 4;
+
+/** What a check sends and receives at once. */
+export const probeBytes = 4_096;
+
 /** The part of its share that an upstream has when its slow start begins. */
 export const slowStartLeast = 0.05;
 

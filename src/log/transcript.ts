@@ -95,6 +95,8 @@ export class TextTranscript implements Transcript {
         return countersLine(event.worker, event.counters);
       case "received":
       case "connected":
+      // The main thread logs it, with what it means for the pool.
+      case "health":
       case "tableEnd":
         return "";
       case "fault":
@@ -159,7 +161,7 @@ export function eventFields(
   event: WorkerEvent,
   protocol: "tcp" | "udp",
 ): Record<string, unknown> | undefined {
-  if (event.kind === "tableEnd") return undefined;
+  if (event.kind === "tableEnd" || event.kind === "health") return undefined;
   const level = levelOf(event);
   if (event.kind === "counters") {
     return { level, ...countersFields(event.worker, event.counters) };

@@ -186,6 +186,8 @@ export class WorkerHandle {
     const task = this.services.get(id);
     if (task === undefined) return;
     if (task.kind === "forward") applyChange(task, change);
+    const { targets } = change;
+    if (task.kind === "health" && targets) this.services.set(id, { ...task, targets });
     this.send({ kind: "update", id, change });
   }
 

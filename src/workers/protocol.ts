@@ -13,6 +13,7 @@ import type { Cidr } from "../net/cidr.ts";
 import type { Scheme } from "../net/target.ts";
 import type { Counters } from "./counters.ts";
 import type { End } from "./end-reason.ts";
+import type { HealthTarget, HealthTask } from "./health-task.ts";
 
 /** A socket that a Worker serves, made, bound and (for TCP) listening. */
 export interface ServedSocket {
@@ -194,7 +195,7 @@ export type Upstreams =
       readonly board: SharedArrayBuffer;
     };
 
-export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
+export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask | HealthTask;
 
 /**
  * What of a `forward` service may change while it runs; what is absent stays. Upstreams and own
@@ -204,6 +205,8 @@ export type Task = RespondTask | PipeTask | DatagramTask | ForwardTask;
 export interface ServiceChange {
   readonly route?: Partial<Pick<RouteTask, "upstreams" | "pool" | "ownAddresses">>;
   readonly dial?: Pick<DialSettings, "mark">;
+  /** Of checks: all that are checked. */
+  readonly targets?: readonly HealthTarget[];
   readonly timeouts?: Partial<ForwardTimeouts>;
   readonly log?: Partial<ConnectionLog>;
   /** All its sockets, of which some may be new; nothing is opened or closed by this. */
@@ -308,6 +311,8 @@ export type WorkerEvent =
       isReplaced: boolean;
     }
   /** `service` is whose it is; undefined: the process's, or that of a service without a name. */
+  /** Checks have found an address of an upstream up or down. */
+  | { kind: "health"; slot: number; isUp: boolean; reason: string }
   | { kind: "warning"; text: string; service?: string | undefined };
 
 /**

@@ -104,6 +104,11 @@ export class UpstreamBoard {
     return this.words[HEADER_WORDS + SLOT_WORDS * slot] as number;
   }
 
+  /** Whether checks have found it down, as a state that has no other bit. */
+  checkState(slot: number): number {
+    return this.state(slot) & UpstreamState.checkDown;
+  }
+
   weight(slot: number): number {
     return this.words[HEADER_WORDS + SLOT_WORDS * slot + 1] as number;
   }

@@ -33,6 +33,7 @@ const LAYERS: readonly [prefix: string, rank: number][] = [
   ["src/forward/udp/", 8],
   ["src/forward/", 7],
   ["src/listen/", 8],
+  ["src/health/", 8],
   ["src/connect/", 8],
   ["src/worker.ts", 9.5],
   ["src/diagnose/", 10],

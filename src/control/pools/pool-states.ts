@@ -4,8 +4,11 @@
  */
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
+import type { Mark } from "../../../ffi/types.ts";
 import type { Pool, PoolUpstream } from "../../config/pool.ts";
+import { formatBytes } from "../../net/address.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
+import type { HealthTarget } from "../../workers/health-task.ts";
 import type { PooledAddress, Upstreams } from "../../workers/protocol.ts";
 import { UpstreamState } from "../../workers/upstream-board.ts";
 import type { AddressStatus, PoolStatus, UpstreamStatus } from "../server/status.ts";
@@ -38,6 +41,8 @@ interface Entry {
 /** Where the addresses of a pool's upstreams come from. */
 export interface AddressSource {
   addressesOf(index: number): readonly SocketAddress[];
+  /** SO_MARK of our own sockets towards them. */
+  readonly mark: Mark | undefined;
 }
 
 export class PoolStates {
@@ -89,7 +94,8 @@ export class PoolStates {
         const slot = this.slots.take(this.keyOf(settings.name, key));
         if (slot < 0) continue;
         const old = before.get(key);
-        const state = old ?? { address, slot, isUp: true, reason: "", since: this.now() };
+        const isKnown = old !== undefined && (old.isUp || this.pool.check !== undefined);
+        const state = isKnown ? old : { address, slot, isUp: true, reason: "", since: this.now() };
         entry.addresses.set(key, state);
         this.write(entry, state);
         if (old === undefined && this.isStarted) this.slots.board.ramp(slot);
@@ -120,11 +126,24 @@ export class PoolStates {
     return { kind: "fixed", addresses, board: this.slots.board.memory };
   }
 
-  /** Every address with its upstream. */
-  get addresses(): readonly { readonly upstream: PoolUpstream; readonly state: AddressState }[] {
-    return this.entries.flatMap(({ settings, addresses }) =>
-      [...addresses.values()].map((state) => ({ upstream: settings, state })),
+  /** What is to be checked. */
+  get targets(): readonly HealthTarget[] {
+    const { check } = this.pool;
+    if (check === undefined) return [];
+    const { mark } = this.source;
+    return this.entries.flatMap(({ settings: { to }, addresses }) =>
+      [...addresses.values()].map(({ address, slot }): HealthTarget => {
+        const isNamed = to !== "original" && typeof to.host === "string";
+        const host = isNamed ? to.host : hostText(address);
+        const port = check.port ?? address.port;
+        return { slot, address: { ...address, port }, host, mark, check };
+      }),
     );
+  }
+
+  /** How many upstreams there are. */
+  get size(): number {
+    return this.entries.length;
   }
 
   /** How many upstreams take connections. */
@@ -249,6 +268,11 @@ function takes(entry: Entry): boolean {
 
 function adminWord({ admin, weight, settings }: Entry): string {
   return `${admin}, weight ${weight ?? settings.weight}`;
+}
+
+/** An address as HTTP names a host (RFC 3986, 3.2.2). */
+function hostText({ address }: SocketAddress): string {
+  return address.length === 4 ? formatBytes(address) : `[${formatBytes(address)}]`;
 }
 
 function stateOf(entry: Entry): Pick<UpstreamStatus, "state" | "reason" | "since"> {

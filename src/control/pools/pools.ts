@@ -1,9 +1,11 @@
 /** The pools of a server: their states, what an administrator asks of them, and their status. */
 
 import type { Pool } from "../../config/pool.ts";
+import { formatDuration } from "../../net/duration.ts";
 import type { Upstreams } from "../../workers/protocol.ts";
 import { UpstreamBoard } from "../../workers/upstream-board.ts";
 import type { PoolStatus, UpstreamStatus } from "../server/status.ts";
+import { HealthChecks, type HealthOwner } from "./health-checks.ts";
 import { type AddressSource, type AdminState, PoolStates } from "./pool-states.ts";
 import { UpstreamSlots } from "./slots.ts";
 
@@ -29,14 +31,16 @@ export interface PoolsOwner {
   wake(pool: Pool): void;
   /** An upstream has changed, in words and as fields for programs. */
   changed(text: string, fields: Readonly<Record<string, unknown>>): void;
+  warn(text: string): void;
 }
 
-export class Pools {
+export class Pools implements HealthOwner {
   readonly board: UpstreamBoard;
   private readonly slots: UpstreamSlots;
   private readonly owner: PoolsOwner;
   /** By name. */
   private readonly states = new Map<string, PoolStates>();
+  private checks: HealthChecks | undefined;
 
   /** For so many Workers. */
   constructor(workers: number, owner: PoolsOwner) {
@@ -45,24 +49,39 @@ export class Pools {
     this.owner = owner;
   }
 
+  /** Begins to check what is to be checked, in a Worker with this entry. */
+  startChecks(workerEntry: URL): void {
+    this.checks = new HealthChecks(workerEntry, this.board.memory, this);
+    this.check();
+  }
+
+  /** Checks nothing any more. */
+  stopChecks(): void {
+    this.checks?.stop();
+    this.checks = undefined;
+  }
+
   /** Adds a pool, or takes it over from another configuration with what is known of it. */
   put(pool: Pool, source: AddressSource): void {
     this.states.set(
       pool.name,
       new PoolStates(pool, source, this.slots, this.states.get(pool.name)),
     );
+    this.check();
   }
 
   /** Removes a pool. Its connections go on. */
   remove(name: string): void {
     this.states.get(name)?.release();
     this.states.delete(name);
+    this.check();
   }
 
   /** Takes over the addresses of a pool, which have changed. Returns what Workers get. */
   refresh({ name }: Pool): Upstreams {
     const states = this.states.get(name) as PoolStates;
     states.refresh();
+    this.check();
     return states.upstreams;
   }
 
@@ -92,6 +111,32 @@ export class Pools {
     return { kind: "done", upstream: status };
   }
 
+  warn(text: string): void {
+    this.owner.warn(text);
+  }
+
+  found(slot: number, isUp: boolean, reason: string): void {
+    for (const [pool, states] of this.states) {
+      const found = states.found(slot, isUp, reason);
+      if (found === undefined) continue;
+      const { upstream, address, lasted } = found;
+      const { taking, size } = states;
+      const [from, to] = isUp ? ["down", "up"] : ["up", "down"];
+      const time = formatDuration(Math.round(lasted / 1000) * 1000);
+      const name =
+        upstream === address ? `${pool}/${upstream}` : `${pool}/${upstream} (${address})`;
+      const why = isUp ? "" : `: ${reason}`;
+      const left = `${taking} of ${size} upstreams ${taking === 1 ? "takes" : "take"} connections`;
+      this.owner.changed(`upstream ${name} is ${to}${why}; it was ${from} for ${time}; ${left}`, {
+        ...{ pool, upstream, address, from, to },
+        ...(isUp ? {} : { reason }),
+        ...{ ms: Math.round(lasted), taking },
+      });
+      if (!isUp) this.owner.wake(states.pool);
+      return;
+    }
+  }
+
   status(): PoolStatus[] {
     return [...this.states.values()].map((each) => each.status());
   }
@@ -99,5 +144,9 @@ export class Pools {
   /** A Worker has died, and its connections with it. `worker` counts from 0. */
   workerDied(worker: number): void {
     this.board.workerDied(worker);
+  }
+
+  private check(): void {
+    this.checks?.check([...this.states.values()].flatMap(({ targets }) => targets));
   }
 }

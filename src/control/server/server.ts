@@ -123,6 +123,7 @@ export class Server {
     this.pools = new Pools(this.workers, {
       wake: (pool) => this.updateUsersOf(pool, {}),
       changed: (text, fields) => this.log.note(`[!] ${text}`, { event: "upstream", ...fields }),
+      warn: (text) => this.log.warn(text),
     });
   }
 
@@ -258,6 +259,7 @@ export class Server {
       this.running.set(each.service.name, { ...each, id: pool.add(tasks) });
     }
     this.watch();
+    this.pools.startChecks(io.workerEntry);
     this.supervisor = new Supervisor(io, pool, log, {
       hasTable: true,
       drainTimeoutMs: () => this.configuration.drainTimeoutMs,
@@ -346,6 +348,7 @@ export class Server {
     this.manager.close();
     this.own.close();
     for (const list of this.lists.values()) list.close();
+    this.pools.stopChecks();
     this.capture?.release();
   }
 }

@@ -21,12 +21,13 @@ class World {
   readonly pools = new Pools(2, {
     wake: ({ name }) => this.woken.push(name),
     changed: (text) => this.said.push(text),
+    warn: (text) => this.said.push(text),
   });
   hosts: number[][] = [];
 
   put(settings: PoolSettings): Pool {
     const pool = completePool({ name: "web", ...settings }, {});
-    this.pools.put(pool, { addressesOf: (i) => (this.hosts[i] ?? []).map(at) });
+    this.pools.put(pool, { addressesOf: (i) => (this.hosts[i] ?? []).map(at), mark: undefined });
     return pool;
   }
 
@@ -167,14 +168,17 @@ describe("what an administrator asks", () => {
   });
 });
 
+const slotsOf = ({ upstreams }: PoolStates) =>
+  upstreams.kind === "fixed" ? upstreams.addresses.map(({ slot }) => slot) : [];
+
 test("a check that finds an address down, and up again", () => {
   let now = 1_000;
   const board = new UpstreamBoard(UpstreamBoard.memory(1));
   const pool = completePool({ name: "web", ...two }, {});
   const hosts = [[1, 2], [3]];
-  const source = { addressesOf: (i: number) => (hosts[i] as number[]).map(at) };
+  const source = { addressesOf: (i: number) => (hosts[i] as number[]).map(at), mark: undefined };
   const states = new PoolStates(pool, source, new UpstreamSlots(board), undefined, () => now);
-  const [first, second] = states.addresses.map(({ state }) => state.slot) as [number, number];
+  const [first, second] = slotsOf(states) as [number, number];
   now += 500;
   expect(states.found(first, false, "timeout")).toEqual({
     ...{ upstream: "a", address: "192.0.2.1:80", lasted: 500 },
