@@ -57,8 +57,6 @@ export interface ConntrackEntry {
   readonly timeoutS?: number;
   /** TCP_CONNTRACK_*; absent for other protocols. */
   readonly tcpState?: number;
-  /** IP_CT_TCP_FLAG_* of what the client, and what the server, has sent. */
-  readonly tcpFlags?: { readonly original: number; readonly reply: number };
   /** Absent while net.netfilter.nf_conntrack_acct was 0 when the entry was made. */
   readonly sent?: Amount;
   readonly received?: Amount;
@@ -186,7 +184,6 @@ export function decodeEntry(body: Uint8Array): ConntrackEntry {
     mark: attributes.be32(c.CTA_MARK) ?? 0,
     timeoutS: attributes.be32(c.CTA_TIMEOUT),
     tcpState: tcp?.u8(c.CTA_PROTOINFO_TCP_STATE),
-    tcpFlags: decodeFlags(tcp),
     sent: decodeAmount(attributes.nested(c.CTA_COUNTERS_ORIG)),
     received: decodeAmount(attributes.nested(c.CTA_COUNTERS_REPLY)),
     startedAt: milliseconds(stamps?.be64(c.CTA_TIMESTAMP_START)),
@@ -296,13 +293,6 @@ function decodeAmount(from: Attributes | undefined): Amount | undefined {
   const bytes = from?.be64(c.CTA_COUNTERS_BYTES);
   if (packets === undefined || bytes === undefined) return undefined;
   return { packets: Number(packets), bytes: Number(bytes) };
-}
-
-/** `struct nf_ct_tcp_flags`: the flags, and a mask that only requests use. */
-function decodeFlags(tcp: Attributes | undefined): ConntrackEntry["tcpFlags"] {
-  const original = tcp?.bytes(c.CTA_PROTOINFO_TCP_FLAGS_ORIGINAL)?.[0];
-  const reply = tcp?.bytes(c.CTA_PROTOINFO_TCP_FLAGS_REPLY)?.[0];
-  return original === undefined || reply === undefined ? undefined : { original, reply };
 }
 
 function milliseconds(nanoseconds: bigint | undefined): number | undefined {

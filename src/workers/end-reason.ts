@@ -64,8 +64,11 @@ export const endReasonCodes = Object.fromEntries(
   endReasonList.map((reason, code) => [reason, code]),
 ) as Record<EndReason, number>;
 
-/** Who ended a connection or session, by their code in records. */
-export const endedByList = ["client", "upstream", "proxy"] as const;
+/**
+ * Who ended a connection or session, by their code in records. Of the kernel's data path it is
+ * often unknown.
+ */
+export const endedByList = ["client", "upstream", "proxy", "unknown"] as const;
 export type EndedBy = (typeof endedByList)[number];
 
 export interface End {
@@ -133,9 +136,9 @@ export function endText({ reason, by, failure, detail }: End, protocol: "tcp" | 
   if (failure !== undefined && failure.call !== "") return describeFailure(failure);
   switch (reason) {
     case "done":
-      return `ended by ${by}`;
+      return by === "unknown" ? "ended" : `ended by ${by}`;
     case "reset":
-      return `reset by ${by}`;
+      return by === "unknown" ? "reset" : `reset by ${by}`;
     case "failed":
     case "unreachable":
       return failure === undefined ? endReasons[reason] : `${wordOf(reason, failure)} by ${by}`;

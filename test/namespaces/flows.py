@@ -2,6 +2,7 @@
 
 flows.py serve PORT ADDRESS...      one server for TCP and UDP at each address
 flows.py ask COUNT PORT ADDRESS...  COUNT questions by TCP, and COUNT by UDP with a socket each
+flows.py ask-as SOURCE PORT ADDRESS one question by TCP from an address: who answers
 flows.py hold PORT ADDRESS          one connection; echoes each line of standard input through it
 """
 
@@ -46,10 +47,12 @@ def serve(port, addresses):
     print("serving", flush=True)
 
 
-def ask(kind, address, port):
+def ask(kind, address, port, source=None):
     try:
         with socket.socket(family(address), kind) as client:
             client.settimeout(5)
+            if source is not None:
+                client.bind((source, 0))
             client.connect((address, port))
             if kind == socket.SOCK_DGRAM:
                 client.send(b"?")
@@ -67,6 +70,8 @@ def main(verb, *rest):
             for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
                 told = {ask(kind, address, port) for _ in range(count)}
                 print(name, address, *sorted(told), sep="; ", flush=True)
+    elif verb == "ask-as":
+        print(ask(socket.SOCK_STREAM, rest[2], int(rest[1]), rest[0]).split()[0])
     else:
         with socket.create_connection((rest[1], int(rest[0])), timeout=10) as held:
             print(held.recv(4096).decode().strip(), flush=True)

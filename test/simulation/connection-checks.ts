@@ -232,6 +232,6 @@ function checkReason(one: Case, { by, reason }: End, { now, task }: World): void
   const [is, atLeast] = least[reason] ?? [0, 0];
   if (is < atLeast) throw new Error(`${reason} after ${is} ms, ${phase} since ${since}`);
   if (reason !== "reset") return;
-  const blamed = { client, upstream, proxy: undefined }[by];
+  const blamed = { client, upstream, proxy: undefined, unknown: undefined }[by];
   if (blamed?.isReset !== true) throw new Error(`reset by ${by}, who has not reset`);
 }

@@ -1,9 +1,9 @@
 /** The maps, sets and time-outs that the rules of a service use. Pure. */
 
 import type { Family } from "../../net/address.ts";
-import type { FlowObject } from "../plan/flow-rule.ts";
+import type { FlowObject, TcpTimeout } from "../plan/flow-rule.ts";
 import type { Protocol } from "../plan/intent.ts";
-import { endpointsOf, type PathService } from "./intent.ts";
+import { endpointsOf, type PathService, type PathTimeouts } from "./intent.ts";
 
 export const mapName = (number: number, family: Family) => `slots${family}_${number}`;
 export const endpointsName = (number: number, family: Family) => `upstreams${family}_${number}`;
@@ -29,13 +29,17 @@ export function objectsOf({ number, pools, protocols, timeouts }: PathService): 
           const seconds = { unreplied: timeouts.udpUnreplied, replied: timeouts.udpReplied };
           return { kind: "timeouts", name, family, protocol, seconds };
         }
-        const seconds = {
-          ...{ syn_sent: timeouts.tcpConnect, established: timeouts.tcpIdle },
-          ...{ fin_wait: timeouts.tcpHalfClosed, close_wait: timeouts.tcpHalfClosed },
-          ...{ last_ack: endedSeconds, time_wait: endedSeconds, close: endedSeconds },
-        };
-        return { kind: "timeouts", name, family, protocol, seconds };
+        return { kind: "timeouts", name, family, protocol, seconds: tcpSeconds(timeouts) };
       }),
     ] satisfies FlowObject[];
   });
+}
+
+/** The time-outs of TCP connections by their state. */
+export function tcpSeconds(timeouts: PathTimeouts): Readonly<Record<TcpTimeout, number>> {
+  return {
+    ...{ syn_sent: timeouts.tcpConnect, established: timeouts.tcpIdle },
+    ...{ fin_wait: timeouts.tcpHalfClosed, close_wait: timeouts.tcpHalfClosed },
+    ...{ last_ack: endedSeconds, time_wait: endedSeconds, close: endedSeconds },
+  };
 }

@@ -34,11 +34,23 @@ export function makePathPlan(intent: PathIntent): Plan {
     routes: [],
     ipRules: [],
     firewall: pathTable(intent),
-    sysctls: intent.forwards.map(forwarding),
+    sysctls: [...intent.forwards.map(forwarding), ...counting],
     setsSysctls: intent.sysctl,
     backends: [],
   };
 }
+
+/** What the log and the tables have of connections beside their ends. */
+const counting: readonly Sysctl[] = [
+  {
+    ...{ name: "net/netfilter/nf_conntrack_acct", value: "1" },
+    reason: "Needed to count bytes and packets of connections.",
+  },
+  {
+    ...{ name: "net/netfilter/nf_conntrack_timestamp", value: "1" },
+    reason: "Needed to know how old connections are.",
+  },
+];
 
 /** The setting that lets this host forward packets of a family. */
 function forwarding(family: Family): Sysctl {

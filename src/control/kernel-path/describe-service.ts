@@ -2,17 +2,10 @@
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Port } from "../../../ffi/types.ts";
-import {
-  endpointKey,
-  type PathPool,
-  type PathService,
-  type PathSource,
-  type Selection,
-  slotCount,
-} from "../../capture/kernel-path/intent.ts";
-import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
+import type { PathService, PathSource, Selection } from "../../capture/kernel-path/intent.ts";
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import { privateNetworks } from "../../capture/plan/private.ts";
+import type { Pool } from "../../config/pool.ts";
 import type { Service, Timeouts } from "../../config/service.ts";
 import { neverMs } from "../../engine/limits.ts";
 import type { Address, Family } from "../../net/address.ts";
@@ -20,6 +13,8 @@ import { addressBits } from "../../net/cidr.ts";
 import { isUnspecified } from "../../net/ip.ts";
 import type { PortRange } from "../../net/port.ts";
 import { bindAddress } from "../endpoints.ts";
+import type { UpstreamList } from "../upstreams.ts";
+import type { PathUpstream } from "./path-slots.ts";
 
 /** What a service takes: of its listeners' own addresses, and what its capture names. */
 function selectionsOf(
@@ -147,42 +142,16 @@ function timeoutsOf(timeouts: Timeouts, selections: readonly Selection[]) {
   };
 }
 
-/** An upstream, and its share of new connections. */
-export interface WeightedEndpoint extends FlowEndpoint {
-  readonly weight: number;
-}
-
-/** The pools of the families, from the upstreams of this moment. */
-export function poolsOf(
-  families: readonly Family[],
-  upstreams: readonly WeightedEndpoint[],
-  assign: (members: readonly { key: string; weight: number }[], family: Family) => Slots,
-): PathPool[] {
-  return families.map((family) => {
-    const own = upstreams.filter(({ address }) => address.family === family);
-    const byKey = new Map(own.map((each) => [endpointKey(each), each]));
-    const members = [...byKey].map(([key, { weight }]) => ({ key, weight }));
-    const slots = assign(members, family).map((key) => {
-      const upstream = key === undefined ? undefined : byKey.get(key);
-      return upstream && { address: upstream.address, port: upstream.port };
-    });
-    return { family, slots };
-  });
-}
-
-type Slots = readonly (string | undefined)[];
-
-/** The slots of upstreams in turn. */
-export function inTurn(members: readonly { key: string; weight: number }[]): Slots {
-  const total = members.reduce((sum, { weight }) => sum + weight, 0);
-  const turns = members.map((each) => ({ ...each, credit: 0 }));
-  return Array.from({ length: slotCount }, () => {
-    if (total === 0) return undefined;
-    for (const turn of turns) turn.credit += turn.weight;
-    const next = turns.reduce((most, each) => (each.credit > most.credit ? each : most));
-    next.credit -= total;
-    return next.key;
-  });
+/** The upstreams of this moment, each with the weight that the pool gives its name. */
+export function upstreamsOf(
+  { upstreams }: Pick<Pool, "upstreams">,
+  addresses: Pick<UpstreamList, "addressesOf">,
+): PathUpstream[] {
+  return upstreams.flatMap(({ weight, isBackup }, i) =>
+    addresses.addressesOf(i).map((each): PathUpstream => {
+      return { address: addressOf(each), port: each.port as Port, weight, isBackup };
+    }),
+  );
 }
 
 /** An address of the kernel's form as the rules have it. */

@@ -134,7 +134,9 @@ export class HeldPath {
    */
   update(intent: PathIntent): void {
     if (this.#isOver || this.#isDraining) return;
-    const next = { ...intent, tableName: this.#intent.tableName };
+    const { tableName, offload } = this.#intent;
+    // Where the kernel has no flowtables it has been asked already.
+    const next = { ...intent, tableName, offload: offload.length === 0 ? [] : intent.offload };
     const [from, to] = [makePathPlan(this.#intent), makePathPlan(next)];
     try {
       exclusively(this.kernel, () => this.#change(from, to), true);

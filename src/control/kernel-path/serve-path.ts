@@ -1,13 +1,9 @@
 /** Runs one service on the kernel path, from its first rule to its last connection. */
 
 import { SyscallError } from "../../../ffi/errno.ts";
-import { decodeEntry, dumpEntries } from "../../../ffi/netlink/conntrack.ts";
-import { TCP_CONNTRACK_LAST_ACK } from "../../../ffi/netlink/conntrack-constants.ts";
 import { decodeLink, dumpLinks, getLink } from "../../../ffi/netlink/link.ts";
 import { decodeRoute, getRoute } from "../../../ffi/netlink/route.ts";
-import type { SocketAddress } from "../../../ffi/sockaddr.ts";
-import type { Port } from "../../../ffi/types.ts";
-import { flowMark, type PathIntent } from "../../capture/kernel-path/intent.ts";
+import type { PathIntent, PathService } from "../../capture/kernel-path/intent.ts";
 import { makePathPlan } from "../../capture/kernel-path/plan.ts";
 import type { Kernel } from "../../capture/live/kernel.ts";
 import type { IntentRequest } from "../../capture/plan/intent.ts";
@@ -26,15 +22,10 @@ import { checkPrivileges } from "../privileges.ts";
 import type { ProcessIo } from "../process-io.ts";
 import { reducePrivileges } from "../reduce-privileges.ts";
 import type { UpstreamList } from "../upstreams.ts";
-import {
-  addressOf,
-  familiesOf,
-  inTurn,
-  pathService,
-  poolsOf,
-  type WeightedEndpoint,
-} from "./describe-service.ts";
+import { familiesOf, pathService, upstreamsOf } from "./describe-service.ts";
+import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath } from "./held-path.ts";
+import { PathSlots, type PathUpstream } from "./path-slots.ts";
 
 /** What a service on the kernel path is run with. */
 export interface PathRun {
@@ -47,18 +38,31 @@ export interface PathRun {
   readonly user: User | undefined;
 }
 
+/** The upstreams of now and their slots, by what is known of them. */
+interface Spread {
+  readonly slots: PathSlots;
+  readonly watch: FlowWatch | undefined;
+}
+
 /** What is carried now, in a table of this name and with this number. */
-function pathIntent(run: PathRun, number: number, kernel?: Kernel): PathIntent {
+function pathIntent(
+  run: PathRun,
+  number: number,
+  { slots, watch }: Spread,
+  kernel?: Kernel,
+): PathIntent {
   const { service, request, configuration, upstreams, isOwn } = run;
   const { routes } = configuration;
   const own = pathService(service, request, number, isOwn);
-  const endpoints = upstreams.fixed.map(endpointOf);
+  const endpoints = upstreamsOf(service.route.pool, upstreams);
+  watch?.replace(endpoints);
   const families = familiesOf(service, request);
   const remote = endpoints.filter(({ address }) => !isOwn(address.bytes));
   const links = kernel === undefined ? [] : linksTo(kernel, remote);
+  const pools = families.map((each) => slots.assign(each, endpoints, watch?.health, watch?.load));
   return {
     tableName: routes["table-name"] ?? "tproxyd",
-    services: [{ ...own, pools: poolsOf(families, endpoints, inTurn) }],
+    services: [{ ...own, pools }],
     sameLink: links,
     offload: kernel !== undefined && service.path.offload ? linksOf(kernel) : [],
     forwards: forwardedFamilies(families, remote),
@@ -66,12 +70,8 @@ function pathIntent(run: PathRun, number: number, kernel?: Kernel): PathIntent {
   };
 }
 
-function forwardedFamilies(families: readonly Family[], remote: readonly WeightedEndpoint[]) {
+function forwardedFamilies(families: readonly Family[], remote: readonly PathUpstream[]) {
   return families.filter((family) => remote.some(({ address }) => address.family === family));
-}
-
-function endpointOf(upstream: SocketAddress): WeightedEndpoint {
-  return { address: addressOf(upstream), port: upstream.port as Port, weight: 1 };
 }
 
 /** Carries a service until it is stopped; the exit status. @throws CommandError */
@@ -87,8 +87,9 @@ export async function servePath(run: PathRun, io: ProcessIo): Promise<number> {
   });
   io.onReport(() => log.reopen());
   const say = (text: string) => log.warn(text);
+  const slots = new PathSlots(service.route.pool);
   const held = await HeldPath.apply({
-    build: (number, kernel) => pathIntent(run, number, kernel),
+    build: (number, kernel) => pathIntent(run, number, { slots, watch: undefined }, kernel),
     isNamed: configuration.routes["table-name"] !== undefined,
     say,
   });
@@ -96,18 +97,35 @@ export async function servePath(run: PathRun, io: ProcessIo): Promise<number> {
   io.onHangup(() => io.exit(exitStatus.hungUp));
   for (const change of held.changes) log.note(`    ${change}`, { event: "routes", change });
   logStart(log, service, held.intent);
-  const [{ number = 0 } = {}] = held.intent.services;
+  const [own] = held.intent.services as [PathService];
+  const { number } = own;
+  const update = () => held.update(pathIntent(run, number, { slots, watch }, held.kernel));
+  const watch = new FlowWatch({
+    service: {
+      ...{ number, timeouts: own.timeouts, source: service.route.source.kind },
+      level: LogLevel[service.log.level],
+    },
+    pool: service.route.pool,
+    print: (events) => void log.print(events),
+    warn: say,
+    changed: update,
+  });
+  io.onReport(() => watch.report());
   try {
     reducePrivileges({ needs, user });
-    upstreams.watch(() => held.update(pathIntent(run, number, held.kernel)), say);
+    update();
+    watch.start();
+    upstreams.watch(update, say);
     const stopped = Promise.withResolvers<StopReason>();
     io.onStop(stopped.resolve);
     const reason = await stopped.promise;
     held.drain();
-    await drained(held, configuration.drainTimeoutMs, say);
+    await drained(watch, configuration.drainTimeoutMs, say);
+    watch.end();
     return reason === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
   } finally {
     upstreams.close();
+    watch.close();
     held.release();
     log.end();
   }
@@ -115,8 +133,10 @@ export async function servePath(run: PathRun, io: ProcessIo): Promise<number> {
 
 /** Prints the rules of the kernel path, and exits. */
 export async function printPath(run: PathRun, io: ProcessIo): Promise<number> {
+  const slots = new PathSlots(run.service.route.pool);
+  const intent = pathIntent(run, 1, { slots, watch: undefined });
   run.upstreams.close();
-  await io.stdout.write(renderNft(makePathPlan(pathIntent(run, 1)), { origin: printed }));
+  await io.stdout.write(renderNft(makePathPlan(intent), { origin: printed }));
   return exitStatus.success;
 }
 
@@ -134,10 +154,10 @@ function logStart(log: Log, { listen }: Service, { services }: PathIntent): void
 const pollMs = 100;
 
 /** Waits until no connection is open any more, for as long as they may take. */
-async function drained(held: HeldPath, timeoutMs: number, say: (text: string) => void) {
+async function drained(watch: FlowWatch, timeoutMs: number, say: (text: string) => void) {
   const deadline = performance.now() + timeoutMs;
   for (let isFirst = true; performance.now() < deadline; isFirst = false) {
-    const open = openFlows(held);
+    const open = watch.openStreams();
     if (open === 0) return;
     if (isFirst) {
       const many = open === 1 ? "1 connection" : `${open} connections`;
@@ -146,25 +166,6 @@ async function drained(held: HeldPath, timeoutMs: number, say: (text: string) =>
     }
     await Bun.sleep(pollMs);
   }
-}
-
-/**
- * How many TCP connections of the process are open; 0 where the kernel does not tell. UDP has no
- * end to wait for, here as with the relay.
- */
-function openFlows({ kernel, intent }: HeldPath): number {
-  let open = 0;
-  for (const { number } of intent.services) {
-    try {
-      kernel.netfilter.dump(dumpEntries({ mark: flowMark(number) }, "mark"), (body) => {
-        const { tcpState } = decodeEntry(body);
-        if (tcpState !== undefined && tcpState < TCP_CONNTRACK_LAST_ACK) open++;
-      });
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-    }
-  }
-  return open;
 }
 
 /** The most interfaces that a flowtable has (NFT_NETDEVICE_MAX). */
@@ -180,7 +181,7 @@ function linksOf(kernel: Kernel): string[] {
 }
 
 /** The interfaces by which hosts are reached, each once. */
-function linksTo(kernel: Kernel, hosts: readonly WeightedEndpoint[]): string[] {
+function linksTo(kernel: Kernel, hosts: readonly PathUpstream[]): string[] {
   const found = hosts.flatMap(({ address }) => {
     try {
       const { oif } = kernel.route.get(getRoute({ destination: address.bytes }), decodeRoute);

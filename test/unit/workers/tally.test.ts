@@ -20,7 +20,7 @@ test("every end has a place of its own", () => {
   expect(ends.map(({ count }) => count)).toEqual(ends.map((_, i) => i + 1));
   expect(ends.at(-1)).toEqual({
     protocol: "udp",
-    by: "proxy",
+    by: "unknown",
     reason: endReasonList.at(-1) as (typeof endReasonList)[number],
     count: times,
   });

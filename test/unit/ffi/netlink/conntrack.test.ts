@@ -4,17 +4,16 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
   type ConntrackEntry,
-  conntrackMessage,
   decodeConntrackEvent,
   decodeEntry,
   deleteEntry,
   fits,
   type Tuple,
 } from "../../../../ffi/netlink/conntrack.ts";
-import * as c from "../../../../ffi/netlink/conntrack-constants.ts";
 import { decodeCounts, decodeFill } from "../../../../ffi/netlink/conntrack-stats.ts";
-import { NFPROTO_IPV4, NFPROTO_IPV6, NLA_F_NESTED } from "../../../../ffi/netlink/constants.ts";
-import { WireError, type Writer } from "../../../../ffi/netlink/wire.ts";
+import { NFPROTO_IPV4, NFPROTO_IPV6 } from "../../../../ffi/netlink/constants.ts";
+import { WireError } from "../../../../ffi/netlink/wire.ts";
+import { entryBody } from "../../../helpers/conntrack.ts";
 
 const u8 = fc.nat(0xff);
 const u16 = fc.nat(0xffff);
@@ -54,60 +53,11 @@ const entries = fc.constantFrom(4, 16).chain((length) =>
   ),
 );
 
-/** The body of IPCTNL_MSG_CT_NEW, as the kernel writes it. */
-function bodyOf(entry: ConntrackEntry): Uint8Array {
-  return conntrackMessage("entry", 0, 0, entry.family, (to) => {
-    const nest = (type: number, write: () => void) => to.nest(type | NLA_F_NESTED, write);
-    nest(c.CTA_TUPLE_ORIG, () => writeTuple(to, entry.original));
-    nest(c.CTA_TUPLE_REPLY, () => writeTuple(to, entry.reply));
-    to.be32(c.CTA_STATUS, entry.status);
-    to.be32(c.CTA_ID, entry.id);
-    if (entry.zone !== 0) to.be16(c.CTA_ZONE, entry.zone);
-    to.be32(c.CTA_MARK, entry.mark);
-    const { timeoutS, tcpState, sent, received, startedAt, labels } = entry;
-    if (timeoutS !== undefined) to.be32(c.CTA_TIMEOUT, timeoutS);
-    if (tcpState !== undefined) {
-      nest(c.CTA_PROTOINFO, () =>
-        nest(c.CTA_PROTOINFO_TCP, () => to.u8(c.CTA_PROTOINFO_TCP_STATE, tcpState)),
-      );
-    }
-    for (const [type, each] of [
-      [c.CTA_COUNTERS_ORIG, sent],
-      [c.CTA_COUNTERS_REPLY, received],
-    ] as const) {
-      if (each === undefined) continue;
-      nest(type, () => {
-        to.be64(c.CTA_COUNTERS_PACKETS, BigInt(each.packets));
-        to.be64(c.CTA_COUNTERS_BYTES, BigInt(each.bytes));
-      });
-    }
-    if (startedAt !== undefined) {
-      const nanoseconds = BigInt(startedAt) * 1_000_000n + 999_999n;
-      nest(c.CTA_TIMESTAMP, () => to.be64(c.CTA_TIMESTAMP_START, nanoseconds));
-    }
-    if (labels !== undefined) to.bytes(c.CTA_LABELS, labels);
-  }).body;
-}
-
-function writeTuple(to: Writer, each: Tuple): void {
-  const { source, destination, protocol, sourcePort, destinationPort } = each;
-  const isV4 = source.length === 4;
-  to.nest(c.CTA_TUPLE_IP | NLA_F_NESTED, () => {
-    to.bytes(isV4 ? c.CTA_IP_V4_SRC : c.CTA_IP_V6_SRC, source);
-    to.bytes(isV4 ? c.CTA_IP_V4_DST : c.CTA_IP_V6_DST, destination);
-  });
-  to.nest(c.CTA_TUPLE_PROTO | NLA_F_NESTED, () => {
-    to.u8(c.CTA_PROTO_NUM, protocol);
-    if (sourcePort !== undefined) to.be16(c.CTA_PROTO_SRC_PORT, sourcePort);
-    if (destinationPort !== undefined) to.be16(c.CTA_PROTO_DST_PORT, destinationPort);
-  });
-}
-
 describe("entries", () => {
   test("what the kernel writes is decoded", () => {
     fc.assert(
       fc.property(entries, (entry) => {
-        expect(decodeEntry(bodyOf(entry))).toStrictEqual(entry);
+        expect(decodeEntry(entryBody(entry))).toStrictEqual(entry);
       }),
     );
   });
@@ -117,7 +67,7 @@ describe("entries", () => {
       fc.property(entries, (entry) => {
         // A reply, which the kernel does not need, makes an entry of the request.
         const request = deleteEntry(entry);
-        const tail = bodyOf(entry).subarray(4 + tupleBytes(entry.original));
+        const tail = entryBody(entry).subarray(4 + tupleBytes(entry.original));
         const body = Uint8Array.from([...request.body, ...tail]);
         const { original, zone, id } = entry;
         expect(decodeEntry(body)).toMatchObject({ original, zone, id });
@@ -138,7 +88,7 @@ describe("entries", () => {
     };
     fc.assert(
       fc.property(entries, fc.nat(), u8, (entry, place, byte) => {
-        const body = bodyOf(entry);
+        const body = entryBody(entry);
         attempt(body.subarray(0, place % body.length));
         body[place % body.length] = byte;
         attempt(body);
@@ -184,7 +134,7 @@ describe("filters", () => {
 
 describe("events", () => {
   const [entry] = fc.sample(entries, { numRuns: 1, seed: 1 }) as [ConntrackEntry];
-  const body = bodyOf(entry);
+  const body = entryBody(entry);
   const event = (type: number, flags: number) =>
     decodeConntrackEvent({ type, flags, sequence: 0, portId: 0, body });
 

@@ -1,0 +1,183 @@
+/**
+ * Connections that connection tracking knows, as the relay reports its own: one event for the log,
+ * the table and the admin API. Pure.
+ *
+ * The kernel remembers a closed connection for some time, and its end is known only then. So its
+ * age is counted to its last packet, which was the time-out of its state ago. Of TCP, bytes are
+ * those of whole packets, with their headers; of UDP those of payloads.
+ */
+
+import { IPPROTO_UDP } from "../../../ffi/constants.ts";
+import { ECONNREFUSED } from "../../../ffi/errno.ts";
+import type { ConntrackEntry, Tuple } from "../../../ffi/netlink/conntrack.ts";
+import * as c from "../../../ffi/netlink/conntrack-constants.ts";
+import { IPS_SEEN_REPLY } from "../../../ffi/netlink/nftables/expr/ct.ts";
+import type { PathTimeouts } from "../../capture/kernel-path/intent.ts";
+import { tcpSeconds } from "../../capture/kernel-path/objects.ts";
+import type { TcpTimeout } from "../../capture/plan/flow-rule.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import { type End, ended } from "../../workers/end-reason.ts";
+import type { ConnectionEvent } from "../../workers/protocol.ts";
+
+/** The service that connections are of. */
+export interface FlowOwner {
+  /** The number that its connections have in their mark. */
+  readonly number: number;
+  /** `client`, `self` or `address`: whose address upstreams see. */
+  readonly source: string;
+  readonly timeouts: PathTimeouts;
+}
+
+/** How conntrack(8) names TCP_CONNTRACK_*, in the words of the log. */
+const tcpStates: Readonly<Record<number, string>> = {
+  [c.TCP_CONNTRACK_NONE]: "connecting",
+  [c.TCP_CONNTRACK_SYN_SENT]: "connecting",
+  [c.TCP_CONNTRACK_SYN_RECV]: "connecting",
+  [c.TCP_CONNTRACK_ESTABLISHED]: "relaying",
+  [c.TCP_CONNTRACK_FIN_WAIT]: "half-closed",
+  [c.TCP_CONNTRACK_CLOSE_WAIT]: "half-closed",
+  [c.TCP_CONNTRACK_LAST_ACK]: "closed",
+  [c.TCP_CONNTRACK_TIME_WAIT]: "closed",
+  [c.TCP_CONNTRACK_CLOSE]: "closed",
+  [c.TCP_CONNTRACK_SYN_SENT2]: "connecting",
+};
+
+/** The time-outs of a service by TCP_CONNTRACK_*; of other states the kernel's own count. */
+const timeoutNames: Readonly<Record<number, TcpTimeout>> = {
+  [c.TCP_CONNTRACK_SYN_SENT]: "syn_sent",
+  [c.TCP_CONNTRACK_ESTABLISHED]: "established",
+  [c.TCP_CONNTRACK_FIN_WAIT]: "fin_wait",
+  [c.TCP_CONNTRACK_CLOSE_WAIT]: "close_wait",
+  [c.TCP_CONNTRACK_LAST_ACK]: "last_ack",
+  [c.TCP_CONNTRACK_TIME_WAIT]: "time_wait",
+  [c.TCP_CONNTRACK_CLOSE]: "close",
+};
+
+/** What a row of the table shows of a connection that is open, at the time `now` (since 1970). */
+export function openRow(entry: ConntrackEntry, owner: FlowOwner, now: number): ConnectionEvent {
+  const idleMs = idleMsOf(entry, owner.timeouts);
+  return { ...rowOf(entry, owner, "open", now), idleMs, ms: ageMs(entry, now) };
+}
+
+/** The event of a connection that has just begun. */
+export function acceptedRow(entry: ConntrackEntry, owner: FlowOwner, now: number): ConnectionEvent {
+  return rowOf(entry, owner, "accepted", entry.startedAt ?? now);
+}
+
+/**
+ * The event of a connection that the kernel has forgotten, or that was deleted because of `by`.
+ */
+export function endedRow(
+  entry: ConntrackEntry,
+  owner: FlowOwner,
+  now: number,
+  by?: End,
+): ConnectionEvent {
+  const time = entry.stoppedAt ?? now;
+  const end = by ?? endOf(entry);
+  // A closed connection is remembered for some time; one that timed out ended by that.
+  const isRemembered = end.reason === "done" || end.reason === "reset";
+  const idleMs = isRemembered ? 1000 * (timeoutOf(entry, owner.timeouts) ?? 0) : 0;
+  const ms = Math.max(0, ageMs(entry, time) - idleMs);
+  return { ...rowOf(entry, owner, "forwarded", time), ms, idleMs, end };
+}
+
+/** Whether it is one that is open, and none that is closed and only remembered. */
+export function isOpen({ tcpState }: ConntrackEntry): boolean {
+  return tcpState === undefined || tcpStates[tcpState] !== "closed";
+}
+
+/** The name that the log, the table and the admin API have for a connection. */
+function flowId({ id }: ConntrackEntry, { number }: FlowOwner): string {
+  return `0.${id}.${number}`;
+}
+
+function rowOf(
+  entry: ConntrackEntry,
+  owner: FlowOwner,
+  kind: ConnectionEvent["kind"],
+  time: number,
+): ConnectionEvent {
+  const { original, reply, sent, received } = entry;
+  const isUdp = original.protocol === IPPROTO_UDP;
+  return {
+    ...{ kind, worker: 0, protocol: isUdp ? "udp" : "tcp", id: flowId(entry, owner), time },
+    state: stateOf(entry),
+    client: endpoint(original, "source"),
+    local: endpoint(original, "destination"),
+    upstream: endpoint(reply, "source"),
+    source: owner.source,
+    clientBytes: bytesOf(sent, original),
+    upstreamBytes: bytesOf(received, original),
+    clientDatagrams: isUdp ? (sent?.packets ?? 0) : 0,
+    upstreamDatagrams: isUdp ? (received?.packets ?? 0) : 0,
+    ...{ ms: 0, idleMs: 0, end: undefined },
+  };
+}
+
+function stateOf({ tcpState, status }: ConntrackEntry): string {
+  if (tcpState !== undefined) return tcpStates[tcpState] ?? `state ${tcpState}`;
+  return (status & IPS_SEEN_REPLY) === 0 ? "unanswered" : "answered";
+}
+
+/** Bytes of one direction: of UDP without the headers, which all datagrams have alike. */
+function bytesOf(amount: ConntrackEntry["sent"], { protocol, source }: Tuple): number {
+  if (amount === undefined) return 0;
+  const headers = source.length === 4 ? 20 + 8 : 40 + 8;
+  if (protocol !== IPPROTO_UDP) return amount.bytes;
+  return Math.max(0, amount.bytes - headers * amount.packets);
+}
+
+function endpoint(tuple: Tuple, side: "source" | "destination"): string {
+  const port = side === "source" ? tuple.sourcePort : tuple.destinationPort;
+  return formatSocketAddress({ address: tuple[side], port: port ?? 0, scopeId: 0 });
+}
+
+/**
+ * Why the kernel has forgotten a connection, as near as its last state shows. Which side was the
+ * first to end it, or has reset it, the kernel does not tell.
+ */
+function endOf({ tcpState, status, received }: ConntrackEntry): End {
+  if (tcpState === undefined) return ended("idle-timeout");
+  if ((status & IPS_SEEN_REPLY) === 0) {
+    // A reset as the first answer counts as none, and the kernel forgets the connection at once.
+    const isRefused = tcpState === c.TCP_CONNTRACK_CLOSE || (received?.packets ?? 0) > 0;
+    if (!isRefused) return ended("connect-timeout");
+    return ended("connect-failed", "upstream", { call: "connect", errno: ECONNREFUSED });
+  }
+  switch (tcpState) {
+    case c.TCP_CONNTRACK_TIME_WAIT:
+    case c.TCP_CONNTRACK_LAST_ACK:
+      return ended("done", "unknown");
+    case c.TCP_CONNTRACK_CLOSE:
+      return ended("reset", "unknown");
+    case c.TCP_CONNTRACK_ESTABLISHED:
+    case c.TCP_CONNTRACK_FIN_WAIT:
+    case c.TCP_CONNTRACK_CLOSE_WAIT:
+      return ended("idle-timeout");
+    default:
+      return ended("connect-timeout");
+  }
+}
+
+function ageMs({ startedAt }: ConntrackEntry, until: number): number {
+  return startedAt === undefined ? 0 : Math.max(0, until - startedAt);
+}
+
+/** How long it has carried nothing. Before a flow is offloaded, or after, this is not exact. */
+function idleMsOf(entry: ConntrackEntry, timeouts: PathTimeouts): number {
+  const whole = timeoutOf(entry, timeouts);
+  if (whole === undefined || entry.timeoutS === undefined) return 0;
+  return 1000 * Math.max(0, whole - entry.timeoutS);
+}
+
+function timeoutOf(
+  { tcpState, status }: ConntrackEntry,
+  timeouts: PathTimeouts,
+): number | undefined {
+  if (tcpState === undefined) {
+    return (status & IPS_SEEN_REPLY) === 0 ? timeouts.udpUnreplied : timeouts.udpReplied;
+  }
+  const name = timeoutNames[tcpState];
+  return name === undefined ? undefined : tcpSeconds(timeouts)[name];
+}

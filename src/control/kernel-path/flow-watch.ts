@@ -1,0 +1,272 @@
+/**
+ * What a process knows of the connections that the kernel carries for it, and does for them: their
+ * lines in the log, the table at SIGUSR1, upstreams that seem to be dead and their connections.
+ *
+ * The kernel forgets an expired connection when it comes by, up to a minute later, or when a dump
+ * does. The dump of unanswered connections, once a second, sees to that as well.
+ */
+
+import { IPPROTO_TCP } from "../../../ffi/constants.ts";
+import { SyscallError } from "../../../ffi/errno.ts";
+import type { ConntrackEntry } from "../../../ffi/netlink/conntrack.ts";
+import {
+  NFNLGRP_CONNTRACK_DESTROY,
+  NFNLGRP_CONNTRACK_NEW,
+} from "../../../ffi/netlink/conntrack-constants.ts";
+import { NETLINK_NETFILTER, NFPROTO_IPV4, NFPROTO_IPV6 } from "../../../ffi/netlink/constants.ts";
+import { NetlinkMonitor } from "../../../ffi/netlink/monitor.ts";
+import { IPS_SEEN_REPLY } from "../../../ffi/netlink/nftables/expr/ct.ts";
+import { NetlinkSocket } from "../../../ffi/netlink/socket.ts";
+import { endpointKey, flowMark } from "../../capture/kernel-path/intent.ts";
+import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
+import type { Pool } from "../../config/pool.ts";
+import { readSysctl } from "../../diagnose/snapshot/proc.ts";
+import { formatBytes } from "../../net/address.ts";
+import { type Counters, sumCounters } from "../../workers/counters.ts";
+import { type End, ended } from "../../workers/end-reason.ts";
+import { type ConnectionEvent, LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
+import { FlowLog, type LoggedService } from "./flow-log.ts";
+import { isOpen, openRow } from "./flow-rows.ts";
+import { deleteFlows, readFlows } from "./flows.ts";
+import { type HealthChange, PathHealth } from "./health.ts";
+import { flowsToEnd } from "./lost-upstream.ts";
+import type { PathLoad, PathUpstream } from "./path-slots.ts";
+
+export interface WatchSettings {
+  readonly service: LoggedService;
+  readonly pool: Pick<Pool, "balance" | "onDown" | "backOff">;
+  readonly print: (events: readonly WorkerEvent[]) => void;
+  readonly warn: (text: string) => void;
+  /** Upstreams have failed, recovered, or carry other numbers of connections. */
+  readonly changed: () => void;
+}
+
+/** How often events are read, and how often connections are looked at. */
+const pollMs = 100;
+const intervalMs = 1000;
+/** What the kernel may queue of events: half a second of 14,000 connections a second. */
+const queueBytes = 32 * 1024 * 1024;
+/** A SYN is not answered after this time: its client has sent it again by then. */
+const silenceMs = 3000;
+
+/** Kernel settings that count from the next connection on. */
+const counting = [
+  { name: "net.netfilter.nf_conntrack_acct", lacks: "bytes of connections are not counted" },
+  { name: "net.netfilter.nf_conntrack_timestamp", lacks: "ages of connections are not known" },
+  { name: "net.netfilter.nf_conntrack_events", lacks: "connections are not logged" },
+] as const;
+
+export class FlowWatch {
+  readonly health: PathHealth;
+  private readonly settings: WatchSettings;
+  /** Not the socket that owns the table: nothing else may wait for these dumps. */
+  private readonly channel = NetlinkSocket.open(NETLINK_NETFILTER);
+  private readonly monitor: NetlinkMonitor;
+  private readonly log: FlowLog;
+  private readonly timers: ReturnType<typeof setInterval>[] = [];
+  private upstreams: ReadonlyMap<string, PathUpstream> = new Map();
+  private carried: PathLoad | undefined;
+  private endedBefore = 0;
+  /** When each unanswered connection was first noticed. */
+  private unanswered: ReadonlyMap<number, number> = new Map();
+
+  /** @throws SyscallError */
+  constructor(settings: WatchSettings) {
+    this.settings = settings;
+    const { service, pool, print, warn } = settings;
+    const { failures, ms, msMax } = pool.backOff;
+    this.health = new PathHealth({ failures, backOffMs: ms, backOffMsMax: msMax }, (key) =>
+      this.answeredBy(key),
+    );
+    this.monitor = NetlinkMonitor.open(NETLINK_NETFILTER, groupsOf(service.level), queueBytes);
+    this.log = new FlowLog({
+      ...{ monitor: this.monitor, print, warn },
+      ownerOf: (mark) => (mark >>> 24 === service.number ? service : undefined),
+      ended: (entry, { reason }) => {
+        if (reason === "connect-failed") this.fails(entry, "refused");
+      },
+    });
+  }
+
+  /** From now on these are the upstreams. */
+  replace(upstreams: readonly PathUpstream[]): void {
+    this.upstreams = new Map(upstreams.map((each) => [endpointKey(each), each]));
+    this.health.replace([...this.upstreams.keys()]);
+  }
+
+  /** What upstreams carry, where that counts for their shares. */
+  get load(): PathLoad | undefined {
+    return this.carried;
+  }
+
+  /** Begins to look. */
+  start(): void {
+    const { warn } = this.settings;
+    for (const { name, lacks } of counting) {
+      if (readSysctl(name) === 0) warn(`${name} is 0: ${lacks}; set it to 1`);
+    }
+    this.timers.push(
+      setInterval(() => this.log.poll(Date.now()), pollMs),
+      setInterval(() => this.look(), intervalMs),
+    );
+  }
+
+  /** Logs the open connections, and the sums of all. */
+  report(): void {
+    const now = Date.now();
+    const { service, print } = this.settings;
+    this.attempt(() => {
+      const rows = this.open().map((entry) => openRow(entry, service, now));
+      print([...rows, { kind: "counters", worker: 0, counters: this.counters(rows) }]);
+    });
+  }
+
+  /** How many connections of TCP are open. UDP has no end that could be awaited. */
+  openStreams(): number {
+    let count = 0;
+    this.attempt(() => {
+      count = this.open().filter(({ tcpState }) => tcpState !== undefined).length;
+    });
+    return count;
+  }
+
+  /** Ends what is still open: nothing translates it any more. */
+  end(): void {
+    for (const timer of this.timers.splice(0)) clearInterval(timer);
+    this.attempt(() => this.delete(this.open(), ended("stopped")));
+    this.log.poll(Date.now());
+  }
+
+  /** Gives the sockets back. */
+  close(): void {
+    for (const timer of this.timers.splice(0)) clearInterval(timer);
+    this.monitor.close();
+    this.channel.close();
+  }
+
+  private look(): void {
+    this.attempt(() => {
+      this.findUnanswered(performance.now());
+      const changes = this.health.tick(performance.now());
+      const isBalanced = this.settings.pool.balance === "least-connections";
+      if (isBalanced) this.carried = this.count();
+      if (changes.length > 0 || isBalanced) this.settings.changed();
+      for (const change of changes) this.tell(change);
+    });
+  }
+
+  /** Open connections by upstream; as many are to come as have ended in the last interval. */
+  private count(): PathLoad {
+    const open = new Map<string, number>();
+    for (const { reply } of this.open()) {
+      const key = keyOf(reply.source, reply.sourcePort);
+      open.set(key, (open.get(key) ?? 0) + 1);
+    }
+    const { ended } = this.log.totals(this.settings.service.number);
+    const expected = Math.max(2 * this.upstreams.size, ended - this.endedBefore);
+    this.endedBefore = ended;
+    return { open, expected };
+  }
+
+  /** Notes the clients whose SYNs have had no answer for too long. */
+  private findUnanswered(now: number): void {
+    const status = { value: 0, mask: IPS_SEEN_REPLY };
+    const found = readFlows(this.channel, { mark: this.mark, status });
+    const before = this.unanswered;
+    const after = new Map<number, number>();
+    for (const entry of found) {
+      if (entry.original.protocol !== IPPROTO_TCP) continue;
+      const since = before.get(entry.id) ?? now;
+      after.set(entry.id, since);
+      if (now - since >= silenceMs) this.fails(entry, "no answer");
+    }
+    this.unanswered = after;
+  }
+
+  private fails({ original, reply }: ConntrackEntry, why: string): void {
+    this.health.failed(keyOf(reply.source, reply.sourcePort), original.source, why);
+  }
+
+  private tell(change: HealthChange): void {
+    const upstream = this.upstreams.get(change.key);
+    if (upstream === undefined) return;
+    const { warn, pool } = this.settings;
+    const name = `upstream ${nameOf(upstream)}`;
+    if (change.kind === "recovered") warn(`${name} is back`);
+    if (change.kind !== "backs-off") return;
+    const { failures } = pool.backOff;
+    const seconds = change.ms / 1000;
+    warn(`${name} rests for ${seconds} s: ${failures} clients in a row had ${change.why}`);
+    this.delete(flowsToEnd(this.flowsOf(upstream), pool.onDown), undefined);
+  }
+
+  /** The ids of connections that an upstream has answered. */
+  private answeredBy(key: string): ReadonlySet<number> {
+    const upstream = this.upstreams.get(key);
+    if (upstream === undefined) return new Set();
+    const status = { value: IPS_SEEN_REPLY, mask: IPS_SEEN_REPLY };
+    return new Set(this.flowsOf(upstream, { status }).map(({ id }) => id));
+  }
+
+  private flowsOf({ address, port }: PathUpstream, more: object = {}): ConntrackEntry[] {
+    const family = address.family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
+    const server = { address: address.bytes, port };
+    return readFlows(this.channel, { mark: this.mark, family, server, ...more });
+  }
+
+  private get mark() {
+    return flowMark(this.settings.service.number);
+  }
+
+  private open(): ConntrackEntry[] {
+    return readFlows(this.channel, { mark: this.mark }).filter(isOpen);
+  }
+
+  private delete(entries: readonly ConntrackEntry[], why: End | undefined): void {
+    this.log.deleting(entries, why);
+    deleteFlows(this.channel, entries);
+  }
+
+  private counters(open: readonly ConnectionEvent[]): Counters {
+    const totals = this.log.totals(this.settings.service.number);
+    const streams = open.filter(({ protocol }) => protocol === "tcp").length;
+    const sum = (of: (row: ConnectionEvent) => number) => open.reduce((all, r) => all + of(r), 0);
+    return {
+      ...sumCounters([]),
+      accepted: totals.ended + open.length,
+      active: streams,
+      activeSessions: open.length - streams,
+      clientBytes: totals.clientBytes + sum(({ clientBytes }) => clientBytes),
+      upstreamBytes: totals.upstreamBytes + sum(({ upstreamBytes }) => upstreamBytes),
+      failed: totals.failed,
+      lostLines: this.log.lostEvents,
+    };
+  }
+
+  /** What the kernel refuses ends nothing: it is told. */
+  private attempt(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      this.settings.warn(`connections of the kernel path cannot be looked at: ${error.message}`);
+    }
+  }
+}
+
+/** An ended connection has an event, and at `debug` a new one. Without lines there are none. */
+function groupsOf(level: number): number[] {
+  if (level < LogLevel.warning) return [];
+  if (level < LogLevel.debug) return [NFNLGRP_CONNTRACK_DESTROY];
+  return [NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY];
+}
+
+/** As `endpointKey` has it. */
+function keyOf(address: Uint8Array, port = 0): string {
+  return `${address.toHex()}:${port}`;
+}
+
+function nameOf({ address, port }: FlowEndpoint): string {
+  const text = formatBytes(address.bytes);
+  return address.family === 4 ? `${text}:${port}` : `[${text}]:${port}`;
+}
