@@ -60,6 +60,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   TYPE_FIB_ADDR: "nft's own number of a set's key type (nftables, include/datatype.h)",
   TYPE_IFNAME: "the same",
   TYPE_INET_SERVICE: "the same",
+  TYPE_INTEGER: "the same",
   TYPE_IP6ADDR: "the same",
   TYPE_IPADDR: "the same",
 };
