@@ -23,6 +23,8 @@ import type { NetworkSource, SourceChoice } from "./syntax.ts";
 
 /** All that one process serves. */
 export interface Configuration {
+  /** What it was made of. */
+  readonly settings: Settings;
   readonly workers: number | "auto";
   readonly drainTimeoutMs: number;
   /** Who the process goes on as once all is set up. */
@@ -176,6 +178,7 @@ export function complete(settings: Settings): Configuration {
   const log = completeLog(settings.log);
   const pools = new Map(pool.map((each) => [each.name, completePool(each, defaults)]));
   return {
+    settings,
     workers: all.workers,
     drainTimeoutMs: all["drain-timeout"],
     user,

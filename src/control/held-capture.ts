@@ -29,33 +29,51 @@ import {
 /** What is captured, for a set-up that has its name and marks; at least one Intent. */
 type Build = (identified: Identified) => readonly ServiceIntent[];
 
-export class HeldCapture {
+/** What is captured, and where. */
+interface CaptureParts {
   readonly intents: readonly ServiceIntent[];
+  readonly situation: RoutesContext;
+  readonly identified: Identified;
+  readonly io: ProcessIo;
+  readonly say: (line: string) => void;
+}
+
+/** What holds it. */
+interface Held {
+  readonly settings: KernelSettings;
+  readonly hold: Hold;
+  readonly owned: boolean;
+  readonly changes: readonly string[];
+}
+
+export class HeldCapture {
+  /** What is captured at the moment. */
+  intents: readonly ServiceIntent[];
   /** What was changed, a line each. */
   readonly changes: readonly string[];
   private readonly situation: RoutesContext;
   private readonly settings: KernelSettings;
   private readonly hold: Hold;
-  private readonly draining: DesiredState;
+  private readonly io: ProcessIo;
+  private readonly identified: Identified;
+  /** Whether the kernel ties the firewall table to this process. */
+  private readonly owned: boolean;
+  private draining: DesiredState;
   private readonly say: (line: string) => void;
   private over = false;
 
-  private constructor(
-    intents: readonly ServiceIntent[],
-    situation: RoutesContext,
-    settings: KernelSettings,
-    changes: readonly string[],
-    hold: Hold,
-    draining: DesiredState,
-    say: (line: string) => void,
-  ) {
+  private constructor(parts: CaptureParts, held: Held) {
+    const { intents, situation, io, say } = parts;
     this.intents = intents;
     this.situation = situation;
-    this.settings = settings;
-    this.changes = changes;
-    this.hold = hold;
-    this.draining = draining;
+    this.io = io;
     this.say = say;
+    this.identified = parts.identified;
+    this.settings = held.settings;
+    this.changes = held.changes;
+    this.hold = held.hold;
+    this.owned = held.owned;
+    this.draining = drainingParts(situation, intents);
   }
 
   /**
@@ -76,11 +94,12 @@ export class HeldCapture {
       return await explained("apply", () =>
         exclusively(kernel, () => {
           const usual = representative(build({ request, takenBits: 0 }));
-          const intents = build(identify(kernel, request, usual, "fresh"));
+          const identified = identify(kernel, request, usual, "fresh");
+          const intents = build(identified);
           const situation = loadContext(kernel, intents, io);
           refuse(situation);
           const identity = identityLine(usual, representative(intents));
-          return HeldCapture.hold(intents, situation, identity, say);
+          return HeldCapture.hold({ intents, situation, identified, io, say }, identity);
         }),
       );
     } catch (error) {
@@ -89,15 +108,9 @@ export class HeldCapture {
     }
   }
 
-  private static hold(
-    intents: readonly ServiceIntent[],
-    situation: RoutesContext,
-    identity: readonly string[],
-    say: (line: string) => void,
-  ): HeldCapture {
+  private static hold(capture: CaptureParts, identity: readonly string[]): HeldCapture {
+    const { situation, say } = capture;
     const { kernel, parts, live, question } = situation;
-    const drained = drainPlan(intents, drainingName(question.name, kernel.netfilter.portId));
-    const draining = partsOf(drained, (name) => interfaceIndex(kernel, name), cgroupId);
     const settings = new KernelSettings(situation);
     const sysctls = settings.set();
     try {
@@ -116,7 +129,7 @@ export class HeldCapture {
       for (const each of situation.cautions()) say(each);
       for (const each of settings.missed()) say(sysctlHint(each).trim());
       const changes = [...identity, ...sysctls, ...applied.changes];
-      return new HeldCapture(intents, situation, settings, changes, hold, draining, say);
+      return new HeldCapture(capture, { settings, hold, owned, changes });
     } catch (error) {
       settings.undo();
       throw error;
@@ -126,6 +139,27 @@ export class HeldCapture {
   /** How often something that others had removed was put back. */
   get repairs(): number {
     return this.hold.repairs;
+  }
+
+  /**
+   * Captures what `build` returns instead, in one transaction of the firewall; ip rules and routes
+   * are added before it and removed after it. The set-up keeps its name, mark, table and priority.
+   * Returns the changes, a line each.
+   * @throws CommandError where the kernel refuses; then nothing was changed
+   */
+  async change(build: Build): Promise<readonly string[]> {
+    const { kernel, question } = this.situation;
+    return await explained("apply", () =>
+      exclusively(kernel, () => {
+        const intents = build(this.identified);
+        const { parts, live } = loadContext(kernel, intents, this.io);
+        const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: this.owned });
+        this.hold.adopt(parts);
+        this.draining = drainingParts(this.situation, intents);
+        this.intents = intents;
+        return applied.changes;
+      }),
+    );
   }
 
   /**
@@ -154,6 +188,15 @@ export class HeldCapture {
     this.settings.release();
     this.situation.kernel.close();
   }
+}
+
+/** What stays of a set-up while it is left to the connections that are open. */
+function drainingParts(
+  { kernel, question }: RoutesContext,
+  intents: readonly ServiceIntent[],
+): DesiredState {
+  const plan = drainPlan(intents, drainingName(question.name, kernel.netfilter.portId));
+  return partsOf(plan, (name) => interfaceIndex(kernel, name), cgroupId);
 }
 
 /** One whose name, mark, table and priority are those of all: NAT has the name alone. */

@@ -182,6 +182,9 @@ export const headerBytesMax = 4_096;
 /** The most bytes of TLVs of such a header that are passed on with a datagram. */
 export const datagramTlvBytesMax = 512;
 
+/** How long a reload waits for the Workers before it warns of those that are late. */
+export const reloadWaitMs = 5_000;
+
 /** How long a listener that a reload has removed goes on accepting: handshakes are on their way. */
 export const removedListenerMs = 100;
 

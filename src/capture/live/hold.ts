@@ -135,6 +135,11 @@ export class Hold {
     this.#holding = { ...this.#holding, parts };
   }
 
+  /** Holds these instead of the others, which the caller has put in place already. */
+  adopt(parts: DesiredState): void {
+    this.#holding = { ...this.#holding, parts };
+  }
+
   #guarded(work: () => void): void {
     try {
       work();

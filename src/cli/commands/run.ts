@@ -3,9 +3,12 @@
 import { object } from "@optique/core/constructs";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant } from "@optique/core/primitives";
+import type { ReadConfiguration } from "../../config/file.ts";
 import type { Configuration } from "../../config/service.ts";
+import type { Settings } from "../../config/settings.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { ServiceProblem } from "../../control/server/issues.ts";
+import { reload } from "../../control/server/reload.ts";
 import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { fileWords } from "../../control/server/words.ts";
@@ -33,8 +36,10 @@ export const runCommand = command("run", fields, {
     all its services, installs the rules that they need (${"[routes] install"}), and serves until
     it is stopped. An upstream whose name has no address yet is looked up again and again; its
     service starts without it. The first SIGTERM or SIGINT stops accepting and lets open connections
-    end; a second one ends them at once. SIGUSR1 prints open connections and counters. The exit
-    status is 2 for a configuration with problems: then nothing was changed.`,
+    end; a second one ends them at once. SIGHUP reads the configuration again and takes it over,
+    all of it or nothing; connections of services that stay are not touched. SIGUSR1 prints open
+    connections and counters. The exit status is 2 for a configuration with problems: then nothing
+    was changed.`,
   footer: examplesFooter([
     ["sudo tproxy run", "the configuration of this host"],
     ["tproxy run -c ./tproxy.toml", "another file"],
@@ -58,16 +63,32 @@ export async function runRun(
     Notifier.fromEnvironment(process.env, () => {})?.ready("no service is enabled");
     return exitStatus.success;
   }
-  return serve({ ...configuration, user: user ?? configuration.user }, io);
+  const asUser = <T extends { readonly settings: Settings; readonly user: string | undefined }>(
+    each: T,
+  ): T => (user === undefined ? each : { ...each, user, settings: { ...each.settings, user } });
+  const read = async (): Promise<ReadConfiguration> => {
+    const again = await readConfigurationFile(config);
+    return { ...again, configuration: again.configuration && asUser(again.configuration) };
+  };
+  return serve(asUser(configuration), config === "-" ? undefined : read, io);
 }
 
-async function serve(configuration: Configuration, io: ProcessIo): Promise<number> {
+/** `read` reads the configuration again; undefined: it cannot be. */
+async function serve(
+  configuration: Configuration,
+  read: (() => Promise<ReadConfiguration>) | undefined,
+  io: ProcessIo,
+): Promise<number> {
   // Sockets that a later configuration opens may have to be given away as well.
   const hasUdp = configuration.services.some((each) => protocolsOf(each).includes("udp"));
   const user = wantedUser(configuration.user, hasUdp);
   try {
     const server = await Server.start(configuration, {
       ...{ io, user, words: fileWords, isNameless: false },
+    });
+    io.onHangup(() => {
+      if (read !== undefined) void reload(server, read);
+      else server.log.warn("reload: a configuration from standard input cannot be read again");
     });
     const { stoppedBy } = await server.finished();
     return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;

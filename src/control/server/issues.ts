@@ -4,6 +4,7 @@
  */
 
 import type { PlanIssue } from "../../capture/plan/contradictions.ts";
+import type { Change } from "../../config/diff.ts";
 import type { Service } from "../../config/service.ts";
 import type { Family } from "../../net/address.ts";
 import type { IssueOf } from "../../net/issue.ts";
@@ -41,6 +42,16 @@ export interface ServiceIssueArgs {
 }
 
 export type ServiceIssue = IssueOf<ServiceIssueArgs>;
+
+/** Thrown for a configuration that a running process cannot take over: an upgrade can. */
+export class UpgradeNeeded extends Error {
+  readonly changes: readonly Change[];
+
+  constructor(changes: readonly Change[]) {
+    super(`an upgrade is needed: ${changes.map(({ text }) => text).join("; ")}`);
+    this.changes = changes;
+  }
+}
 
 /** The problem of a service whose rules would do nothing. */
 export function nothingToCapture({ name, route }: Pick<Service, "name" | "route">): ServiceProblem {

@@ -11,6 +11,7 @@ import { type OpenSocket, openForWorkers } from "../listeners.ts";
 import type { User } from "../passwd.ts";
 import type { UpstreamList } from "../upstreams.ts";
 import type { CapturingService } from "./capturing.ts";
+import type { DescriptorShare } from "./descriptor-shares.ts";
 import { ServiceProblem } from "./issues.ts";
 import { protocolsOf } from "./tasks.ts";
 
@@ -21,6 +22,8 @@ export interface OpenService extends CapturingService {
   readonly upstreams: UpstreamList;
   /** The networks whose PROXY headers count; undefined: no header is expected. */
   readonly senders: readonly Cidr[] | undefined;
+  /** The descriptors that it may have. */
+  readonly share: DescriptorShare;
 }
 
 /** One that the Workers run. */
@@ -58,6 +61,7 @@ export function openService(
   request: IntentRequest,
   sets: readonly (readonly OpenSocket[])[],
   upstreams: UpstreamList,
+  share: DescriptorShare,
 ): OpenService {
   const senders = networksOf(service.ingress.acceptProxy);
   if (!senders.ok) {
@@ -66,7 +70,7 @@ export function openService(
     throw new ServiceProblem(service.name, { path, code: "invalid-list", args });
   }
   const [sockets = []] = sets;
-  return { service, request, sets, sockets, upstreams, senders: senders.value };
+  return { service, request, sets, sockets, upstreams, senders: senders.value, share };
 }
 
 /** @throws ServiceProblem where all that a protocol accepts would go to its own listeners */

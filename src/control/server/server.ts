@@ -4,71 +4,60 @@
  * the one service that its flags describe, `run` one of those of a file.
  */
 
+import { type Change, difference } from "../../config/diff.ts";
 import type { Pool } from "../../config/pool.ts";
-import type { Configuration, Service } from "../../config/service.ts";
+import type { Configuration } from "../../config/service.ts";
 import { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
+import { reloadWaitMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
-import { CommandError, exitStatus } from "../../errors.ts";
+import { exitStatus } from "../../errors.ts";
 import { OutboundFlows } from "../../forward/outbound-flows.ts";
 import { Log } from "../../log/log.ts";
 import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
-import { checkForward } from "../connecting.ts";
-import { raiseDescriptorLimit } from "../descriptors.ts";
-import { HeldCapture } from "../held-capture.ts";
 import { InheritedSockets } from "../inherited-sockets.ts";
-import { closeSockets, type OpenSocket } from "../listeners.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import type { MetricsListener } from "../metrics/listener.ts";
 import { metricsText, openMetrics } from "../metrics/metrics.ts";
-import { captureDoubts } from "../no-capture.ts";
-import type { User } from "../passwd.ts";
-import { loweredBounds, type Sharing } from "../places.ts";
 import { Pools, type UpstreamAnswer, type UpstreamRequest } from "../pools/pools.ts";
-import type { ProcessIo } from "../process-io.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
-import type { IdentityRequest } from "../routes-context.ts";
-import { type Served, Supervisor, startWorkers, warnOfRefused } from "../supervisor.ts";
+import { type Served, Supervisor, startWorkers } from "../supervisor.ts";
 import type { ListeningSocket } from "../systemd/fd-store.ts";
 import { ServiceManager } from "../systemd/service-manager.ts";
 import { statusLine } from "../systemd/status-line.ts";
 import { type Passed, takePassed } from "../systemd/take-passed.ts";
 import { checkThreads, workerCount } from "../threads.ts";
-import type { UpstreamList } from "../upstreams.ts";
-import { captureRequest, socketMark } from "./captures.ts";
-import { intentsOf } from "./capturing.ts";
-import { type DescriptorShare, descriptorShares } from "./descriptor-shares.ts";
-import { nothingToCapture } from "./issues.ts";
-import { resolveAll } from "./resolve-all.ts";
+import { handOver } from "./hand-over.ts";
+import { InstalledRules } from "./installed-rules.ts";
+import { UpgradeNeeded } from "./issues.ts";
 import {
-  type OpenService,
-  openListeners,
-  openService,
-  type RunningService,
-  refuseSelf,
-} from "./running-service.ts";
-import { drainingLine, logStart } from "./start-lines.ts";
-import type { ServerStatus } from "./status.ts";
+  check,
+  enabledServices,
+  type PoolInUse,
+  type Prepared,
+  prepare,
+  type Surroundings,
+} from "./preparing.ts";
+import type { RunningService } from "./running-service.ts";
+import type { ServerSettings } from "./settings.ts";
+import { drainingLine, logOpened, logStart } from "./start-lines.ts";
+import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
-import { makeTasks, protocolsOf } from "./tasks.ts";
-import type { ServerWords } from "./words.ts";
+import { protocolsOf } from "./tasks.ts";
 
-/** How a server is run. */
-export interface ServerSettings {
-  readonly io: ProcessIo;
-  readonly words: ServerWords;
-  /** Who the process goes on as once all is set up; undefined: as who it is. */
-  readonly user: User | undefined;
-  /**
-   * There is one service, which nobody has named: the log and the rules name none. It has to have
-   * an upstream with an address at the start, and rules that are installed have to do something.
-   */
-  readonly isNameless: boolean;
+/** How a new configuration is taken over. */
+export interface ApplyOptions {
+  /** Resets the connections of services and upstreams that are gone; otherwise they go on. */
+  readonly closeRemoved?: boolean;
 }
+
+/** A service that is taken out by an administrator: `down` also resets what is open. */
+type HeldState = "drained" | "down";
 
 export class Server {
   readonly log: Log;
   readonly startTime = Date.now();
+  lastReload: ReloadStatus | undefined;
   private readonly settings: ServerSettings;
   private readonly workers: number;
   readonly pool: WorkerPool;
@@ -76,17 +65,24 @@ export class Server {
   private readonly ownFlows = OutboundFlows.memory(randomWord);
   /** By name. */
   readonly running = new Map<string, RunningService>();
-  private readonly lists = new Map<Pool, UpstreamList>();
   private readonly pools: Pools;
+  /** By the name of a pool, where its addresses come from. */
+  private lists: ReadonlyMap<string, PoolInUse> = new Map();
+  /** By name: services that an administrator has taken out. */
+  private readonly held = new Map<string, HeldState>();
+  /** Names of services that are gone, and have connections. */
+  private readonly leaving = new Set<string>();
   private readonly ports: JoinedPorts;
   private readonly manager: ServiceManager;
   private configuration: Configuration;
-  private capture: HeldCapture | undefined;
+  private readonly rules: InstalledRules;
   private supervisor: Supervisor | undefined;
   private metrics: MetricsListener | undefined;
   private isStopping = false;
   /** Counts the configurations that were applied, from 1. */
-  private readonly generation = 1;
+  private generation = 1;
+  /** Changes are carried out one after the other. */
+  private changing: Promise<unknown> = Promise.resolve();
 
   private constructor(
     configuration: Configuration,
@@ -99,12 +95,17 @@ export class Server {
     this.settings = settings;
     this.own = own;
     this.workers = workerCount(configuration.workers);
-    const { level, lossless } = configuration.log;
     const [only] = configuration.services;
+    const level = () => {
+      const { log, services } = this.configuration;
+      return LogLevel[(isNameless && services[0]?.log.level) || log.level];
+    };
     this.log = new Log(io, {
       ...{ ...configuration.log, outlivesReader: true },
       protocol: (isNameless && only && protocolsOf(only)[0]) || "tcp",
-      level: LogLevel[(isNameless && only?.log.level) || level],
+      get level() {
+        return level();
+      },
       namesServices: () => !isNameless && this.configuration.services.length > 1,
     });
     io.onReport(() => this.log.reopen());
@@ -112,9 +113,10 @@ export class Server {
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
     this.manager = new ServiceManager(process.env, process.pid, passed, warn);
+    this.rules = new InstalledRules(io, !isNameless, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
-      lossless,
+      lossless: configuration.log.lossless,
       died: (worker) => {
         OutboundFlows.clear(this.ownFlows);
         this.pools.workerDied(worker - 1);
@@ -133,47 +135,18 @@ export class Server {
    * what the system refuses. Then nothing is left that was opened.
    */
   static async start(configuration: Configuration, settings: ServerSettings): Promise<Server> {
-    const workers = workerCount(configuration.workers);
-    checkThreads(workers);
-    const services = configuration.services.filter(({ isEnabled }) => isEnabled);
-    const installs = configuration.routes.install === "auto";
-    const shares = descriptorShares(availableDescriptors(services, workers), services, workers);
-    const requests = new Map(
-      services.map((each) => [
-        each,
-        captureRequest(each, configuration.routes, (line) => notice(settings.io, line)),
-      ]),
-    );
-    const doubts = services.flatMap((service) => {
-      const request = requests.get(service) ?? {};
-      return checkForward(service, installs, request);
-    });
-    doubts.push(...lowered(services, shares, { configuration, settings, workers }));
+    checkThreads(workerCount(configuration.workers));
+    const services = enabledServices(configuration);
     const passed = takePassed(process.env, process.pid, services);
     const inherited = new InheritedSockets(passed.sockets);
-    const lists = await resolveAll(services, settings.isNameless);
-    const opened: OpenService[] = [];
-    let server: Server | undefined;
+    const server = new Server(configuration, settings, openOwnAddresses(), passed);
     try {
-      for (const service of services) {
-        const sets = openListeners(service, workers, settings.user, inherited);
-        const list = lists.get(service.route.pool) as UpstreamList;
-        opened.push(openService(service, requests.get(service) ?? {}, sets, list));
-      }
+      const prepared = await prepare(configuration, services, { ...server.around, inherited });
       inherited.closeRest();
-      const own = openOwnAddresses();
-      server = new Server(configuration, settings, own, passed);
-      for (const [pool, list] of lists) {
-        server.lists.set(pool, list);
-        server.pools.put(pool, list);
-      }
-      for (const each of opened) refuseSelf(each, own.addresses);
-      await server.serve(opened, shares, doubts);
+      await server.begin(prepared);
       return server;
     } catch (error) {
-      closeSockets(opened.flatMap(({ sets }) => sets));
-      server?.release();
-      for (const list of lists.values()) list.close();
+      server.release();
       throw error;
     }
   }
@@ -189,11 +162,11 @@ export class Server {
 
   /** What it does at the moment. */
   status(): ServerStatus {
+    const { startTime, generation, isStopping, lastReload, configuration, workers } = this;
+    const { running, pool, pools, rules, held, leaving } = this;
     return statusOf({
-      ...{ startTime: this.startTime, generation: this.generation, isStopping: this.isStopping },
-      ...{ configuration: this.configuration, workers: this.workers, pools: this.pools },
-      ...{ running: this.running, pool: this.pool, capture: this.capture },
-      lastReload: undefined,
+      ...{ startTime, generation, isStopping, lastReload, configuration, workers },
+      ...{ running, pool, pools, rules, held, leaving },
     });
   }
 
@@ -212,53 +185,99 @@ export class Server {
     this.supervisor?.stop("SIGTERM");
   }
 
-  private async serve(
-    opened: readonly OpenService[],
-    shares: ReadonlyMap<Service, DescriptorShare>,
-    doubts: readonly string[],
-  ): Promise<void> {
-    const { configuration, log, pool, settings } = this;
-    const { io, user } = settings;
-    const say = (text: string) => log.warn(text);
-    const installs = configuration.routes.install === "auto";
-    if (!installs) {
-      doubts = [...doubts, ...opened.flatMap(({ service, sockets }) => doubtsOf(service, sockets))];
-    } else await this.install(opened);
-    io.onExit(() => this.capture?.release());
-    // Unhandled, it would end the process before the rules are removed.
-    if (settings.isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
-    logStart(log, this.capture?.changes ?? [], opened, settings.isNameless);
-    for (const each of doubts) say(each);
-    const intents = this.capture?.intents.map(({ intent }) => intent) ?? [];
-    const marks = new Map(opened.map((each) => [each, socketMark(each.service, intents)]));
-    for (const [{ upstreams }, mark] of marks) upstreams.mark = mark;
-    this.metrics = openMetrics(configuration.metrics, this);
-    // All is open by now, and Workers get what the main thread has.
-    const needs = opened.flatMap(({ service }) => forwardRunning(service, installs));
-    reducePrivileges({ needs: settings.isNameless ? needs : [...needs, ...reloadNeeds], user });
-    this.ports.replace(opened.flatMap(({ sets }) => sets.flat()));
-    // Before Workers begin: another program at the port gets their traffic from the start.
-    this.ports.watch();
-    startWorkers(pool, this.workers, io);
-    for (const each of opened) {
-      const tasks = makeTasks(
-        each.service,
-        {
-          upstreams: this.pools.upstreamsOf(each.service.route.pool),
-          senders: each.senders,
-          mark: marks.get(each),
-          ownAddresses: this.own.addresses,
-          ownFlows: this.ownFlows,
-          drainTimeoutMs: configuration.drainTimeoutMs,
-          sharing: this.sharingOf(each.service, shares),
-          name: settings.isNameless ? undefined : each.service.name,
-        },
-        each.sets,
-      );
-      warnOfRefused(tasks.slice(0, 1), log);
-      this.running.set(each.service.name, { ...each, id: pool.add(tasks) });
+  /**
+   * What `next` would change, and whether it could be taken over, as far as that shows without
+   * opening anything. @throws UpgradeNeeded, ServiceProblem, CommandError
+   */
+  compare(next: Configuration): readonly Change[] {
+    const { changes, upgrades } = difference(this.configuration.settings, next.settings);
+    if (upgrades.length > 0) throw new UpgradeNeeded(upgrades);
+    if (changes.length > 0) check(next, enabledServices(next, this.held), this.settings.io);
+    return changes;
+  }
+
+  /**
+   * Takes over another configuration: all of it or, where it throws, nothing. Connections of
+   * services that stay are not touched. Settles when the last Worker has taken it over; the
+   * changes, none if there are none.
+   * @throws UpgradeNeeded for what a running process cannot change; ServiceProblem, CommandError
+   */
+  apply(next: Configuration, options: ApplyOptions = {}): Promise<readonly Change[]> {
+    return this.exclusively(async () => {
+      const changes = this.compare(next);
+      if (changes.length === 0 || this.isStopping) return changes;
+      this.manager.reloading();
+      try {
+        await this.become(next, options);
+      } finally {
+        this.manager.reloaded(statusLine(this.status()));
+      }
+      return changes;
+    });
+  }
+
+  /**
+   * Takes a service out, with its rules and listeners, or puts it back. Its connections go on; of
+   * one that is `down` they are reset. False if the configuration has no such service.
+   * @throws CommandError for what the system refuses; then nothing was changed
+   */
+  setServiceState(name: string, state: "ready" | HeldState): Promise<boolean> {
+    return this.exclusively(async () => {
+      if (!this.configuration.services.some((each) => each.name === name)) return false;
+      const before = this.held.get(name);
+      if (state === "ready") this.held.delete(name);
+      else this.held.set(name, state);
+      try {
+        await this.become(this.configuration, { closeRemoved: state === "down" });
+      } catch (error) {
+        if (before === undefined) this.held.delete(name);
+        else this.held.set(name, before);
+        throw error;
+      }
+      return true;
+    });
+  }
+
+  private exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.changing.then(work);
+    this.changing = done.catch(() => {});
+    return done;
+  }
+
+  private get around(): Surroundings {
+    const { settings, workers, running, lists, own } = this;
+    return { settings, workers, running, lists, ownAddresses: own.addresses };
+  }
+
+  /** The start: what was prepared is put in place, and the Workers begin. */
+  private async begin(prepared: Prepared): Promise<void> {
+    const { log, pool, settings } = this;
+    const { io, user, isNameless } = settings;
+    const { services } = prepared;
+    const installs = this.configuration.routes.install === "auto";
+    try {
+      const changes = await this.rules.install(this.configuration, services);
+      io.onExit(() => this.rules.release());
+      // Unhandled, it would end the process before the rules are removed.
+      if (isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
+      logStart(log, changes, services, isNameless);
+      for (const each of prepared.doubts) log.warn(each);
+      this.metrics = openMetrics(this.configuration.metrics, this);
+      // All is open by now, and Workers get what the main thread has.
+      const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
+      reducePrivileges({ needs: isNameless ? needs : [...needs, ...reloadNeeds], user });
+      this.ports.replace(services.flatMap(({ sets }) => sets.flat()));
+      // Before Workers begin: another program at the port gets their traffic from the start.
+      this.ports.watch();
+      startWorkers(pool, this.workers, io);
+    } catch (error) {
+      prepared.discard();
+      throw error;
     }
-    this.watch();
+    this.handOver(prepared, {});
+    this.own.watch((ownAddresses) => {
+      for (const { id } of this.running.values()) pool.update(id, { route: { ownAddresses } });
+    });
     this.pools.startChecks(io.workerEntry);
     this.supervisor = new Supervisor(io, pool, log, {
       hasTable: true,
@@ -278,6 +297,50 @@ export class Server {
     });
   }
 
+  /** Goes on as `next` describes it. @throws ServiceProblem, CommandError: nothing was changed */
+  private async become(next: Configuration, options: ApplyOptions): Promise<void> {
+    const { log, pool } = this;
+    const prepared = await prepare(next, enabledServices(next, this.held), this.around);
+    try {
+      logStart(log, await this.rules.install(next, prepared.services), [], false);
+    } catch (error) {
+      prepared.discard();
+      throw error;
+    }
+    const before = [...this.running.values()].flatMap(({ sets }) => sets.flat());
+    this.configuration = next;
+    this.generation++;
+    this.handOver(prepared, options);
+    const behind = await pool.reached(this.generation, reloadWaitMs);
+    for (const number of behind) log.warn(`worker ${number} has not taken over the changes yet`);
+    logOpened(log, before, [...this.running.values()]);
+    for (const each of prepared.doubts) log.warn(each);
+    this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));
+    this.manager.listening(this.listening);
+  }
+
+  /** From here on nothing can fail: the Workers are told of everything that is prepared. */
+  private handOver(prepared: Prepared, { closeRemoved = false }: ApplyOptions): void {
+    const before = this.lists;
+    this.lists = prepared.lists;
+    for (const [name, { list }] of before) {
+      if (prepared.lists.get(name)?.list !== list) list.close();
+      if (!prepared.lists.has(name)) this.pools.remove(name);
+    }
+    for (const [name, used] of prepared.lists) {
+      this.pools.put(used.pool, used.list);
+      if (before.get(name)?.list !== used.list) this.watch(used);
+    }
+    const { running, pool, pools, workers, leaving, configuration, own, ownFlows } = this;
+    handOver(prepared, closeRemoved, {
+      ...{ running, pool, pools, workers, leaving, ownFlows, log: this.log },
+      intents: this.rules.intents,
+      ownAddresses: own.addresses,
+      drainTimeoutMs: configuration.drainTimeoutMs,
+      isNamed: !this.settings.isNameless,
+    });
+  }
+
   /** All listening sockets, with the names of their services. */
   private get listening(): ListeningSocket[] {
     return [...this.running.values()].flatMap(({ service: { name: service }, sets }) =>
@@ -285,38 +348,12 @@ export class Server {
     );
   }
 
-  /** Puts in the rules of all services. @throws ServiceProblem, CommandError */
-  private async install(opened: readonly OpenService[]): Promise<void> {
-    const { settings, configuration } = this;
-    const isNamed = !settings.isNameless;
-    const build = (identified: Parameters<typeof intentsOf>[1]) =>
-      intentsOf(opened, identified, isNamed);
-    const request = identityOf(configuration);
-    if (build({ request, takenBits: 0 }).length === 0) {
-      const [only] = opened;
-      if (isNamed || only === undefined) return;
-      throw nothingToCapture(only.service);
-    }
-    const say = (text: string) => this.log.warn(text);
-    this.capture = await HeldCapture.apply(request, build, settings.io, say);
-  }
-
-  private sharingOf(service: Service, shares: ReadonlyMap<Service, DescriptorShare>): Sharing {
-    const descriptors = shares.get(service) as DescriptorShare;
-    return { limits: service.limits, workers: this.workers, descriptors };
-  }
-
-  /** Tells the Workers of upstreams and own addresses as they change. */
-  private watch(): void {
-    for (const [pool, list] of this.lists) {
-      list.watch(
-        () => this.updateUsersOf(pool, { route: { upstreams: this.pools.refresh(pool) } }),
-        (text) => this.log.warn(this.settings.isNameless ? text : `pool ${pool.name}: ${text}`),
-      );
-    }
-    this.own.watch((ownAddresses) => {
-      for (const { id } of this.running.values()) this.pool.update(id, { route: { ownAddresses } });
-    });
+  /** Tells the Workers of a pool's upstreams as they change. */
+  private watch({ pool, list }: PoolInUse): void {
+    list.watch(
+      () => this.updateUsersOf(pool, { route: { upstreams: this.pools.refresh(pool) } }),
+      (text) => this.log.warn(this.settings.isNameless ? text : `pool ${pool.name}: ${text}`),
+    );
   }
 
   /** Sets the level of all services; undefined: each has its own again. */
@@ -336,7 +373,7 @@ export class Server {
   private stopping(): void {
     this.isStopping = true;
     this.manager.stopping();
-    this.capture?.drain();
+    this.rules.drain();
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
     if (line !== undefined) this.log.warn(line);
   }
@@ -347,54 +384,8 @@ export class Server {
     this.ports.close();
     this.manager.close();
     this.own.close();
-    for (const list of this.lists.values()) list.close();
+    for (const { list } of this.lists.values()) list.close();
     this.pools.stopChecks();
-    this.capture?.release();
+    this.rules.release();
   }
-}
-
-/** What all services together may have, without their listeners. */
-function availableDescriptors(services: readonly Service[], workers: number): number {
-  const listeners = services.reduce((sum, { listen }) => sum + listen.length, 0) * workers;
-  return Math.max(1, raiseDescriptorLimit() - listeners);
-}
-
-/** On standard error: there is no log yet. */
-function notice({ stderr }: ProcessIo, line: string): void {
-  void stderr.write(`tproxy: ${line}\n`);
-}
-
-interface Surroundings {
-  readonly configuration: Configuration;
-  readonly settings: ServerSettings;
-  readonly workers: number;
-}
-
-/** A line for each bound that is lowered. @throws CommandError with them, if it is strict */
-function lowered(
-  services: readonly Service[],
-  shares: ReadonlyMap<Service, DescriptorShare>,
-  { configuration, settings: { words }, workers }: Surroundings,
-): string[] {
-  const lines = services.flatMap((service) => {
-    const descriptors = shares.get(service) as DescriptorShare;
-    const sharing = { limits: service.limits, workers, descriptors };
-    return loweredBounds(sharing, protocolsOf(service)).map((each) =>
-      words.lowered(service.name, each),
-    );
-  });
-  if (lines.length === 0 || !configuration.strictLimits) return lines;
-  throw new CommandError(`Cannot start by ${words.strictLimits}: ${lines.join("; ")}`);
-}
-
-function doubtsOf(service: Service, sockets: readonly OpenSocket[]): string[] {
-  return captureDoubts(
-    service,
-    sockets.map(({ local }) => local),
-  );
-}
-
-function identityOf({ routes }: Configuration): IdentityRequest {
-  const { mark, table, priority } = routes;
-  return { mark, table, priority, tableName: routes["table-name"] } as IdentityRequest;
 }

@@ -10,7 +10,7 @@ import type { OpenService } from "./running-service.ts";
 export function logStart(
   log: Log,
   changes: readonly string[],
-  services: readonly OpenService[],
+  services: readonly Pick<OpenService, "service" | "sockets">[],
   isNameless: boolean,
 ): void {
   for (const change of changes) log.note(`    ${change}`, { event: "routes", change });
@@ -20,6 +20,27 @@ export function logStart(
       const fields = { event: "bound", service: name, protocol, address };
       log.note(`[+] ${log.prefixOf(name)}Bound to ${protocol}://${address}`, fields);
     }
+  }
+}
+
+/** Logs where a reload has begun to listen, and where it has ended that. */
+export function logOpened(
+  log: Log,
+  before: readonly OpenSocket[],
+  services: readonly OpenService[],
+): void {
+  const known = new Set(before);
+  const now = new Set(services.flatMap(({ sets }) => sets.flat()));
+  for (const { service, sockets } of services) {
+    const opened = sockets.filter((socket) => !known.has(socket));
+    logStart(log, [], [{ service, sockets: opened }], false);
+  }
+  // Each Worker has one at each address.
+  const closed = before.filter((socket) => !now.has(socket));
+  for (const { protocol, address } of new Map(
+    boundAt(closed).map((each) => [`${each.protocol} ${each.address}`, each]),
+  ).values()) {
+    log.note(`[+] Closed ${protocol}://${address}`, { event: "unbound", protocol, address });
   }
 }
 

@@ -4,11 +4,11 @@ import type { Configuration, Service } from "../../config/service.ts";
 import { version } from "../../version.ts";
 import { sumCounters } from "../../workers/counters.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
-import type { HeldCapture } from "../held-capture.ts";
 import type { Pools } from "../pools/pools.ts";
+import type { InstalledRules } from "./installed-rules.ts";
 import type { RunningService } from "./running-service.ts";
 import { boundAt } from "./start-lines.ts";
-import type { ReloadStatus, ServerStatus, ServiceStatus } from "./status.ts";
+import type { ReloadStatus, ServerStatus, ServiceState, ServiceStatus } from "./status.ts";
 
 /** What a status is made of. */
 export interface StatusParts {
@@ -20,22 +20,27 @@ export interface StatusParts {
   readonly workers: number;
   readonly running: ReadonlyMap<string, RunningService>;
   readonly pools: Pick<Pools, "status">;
+  /** Services that an administrator has taken out. */
+  readonly held: ReadonlyMap<string, "drained" | "down">;
+  /** Services that are gone, and have connections. */
+  readonly leaving: ReadonlySet<string>;
   readonly pool: Pick<WorkerPool, "counters">;
-  readonly capture: HeldCapture | undefined;
+  readonly rules: Pick<InstalledRules, "intents" | "repairs">;
 }
 
 /** The status of now. */
 export function statusOf(parts: StatusParts): ServerStatus {
   const { configuration, startTime, generation, lastReload, isStopping, workers } = parts;
-  const { capture, pool, pools } = parts;
+  const { pool, pools } = parts;
+  const [captured] = parts.rules.intents;
   return {
     version,
     pid: process.pid,
     ...{ startTime, generation, lastReload, workers, isStopping },
     routes: {
-      installed: capture !== undefined,
-      table: capture?.intents[0]?.intent.tableName,
-      repaired: capture?.repairs ?? 0,
+      installed: captured !== undefined,
+      table: captured?.tableName,
+      repaired: parts.rules.repairs,
     },
     services: configuration.services.map((service) => serviceStatus(service, parts)),
     pools: pools.status(),
@@ -46,12 +51,17 @@ export function statusOf(parts: StatusParts): ServerStatus {
 function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
   const { name, route } = service;
   const running = parts.running.get(name);
-  const state = running === undefined ? "disabled" : parts.isStopping ? "draining" : "up";
   return {
-    ...{ name, state, pool: route.pool.name },
+    ...{ name, state: stateOf(name, parts), pool: route.pool.name },
     listeners: boundAt(running?.sockets ?? []).map(({ protocol, address }) => ({
       ...{ protocol, address },
     })),
     counters: running === undefined ? sumCounters([]) : parts.pool.counters(running.id),
   };
+}
+
+function stateOf(name: string, { running, held, leaving, isStopping }: StatusParts): ServiceState {
+  if (running.has(name)) return isStopping ? "draining" : "up";
+  if (leaving.has(name)) return "draining";
+  return held.has(name) ? "drained" : "disabled";
 }

@@ -275,6 +275,7 @@ export class TcpForwarder
   stop(drainMs = this.task.timeouts.drainMs): void {
     for (const listener of this.listeners) listener.closeEmptied();
     this.listeners = [];
+    if (drainMs === 0) this.closeLeaving();
     this.isDraining = true;
     if (this.isEmpty) return this.finish();
     if (Number.isFinite(drainMs)) this.loop.timers.arm(this.drainTimer, this.loop.now + drainMs);

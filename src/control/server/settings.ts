@@ -1,0 +1,18 @@
+/** How a server is run, whatever it serves. */
+
+import type { User } from "../passwd.ts";
+import type { ProcessIo } from "../process-io.ts";
+import type { ServerWords } from "./words.ts";
+
+/** How a server is run. */
+export interface ServerSettings {
+  readonly io: ProcessIo;
+  readonly words: ServerWords;
+  /** Who the process goes on as once all is set up; undefined: as who it is. */
+  readonly user: User | undefined;
+  /**
+   * There is one service, which nobody has named: the log and the rules name none. It has to have
+   * an upstream with an address at the start, and rules that are installed have to do something.
+   */
+  readonly isNameless: boolean;
+}
