@@ -286,7 +286,7 @@ test("a port is another program's where the listener has one address", async () 
 });
 
 testWith(["strace"])("without netlink it says what is missing, in one line", async () => {
-  const inject = "inject=socket:error=EAFNOSUPPORT:when=3+";
+  const inject = "inject=socket:error=EAFNOSUPPORT:when=1+";
   const prefix = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=socket", "-e", inject];
   const args = "forward --no-transparent --source self 127.0.0.1:0 --to 127.0.0.1:9".split(" ");
   const { status, stdout, stderr } = await run(args, { prefix });
