@@ -5,7 +5,7 @@
 
 import type { Balance } from "../config/syntax.ts";
 import { UpstreamState } from "../workers/upstream-board.ts";
-import { mix } from "./hash.ts";
+import { mix, rendezvousScore } from "./hash.ts";
 import type { Upstream } from "./upstream.ts";
 
 /** Among which upstreams, and for whom. One object of a pool, which fills it in for each pick. */
@@ -17,7 +17,7 @@ export interface Scope {
   tried: readonly Upstream[];
   /** Those that back off for this client alone. */
   avoided: ReadonlyMap<Upstream, { readonly backsOffUntil: number }> | undefined;
-  /** The hash of the client, for `source-hash`. */
+  /** The slot of the client (`clientSlot`), for `source-hash`. */
   source: number;
   /** The index whose turn it is. */
   turn: number;
@@ -59,7 +59,7 @@ export function chooseByShare(scope: Scope, from: number, to: number): number {
     if (!takes(member, scope)) continue;
     const score =
       balance === "source-hash"
-        ? member.share / -Math.log((mix(source, member.hash) + 1) / 0x1_0000_0001)
+        ? rendezvousScore(source, member.hash, member.share)
         : -member.active / member.share;
     if (best >= 0 && score <= bestScore) continue;
     best = at;

@@ -15,6 +15,8 @@
  * applies to silence, which is evidence only if other upstreams have answered meanwhile.
  */
 
+import { hashedSlotCount } from "../capture/kernel-path/intent.ts";
+import { hashSeed } from "../capture/plan/flow-rule.ts";
 import { upstreamsMax } from "../engine/limits.ts";
 import type { PooledAddress, PoolRules } from "../workers/protocol.ts";
 import {
@@ -24,7 +26,7 @@ import {
   UpstreamCounter,
 } from "../workers/upstream-board.ts";
 import { ClientBackOffs, clientKey } from "./client-back-offs.ts";
-import { hashBytes } from "./hash.ts";
+import { clientSlot } from "./hash.ts";
 import { newUpstream, shareAt, type Upstream, upstreamKey } from "./upstream.ts";
 import { chooseByShare, chooseInTurn, downLongest, type Scope } from "./upstream-choice.ts";
 
@@ -275,7 +277,8 @@ export class UpstreamPool {
     scope.tried = tried;
     scope.now = now;
     scope.avoided = this.clientBackOffs.of(client);
-    scope.source = rules.balance === "source-hash" ? hashBytes(client) : 0;
+    scope.source =
+      rules.balance === "source-hash" ? clientSlot(client, hashedSlotCount, hashSeed) : 0;
     const choose = this.isEven ? chooseInTurn : chooseByShare;
     let best = choose(scope, 0, backupsFrom);
     if (best < 0 && backupsFrom < members.length) {

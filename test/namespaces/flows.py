@@ -2,7 +2,7 @@
 
 flows.py serve PORT ADDRESS...      one server for TCP and UDP at each address
 flows.py ask COUNT PORT ADDRESS...  COUNT questions by TCP, and COUNT by UDP with a socket each
-flows.py ask-as SOURCE PORT ADDRESS one question by TCP from an address: who answers
+flows.py ask-as PORT ADDRESS SOURCE... one question by TCP from each: who answers it
 flows.py hold PORT ADDRESS          one connection; echoes each line of standard input through it
 """
 
@@ -71,7 +71,8 @@ def main(verb, *rest):
                 told = {ask(kind, address, port) for _ in range(count)}
                 print(name, address, *sorted(told), sep="; ", flush=True)
     elif verb == "ask-as":
-        print(ask(socket.SOCK_STREAM, rest[2], int(rest[1]), rest[0]).split()[0])
+        for source in rest[2:]:
+            print(ask(socket.SOCK_STREAM, rest[1], int(rest[0]), source).split()[0], flush=True)
     else:
         with socket.create_connection((rest[1], int(rest[0])), timeout=10) as held:
             print(held.recv(4096).decode().strip(), flush=True)

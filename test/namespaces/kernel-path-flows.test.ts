@@ -106,9 +106,8 @@ describe("forward --path kernel", () => {
         clients='10.9.1.2 10.9.1.11 10.9.1.12 10.9.1.13 10.9.1.14'
         # One question of each client, two rounds: which upstreams answer, and how many do not.
         round() {
-          for _ in 1 2; do for c in $clients; do
-            within client python3 flows.py ask-as $c 80 8.8.8.8
-          done; done | sort | uniq -c | tr -s ' '
+          within client python3 flows.py ask-as 80 8.8.8.8 $clients $clients \\
+            | sort | uniq -c | tr -s ' '
         }
         serve 10.9.2.2
         path :80 --to 10.9.2.2:8080 --to 10.9.2.3:8080 --log-level warning
@@ -132,6 +131,41 @@ describe("forward --path kernel", () => {
       ]);
       const refused = of(proxy, "forwarded").filter((each) => each.reason === "connect-failed");
       for (const each of refused) expect(each.upstream).toBe("10.9.2.3:8080");
+    },
+    120_000,
+  );
+
+  testPath(
+    "source-hash: a client has the same upstream, whoever carries it",
+    async () => {
+      const { stdout } = await runLab(`
+        serve 10.9.2.2 10.9.2.3 fd00:2::2 fd00:2::3
+        v4=$(seq -f '10.9.1.%g' 20 43)
+        v6=$(seq -f 'fd00:1::%g' 20 43)
+        for c in $v4; do within client ip address add $c/24 dev c0; done
+        for c in $v6; do within client ip address add $c/64 dev c0 nodad; done
+        asked() {
+          within client python3 flows.py ask-as 80 8.8.8.8 $v4
+          within client python3 flows.py ask-as 80 2001:db8::9 $v6
+        }
+        to='--to 10.9.2.2:8080 --to 10.9.2.3:8080 --to [fd00:2::2]:8080 --to [fd00:2::3]:8080'
+        path '[::]:80' --balance source-hash --log-level error $to
+        asked > by-kernel; asked > again
+        stopped
+        : > proxy.log
+        ${command} forward --json --routes auto '[::]:80' --balance source-hash $to > proxy.log &
+        proxy=$!; started="$started $proxy"
+        until grep -q '"bound"' proxy.log; do kill -0 $proxy; done
+        asked > by-relay
+        stopped
+        cmp by-kernel again; cmp by-kernel by-relay
+        sort by-kernel | uniq -c | tr -s ' '
+      `);
+      const counts = [...stdout.matchAll(/^ (\d+) (\S+)$/gm)].map(([, n, who]) => [who, Number(n)]);
+      expect(counts.map(([who]) => who)).toEqual([
+        ...["10.9.2.2", "10.9.2.3", "fd00:2::2", "fd00:2::3"],
+      ]);
+      expect(counts.reduce((sum, [, n]) => sum + Number(n), 0)).toBe(48);
     },
     120_000,
   );

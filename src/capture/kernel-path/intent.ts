@@ -20,6 +20,11 @@ export const pathServicesMax = 255;
  * weights are rendered to a share of 1/256, and a change moves no other slot.
  */
 export const slotCount = 256;
+/**
+ * The same where a client's address chooses: an upstream has its slots as chance has it, and among
+ * more of them its share is nearer to its weight. The relay chooses by the same slots.
+ */
+export const hashedSlotCount = 2_048;
 
 /** The mark of connections of the service with this number, 1 to `pathServicesMax`. */
 export function flowMark(number: number): MaskedMark {

@@ -53,7 +53,13 @@ import type { Message } from "../../../ffi/netlink/wire.ts";
 import type { Family } from "../../net/address.ts";
 import type { MaskedMark } from "../../net/mark.ts";
 import type { FirewallRule, FlowMatch } from "./firewall-rule.ts";
-import type { FlowEndpoint, FlowObject, FlowState, FlowStatement } from "./flow-rule.ts";
+import {
+  type FlowEndpoint,
+  type FlowObject,
+  type FlowState,
+  type FlowStatement,
+  hashSeed,
+} from "./flow-rule.ts";
 
 type Inet = { readonly family: number; readonly table: string };
 
@@ -61,9 +67,6 @@ const nfproto = { 4: nl.NFPROTO_IPV4, 6: nl.NFPROTO_IPV6 } as const;
 const addressBytes = { 4: 4, 6: 16 } as const;
 /** Where the port of an endpoint is, when its address is in the first register. */
 const portRegister = { 4: nl.NFT_REG32_01, 6: nl.NFT_REG_2 } as const;
-
-/** The seed of the hash over clients' addresses: the same after every start. */
-export const hashSeed = 0x74707278;
 
 /** NF_CT_STATE_BIT, NF_CT_STATE_INVALID_BIT (linux/netfilter/nf_conntrack_common.h). */
 const stateBits: Readonly<Record<FlowState, number>> = {

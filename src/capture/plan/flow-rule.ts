@@ -7,6 +7,9 @@ import type { Port } from "../../../ffi/types.ts";
 import type { Address, Family } from "../../net/address.ts";
 import type { MaskedMark } from "../../net/mark.ts";
 
+/** The seed of the hash over clients' addresses: the same after every start. */
+export const hashSeed = 0x74707278;
+
 /** The states of `ct state`. */
 export type FlowState = "invalid" | "established" | "related" | "new";
 

@@ -3,8 +3,12 @@
 import { formatAddress } from "../../net/address.ts";
 import { formatEndpoint } from "../../net/endpoint.ts";
 import type { Exceptable, FirewallRule, FlowMatch } from "../plan/firewall-rule.ts";
-import { hashSeed } from "../plan/flow-netlink.ts";
-import type { FlowEndpoint, FlowObject, FlowStatement } from "../plan/flow-rule.ts";
+import {
+  type FlowEndpoint,
+  type FlowObject,
+  type FlowStatement,
+  hashSeed,
+} from "../plan/flow-rule.ts";
 
 /** A condition; `except` writes one that is turned round. */
 export function flowMatchText(

@@ -1,6 +1,11 @@
 /** The slots of a service on the kernel path, by its upstreams and what is known of them. Pure. */
 
-import { endpointKey, type PathPool, slotCount } from "../../capture/kernel-path/intent.ts";
+import {
+  endpointKey,
+  hashedSlotCount,
+  type PathPool,
+  slotCount,
+} from "../../capture/kernel-path/intent.ts";
 import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
 import type { Pool } from "../../config/pool.ts";
 import { hashBytes, mix } from "../../forward/hash.ts";
@@ -72,7 +77,7 @@ export class PathSlots {
     const { balance } = this.pool;
     if (balance === "source-hash") {
       const hashed = shares.map((each) => ({ ...each, hash: hashOf(byKey.get(each.key)) }));
-      return hashedSlots(hashed, slotCount);
+      return hashedSlots(hashed, hashedSlotCount);
     }
     const counts = balance === "least-connections" ? load : undefined;
     const weighed =

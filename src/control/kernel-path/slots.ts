@@ -6,7 +6,7 @@
  * reloads change what slots lead to, and only slots that have to change do.
  */
 
-import { mix } from "../../forward/hash.ts";
+import { rendezvousScore } from "../../forward/hash.ts";
 
 /** An upstream that slots may lead to. */
 export interface SlotMember {
@@ -93,12 +93,6 @@ export function leastConnectionWeights(
   return members.map(({ key, weight, open }) => {
     return { key, weight: weight > 0 ? Math.max(0, level * weight - open) : 0 };
   });
-}
-
-/** How much `hash` is the one for `source`, both 32 bits: the largest score wins. */
-function rendezvousScore(source: number, hash: number, weight: number): number {
-  // The logarithm of a number between 0 and 1, neither of them.
-  return weight / -Math.log((mix(source, hash) + 0.5) / 2 ** 32);
 }
 
 /** Slots by upstream, in whole numbers: the largest remainders get what is left over. */
