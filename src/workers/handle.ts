@@ -79,9 +79,9 @@ export class WorkerHandle {
     return this.shared.snapshot();
   }
 
-  /** What it has counted for one service. */
-  countersOf(id: number): Counters {
-    return this.shared.snapshot(id);
+  /** What it has counted for one service, or for all, for `sumValues`. */
+  read(id?: number): Float64Array {
+    return this.shared.read(id);
   }
 
   /** How what it carried for one service has ended, for `readTallies`. */

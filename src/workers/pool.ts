@@ -11,7 +11,7 @@ import {
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
-import { type Counters, sumCounters } from "./counters.ts";
+import { type Counters, sumValues } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 import { readTallies, type TallyCounts } from "./tally.ts";
@@ -247,9 +247,7 @@ export class WorkerPool implements WorkerHandleOwner {
 
   /** What all Workers have counted so far, for all services or for one. */
   counters(id?: number): Counters {
-    const of = (handle: WorkerHandle) =>
-      id === undefined ? handle.counters : handle.countersOf(id);
-    return sumCounters(this.handles.map(of));
+    return sumValues(this.handles.map((handle) => handle.read(id)));
   }
 
   /** How connections and sessions of service number `id` have ended, in all Workers. */

@@ -2,7 +2,7 @@
 
 import type { MetricsData } from "../../src/control/metrics/data.ts";
 import { renderMetrics } from "../../src/control/metrics/families.ts";
-import { SharedState, sumCounters } from "../../src/workers/counters.ts";
+import { sumValues } from "../../src/workers/counters.ts";
 import { endReasonList } from "../../src/workers/end-reason.ts";
 import { readTallies, TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
 
@@ -23,7 +23,7 @@ export function metricsData(
   }
   const counts = readTallies([values]);
   const names = Array.from({ length: services }, (_, index) => of(index));
-  const counters = sumCounters([new SharedState().snapshot()]);
+  const counters = sumValues([]);
   return {
     build: { version: "1.2.3", commit: "abc", bun: "1.4.5" },
     ...{ startTime: 1_700_000_000_500, generation: 3, workers: 2, workerDeaths: 1 },

@@ -2,7 +2,7 @@
 
 import type { Configuration, Service } from "../../config/service.ts";
 import { version } from "../../version.ts";
-import { sumCounters } from "../../workers/counters.ts";
+import { sumValues } from "../../workers/counters.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { Pools } from "../pools/pools.ts";
 import type { InstalledRules } from "./installed-rules.ts";
@@ -56,7 +56,7 @@ function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
     listeners: boundAt(running?.sockets ?? []).map(({ protocol, address }) => ({
       ...{ protocol, address },
     })),
-    counters: running === undefined ? sumCounters([]) : parts.pool.counters(running.id),
+    counters: running === undefined ? sumValues([]) : parts.pool.counters(running.id),
   };
 }
 

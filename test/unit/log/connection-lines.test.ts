@@ -5,7 +5,7 @@ import {
   countersFields,
   countersLine,
 } from "../../../src/log/connection-lines.ts";
-import { sumCounters } from "../../../src/workers/counters.ts";
+import { sumValues } from "../../../src/workers/counters.ts";
 import { ended, endReasonList, endText } from "../../../src/workers/end-reason.ts";
 
 const event = {
@@ -118,7 +118,7 @@ test("how one ended is told in the same words, whatever it was, and nothing is e
 });
 
 test("counters are all there, by Worker and in sum", () => {
-  const counters = { ...sumCounters([]), accepted: 3, upstreamBackOffs: 1 };
+  const counters = { ...sumValues([]), accepted: 3, upstreamBackOffs: 1 };
   expect(countersLine(2, counters)).toMatch(
     /^\[=\] Worker 2: accepted 3, .*upstream back offs 1,.*$/,
   );
