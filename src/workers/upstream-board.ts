@@ -177,11 +177,13 @@ export class UpstreamBoard {
   }
 
   checkCounts(slot: number): CheckCounts {
-    const [succeeded = 0, failed = 0, lastMs = 0] = this.checks.subarray(
-      CHECKS * slot,
-      CHECKS * (slot + 1),
-    );
-    return { succeeded, failed, lastMs };
+    const { checks } = this;
+    const at = CHECKS * slot;
+    return {
+      succeeded: checks[at] as number,
+      failed: checks[at + 1] as number,
+      lastMs: checks[at + 2] as number,
+    };
   }
 }
 

@@ -22,7 +22,7 @@ import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
 import type { Pool } from "../../config/pool.ts";
 import { readSysctl } from "../../diagnose/snapshot/proc.ts";
 import { formatBytes } from "../../net/address.ts";
-import { type Counters, sumCounters } from "../../workers/counters.ts";
+import { type Counters, sumValues } from "../../workers/counters.ts";
 import { type End, ended } from "../../workers/end-reason.ts";
 import { type ConnectionEvent, LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
 import { FlowLog, type LoggedService } from "./flow-log.ts";
@@ -232,7 +232,7 @@ export class FlowWatch {
     const streams = open.filter(({ protocol }) => protocol === "tcp").length;
     const sum = (of: (row: ConnectionEvent) => number) => open.reduce((all, r) => all + of(r), 0);
     return {
-      ...sumCounters([]),
+      ...sumValues([]),
       accepted: totals.ended + open.length,
       active: streams,
       activeSessions: open.length - streams,

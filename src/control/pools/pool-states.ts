@@ -225,12 +225,8 @@ export class PoolStates {
     const { board } = this.slots;
     const { slot, isUp, reason, since } = state;
     const { check } = this.pool;
-    const counts = board.checkCounts(slot);
-    return {
-      ...{ address, isUp, reason, since },
-      counters: board.counters(slot),
-      check: check && { ...counts },
-    };
+    const counters = board.counters(slot);
+    return { address, isUp, reason, since, counters, check: check && board.checkCounts(slot) };
   }
 
   private write(entry: Entry, { slot, isUp }: AddressState): void {

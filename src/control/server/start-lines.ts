@@ -44,8 +44,18 @@ export function logOpened(
   }
 }
 
+const knownBounds = new WeakMap<readonly OpenSocket[], readonly BoundAt[]>();
+
 /** Where sockets are bound; those whose ports follow each other are one range. */
-export function boundAt(sockets: readonly OpenSocket[]): Pick<Bound, "protocol" | "address">[] {
+export function boundAt(sockets: readonly OpenSocket[]): readonly BoundAt[] {
+  const before = knownBounds.get(sockets);
+  if (before !== undefined) return before;
+  const bound = rangesOf(sockets).map(({ protocol, address }) => ({ protocol, address }));
+  knownBounds.set(sockets, bound);
+  return bound;
+}
+
+function rangesOf(sockets: readonly OpenSocket[]): Bound[] {
   const ranges: Bound[] = [];
   for (const { protocol, local } of sockets) {
     const last = ranges.at(-1);
@@ -57,10 +67,13 @@ export function boundAt(sockets: readonly OpenSocket[]): Pick<Bound, "protocol" 
   return ranges;
 }
 
-interface Bound {
+interface BoundAt {
   readonly protocol: "tcp" | "udp";
   /** `192.0.2.1:80`, `[::]:20000-20100`. */
   readonly address: string;
+}
+
+interface Bound extends BoundAt {
   readonly host: string;
   readonly from: number;
   readonly to: number;

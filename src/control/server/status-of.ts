@@ -53,9 +53,7 @@ function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
   const running = parts.running.get(name);
   return {
     ...{ name, state: stateOf(name, parts), pool: route.pool.name },
-    listeners: boundAt(running?.sockets ?? []).map(({ protocol, address }) => ({
-      ...{ protocol, address },
-    })),
+    listeners: running === undefined ? [] : boundAt(running.sockets),
     counters: running === undefined ? sumValues([]) : parts.pool.counters(running.id),
   };
 }
