@@ -115,6 +115,10 @@ export class UpstreamPool {
     const [primaries, backups] = [false, true].map((isBackup) =>
       [...members.values()].filter((member) => member.isBackup === isBackup),
     ) as [Upstream[], Upstream[]];
+    for (const old of this.members) {
+      const isGone = members.get(old.key) !== old && old.backsOffUntil > 0;
+      if (isGone) this.board.count(old.slot, UpstreamCounter.backsOff, -1);
+    }
     this.members = [...primaries, ...backups];
     this.backupsFrom = primaries.length;
     this.clientBackOffs.clear();
@@ -125,6 +129,11 @@ export class UpstreamPool {
   /** Whether it is one of the current upstreams. */
   has(upstream: Upstream): boolean {
     return this.members.includes(upstream);
+  }
+
+  /** Its service has ended: none of its upstreams backs off any more. */
+  close(): void {
+    this.replace([]);
   }
 
   /**

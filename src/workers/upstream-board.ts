@@ -161,6 +161,20 @@ export class UpstreamBoard {
     return counters;
   }
 
+  /** Main thread, before there are Workers: goes on from what another process has counted. */
+  restore(slot: number, counters: Readonly<Record<string, number>>, checks: CheckCounts): void {
+    for (const name of counterNames) {
+      const count = gauges.includes(name) ? 0 : (counters[name] ?? 0);
+      this.rows[COUNTERS * slot + UpstreamCounter[name]] = count;
+    }
+    this.checks.set([checks.succeeded, checks.failed, checks.lastMs], CHECKS * slot);
+  }
+
+  /** How many Workers have a row. */
+  get workers(): number {
+    return this.rows.length / (COUNTERS * upstreamSlotsMax);
+  }
+
   /** Main thread: the Worker of a row has died, and nothing of it is open. */
   workerDied(row: number): void {
     const from = row * COUNTERS * upstreamSlotsMax;

@@ -6,12 +6,14 @@
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Mark } from "../../../ffi/types.ts";
 import type { Pool, PoolUpstream } from "../../config/pool.ts";
+import { upstreamSyntax } from "../../config/syntax.ts";
 import { formatBytes } from "../../net/address.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { HealthTarget } from "../../workers/health-task.ts";
 import type { PooledAddress, Upstreams } from "../../workers/protocol.ts";
 import { UpstreamState } from "../../workers/upstream-board.ts";
 import type { AddressStatus, PoolStatus, UpstreamStatus } from "../server/status.ts";
+import type { HandedUpstream } from "./handed.ts";
 import type { UpstreamSlots } from "./slots.ts";
 
 /** What an administrator asks for: connections, no new ones, or none. */
@@ -54,25 +56,31 @@ export class PoolStates {
   private isStarted = false;
 
   /**
-   * `before` are the states of a pool with the same name: what was asked for and found of an
-   * upstream stays, unless its own entry in the configuration is another one now.
+   * `before` are the states of a pool with the same name, or what another process has handed over
+   * of it: what was asked for and found of an upstream stays, unless its own entry in the
+   * configuration is another one now.
    */
   constructor(
     pool: Pool,
     source: AddressSource,
     slots: UpstreamSlots,
-    before?: PoolStates,
+    before?: PoolStates | readonly HandedUpstream[],
     now: () => number = Date.now,
   ) {
     this.pool = pool;
     this.source = source;
     this.slots = slots;
     this.now = now;
-    this.isStarted = before !== undefined;
-    const known = new Map(before?.entries.map((each) => [each.settings.name, each]));
+    this.isStarted = before instanceof PoolStates || (before?.length ?? 0) > 0;
+    const known = new Map<string, Known>();
+    if (before instanceof PoolStates) {
+      for (const each of before.entries) {
+        known.set(each.settings.name, { ...each, entry: entryText(each.settings) });
+      }
+    } else for (const each of before ?? []) known.set(each.upstream, this.takeHanded(each));
     this.entries = pool.upstreams.map((settings): Entry => {
       const old = known.get(settings.name);
-      const isSame = old !== undefined && Bun.deepEquals(old.settings, settings);
+      const isSame = old?.entry === entryText(settings);
       const { admin, weight, since } = isSame ? old : { ...fresh, since: now() };
       return { settings, admin, weight, since, addresses: old?.addresses ?? new Map() };
     });
@@ -81,6 +89,37 @@ export class PoolStates {
       for (const key of addresses.keys()) slots.release(this.keyOf(name, key));
     }
     this.refresh();
+  }
+
+  /** What another process has to know, to go on from it. */
+  handOver(): HandedUpstream[] {
+    const { board } = this.slots;
+    return this.entries.map(({ settings, admin, weight, since, addresses }) => ({
+      ...{
+        pool: this.pool.name,
+        upstream: settings.name,
+        entry: entryText(settings),
+        admin,
+        since,
+      },
+      ...(weight === undefined ? {} : { weight }),
+      addresses: [...addresses].map(([address, { slot, isUp, reason, since }]) => ({
+        ...{ address, isUp, reason, since },
+        counters: board.counters(slot),
+        checks: board.checkCounts(slot),
+      })),
+    }));
+  }
+
+  private takeHanded({ addresses, ...rest }: HandedUpstream): Known {
+    const { board } = this.slots;
+    const states = addresses.map(({ address, counters, checks, ...state }) => {
+      const slot = this.slots.take(this.keyOf(rest.upstream, address));
+      if (slot >= 0) board.restore(slot, counters, checks);
+      // Where it is comes with the first look at the addresses.
+      return [address, { ...state, address: nowhere, slot }] as const;
+    });
+    return { ...rest, weight: rest.weight, addresses: new Map(states) };
   }
 
   /** Takes over the addresses of this moment. */
@@ -95,7 +134,9 @@ export class PoolStates {
         if (slot < 0) continue;
         const old = before.get(key);
         const isKnown = old !== undefined && (old.isUp || this.pool.check !== undefined);
-        const state = isKnown ? old : { address, slot, isUp: true, reason: "", since: this.now() };
+        const state = isKnown
+          ? { ...old, address, slot }
+          : { address, slot, isUp: true, reason: "", since: this.now() };
         entry.addresses.set(key, state);
         this.write(entry, state);
         if (old === undefined && this.isStarted) this.slots.board.ramp(slot);
@@ -209,16 +250,25 @@ export class PoolStates {
   private upstreamStatus(entry: Entry): UpstreamStatus {
     const { settings, admin, weight, addresses } = entry;
     const { state, reason, since } = stateOf(entry);
+    const backsOff = state === "up" ? this.backsOffText(entry) : "";
     const isOriginal = settings.to === "original";
     return {
       name: settings.name,
-      ...{ state, reason, since, admin },
+      ...{ state, reason: reason || backsOff, since, admin },
       weight: weight ?? settings.weight,
       isBackup: settings.isBackup,
       addresses: isOriginal
         ? []
         : [...addresses].map(([text, each]) => this.addressStatus(text, each)),
     };
+  }
+
+  /** Each Worker backs off by itself. */
+  private backsOffText({ addresses }: Entry): string {
+    const { board } = this.slots;
+    const counts = [...addresses.values()].map(({ slot }) => board.counters(slot).backsOff);
+    const most = Math.max(0, ...counts);
+    return most === 0 ? "" : `backs off in ${most} of ${board.workers} workers`;
   }
 
   private addressStatus(address: string, state: AddressState): AddressStatus {
@@ -255,7 +305,19 @@ export interface Found {
   readonly lasted: number;
 }
 
+/** What is known of an upstream from before, and of which entry of the configuration. */
+interface Known extends Omit<Entry, "settings"> {
+  readonly entry: string;
+}
+
 const fresh = { admin: "ready", weight: undefined } as const;
+
+const nowhere: SocketAddress = { address: new Uint8Array(4), port: 0, scopeId: 0 };
+
+/** The text of an entry of the configuration, to compare it with another. */
+function entryText({ to, ...rest }: PoolUpstream): string {
+  return JSON.stringify({ ...rest, to: upstreamSyntax.format(to) });
+}
 
 /** Whether an upstream may get connections. */
 function takes(entry: Entry): boolean {

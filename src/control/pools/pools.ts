@@ -5,6 +5,7 @@ import { formatDuration } from "../../net/duration.ts";
 import type { Upstreams } from "../../workers/protocol.ts";
 import { UpstreamBoard } from "../../workers/upstream-board.ts";
 import type { PoolStatus, UpstreamStatus } from "../server/status.ts";
+import { type HandedUpstream, readHanded } from "./handed.ts";
 import { HealthChecks, type HealthOwner } from "./health-checks.ts";
 import { type AddressSource, type AdminState, PoolStates } from "./pool-states.ts";
 import { UpstreamSlots } from "./slots.ts";
@@ -40,10 +41,12 @@ export class Pools implements HealthOwner {
   private readonly owner: PoolsOwner;
   /** By name. */
   private readonly states = new Map<string, PoolStates>();
+  private readonly handed: readonly HandedUpstream[];
   private checks: HealthChecks | undefined;
 
-  /** For so many Workers. */
-  constructor(workers: number, owner: PoolsOwner) {
+  /** For so many Workers. `handed` is what `handOver` of another process has returned, if any. */
+  constructor(workers: number, owner: PoolsOwner, handed?: unknown) {
+    this.handed = readHanded(handed);
     this.board = new UpstreamBoard(UpstreamBoard.memory(workers));
     this.slots = new UpstreamSlots(this.board);
     this.owner = owner;
@@ -63,11 +66,15 @@ export class Pools implements HealthOwner {
 
   /** Adds a pool, or takes it over from another configuration with what is known of it. */
   put(pool: Pool, source: AddressSource): void {
-    this.states.set(
-      pool.name,
-      new PoolStates(pool, source, this.slots, this.states.get(pool.name)),
-    );
+    const { name } = pool;
+    const before = this.states.get(name) ?? this.handed.filter((each) => each.pool === name);
+    this.states.set(name, new PoolStates(pool, source, this.slots, before));
     this.check();
+  }
+
+  /** What another process has to know, to go on from it. */
+  handOver(): HandedUpstream[] {
+    return [...this.states.values()].flatMap((each) => each.handOver());
   }
 
   /** Removes a pool. Its connections go on. */

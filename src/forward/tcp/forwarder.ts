@@ -295,6 +295,7 @@ export class TcpForwarder
     this.loop.timers.disarm(this.leavingTimer);
     this.loop.timers.disarm(this.drainTimer);
     this.connections.stop();
+    this.router.pool?.close();
     this.stallWatch.stop();
     this.relayKernel.close();
     this.onFinished();

@@ -158,6 +158,7 @@ export class UdpForwarder implements Service, OpenRows {
     for (const { fd } of this.listeners) this.context.loop.close(fd);
     this.listeners = [];
     this.manager.endAll("stopped");
+    this.router.pool?.close();
     senders.give(this.sender);
     this.onFinished();
   }

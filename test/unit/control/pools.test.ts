@@ -18,12 +18,17 @@ const at = (host: number): SocketAddress => ({
 class World {
   readonly said: string[] = [];
   readonly woken: string[] = [];
-  readonly pools = new Pools(2, {
-    wake: ({ name }) => this.woken.push(name),
-    changed: (text) => this.said.push(text),
-    warn: (text) => this.said.push(text),
-  });
+  readonly pools: Pools;
   hosts: number[][] = [];
+
+  constructor(handed?: unknown) {
+    const owner = {
+      wake: ({ name }: Pool) => void this.woken.push(name),
+      changed: (text: string) => void this.said.push(text),
+      warn: (text: string) => void this.said.push(text),
+    };
+    this.pools = new Pools(2, owner, handed);
+  }
 
   put(settings: PoolSettings): Pool {
     const pool = completePool({ name: "web", ...settings }, {});
@@ -194,4 +199,60 @@ test("a check that finds an address down, and up again", () => {
   expect(states.found(first, true, "")).toMatchObject({ lasted: 2_000 });
   expect(board.state(first)).toBe(0);
   expect(board.rampFrom(first)).toBeGreaterThan(Number.NEGATIVE_INFINITY);
+});
+
+describe("another process goes on", () => {
+  const old = new World();
+  old.hosts = [[1, 2], [3]];
+  const slots = old.slots(old.put(two));
+  const worker = new UpstreamBoard(old.pools.board.memory, 1);
+  worker.count(slots[1] as number, UpstreamCounter.connects, 7);
+  worker.count(slots[1] as number, UpstreamCounter.open, 2);
+  worker.checked(slots[1] as number, false, 3);
+  old.pools.ask("web", "b.example:80", { state: "drain", weight: 9 });
+  old.pools.found(slots[2] as number, false, "refused");
+  const handed = JSON.parse(JSON.stringify(old.pools.handOver()));
+
+  test("with the counters, and with what was asked for and found", () => {
+    const next = new World(handed);
+    next.hosts = [[2, 1], [3]];
+    const pool = next.put(two);
+    expect(next.pools.status()[0]?.upstreams[0]?.addresses.map((each) => each.address)).toEqual([
+      "192.0.2.2:80",
+      "192.0.2.1:80",
+    ]);
+    expect(next.states).toEqual(["a up ", "b.example:80 drained drained"]);
+    const { 1: first, 2: second, 3: third } = next.slots(pool) as Record<number, number>;
+    const { board } = next.pools;
+    expect(board.counters(first as number)).toMatchObject({ connects: 7, open: 0 });
+    expect(board.checkCounts(first as number)).toEqual({ succeeded: 0, failed: 1, lastMs: 3 });
+    // Without a check in its configuration nothing finds it up again.
+    expect(board.state(second as number)).toBe(0);
+    expect([board.state(third as number), board.weight(third as number)]).toEqual([1, 9]);
+    expect(board.rampFrom(first as number)).toBe(Number.NEGATIVE_INFINITY);
+  });
+
+  test("a check that found it down counts, if there still is one", () => {
+    const next = new World(handed);
+    next.hosts = [[1, 2], [3]];
+    next.put({ ...two, check: { type: "tcp" } });
+    expect(next.states[0]).toBe("a up 1 of 2 addresses: refused");
+  });
+
+  test("what cannot be read is left out", () => {
+    for (const other of [undefined, "x", [{}], [{ ...handed[0], admin: "asleep" }, 7]]) {
+      const next = new World(other);
+      next.hosts = [[1], [3]];
+      next.put(two);
+      expect(next.states).toEqual(["a up ", "b.example:80 up "]);
+    }
+  });
+});
+
+test("status tells in how many Workers an upstream backs off", () => {
+  const world = new World();
+  world.hosts = [[1], [3]];
+  const { 1: slot } = world.slots(world.put(two));
+  new UpstreamBoard(world.pools.board.memory, 1).count(slot as number, UpstreamCounter.backsOff, 1);
+  expect(world.states[0]).toBe("a up backs off in 1 of 2 workers");
 });

@@ -319,4 +319,25 @@ describe("counters", () => {
     for (let i = 0; i < 2; i++) world.fail(b.slot);
     expect(world.board.counters(b.slot).backsOff).toBe(1);
   });
+
+  test("one that backs off is counted until it works, is replaced, or the service ends", () => {
+    const world = new World("round-robin", [1, 1]);
+    const backsOff = () => [0, 1].map((slot) => world.board.counters(slot).backsOff);
+    const fail3 = () => {
+      for (let i = 0; i < 6; i++) world.fail(i % 2);
+    };
+    fail3();
+    expect(backsOff()).toEqual([1, 1]);
+    const id = 9_999;
+    const picked = world.pool.pick(client(0), 0, id, NONE_TRIED, world.now) as Upstream;
+    world.pool.connected(picked, client(0), world.now);
+    world.pool.closed(picked, id);
+    expect(backsOff().filter((count) => count === 1)).toHaveLength(1);
+    world.pool.replace(world.addresses.filter(({ slot }) => slot === picked.slot));
+    expect(backsOff()).toEqual([0, 0]);
+    world.pool.replace(world.addresses);
+    fail3();
+    world.pool.close();
+    expect(backsOff()).toEqual([0, 0]);
+  });
 });

@@ -1,0 +1,36 @@
+/** What one process tells the next about its upstreams, as JSON. Pure. */
+
+import * as v from "valibot";
+
+const address = v.object({
+  /** `192.0.2.1:80`. */
+  address: v.string(),
+  isUp: v.boolean(),
+  reason: v.string(),
+  since: v.number(),
+  counters: v.record(v.string(), v.number()),
+  checks: v.object({ succeeded: v.number(), failed: v.number(), lastMs: v.number() }),
+});
+
+const upstream = v.object({
+  pool: v.string(),
+  upstream: v.string(),
+  /** Its entry in the configuration: what was asked for lasts until that is another one. */
+  entry: v.string(),
+  admin: v.picklist(["ready", "drain", "down"]),
+  weight: v.optional(v.number()),
+  since: v.number(),
+  addresses: v.array(address),
+});
+
+export type HandedAddress = v.InferOutput<typeof address>;
+export type HandedUpstream = v.InferOutput<typeof upstream>;
+
+/** Those that can be read, from a process of another version as well. */
+export function readHanded(handed: unknown): HandedUpstream[] {
+  if (!Array.isArray(handed)) return [];
+  return handed.flatMap((each) => {
+    const parsed = v.safeParse(upstream, each);
+    return parsed.success ? [parsed.output] : [];
+  });
+}
