@@ -23,7 +23,6 @@ const upstream = v.object({
   addresses: v.array(address),
 });
 
-export type HandedAddress = v.InferOutput<typeof address>;
 export type HandedUpstream = v.InferOutput<typeof upstream>;
 
 /** Those that can be read, from a process of another version as well. */
