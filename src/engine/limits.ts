@@ -309,6 +309,7 @@ export const workersMax = 64;
  * The table of connections: rows in one turn of the loop, and batches that wait for the printer.
  */
 export const tableRowsPerTurn = 256;
+
 export const tableBatches = 4;
 export const tablePauseMs = 20;
 

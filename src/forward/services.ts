@@ -13,6 +13,7 @@ import {
   type ServiceChange,
 } from "../workers/protocol.ts";
 import type { Service, ServiceContext } from "../workers/service-context.ts";
+import type { OpenRows } from "../workers/table.ts";
 import { TcpForwarder } from "./tcp/forwarder.ts";
 import { UdpForwarder } from "./udp/forwarder.ts";
 
@@ -40,8 +41,12 @@ export class ForwardServices implements Service {
     for (const { forwarder } of this.parts) forwarder.suspend(protocols);
   }
 
-  get rows() {
-    return this.parts.map(({ forwarder }) => forwarder);
+  get rows(): OpenRows[] {
+    return this.parts.map(({ task: { name, route }, forwarder }) => ({
+      open: forwarder.open,
+      names: { service: name, pool: route.pool.name },
+      kill: (row) => forwarder.kill(row as never),
+    }));
   }
 
   stop(drainMs?: number): void {

@@ -26,21 +26,22 @@ import {
   type Command,
   LogLevel,
   type Outcome,
-  type RecordBlock,
   type Task,
   type WorkerEvent,
   type WorkerInput,
   type WorkerMessage,
 } from "./protocol.ts";
 import { type LineOptions, type RateLimitedLine, RateLimitedLog } from "./rate-limited-log.ts";
+import type { RecordBlock } from "./record-block.ts";
 import { type Recorded, type RecordKind, RecordWriter, recordsIn } from "./records.ts";
+import { Scans } from "./scans.ts";
 import {
   type EndRecord,
   type Service,
   ServiceContext,
   type ServiceHost,
 } from "./service-context.ts";
-import { TableWalk } from "./table.ts";
+import { type OpenRows, TableWalk } from "./table.ts";
 
 /** A service that runs. */
 interface Hosted {
@@ -56,7 +57,7 @@ export class WorkerContext implements Handler, ServiceHost {
   readonly shared: SharedState;
   private readonly input: WorkerInput;
   private readonly wakeFd: Fd;
-  private readonly post: (message: WorkerMessage) => void;
+  readonly post: (message: WorkerMessage) => void;
   private events: (WorkerEvent | RecordBlock)[] = [];
   /** Behind `events`: of connections, not yet among them. */
   private readonly records = new RecordWriter(eventsPerBatch);
@@ -72,7 +73,8 @@ export class WorkerContext implements Handler, ServiceHost {
   private readonly start: (context: ServiceContext, task: Task) => Service;
   private readonly services = new Map<number, Hosted>();
   /** The id of the newest connection or session. */
-  private lastId = 0;
+  lastId = 0;
+  private readonly scans: Scans;
   private table: TableWalk | undefined;
   private isStopped = false;
   /** Protocols of which nothing new is received. */
@@ -92,6 +94,7 @@ export class WorkerContext implements Handler, ServiceHost {
     this.loop = new EventLoop();
     this.wakeFd = input.wakeFd as Fd;
     this.post = post;
+    this.scans = new Scans(this);
     this.loop.onTurn = () => this.flushWhenDue();
     // The runtime collects garbage when memory is asked for, and in the pauses of its own event
     // loop, which this thread has not: what a burst leaves would stay for good.
@@ -110,6 +113,11 @@ export class WorkerContext implements Handler, ServiceHost {
     this.postEvents();
     const outcome: Outcome = { ...this.outcome, counters: this.shared.snapshot() };
     this.post({ kind: "done", outcome });
+  }
+
+  /** What all services have open. */
+  rows(): readonly OpenRows[] {
+    return [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
   }
 
   nextId(): number {
@@ -229,6 +237,9 @@ export class WorkerContext implements Handler, ServiceHost {
         return this.post({ kind: "reached", generation: command.generation });
       case "table":
         return this.showTable();
+      case "query":
+      case "kill":
+        return this.scans.add(command);
     }
   }
 

@@ -34,6 +34,8 @@ export const endReasons = {
   removed: "removed from the configuration",
   /** A check or the administrator has taken the upstream down. */
   down: "its upstream is down",
+  /** By `tproxy kill`, or who else has asked the admin socket for it. */
+  killed: "killed by an administrator",
   evicted: "ended to make room: its client had the most connections",
   stalled: "ended to free memory: its reader had stalled",
   "no-place": "refused: no room, and its client has as many connections as any",

@@ -6,10 +6,12 @@ import { check } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import { outstandingBatches } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
+import type { IdOrigin } from "./connection-id.ts";
 import { type Counters, SharedState } from "./counters.ts";
 import {
   applyChange,
   type Command,
+  type ConnectionEvent,
   type ForwardTask,
   type Outcome,
   ownTask,
@@ -20,7 +22,8 @@ import {
   type WorkerInput,
   type WorkerMessage,
 } from "./protocol.ts";
-import { withRecords } from "./records.ts";
+import { readRecords, withRecords } from "./records.ts";
+import type { ScanAnswer } from "./scan-requests.ts";
 import { type Capacity, capacityOf, taskChange } from "./task-change.ts";
 
 /** What a handle tells the pool. */
@@ -31,6 +34,8 @@ export interface WorkerHandleOwner {
   onReached(handle: WorkerHandle, generation: number): void;
   /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
+  /** Its Worker has answered a query or a kill. */
+  onAnswer(handle: WorkerHandle, request: number, answer: Partial<ScanAnswer>): void;
   /** Service number `id` is gone from it. */
   onRemoved(handle: WorkerHandle, id: number): void;
 }
@@ -51,14 +56,15 @@ export class WorkerHandle {
   private readonly ending = Promise.withResolvers<Outcome>();
   private shared = new SharedState();
   /** How many Workers there have been in this place. */
-  private generation = 0;
+  generation = 0;
   /** Listeners that its Worker was told to close, and may not have. */
   private readonly leaving = new Set<number>();
   /** The newest mark that its Worker was sent; 0: none. */
   private mark = 0;
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
-  private hasEnded = false;
+  /** Its services have ended. */
+  hasEnded = false;
   private suspended: readonly Scheme[] = [];
 
   constructor(owner: WorkerHandleOwner, number: number, entry: URL, lossless: boolean) {
@@ -98,7 +104,6 @@ export class WorkerHandle {
     const input: WorkerInput = { wakeFd, memory: shared.memory, commandPort, lossless };
     const worker = new Worker(this.entry, { workerData: input, transferList: [commandPort] });
     let cause: unknown = "it ended without saying why";
-    let isDone = false;
     worker.on("message", (message: WorkerMessage) => {
       if (message.kind === "events") {
         return this.owner.onEvents(this, withRecords(message.events, origin), () =>
@@ -107,7 +112,9 @@ export class WorkerHandle {
       }
       if (message.kind === "removed") return this.onRemoved(message.id);
       if (message.kind === "reached") return this.owner.onReached(this, message.generation);
-      isDone = true;
+      if (message.kind === "rows" || message.kind === "killed") {
+        return this.owner.onAnswer(this, message.request, answerOf(message, origin));
+      }
       this.hasEnded = true;
       this.ending.resolve(message.outcome);
     });
@@ -115,7 +122,7 @@ export class WorkerHandle {
       cause = error;
     });
     worker.on("exit", () => {
-      if (!isDone) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
+      if (!this.hasEnded) this.onDeath(cause instanceof Error ? cause : new Error(String(cause)));
     });
     this.send({ kind: "suspend", protocols: this.suspended });
     for (const [id, task] of this.services) this.begin(id, task);
@@ -277,6 +284,21 @@ export class WorkerHandle {
     this.removing.delete(id);
     this.owner.onRemoved(this, id);
   }
+}
+
+/** What a Worker has answered, its records read. */
+function answerOf(
+  message: Extract<WorkerMessage, { kind: "rows" | "killed" }>,
+  origin: IdOrigin,
+): Partial<ScanAnswer> {
+  if (message.kind === "killed") return { ended: message.ended };
+  const { total, matched, busyMs, records, extras } = message.rows;
+  const events = readRecords(records, origin);
+  const rows = extras.map(({ key, ...extra }, index) => ({
+    key,
+    row: { ...(events[index] as ConnectionEvent), ...extra },
+  }));
+  return { total, matched, busyMs, rows };
 }
 
 /** Closes what a dead thread has left, connections with RST, so that no peer sees a clean end. */

@@ -14,6 +14,8 @@ import type { Scheme } from "../net/target.ts";
 import { type Counters, sumValues } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
+import type { RowQuery } from "./query.ts";
+import { type Rows, type ScanAnswer, ScanRequests, type Selection } from "./scan-requests.ts";
 import { readTallies, type TallyCounts } from "./tally.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
@@ -65,6 +67,7 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly removals = new Map<number, Removal>();
   /** Workers that have not yet carried out the newest changes. */
   private reaching: Reaching | undefined;
+  private readonly scans = new ScanRequests(() => this.handles.filter(({ hasEnded }) => !hasEnded));
   /** Whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
@@ -216,6 +219,16 @@ export class WorkerPool implements WorkerHandleOwner {
     return this.handles.every(({ hasTurned }) => hasTurned);
   }
 
+  /** Returns rows of what is open. @throws ScanError */
+  query(query: RowQuery): Promise<Rows> {
+    return this.scans.query(query);
+  }
+
+  /** Ends connections and sessions; returns how many. @throws ScanError */
+  kill(selection: Selection): Promise<number> {
+    return this.scans.kill(selection);
+  }
+
   /** Tells all Workers to end; `finished` then settles. */
   stop(): void {
     this.stopping = true;
@@ -235,7 +248,9 @@ export class WorkerPool implements WorkerHandleOwner {
    */
   async finished(ended: () => void = () => {}): Promise<Outcome[]> {
     try {
-      const outcomes = await Promise.all(this.handles.map((handle) => handle.outcome));
+      const outcomes = await Promise.all(
+        this.handles.map((handle) => handle.outcome.finally(() => this.scans.gone(handle))),
+      );
       ended();
       await this.printing;
       return outcomes;
@@ -274,6 +289,7 @@ export class WorkerPool implements WorkerHandleOwner {
 
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void {
     if (this.over) return;
+    this.scans.gone(handle);
     if (!this.replaces) return handle.fail(cause);
     const { number: worker } = handle;
     this.died(worker);
@@ -302,6 +318,10 @@ export class WorkerPool implements WorkerHandleOwner {
     if (reaching?.generation !== generation) return;
     reaching.left.delete(handle);
     if (reaching.left.size === 0) reaching.done.resolve();
+  }
+
+  onAnswer(handle: WorkerHandle, request: number, answer: Partial<ScanAnswer>): void {
+    this.scans.answered(handle, request, answer);
   }
 
   onRemoved(handle: WorkerHandle, id: number): void {

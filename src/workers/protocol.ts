@@ -14,6 +14,8 @@ import type { Scheme } from "../net/target.ts";
 import type { Counters } from "./counters.ts";
 import type { End } from "./end-reason.ts";
 import type { HealthTarget, HealthTask } from "./health-task.ts";
+import type { KillSelection, RowQuery, WorkerRows } from "./query.ts";
+import type { RecordBlock } from "./record-block.ts";
 
 /** A socket that a Worker serves, made, bound and (for TCP) listening. */
 export interface ServedSocket {
@@ -97,6 +99,8 @@ export interface DatagramTask {
  */
 export interface ForwardTask {
   readonly kind: "forward";
+  /** The name of the service. */
+  readonly name: string;
   /** Its name in the log; undefined: it has none. */
   readonly service: string | undefined;
   readonly sockets: readonly ServedSocket[];
@@ -175,7 +179,7 @@ export interface IcmpLimits {
 }
 
 /** Which upstream a connection gets, and what happens when one is down. */
-export type PoolRules = Pick<Pool, "balance" | "onDown" | "whenAllDown" | "backOff">;
+export type PoolRules = Pick<Pool, "name" | "balance" | "onDown" | "whenAllDown" | "backOff">;
 
 /** An address of an upstream. Its weight and state are on the board. */
 export interface PooledAddress {
@@ -264,7 +268,11 @@ export type Command =
   /** Post that all commands before this one have been carried out. */
   | { readonly kind: "mark"; readonly generation: number }
   /** Report every connection and session that is open. */
-  | { readonly kind: "table" };
+  | { readonly kind: "table" }
+  /** Return rows of what is open; `request` is in the message that answers. */
+  | { readonly kind: "query"; readonly request: number; readonly query: RowQuery }
+  /** End connections and sessions. */
+  | { readonly kind: "kill"; readonly request: number; readonly selection: KillSelection };
 
 /** What a Worker is started with. */
 export interface WorkerInput {
@@ -346,14 +354,6 @@ export interface ConnectionEvent {
   end: End | undefined;
 }
 
-/** Events of connections and sessions that leave a Worker together, as numbers (`records.ts`). */
-export interface RecordBlock {
-  readonly kind: "records";
-  readonly bytes: Uint8Array;
-  /** The words that the records name by their number. */
-  readonly words: readonly string[];
-}
-
 /** How much is logged: each level has all of those before it. */
 export const LogLevel = {
   /** Faults of our own. */
@@ -373,6 +373,9 @@ export type WorkerMessage =
   | { readonly kind: "removed"; readonly id: number }
   /** All commands up to a `mark` have been carried out. */
   | { readonly kind: "reached"; readonly generation: number }
+  | { readonly kind: "rows"; readonly request: number; readonly rows: WorkerRows }
+  /** So many connections and sessions were ended. */
+  | { readonly kind: "killed"; readonly request: number; readonly ended: number }
   | { readonly kind: "done"; readonly outcome: Outcome };
 
 /** How a Worker's services ended: `errno` 0 when they did what they were asked. */

@@ -5,6 +5,7 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { formatSocketAddress } from "../net/socket-address.ts";
+import { formatConnectionId, type IdOrigin } from "./connection-id.ts";
 import {
   type End,
   type EndedBy,
@@ -13,7 +14,8 @@ import {
   endReasonCodes,
   endReasonList,
 } from "./end-reason.ts";
-import type { ConnectionEvent, RecordBlock, WorkerEvent } from "./protocol.ts";
+import type { ConnectionEvent, WorkerEvent } from "./protocol.ts";
+import type { RecordBlock } from "./record-block.ts";
 
 /**
  * A connection, or a session of UDP, that a record can be made of. Times are in ms of the Worker's
@@ -168,18 +170,10 @@ export function recordsIn({ bytes }: RecordBlock): number {
   return bytes.length / SIZE;
 }
 
-/** The Worker that records come from. */
-export interface RecordOrigin {
-  /** Its number, from 1. */
-  readonly worker: number;
-  /** How many Workers have had this number: each begins its sequence of ids at 1. */
-  readonly generation: number;
-}
-
 /** The events that a block of records holds. */
-function readRecords(
+export function readRecords(
   { bytes, words }: RecordBlock,
-  { worker, generation }: RecordOrigin,
+  { worker, generation }: IdOrigin,
 ): ConnectionEvent[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const events: ConnectionEvent[] = [];
@@ -190,7 +184,7 @@ function readRecords(
       ...(word(SERVICE) === "" ? {} : { service: word(SERVICE) }),
       worker,
       protocol: protocols[view.getUint8(at + PROTOCOL)] as "tcp" | "udp",
-      id: `${worker}.${view.getFloat64(at + ID, true)}.${generation}`,
+      id: formatConnectionId({ worker, sequence: view.getFloat64(at + ID, true), generation }),
       time: view.getFloat64(at + TIME, true),
       state: word(STATE),
       client: endpointText(bytes, view, at + CLIENT) as string,
@@ -221,7 +215,7 @@ function readEnd(view: DataView, at: number, word: (field: number) => string): E
 /** `events` of one Worker with every block of records as the events that it holds. */
 export function withRecords(
   events: readonly (WorkerEvent | RecordBlock)[],
-  origin: RecordOrigin,
+  origin: IdOrigin,
 ): WorkerEvent[] {
   return events.flatMap((event) =>
     event.kind === "records" ? readRecords(event, origin) : [event],

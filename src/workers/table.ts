@@ -4,16 +4,24 @@ import { tableBatches, tablePauseMs, tableRowsPerTurn } from "../engine/limits.t
 import type { EventLoop } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
 import type { WorkerEvent } from "./protocol.ts";
+import type { Measured } from "./rates.ts";
 import type { Recorded } from "./records.ts";
+import type { RowNames } from "./row-filter.ts";
+
+/** A connection or session that is open. */
+export type Open = Recorded & Measured;
 
 /** What a service has open. */
 export interface OpenRows {
   /** In the order of ids; it may change meanwhile. */
-  readonly open: Iterable<Recorded>;
+  readonly open: Iterable<Open>;
+  readonly names: RowNames;
+  /** Ends one of them: TCP with a reset to both sides. */
+  kill(row: Open): void;
 }
 
 /** What a service with a name has open. */
-interface NamedRows extends OpenRows {
+interface NamedRows extends Pick<OpenRows, "open"> {
   readonly name: string | undefined;
 }
 
@@ -28,14 +36,14 @@ interface TableHost {
 
 export class TableWalk {
   private readonly context: TableHost;
-  private readonly rest: Iterator<readonly [row: Recorded, service: string | undefined]>;
+  private readonly rest: OpenWalk<NamedRows>;
   private readonly timer = new Timer(() => this.step());
   private done = false;
 
   /** Rows with an id above `lastId` are left out: they have begun after this moment. */
   constructor(context: TableHost, services: readonly NamedRows[], lastId: number) {
     this.context = context;
-    this.rest = rowsOf(services, lastId);
+    this.rest = new OpenWalk(services, lastId);
     this.step();
   }
 
@@ -52,25 +60,40 @@ export class TableWalk {
       return loop.timers.arm(this.timer, loop.now + tablePauseMs);
     }
     for (let row = 0; row < tableRowsPerTurn; row++) {
-      const { done, value } = this.rest.next();
-      if (done === true) {
+      const open = this.rest.next();
+      if (open === undefined) {
         this.done = true;
         return context.report({ kind: "tableEnd" });
       }
-      context.record("open", ...value);
+      context.record("open", open, this.rest.part?.name);
     }
     loop.defer(() => this.step());
   }
 }
 
-function* rowsOf(
-  services: readonly NamedRows[],
-  lastId: number,
-): Generator<readonly [Recorded, string | undefined], undefined> {
-  for (const { open, name } of services) {
-    for (const row of open) {
-      if (row.id > lastId) break;
-      yield [row, name];
+/** Goes through everything that is open, the rows of one part of a service after the other. */
+export class OpenWalk<Part extends Pick<OpenRows, "open">> {
+  /** Whose the last row was. */
+  part: Part | undefined;
+  private readonly parts: Iterator<Part>;
+  private readonly lastId: number;
+  private rows: Iterator<Open> | undefined;
+
+  /** Rows with an id above `lastId` are left out: they have begun after this moment. */
+  constructor(parts: readonly Part[], lastId: number) {
+    this.parts = parts.values();
+    this.lastId = lastId;
+  }
+
+  /** The next row; undefined: there is none any more. */
+  next(): Open | undefined {
+    for (;;) {
+      const row = this.rows?.next();
+      if (row !== undefined && row.done !== true && row.value.id <= this.lastId) return row.value;
+      const part = this.parts.next();
+      if (part.done === true) return undefined;
+      this.part = part.value;
+      this.rows = part.value.open[Symbol.iterator]();
     }
   }
 }

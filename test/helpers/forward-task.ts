@@ -30,7 +30,7 @@ export function forwardTask(sockets: readonly ServedSocket[], port: number): For
   const icmp = { perSecond: 0, burst: 0, perPeerMs: 0, perPeerMsV6: 0 };
   const sessions = { sessionsMax: 100, socketsMax: 200, clients, icmp, transparent: false };
   return {
-    ...{ kind: "forward", service: undefined, sockets },
+    ...{ kind: "forward", name: "test", service: undefined, sockets },
     ingress: { redirected: false, acceptProxy: undefined },
     route: {
       ...{ upstreams: upstreamAt(port), pool: poolRules("round-robin"), source: { kind: "self" } },

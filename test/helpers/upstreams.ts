@@ -12,7 +12,10 @@ const { passive } = builtInPool;
 /** The rules of a pool where nothing but the balance is set. */
 export function poolRules(balance: Balance): PoolRules {
   const { failures, rest: ms, "rest-max": msMax } = passive;
-  return { balance, onDown: "keep", whenAllDown: "try", backOff: { failures, ms, msMax } };
+  return {
+    ...{ name: "test-pool", balance, onDown: "keep", whenAllDown: "try" },
+    backOff: { failures, ms, msMax },
+  };
 }
 
 /** Addresses that are all alike; the last byte of each is its slot of the board. */

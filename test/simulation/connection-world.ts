@@ -45,7 +45,7 @@ function taskOf(settings: Settings, random: Random): ForwardTask {
   const { connectionsMax, queueMax, perClientMax, perSecond } = settings;
   const counts = ClientCounts.memory(WORKERS, () => random(0xffffffff));
   return {
-    ...{ kind: "forward", service: undefined, sockets: [], sessions: undefined },
+    ...{ kind: "forward", name: "test", service: undefined, sockets: [], sessions: undefined },
     ingress: { redirected: false, acceptProxy },
     route: {
       ...{ upstreams, pool, source, sourceFallback: false },

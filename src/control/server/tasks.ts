@@ -67,12 +67,13 @@ export function makeTasks(
 }
 
 function task(
-  { ingress, route, dial, timeouts, log }: Service,
+  { name, ingress, route, dial, timeouts, log }: Service,
   parts: TaskParts,
   clients: ClientBounds,
 ): Omit<ForwardTask, "sockets" | "sessions"> {
   return {
     kind: "forward",
+    name,
     service: parts.name,
     ingress: { acceptProxy: parts.senders, redirected: ingress.redirected },
     route: {
@@ -91,8 +92,8 @@ function task(
 }
 
 /** The part of a pool that Workers choose by. */
-function poolRules({ balance, onDown, whenAllDown, backOff }: Pool): PoolRules {
-  return { balance, onDown, whenAllDown, backOff };
+function poolRules({ name, balance, onDown, whenAllDown, backOff }: Pool): PoolRules {
+  return { name, balance, onDown, whenAllDown, backOff };
 }
 
 /** What one Worker has of a service's sessions; `clients` are the bounds of its own. */

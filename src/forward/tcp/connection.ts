@@ -12,6 +12,7 @@ import { Timer } from "../../engine/timers.ts";
 import type { Applicant } from "../../fairness/admission.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
 import { type End, type EndReason, ended } from "../../workers/end-reason.ts";
+import type { RateSample } from "../../workers/rates.ts";
 import type { Recorded } from "../../workers/records.ts";
 import type { Trail } from "../loop-detector.ts";
 import type { Upstream } from "../upstream.ts";
@@ -76,6 +77,7 @@ export class TcpConnection implements Recorded, Applicant {
   /** The upstream has not answered: the first bytes go with the SYN (`Dial.fastOpen`). */
   isUnconfirmed = false;
   isHalfClosed = false;
+  sample: RateSample | undefined;
   /** The relay continues in the next turn of the loop. */
   isDeferred = false;
   private readonly owner: ConnectionOwner;

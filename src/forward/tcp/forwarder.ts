@@ -28,7 +28,6 @@ import { Counter } from "../../workers/counters.ts";
 import type { ForwardTask, ServedSocket, ServiceChange } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
-import type { OpenRows } from "../../workers/table.ts";
 import { LoopDetector } from "../loop-detector.ts";
 import { OWN_END } from "../outbound-flows.ts";
 import { Router } from "../router.ts";
@@ -39,9 +38,7 @@ import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 import { StreamBuffers } from "./stream-buffers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
 
-export class TcpForwarder
-  implements Service, OpenRows, ListenerOwner, ConnectionsOwner, PipeWatcher
-{
+export class TcpForwarder implements Service, ListenerOwner, ConnectionsOwner, PipeWatcher {
   readonly context: ServiceContext;
   readonly peerName = allocate(sockaddr_storage.size);
   private readonly task: ForwardTask;
@@ -107,6 +104,10 @@ export class TcpForwarder
   }
   get open(): Iterable<TcpConnection> {
     return this.connections.open;
+  }
+
+  kill(connection: TcpConnection): void {
+    connection.abort("killed");
   }
 
   accepted(fd: Fd): void {

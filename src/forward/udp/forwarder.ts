@@ -49,7 +49,7 @@ import { rawRefusal } from "../../engine/raw-sender.ts";
 import { Spares } from "../../engine/spares.ts";
 import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
-import type { EndReason } from "../../workers/end-reason.ts";
+import { type EndReason, ended } from "../../workers/end-reason.ts";
 import type {
   ForwardTask,
   ServedSocket,
@@ -57,7 +57,6 @@ import type {
   SessionSettings,
 } from "../../workers/protocol.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
-import type { OpenRows } from "../../workers/table.ts";
 import { Router } from "../router.ts";
 import type { Upstream } from "../upstream.ts";
 import { DatagramSender } from "./datagram-sender.ts";
@@ -72,7 +71,7 @@ type Side = "client" | "upstream";
 
 const senders = new Spares(() => new DatagramSender());
 
-export class UdpForwarder implements Service, OpenRows {
+export class UdpForwarder implements Service {
   /** The ends of the datagram at hand, for `sessionOf`. */
   protected readonly key: Uint32Array;
   private readonly context: ServiceContext;
@@ -126,6 +125,9 @@ export class UdpForwarder implements Service, OpenRows {
 
   get open(): Iterable<Session> {
     return this.manager.open;
+  }
+  kill(session: Session): void {
+    this.manager.end(session, ended("killed"));
   }
 
   /** Accepts at these as well. */

@@ -8,6 +8,7 @@ import type { EventLoop, Handler } from "../../engine/loop.ts";
 import { Timer } from "../../engine/timers.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
 import type { End } from "../../workers/end-reason.ts";
+import type { RateSample } from "../../workers/rates.ts";
 import type { Recorded } from "../../workers/records.ts";
 import type { Upstream } from "../upstream.ts";
 import type { UdpListener } from "./listener.ts";
@@ -94,6 +95,7 @@ export class Session implements Recorded {
   receivedDatagrams = 0;
   received = 0;
   end: End | undefined;
+  sample: RateSample | undefined;
   /** The number of datagrams both ways that measures its rate next, and when it was measured. */
   busyAt = busyDatagrams;
   busySince: number;
