@@ -8,6 +8,10 @@ export const exitStatus = {
   success: 0,
   failure: 1,
   usage: 2,
+  /** No process serves at the admin socket. */
+  notRunning: 3,
+  /** The configuration is valid, and only a new process can apply it. */
+  needsUpgrade: 4,
   hungUp: 129,
   interrupted: 130,
   brokenPipe: 141,
@@ -25,7 +29,12 @@ export class UsageError extends Error {
   readonly status = exitStatus.usage;
 }
 
-/** The command was understood and failed. Exit status 1. */
+/** The command was understood and failed. Exit status 1, or another one that tells why. */
 export class CommandError extends Error {
-  readonly status = exitStatus.failure;
+  readonly status: number;
+
+  constructor(message: string, status: number = exitStatus.failure) {
+    super(message);
+    this.status = status;
+  }
 }

@@ -7,6 +7,7 @@ import type { Mark } from "../../ffi/types.ts";
 import * as limits from "../engine/limits.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { Scheme } from "../net/target.ts";
+import { type AdminConfiguration, completeAdmin } from "./admin.ts";
 import { endpointsOf } from "./listen.ts";
 import { completePool, namelessService, type Pool, withoutPoolDefaults } from "./pool.ts";
 import type {
@@ -31,6 +32,7 @@ export interface Configuration {
   readonly user: string | undefined;
   /** Refuses to start where the limit on descriptors is too low. */
   readonly strictLimits: boolean;
+  readonly admin: AdminConfiguration;
   readonly log: LogConfiguration;
   /** Undefined: metrics are not read over TCP. */
   readonly metrics: MetricsConfiguration | undefined;
@@ -183,6 +185,7 @@ export function complete(settings: Settings): Configuration {
     drainTimeoutMs: all["drain-timeout"],
     user,
     strictLimits: all["strict-limits"],
+    admin: completeAdmin(settings),
     log,
     metrics: completeMetrics(settings.metrics),
     routes: { ...builtInOfAll.routes, ...settings.routes },

@@ -26,6 +26,7 @@ import {
   yesNo,
 } from "./kinds.ts";
 import { formatListen, parseListen } from "./listen.ts";
+import { admin } from "./settings-admin.ts";
 import { level, log } from "./settings-log.ts";
 import { metrics } from "./settings-metrics.ts";
 import { pool, poolDefaults } from "./settings-pool.ts";
@@ -263,6 +264,7 @@ export const configurationKind = table({
     list(text(plain, { examples: ["conf.d/*.toml"] }), listMax),
     "Files with more services and pools, relative to this one.",
   ),
+  admin: setting(admin, "The admin socket."),
   log: setting(log, "The log."),
   metrics: setting(metrics, "A listener for metrics: reading only."),
   routes: setting(routes, "The rules of all services together."),

@@ -225,6 +225,15 @@ export const anySettings = fc.record(
     "drain-timeout": ms,
     user: fc.stringMatching(/^[ -~]{1,10}$/),
     "strict-limits": fc.boolean(),
+    admin: fc.record(
+      {
+        socket: fc.constantFrom("/run/tproxy/admin.sock", "none"),
+        mode: fc.nat(0o777),
+        group: fc.constantFrom("www-data", 33),
+        "read-only-socket": fc.constantFrom("/run/tproxy/stats.sock", "none"),
+      },
+      { requiredKeys: [] },
+    ),
     include: some(fc.stringMatching(/^[ -~]{1,20}$/)),
     metrics: fc.record({
       listen: fc.constantFrom(
