@@ -16,6 +16,8 @@ import { Notifier } from "../../control/systemd/notifier.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
 import { printLine } from "../../net/printable.ts";
 import { examplesFooter } from "../examples.ts";
+import { servedAdminOption } from "../options/admin.ts";
+import { given } from "../options/capture.ts";
 import { configOption } from "../options/config.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
 import { userOption, wantedUser } from "../options/user.ts";
@@ -25,7 +27,7 @@ import { problemLines, readConfigurationFile } from "./check.ts";
 const fields = object({
   command: constant("run"),
   ...inGroup("Configuration", { config: configOption }),
-  ...inGroup("Process", { user: userOption }),
+  ...inGroup("Process", { user: userOption, admin: servedAdminOption }),
 });
 
 /** The command `run` for the argument parser. */
@@ -49,7 +51,7 @@ export const runCommand = command("run", fields, {
 
 /** Runs `run` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runRun(
-  { config, user }: InferValue<typeof fields>,
+  { config, user, admin }: InferValue<typeof fields>,
   io: ProcessIo,
 ): Promise<number> {
   const { problems, configuration } = await readConfigurationFile(config);
@@ -63,14 +65,26 @@ export async function runRun(
     Notifier.fromEnvironment(process.env, () => {})?.ready("no service is enabled");
     return exitStatus.success;
   }
-  const asUser = <T extends { readonly settings: Settings; readonly user: string | undefined }>(
-    each: T,
-  ): T => (user === undefined ? each : { ...each, user, settings: { ...each.settings, user } });
+  const own = given({ user, admin: admin === undefined ? undefined : { socket: admin } });
   const read = async (): Promise<ReadConfiguration> => {
     const again = await readConfigurationFile(config);
-    return { ...again, configuration: again.configuration && asUser(again.configuration) };
+    return { ...again, configuration: again.configuration && withOwn(again.configuration, own) };
   };
-  return serve(asUser(configuration), config === "-" ? undefined : read, io);
+  return serve(withOwn(configuration, own), config === "-" ? undefined : read, io);
+}
+
+/** A configuration with settings of the command line, which win. */
+function withOwn<T extends Configuration & { readonly settings: Settings }>(
+  configuration: T,
+  own: Pick<Settings, "user" | "admin">,
+): T {
+  const { user, admin, settings } = configuration;
+  return {
+    ...configuration,
+    user: own.user ?? user,
+    admin: { ...admin, socket: own.admin?.socket ?? admin.socket },
+    settings: { ...settings, ...own, admin: { ...settings.admin, ...own.admin } },
+  };
 }
 
 /** `read` reads the configuration again; undefined: it cannot be. */
@@ -84,7 +98,7 @@ async function serve(
   const user = wantedUser(configuration.user, hasUdp);
   try {
     const server = await Server.start(configuration, {
-      ...{ io, user, words: fileWords, isNameless: false },
+      ...{ io, user, words: fileWords, isNameless: false, read },
     });
     io.onHangup(() => {
       if (read !== undefined) void reload(server, read);

@@ -25,6 +25,7 @@ export function settingsOf(options: ForwardOptions): Settings {
     // A command that only prints rules does not change its user.
     user: options.routes === "print" ? undefined : options.user,
     "strict-limits": options.strictLimits || undefined,
+    admin: tableOf({ socket: options.admin }),
     log: tableOf({
       level: options.logLevel ?? (options.quiet ? ("warning" as const) : undefined),
       format: options.logFormat ?? (options.json ? ("json" as const) : undefined),

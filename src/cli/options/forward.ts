@@ -9,6 +9,7 @@ import { logFormats, loggedConnections, logLevelNames } from "../../config/setti
 import { examplesFooter } from "../examples.ts";
 import { networkSourceValue } from "../network-lists.ts";
 import { prose } from "../prose.ts";
+import { servedAdminOption } from "./admin.ts";
 import { captureFields } from "./capture.ts";
 import { connectionFields, sessionFields } from "./clients.ts";
 import { inGroup, usageLine } from "./groups.ts";
@@ -236,6 +237,7 @@ export const forwardFields = object({
   ...inGroup("Process", {
     workers: workersOption,
     user: userOption,
+    admin: servedAdminOption,
   }),
   ...inGroup("Output", {
     printConfig: withDefault(

@@ -9,6 +9,7 @@ import type { NonEmptyString } from "@optique/core/nonempty";
 import type { Suggestion } from "@optique/core/parser";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../../ffi/types.ts";
+import { socketPathSyntax } from "../../config/settings-admin.ts";
 import {
   durationSyntax,
   numberSyntax,
@@ -259,6 +260,16 @@ export function fileValue(): Value<string> {
     placeholder: "",
     parse: ok<string>,
     format: (path) => path,
+    suggest: suggestFiles(),
+  });
+}
+
+/** The path of a unix socket. */
+export function socketValue(): Value<string> {
+  return makeValue({
+    metavar: "PATH",
+    placeholder: "/run/tproxy/admin.sock",
+    ...socketPathSyntax,
     suggest: suggestFiles(),
   });
 }

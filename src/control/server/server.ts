@@ -15,6 +15,8 @@ import { OutboundFlows } from "../../forward/outbound-flows.ts";
 import { Log } from "../../log/log.ts";
 import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
+import type { AdminServer } from "../admin/admin-server.ts";
+import { openAdmin } from "../admin/open-admin.ts";
 import { InheritedSockets } from "../inherited-sockets.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import type { MetricsListener } from "../metrics/listener.ts";
@@ -78,6 +80,7 @@ export class Server {
   private readonly rules: InstalledRules;
   private supervisor: Supervisor | undefined;
   private metrics: MetricsListener | undefined;
+  private admin: AdminServer | undefined;
   private isStopping = false;
   /** Counts the configurations that were applied, from 1. */
   private generation = 1;
@@ -263,6 +266,7 @@ export class Server {
       logStart(log, changes, services, isNameless);
       for (const each of prepared.doubts) log.warn(each);
       this.metrics = openMetrics(this.configuration.metrics, this);
+      this.admin = await openAdmin(this.configuration.admin, this, settings);
       // All is open by now, and Workers get what the main thread has.
       const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
       reducePrivileges({ needs: isNameless ? needs : [...needs, ...reloadNeeds], user });
@@ -381,6 +385,7 @@ export class Server {
   /** Gives back all that is not the Workers'. A second time it does nothing. */
   private release(): void {
     this.metrics?.close();
+    this.admin?.stop();
     this.ports.close();
     this.manager.close();
     this.own.close();

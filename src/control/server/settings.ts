@@ -1,5 +1,6 @@
 /** How a server is run, whatever it serves. */
 
+import type { ReadConfiguration } from "../../config/file.ts";
 import type { User } from "../passwd.ts";
 import type { ProcessIo } from "../process-io.ts";
 import type { ServerWords } from "./words.ts";
@@ -15,4 +16,6 @@ export interface ServerSettings {
    * an upstream with an address at the start, and rules that are installed have to do something.
    */
   readonly isNameless: boolean;
+  /** Reads the configuration again; undefined: it cannot be. */
+  readonly read?: (() => Promise<ReadConfiguration>) | undefined;
 }
