@@ -86,6 +86,38 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { configCommand, runConfig } = await import("./commands/config.ts");
     return command(configCommand, (options, io) => runConfig(options, io));
   },
+  status: async () => {
+    const { statusCommand, runStatus } = await import("./commands/status.ts");
+    return command(statusCommand, (options, io) => runStatus(options, io));
+  },
+  connections: async () => {
+    const { connectionsCommand, runConnections } = await import("./commands/connections.ts");
+    return command(connectionsCommand, (options, io) => runConnections(options, io));
+  },
+  kill: async () => {
+    const { killCommand, runKill } = await import("./commands/kill.ts");
+    return command(killCommand, (options, io) => runKill(options, io));
+  },
+  drain: async () => {
+    const { drainCommand, runDrain } = await import("./commands/drain.ts");
+    return command(drainCommand, (options, io) => runDrain(options, io));
+  },
+  ready: async () => {
+    const { readyCommand, runReady } = await import("./commands/drain.ts");
+    return command(readyCommand, (options, io) => runReady(options, io));
+  },
+  down: async () => {
+    const { downCommand, runDrain } = await import("./commands/drain.ts");
+    return command(downCommand, (options, io) => runDrain(options, io));
+  },
+  log: async () => {
+    const { logCommand, runLog } = await import("./commands/log.ts");
+    return command(logCommand, (options, io) => runLog(options, io));
+  },
+  stop: async () => {
+    const { stopCommand, runStop } = await import("./commands/stop.ts");
+    return command(stopCommand, (options, io) => runStop(options, io));
+  },
   demo: async () => {
     const { demoCommand, runDemo } = await import("./commands/demo.ts");
     return command(demoCommand, (options, io) => runDemo(options, io));

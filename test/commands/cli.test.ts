@@ -6,7 +6,8 @@ import { run, type StartOptions, start, tproxy } from "../helpers/tproxy.ts";
 const isRoot = process.getuid?.() === 0;
 const commands = [
   ...["bind", "listen", "forward", "run", "routes", "doctor", "explain"],
-  ...["check", "config", "demo"],
+  ...["check", "config", "demo", "status", "connections", "kill", "drain", "ready", "down"],
+  ...["log", "stop"],
 ];
 
 describe("help and version", () => {
