@@ -74,7 +74,7 @@ export async function runRun(
 }
 
 /** A configuration with settings of the command line, which win. */
-function withOwn<T extends Configuration & { readonly settings: Settings }>(
+function withOwn<T extends Configuration>(
   configuration: T,
   own: Pick<Settings, "user" | "admin">,
 ): T {
