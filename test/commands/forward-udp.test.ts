@@ -30,10 +30,10 @@ describe("the access log", () => {
     const where = { upstream: `127.0.0.1:${port}`, source: "self", ms: expect.any(Number) };
     const time = expect.any(String);
     expect(events(proxy).slice(1)).toEqual([
-      { event: "accepted", time, ...session },
-      { event: "reached", time, ...session, ...where },
+      { event: "accepted", time, level: "debug", ...session },
+      { event: "reached", time, level: "debug", ...session, ...where },
       {
-        ...{ event: "forwarded", time, ...session, ...where },
+        ...{ event: "forwarded", time, level: "info", ...session, ...where },
         ...{ client_bytes: 8, upstream_bytes: 8, client_datagrams: 2, upstream_datagrams: 2 },
         ...{ ended_by: "proxy", reason: "stopped" },
       },

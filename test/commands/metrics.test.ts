@@ -139,7 +139,8 @@ test("what is open, rejected and failed has its figures", async () => {
   // A client may know of its end before it is counted.
   await until(async () => {
     text = await (await read(all)).text();
-    return text.includes("tproxy_connections_refused_total{");
+    const has = (line: string) => text.includes(line);
+    return has("tproxy_connections_refused_total{") && has('connections_open{service="web"} 1');
   });
   for (const line of [
     'tproxy_connections_open{service="web"} 1',
