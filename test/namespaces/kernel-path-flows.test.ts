@@ -111,7 +111,7 @@ describe("forward --path kernel", () => {
         }
         serve 10.9.2.2
         path :80 --to 10.9.2.2:8080 --to 10.9.2.3:8080 --log-level warning
-        round > /dev/null
+        echo "refused by one, and tried again:"; round
         logged '10.9.2.3:8080 rests for' 'refused'
         echo "after it refused:"; round
         kill $backend_server; wait $backend_server || :
@@ -125,7 +125,8 @@ describe("forward --path kernel", () => {
         echo "while it is silent:"; round
         stopped
       `);
-      expect(stdout.split("\n").slice(0, 6)).toEqual([
+      expect(stdout.split("\n").slice(0, 8)).toEqual([
+        ...["refused by one, and tried again:", " 10 10.9.2.2"],
         ...["after it refused:", " 10 10.9.2.2", "ended: 0"],
         ...["while it is silent:", " 10 10.9.2.2", "ended: 0"],
       ]);

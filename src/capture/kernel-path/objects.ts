@@ -7,6 +7,8 @@ import { endpointsOf, type PathService, type PathTimeouts } from "./intent.ts";
 
 export const mapName = (number: number, family: Family) => `slots${family}_${number}`;
 export const endpointsName = (number: number, family: Family) => `upstreams${family}_${number}`;
+/** Upstreams beside which there are others, so that a connection that one refuses may go there. */
+export const retriedName = (number: number, family: Family) => `retried${family}_${number}`;
 export const timeoutName = (number: number, family: Family, protocol: Protocol) =>
   `${protocol}${family}_${number}`;
 
@@ -14,15 +16,22 @@ export const timeoutName = (number: number, family: Family, protocol: Protocol) 
 const endedSeconds = 10;
 
 /** The objects of a service: for each family its map, its upstreams, and its time-outs. */
-export function objectsOf({ number, pools, protocols, timeouts }: PathService): FlowObject[] {
+export function objectsOf(service: PathService): FlowObject[] {
+  const { number, pools, protocols, timeouts } = service;
   return pools.flatMap((pool) => {
     const { family, slots } = pool;
+    const endpoints = endpointsOf(pool);
     return [
       { kind: "slots", name: mapName(number, family), family, slots },
-      {
-        ...{ kind: "endpoints", name: endpointsName(number, family), family },
-        endpoints: endpointsOf(pool),
-      },
+      { kind: "endpoints", name: endpointsName(number, family), family, endpoints },
+      ...(hasRetries(service)
+        ? [
+            {
+              ...{ kind: "endpoints" as const, name: retriedName(number, family), family },
+              endpoints: endpoints.length > 1 ? endpoints : [],
+            },
+          ]
+        : []),
       ...protocols.map((protocol): FlowObject => {
         const name = timeoutName(number, family, protocol);
         if (protocol === "udp") {
@@ -33,6 +42,14 @@ export function objectsOf({ number, pools, protocols, timeouts }: PathService): 
       }),
     ] satisfies FlowObject[];
   });
+}
+
+/**
+ * Whether a client that an upstream refuses may get another one: its next SYN draws another slot.
+ * By the client's address it would be the same one.
+ */
+export function hasRetries({ protocols, choice }: PathService): boolean {
+  return choice === "turn" && protocols.includes("tcp");
 }
 
 /** The time-outs of TCP connections by their state. */

@@ -7,6 +7,8 @@
  * - `invalid` (filter) drops what belongs to no connection: of an upstream it would leave with the
  *   upstream's address, and to a service it would reach somebody who knows nothing of it.
  * - `postrouting` (nat) decides which address the upstream sees.
+ * - `retry` (filter) drops the reset of an upstream that refuses a connection, while there are
+ *   others: the client sends its SYN again, which gets another upstream.
  * - `forward` (filter) hands flows to the flowtable.
  */
 
@@ -18,7 +20,14 @@ import type { FlowObject } from "../plan/flow-rule.ts";
 import type { Protocol } from "../plan/intent.ts";
 import type { FirewallTable, Plan, Sysctl } from "../plan/plan.ts";
 import { flowMark, type PathIntent, type PathService, type Selection } from "./intent.ts";
-import { endpointsName, mapName, objectsOf, timeoutName } from "./objects.ts";
+import {
+  endpointsName,
+  hasRetries,
+  mapName,
+  objectsOf,
+  retriedName,
+  timeoutName,
+} from "./objects.ts";
 import { SelectionSets } from "./selections.ts";
 
 const flowtableName = "ft";
@@ -80,6 +89,10 @@ function pathTable(intent: PathIntent): FirewallTable {
       NF_IP_PRI_NAT_SRC - 1,
       services.flatMap((service) => sourceRules(service, intent)),
     ),
+    {
+      ...{ name: "retry", type: "filter", hook: "postrouting", priority: 0 },
+      rules: services.filter(hasRetries).flatMap(retryRules),
+    },
     {
       ...{ name: "forward", type: "filter", hook: "forward", priority: 0 },
       rules: intent.offload.length === 0 ? [] : services.flatMap(offloadRules),
@@ -314,6 +327,24 @@ function sourceRules(service: PathService, { sameLink }: PathIntent): FirewallRu
       source(family, [], { kind: "from-address" }),
     ];
   });
+}
+
+function retryRules(service: PathService): FirewallRule[] {
+  const { number, pools } = service;
+  return pools.map(({ family }) =>
+    rule(
+      family,
+      service,
+      "retry",
+      [
+        { kind: "protocol", protocol: "tcp" },
+        { kind: "refusal" },
+        { kind: "flow-mark", mark: flowMark(number) },
+        { kind: "from-endpoint", set: retriedName(number, family) },
+      ],
+      [{ kind: "drop" }],
+    ),
+  );
 }
 
 function offloadRules(service: PathService): FirewallRule[] {

@@ -11,6 +11,7 @@ import { bitwise } from "../../../ffi/netlink/nftables/expr/bitwise.ts";
 import { compare, NFT_CMP_EQ, NFT_CMP_NEQ } from "../../../ffi/netlink/nftables/expr/cmp.ts";
 import {
   conntrack,
+  IPS_ASSURED,
   IPS_DST_NAT,
   NFT_CT_MARK,
   NFT_CT_STATE,
@@ -76,6 +77,13 @@ const stateBits: Readonly<Record<FlowState, number>> = {
   new: 8,
 };
 
+/** `tcp flags & rst != 0`. */
+const tcpReset: readonly Expression[] = [
+  payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1),
+  bitwise(Uint8Array.of(0x04), Uint8Array.of(0)),
+  compare(Uint8Array.of(0), NFT_CMP_NEQ),
+];
+
 /** ICMPX's "port unreachable" (NFT_REJECT_ICMPX_PORT_UNREACH). */
 const PORT_UNREACHABLE = 1;
 
@@ -104,6 +112,14 @@ export function flowMatchExpressions(
       return anyBit(NFT_CT_STATUS, IPS_DST_NAT);
     case "syn":
       return parts.syn;
+    case "refusal":
+      return [
+        ...tcpReset,
+        ...nft.replyDirection(),
+        conntrack(NFT_CT_STATUS),
+        bitwise(hostOrder32(IPS_ASSURED), hostOrder32(0)),
+        compare(hostOrder32(0)),
+      ];
     case "own-destination":
       return nft.localDestination();
     case "output-interface":

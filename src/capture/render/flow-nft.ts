@@ -26,6 +26,8 @@ export function flowMatchText(
       return "ct status dnat";
     case "syn":
       return "tcp flags & (fin | syn | rst | ack) == syn";
+    case "refusal":
+      return "tcp flags & rst != 0 ct direction reply ct status & assured == 0";
     case "own-destination":
       return "fib daddr type local";
     case "output-interface":
@@ -168,6 +170,8 @@ export function describeFlowMatch(match: FlowMatch, except: (match: Exceptable) 
       return "of translated connections";
     case "syn":
       return "that begin a connection";
+    case "refusal":
+      return "that refuse a connection";
     case "own-destination":
       return "to an address of this host";
     case "output-interface":

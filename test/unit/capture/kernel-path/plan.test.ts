@@ -56,6 +56,20 @@ describe("a plan of the kernel path", () => {
     expect(makePathPlan(intent).firewall.chains.map(({ name }) => name)).not.toContain("forward");
   });
 
+  test("a refused connection is tried again while there is another upstream", () => {
+    const retried = (...upstreams: readonly Parameters<typeof poolOf>[1][]) => {
+      const pools = [poolOf(4, ...upstreams)];
+      const plan = makePathPlan({ ...intent, services: [{ ...service, pools }] });
+      expect(rulesOf("retry", plan)).toHaveLength(1);
+      const set = plan.firewall.objects?.find(({ name }) => name === "retried4_1");
+      return set?.kind === "endpoints" ? set.endpoints.length : undefined;
+    };
+    expect(retried(endpoint("192.0.2.9", 80), endpoint("192.0.2.10", 80))).toBe(2);
+    expect(retried(endpoint("192.0.2.9", 80), undefined)).toBe(0);
+    const bySource = { ...intent, services: [{ ...service, choice: "source" as const }] };
+    expect(rulesOf("retry", makePathPlan(bySource))).toEqual([]);
+  });
+
   test("translates nothing new while it drains, and keeps what it has begun", () => {
     const plan = drainPathPlan(intent, "tproxyd_draining_1");
     const statements = plan.firewall.chains.flatMap(({ rules }) =>
