@@ -202,10 +202,9 @@ export class PoolStates {
     return only?.settings.name === name && another === undefined;
   }
 
-  /** An administrator asks for a state, a weight, or both. Returns the state before. */
-  ask(name: string, asked: { readonly state?: AdminState; readonly weight?: number }): string {
+  /** An administrator asks for a state, a weight, or both. */
+  ask(name: string, asked: { readonly state?: AdminState; readonly weight?: number }): void {
     const entry = this.entryOf(name);
-    const before = adminWord(entry);
     if (asked.weight !== undefined) entry.weight = asked.weight;
     if (asked.state !== undefined && asked.state !== entry.admin) {
       const isBack = asked.state === "ready" && entry.admin === "down";
@@ -214,7 +213,6 @@ export class PoolStates {
       if (isBack) for (const { slot } of entry.addresses.values()) this.slots.board.ramp(slot);
     }
     for (const state of entry.addresses.values()) this.write(entry, state);
-    return before;
   }
 
   /** A check has found an address up or down. Returns how long it was not, in ms. */
@@ -322,10 +320,6 @@ function entryText({ to, ...rest }: PoolUpstream): string {
 /** Whether an upstream may get connections. */
 function takes(entry: Entry): boolean {
   return stateOf(entry).state === "up";
-}
-
-function adminWord({ admin, weight, settings }: Entry): string {
-  return `${admin}, weight ${weight ?? settings.weight}`;
 }
 
 /** An address as HTTP names a host (RFC 3986, 3.2.2). */

@@ -30,7 +30,7 @@ export type UpstreamAnswer =
 export interface PoolsOwner {
   /** Workers shall look at the board: an upstream of this pool may be down. */
   wake(pool: Pool): void;
-  /** An upstream has changed, in words and as fields for programs. */
+  /** A check has found an upstream otherwise, in words and as fields for programs. */
   changed(text: string, fields: Readonly<Record<string, unknown>>): void;
   warn(text: string): void;
 }
@@ -105,17 +105,9 @@ export class Pools implements HealthOwner {
     const { state, weight, force = false } = request;
     const ends = (state !== undefined && state !== "ready") || weight === 0;
     if (ends && !force && states.isLast(upstream)) return { kind: "last" };
-    const from = states.ask(upstream, request);
-    const status = states.upstreamOf(upstream);
-    const to = `${status.admin}, weight ${status.weight}`;
-    if (from !== to) {
-      const name = `${pool}/${upstream}`;
-      this.owner.changed(`upstream ${name}: ${from} -> ${to}`, {
-        ...{ pool, upstream, from, to, reason: "admin", taking: states.taking },
-      });
-    }
+    states.ask(upstream, request);
     if (state === "down") this.owner.wake(states.pool);
-    return { kind: "done", upstream: status };
+    return { kind: "done", upstream: states.upstreamOf(upstream) };
   }
 
   warn(text: string): void {

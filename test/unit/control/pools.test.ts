@@ -122,17 +122,14 @@ describe("what an administrator asks", () => {
   const ask = (upstream: string, request: Parameters<Pools["ask"]>[2]) =>
     world.pools.ask("web", upstream, request).kind;
 
-  test("is on the board, and in the log", () => {
+  test("is on the board, and in the status", () => {
     expect([world.pools.board.weight(a as number), world.pools.board.weight(b as number)]).toEqual([
       100, 50,
     ]);
     expect(ask("a", { state: "drain" })).toBe("done");
     expect(world.pools.board.state(a as number)).toBe(1);
     expect(world.states).toEqual(["a drained drained", "b.example:80 up "]);
-    expect(world.said).toEqual(["upstream web/a: ready, weight 100 -> drain, weight 100"]);
     expect(world.woken).toEqual([]);
-    expect(ask("a", { state: "drain" })).toBe("done");
-    expect(world.said).toHaveLength(1);
   });
 
   test("the last one that takes connections stays, unless it is forced", () => {
