@@ -52,7 +52,7 @@ export class FakeServer implements Controlled {
     return 1;
   }
 
-  async setService(name: string, state: "up" | "drained"): Promise<void> {
+  async setService(name: string, state: "ready" | "drained" | "down"): Promise<void> {
     if (name !== "web") throw new ApiError(404, `there is no service "${name}"`);
     this.calls.push({ setService: [name, state] });
   }

@@ -10,7 +10,6 @@ import { drainPollMs } from "../../control/admin/limits.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
 import { printLine } from "../../net/printable.ts";
-import { quote } from "../../net/result.ts";
 import { examplesFooter } from "../examples.ts";
 import { adminOption } from "../options/admin.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
@@ -96,9 +95,9 @@ export const readyCommand = command("ready", readyFields, {
 /** The command `down` for the argument parser. */
 export const downCommand = command("down", downFields, {
   usageLine: usageLine("NAME [OPTIONS]"),
-  brief: prose`Treat an upstream as if it had failed.`,
-  description: prose`Like ${"tproxy drain"}; where the pool has on-down = "close", open connections
-    are reset as well. ${"tproxy ready"} undoes it.`,
+  brief: prose`Treat an upstream as if it had failed, or end a service.`,
+  description: prose`Like ${"tproxy drain"}. Open connections of a service are reset as well; those
+    of an upstream where the pool has on-down = "close". ${"tproxy ready"} undoes it.`,
   footer: examplesFooter([["tproxy down web/web1", "a server that answers wrongly"]]),
 });
 
@@ -138,10 +137,7 @@ async function set(client: AdminClient, name: string, wanted: Wanted): Promise<v
   }
   if (wanted.weight !== undefined)
     throw new UsageError("--weight is for an upstream: POOL/UPSTREAM");
-  if (wanted.state === "down") {
-    throw new UsageError(`down is for an upstream, POOL/UPSTREAM: drain ${quote(name)} instead`);
-  }
-  const state = wanted.state === "ready" ? "up" : "drained";
+  const state = wanted.state === "drain" ? "drained" : wanted.state;
   await client.request("PATCH", `/v1/services/${encodeURIComponent(name)}`, { state });
 }
 

@@ -32,8 +32,6 @@ export interface Applied {
   readonly changes: readonly string[];
   /** Of the configuration that is in force. */
   readonly generation: number;
-  /** Settings that were changed and need `upgrade` to apply. */
-  readonly needsUpgrade?: readonly string[];
 }
 
 export interface ReloadRequest {
@@ -57,10 +55,10 @@ export interface Controlled {
   changed(text: string): void;
   query(query: RowQuery): Promise<Rows>;
   kill(selection: Selection): Promise<number>;
-  setService?(name: string, state: "up" | "drained"): Promise<void>;
+  setService?(name: string, state: "ready" | "drained" | "down"): Promise<void>;
   setUpstream?(pool: string, upstream: string, change: UpstreamChange): void;
-  /** `type` is that of the text: TOML or JSON. */
-  check?(text: string, type: "toml" | "json"): Promise<readonly ProblemPlace[]>;
+  /** The problems of a configuration, TOML or JSON. */
+  check?(text: string): Promise<readonly ProblemPlace[]>;
   reload?(request: ReloadRequest): Promise<Applied>;
   upgrade?(executable: string | undefined): Promise<object>;
   /** Ends the process after the drain time-out, or at once. */

@@ -5,19 +5,13 @@ import { dirname } from "node:path";
 import type { AdminConfiguration } from "../../config/admin.ts";
 import { CommandError } from "../../errors.ts";
 import { quote } from "../../net/result.ts";
-import type { ProcessIo } from "../process-io.ts";
 import { findGroupId } from "../users.ts";
 import { AdminServer, type AdminSockets } from "./admin-server.ts";
 import { usualSockets } from "./places.ts";
-import { type Server, ServerControl } from "./server-control.ts";
+import { type ControlSettings, type Server, ServerControl } from "./server-control.ts";
 
 const readOnlyMode = 0o666;
 const usualGroup = "tproxy";
-
-interface AdminSettings {
-  readonly io: Pick<ProcessIo, "exit">;
-  readonly isNameless: boolean;
-}
 
 /**
  * Serves the admin API. Where no socket is configured, `run` takes the first of the usual places
@@ -27,14 +21,14 @@ interface AdminSettings {
 export async function openAdmin(
   configuration: AdminConfiguration,
   server: Server,
-  { io, isNameless }: AdminSettings,
+  settings: ControlSettings,
 ): Promise<AdminServer | undefined> {
   const { socket } = configuration;
   if (socket === "none") return undefined;
-  const control = new ServerControl(server, io);
+  const control = new ServerControl(server, settings);
   if (socket !== undefined)
     return await AdminServer.open(socketsAt(socket, configuration), control);
-  if (isNameless) return undefined;
+  if (settings.isNameless) return undefined;
   const problems: string[] = [];
   for (const path of usualSockets()) {
     try {

@@ -16,17 +16,33 @@ export interface ProblemPlace {
 export class ApiError extends Error {
   readonly status: number;
   readonly problems: readonly ProblemPlace[] | undefined;
+  /** The request is fine, and only a new process can carry it out. */
+  readonly needsUpgrade: boolean;
 
-  constructor(status: number, detail: string, problems?: readonly ProblemPlace[]) {
+  constructor(
+    status: number,
+    detail: string,
+    problems?: readonly ProblemPlace[],
+    needsUpgrade = false,
+  ) {
     super(detail);
     this.status = status;
     this.problems = problems;
+    this.needsUpgrade = needsUpgrade;
   }
 }
 
 /** The response that tells an error. */
-export function problemResponse({ status, message, problems }: ApiError): Response {
-  const body = { status, title: STATUS_CODES[status] ?? "Error", detail: message, problems };
+export function problemResponse(error: ApiError): Response {
+  const { status, message, problems } = error;
+  const needs_upgrade = error.needsUpgrade || undefined;
+  const body = {
+    status,
+    title: STATUS_CODES[status] ?? "Error",
+    detail: message,
+    problems,
+    needs_upgrade,
+  };
   return jsonResponse(body, status, "application/problem+json");
 }
 

@@ -60,8 +60,9 @@ async function setService(
   { request, values: [name = ""] }: RouteRequest,
 ): Promise<object> {
   const { state } = await fieldsOf(request, { state: "string" });
-  if (state !== "up" && state !== "drained") {
-    throw new ApiError(400, `state: ${quote(state ?? "")}: give "up" or "drained"`);
+  if (state !== "ready" && state !== "drained" && state !== "down") {
+    const given = quote(state ?? "");
+    throw new ApiError(400, `state: ${given}: give "ready", "drained" or "down"`);
   }
   if (server.setService === undefined) throw cannot("drain services");
   await server.setService(name, state);
@@ -106,8 +107,7 @@ async function setLogLevel(server: Controlled, { request }: RouteRequest): Promi
 
 async function check(server: Controlled, { request }: RouteRequest): Promise<object> {
   if (server.check === undefined) throw cannot("check configurations");
-  const type = isJson(request.headers.get("content-type")) ? "json" : "toml";
-  const problems = await server.check(await request.text(), type);
+  const problems = await server.check(await request.text());
   if (problems.length > 0) throw invalid(problems.length, problems);
   return { problems };
 }
@@ -130,9 +130,8 @@ async function reload(server: Controlled, { request }: RouteRequest): Promise<ob
   }
   const { dry_run: isDry = false, close_removed: closesRemoved = false } = fields;
   const applied: Applied = await server.reload({ isDry, closesRemoved });
-  const { changes, generation: now, needsUpgrade: needs_upgrade } = applied;
-  if (!isDry) server.changed(`reload: ${changes.length} changes, generation ${now}`);
-  return { changes, generation: now, needs_upgrade };
+  if (!isDry) server.changed(`reload: generation ${applied.generation}`);
+  return applied;
 }
 
 async function upgrade(server: Controlled, { request }: RouteRequest): Promise<object> {

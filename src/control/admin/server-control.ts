@@ -1,7 +1,10 @@
 /** A server as the admin API controls it. */
 
-import { exitStatus } from "../../errors.ts";
-import type { Log } from "../../log/log.ts";
+import { changeLine } from "../../config/diff.ts";
+import type { ReadConfiguration } from "../../config/file.ts";
+import type { Settings } from "../../config/settings.ts";
+import { CommandError, exitStatus } from "../../errors.ts";
+import { printJson } from "../../net/printable.ts";
 import { quote } from "../../net/result.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { RowQuery } from "../../workers/query.ts";
@@ -10,16 +13,27 @@ import type { Rows, Selection } from "../../workers/scan-requests.ts";
 import { metricsContentType } from "../metrics/text.ts";
 import type { UpstreamAnswer, UpstreamRequest } from "../pools/pools.ts";
 import type { ProcessIo } from "../process-io.ts";
+import { type Reloadable, reload } from "../server/reload.ts";
 import type { ServerStatus } from "../server/status.ts";
-import type { Controlled, UpstreamChange } from "./controlled.ts";
-import { ApiError } from "./problem.ts";
+import type { Applied, Controlled, ReloadRequest, UpstreamChange } from "./controlled.ts";
+import { ApiError, type ProblemPlace } from "./problem.ts";
+
+/** How a server is run, as far as its control needs it. */
+export interface ControlSettings {
+  readonly io: Pick<ProcessIo, "exit">;
+  readonly isNameless: boolean;
+  /** Reads the configuration again; undefined: it cannot be. */
+  readonly read?: (() => Promise<ReadConfiguration>) | undefined;
+}
 
 /** A server, as far as it is controlled. */
-export interface Server {
-  readonly log: Pick<Log, "recent" | "follow" | "setLevel" | "note" | "warn">;
+export interface Server extends Reloadable {
   status(): ServerStatus;
+  readonly configuration: { readonly settings: Settings };
   readonly pool: Pick<WorkerPool, "query" | "kill">;
   setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer;
+  /** False if there is no such service. */
+  setServiceState(name: string, state: "ready" | "drained" | "down"): Promise<boolean>;
   metricsText(): string;
   stop(): void;
 }
@@ -27,11 +41,11 @@ export interface Server {
 export class ServerControl implements Controlled {
   readonly log: Server["log"];
   private readonly server: Server;
-  private readonly io: Pick<ProcessIo, "exit">;
+  private readonly settings: ControlSettings;
 
-  constructor(server: Server, io: Pick<ProcessIo, "exit">) {
+  constructor(server: Server, settings: ControlSettings) {
     this.server = server;
-    this.io = io;
+    this.settings = settings;
     this.log = server.log;
   }
 
@@ -100,12 +114,58 @@ export class ServerControl implements Controlled {
     }
   }
 
+  async setService(name: string, state: "ready" | "drained" | "down"): Promise<void> {
+    try {
+      if (await this.server.setServiceState(name, state)) return;
+    } catch (error) {
+      throw error instanceof CommandError ? new ApiError(500, error.message) : error;
+    }
+    throw new ApiError(404, `there is no service ${quote(name)}`);
+  }
+
+  async check(text: string): Promise<readonly ProblemPlace[]> {
+    const { checkText } = await import("./check-text.ts");
+    return await checkText(text);
+  }
+
+  async reload({ isDry, closesRemoved }: ReloadRequest): Promise<Applied> {
+    const { read } = this.settings;
+    if (read === undefined) {
+      throw new ApiError(501, "this server cannot reload: it has no configuration file");
+    }
+    const options = { dryRun: isDry, closeRemoved: closesRemoved };
+    const result = await reload(this.server, read, options);
+    if (!("problems" in result)) {
+      return { changes: result.changes.map(changeLine), generation: result.generation };
+    }
+    const problems = result.problems.map((message) => ({ message }));
+    switch (result.kind) {
+      case "invalid":
+        throw new ApiError(422, "nothing was changed: the configuration has problems", problems);
+      case "upgrade":
+        throw new ApiError(409, "nothing was changed: an upgrade is needed", problems, true);
+      case "failed":
+        throw new ApiError(500, "nothing was changed", problems);
+    }
+  }
+
+  async configuration(type: "toml" | "json"): Promise<string> {
+    const { effectiveSettings } = await import("../../config/effective.ts");
+    const settings = effectiveSettings(this.server.configuration.settings);
+    if (type === "json") {
+      const { configurationKind } = await import("../../config/settings.ts");
+      return `${printJson(configurationKind.write(settings), 2)}\n`;
+    }
+    const { writeToml } = await import("../../config/write.ts");
+    return writeToml(settings);
+  }
+
   metrics(): { text: string; type: string } {
     return { text: this.server.metricsText(), type: metricsContentType };
   }
 
   stop(isAtOnce: boolean): void {
-    if (isAtOnce) this.io.exit(exitStatus.terminated);
+    if (isAtOnce) this.settings.io.exit(exitStatus.terminated);
     this.server.stop();
   }
 }

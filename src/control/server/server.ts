@@ -76,7 +76,7 @@ export class Server {
   private readonly leaving = new Set<string>();
   private readonly ports: JoinedPorts;
   private readonly manager: ServiceManager;
-  private configuration: Configuration;
+  configuration: Configuration;
   private readonly rules: InstalledRules;
   private supervisor: Supervisor | undefined;
   private metrics: MetricsListener | undefined;

@@ -144,7 +144,8 @@ test.each([
 test.each([
   ["PATCH", "/v1/services/web", {}, 400],
   ["PATCH", "/v1/services/web", { state: 1 }, 400],
-  ["PATCH", "/v1/services/wed", { state: "up" }, 404],
+  ["PATCH", "/v1/services/wed", { state: "ready" }, 404],
+  ["PATCH", "/v1/services/web", { state: "up" }, 400],
   ["PATCH", "/v1/pools/p/upstreams/u", { weight: 257 }, 400],
   ["PATCH", "/v1/pools/p/upstreams/u", { weight: 1, colour: "red" }, 400],
   ["PATCH", "/v1/pools/p/upstreams/u", { state: "drain" }, 409],
