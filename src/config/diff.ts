@@ -50,7 +50,8 @@ export function difference(before: Settings, after: Settings): Difference {
     ].map(withoutPath),
     upgrades: [
       ...own.filter(({ path }) => !changeable.includes(path)),
-      ...services.filter(({ path }) => ofSockets.includes(path)),
+      // What is set on one side alone is of a protocol that is new, or gone.
+      ...services.filter(({ path, isOnBoth }) => isOnBoth && ofSockets.includes(path)),
     ].map(withoutPath),
   };
 }
@@ -63,6 +64,8 @@ export function changeLine({ sign, text }: Change): string {
 /** A change and the setting that it is about; empty for a whole service or pool. */
 interface Located extends Change {
   readonly path: string;
+  /** It has a value before and after. */
+  readonly isOnBoth?: boolean;
 }
 
 function withoutPath({ sign, text }: Located): Change {
@@ -99,8 +102,8 @@ function nameOf({ name, to }: Tree): string {
   return textOf(name ?? to);
 }
 
-function ofOwner(owner: string, { sign, text, path }: Located): Located {
-  return { sign, text: `${owner}: ${text}`, path };
+function ofOwner(owner: string, change: Located): Located {
+  return { ...change, text: `${owner}: ${change.text}` };
 }
 
 function summaryOf({ listen, to }: Tree): string {
@@ -119,7 +122,11 @@ function leaves(prefix: string, before: Tree, after: Tree): Located[] {
     if (key === "upstream") changes.push(...named(key, tables(old), tables(next)));
     else if (isTree(old) && isTree(next)) changes.push(...leaves(`${path}.`, old, next));
     else if (key === "listen") changes.push({ sign: "~", text: listText(path, old, next), path });
-    else changes.push({ sign: "~", text: `${path} ${textOf(old)} -> ${textOf(next)}`, path });
+    else {
+      const isOnBoth = old !== undefined && next !== undefined;
+      const text = `${path} ${textOf(old)} -> ${textOf(next)}`;
+      changes.push({ sign: "~", text, path, isOnBoth });
+    }
   }
   return changes;
 }

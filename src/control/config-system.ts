@@ -1,6 +1,6 @@
 /** The sources of a configuration: files, /etc/passwd and /etc/group, the processors. */
 
-import { readdir, realpath } from "node:fs/promises";
+import { readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { ConfigurationSystem } from "../config/file.ts";
 import { configurationBytesMax, networkListBytesMax } from "../engine/limits.ts";
@@ -22,7 +22,7 @@ export const configurationSystem: ConfigurationSystem = {
     const matches = matcher(name);
     let names: string[];
     try {
-      names = await readdir(folder);
+      names = readdirSync(folder);
     } catch (error) {
       throw new Error(`${folder} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
     }
@@ -31,7 +31,8 @@ export const configurationSystem: ConfigurationSystem = {
       .sort()
       .map((each) => join(folder, each));
   },
-  identity: (path) => realpath(path),
+  // By this thread: the others may be nobody's by now (`disarmOtherThreads`).
+  identity: async (path) => realpathSync(path),
   userId(name) {
     try {
       return findUser(name)?.uid;

@@ -4,7 +4,7 @@
  * and it is bounded, so that what has no end (/dev/zero) is refused.
  */
 
-import { close, open, read } from "node:fs";
+import { close, constants, fstatSync, open, openSync, read } from "node:fs";
 import { promisify } from "node:util";
 
 /** Why a file could not be read: `ENOENT`, `more than 10 bytes`. */
@@ -20,13 +20,29 @@ const STDIN = 0;
 export async function readInput(file: string, bytesMax: number): Promise<Uint8Array> {
   let fd: number | undefined;
   try {
-    fd = file === "-" ? STDIN : await promisify(open)(file, "r");
+    fd = file === "-" ? STDIN : await openInput(file);
     return await readAll(fd, bytesMax);
   } catch (error) {
     if (error instanceof InputError) throw error;
     throw new InputError((error as NodeJS.ErrnoException).code ?? String(error));
   } finally {
     if (fd !== undefined && fd !== STDIN) close(fd);
+  }
+}
+
+/**
+ * The runtime's threads may have become nobody's (`disarmOtherThreads`), and find no way to what
+ * only our own user may read. Then this thread opens it, if that cannot make it wait.
+ */
+async function openInput(file: string): Promise<number> {
+  try {
+    return await promisify(open)(file, "r");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw error;
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    if (fstatSync(fd).isFile()) return fd;
+    close(fd);
+    throw error;
   }
 }
 

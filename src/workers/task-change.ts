@@ -54,7 +54,7 @@ export function taskChange(
         ownAddresses: route.ownAddresses,
       },
       dial: { mark: dial.mark },
-      timeouts,
+      ...(isEqual(timeouts, before.timeouts) ? {} : { timeouts }),
       log,
       sockets: task.sockets,
       limits: { connectionsMax: limits.connectionsMax, queueMax: limits.queueMax },
@@ -68,7 +68,8 @@ function isReplaced(
   after: ForwardTask,
   capacity: Capacity,
 ): boolean {
-  if (!carries(before, protocol) || !carries(after, protocol)) return false;
+  // The part may be there without a socket: all that it had may have been released.
+  if (!carries(after, protocol)) return false;
   const beginning = (task: ForwardTask) => [
     task.ingress,
     task.dial.sendProxy,
@@ -77,8 +78,12 @@ function isReplaced(
     task.route.upstreams.kind,
     protocol === "tcp" ? boundsOf(task.limits.clients) : sessionBounds(task.sessions),
   ];
-  const isOther = JSON.stringify(beginning(before)) !== JSON.stringify(beginning(after));
+  const isOther = !isEqual(beginning(before), beginning(after));
   return isOther || (protocol === "tcp" && capacityOf(after).connections > capacity.connections);
+}
+
+function isEqual(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** Whether a task has sockets of a protocol. */
@@ -95,7 +100,7 @@ function sessionBounds(sessions: SessionSettings | undefined) {
 }
 
 function sameBounds(before: ClientBounds, after: ClientBounds): ClientBounds {
-  return JSON.stringify(boundsOf(before)) === JSON.stringify(boundsOf(after)) ? before : after;
+  return isEqual(boundsOf(before), boundsOf(after)) ? before : after;
 }
 
 /** Sessions have places of their own, which do not grow while they are there. */

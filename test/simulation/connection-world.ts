@@ -124,7 +124,7 @@ export class ConnectionWorld implements World {
         counters: { count: (counter, amount) => this.count(counter, amount) },
         tally: new Tally(this.tally),
         ...{ task: this.task, kernel: this.kernel, relayKernel: this.relayKernel },
-        router: { pool: this.pool, rules, timedOut: () => {} },
+        router: { pool: this.pool, rules, timedOut: () => {}, has: () => true },
         loopDetector: { entered: (fd) => this.flows.enter(fd), flows: this.flows },
         wideOfClient: 2,
       },

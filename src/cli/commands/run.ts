@@ -96,18 +96,26 @@ async function serve(
   // Sockets that a later configuration opens may have to be given away as well.
   const hasUdp = configuration.services.some((each) => protocolsOf(each).includes("udp"));
   const user = wantedUser(configuration.user, hasUdp);
+  // From here on a hang-up ends nothing; one that comes before the start is over is not lost.
+  const started = Promise.withResolvers<Server>();
+  io.onHangup(() => void started.promise.then((server) => reloadBy(server, read)));
   try {
     const server = await Server.start(configuration, {
       ...{ io, user, words: fileWords, isNameless: false, read },
     });
-    io.onHangup(() => {
-      if (read !== undefined) void reload(server, read);
-      else server.log.warn("reload: a configuration from standard input cannot be read again");
-    });
+    started.resolve(server);
     const { stoppedBy } = await server.finished();
     return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
   } catch (error) {
     if (error instanceof ServiceProblem) throw new UsageError(fileWords.problem(error));
     throw error;
   }
+}
+
+async function reloadBy(
+  server: Server,
+  read: (() => Promise<ReadConfiguration>) | undefined,
+): Promise<void> {
+  if (read !== undefined) await reload(server, read);
+  else server.log.warn("reload: a configuration from standard input cannot be read again");
 }

@@ -50,7 +50,7 @@ export interface Surroundings {
   readonly task: ForwardTask;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
-  readonly router: Pick<Router, "pool" | "rules" | "timedOut">;
+  readonly router: Pick<Router, "has" | "pool" | "rules" | "timedOut">;
   readonly loopDetector: Pick<LoopDetector, "entered"> & {
     readonly flows: Pick<OutboundFlows, "forget">;
   };
@@ -151,6 +151,22 @@ export class TcpConnections
   /** Ends all connections. */
   abortAll(reason: EndReason): void {
     for (const connection of [...this.connections]) connection.abort(reason);
+  }
+
+  /** Relays arm their timers by the new time-outs; the others when theirs fire. */
+  timeoutsChanged(): void {
+    for (const connection of [...this.connections]) {
+      if (connection.isIn("relay")) this.relaying.onTimer(connection);
+    }
+  }
+
+  /** Ends the connections of upstreams that are no longer in the configuration. */
+  endRemoved(): void {
+    const { router } = this.around;
+    for (const connection of [...this.connections]) {
+      const { picked } = connection;
+      if (picked !== undefined && !router.has(picked)) connection.abort("removed");
+    }
   }
 
   /** No connection is left, and none will come. */

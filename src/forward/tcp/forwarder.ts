@@ -230,11 +230,8 @@ export class TcpForwarder implements Service, ListenerOwner, ConnectionsOwner, P
   update(change: ServiceChange): void {
     const down = this.router.update(change, this.loop.now);
     if (down.size > 0 && this.task.route.pool.onDown === "close") this.connections.endDown(down);
-    if (change.ends !== "all") return;
-    for (const connection of [...this.connections.open]) {
-      const { picked } = connection;
-      if (picked !== undefined && !this.router.has(picked)) connection.abort("removed");
-    }
+    if (change.timeouts !== undefined) this.connections.timeoutsChanged();
+    if (change.ends === "all") this.connections.endRemoved();
   }
 
   /** Accepts no connection while TCP is among the protocols. */
