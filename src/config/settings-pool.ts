@@ -1,12 +1,23 @@
 /** The settings of a pool: its upstreams, and when they get connections. Pure. */
 
-import { upstreamsMax } from "../engine/limits.ts";
+import { checkIntervalMsMin, upstreamsMax } from "../engine/limits.ts";
 import { ok, quote, refuse } from "../net/result.ts";
 import { integer, list, required, setting, table, text, word, yesNo } from "./kinds.ts";
 import { balance, durationPattern, name, upstream, upstreams } from "./settings-values.ts";
 import { numberSyntax, positiveDurationSyntax, type Syntax } from "./syntax.ts";
 
 const time = text(positiveDurationSyntax, { examples: ["2s"], pattern: durationPattern });
+/** Not so often that the checks are a load of their own. */
+const intervalSyntax: Syntax<number> = {
+  parse: (given) => {
+    const duration = positiveDurationSyntax.parse(given);
+    return duration.ok && duration.value < checkIntervalMsMin
+      ? refuse(`${quote(given)} is too short: give at least "${checkIntervalMsMin}ms"`)
+      : duration;
+  },
+  format: positiveDurationSyntax.format,
+};
+const interval = text(intervalSyntax, { examples: ["2s"], pattern: durationPattern });
 const slowStart = text(positiveDurationSyntax, { examples: ["30s"], pattern: durationPattern });
 
 /** Bytes of a datagram: text, or `hex:` with two digits a byte. */
@@ -63,7 +74,7 @@ const check = table({
     "What an upstream has to do: be connected, answer a TLS or HTTP request, or a datagram.",
   ),
   port: setting(integer(1, 65535), "The port to check, where it is not the upstream's own."),
-  interval: setting(time, "How often each address is checked; four times as often meanwhile."),
+  interval: setting(interval, "How often each address is checked; four times as often meanwhile."),
   timeout: setting(time, "How long one check may take."),
   rise: setting(integer(1, 100), "Successes in a row after which an upstream is up."),
   fall: setting(integer(1, 100), "Failures in a row after which an upstream is down."),

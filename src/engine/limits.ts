@@ -249,6 +249,9 @@ export const upstreamsMax = 256;
 /** Addresses of all pools together: each has a slot of the board. */
 export const upstreamSlotsMax = 16_384;
 
+/** The shortest interval of checks. */
+export const checkIntervalMsMin = 100;
+
 /** While the state of an upstream is changing, checks come so many times as often. */
 export const hastyChecks = 4;
 

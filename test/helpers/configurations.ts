@@ -161,7 +161,7 @@ const pool = fc.record(
       {
         type: fc.constantFrom("tcp", "tls", "http", "udp"),
         port,
-        interval: time,
+        interval: fc.integer({ min: 100, max: 0x7fffffff }),
         timeout: time,
         rise: fc.integer({ min: 1, max: 100 }),
         fall: fc.integer({ min: 1, max: 100 }),

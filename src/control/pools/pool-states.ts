@@ -54,6 +54,8 @@ export class PoolStates {
   private readonly entries: readonly Entry[];
   private readonly now: () => number;
   private isStarted = false;
+  /** Addresses for which there is no slot. */
+  left = 0;
 
   /**
    * `before` are the states of a pool with the same name, or what another process has handed over
@@ -124,6 +126,7 @@ export class PoolStates {
 
   /** Takes over the addresses of this moment. */
   refresh(): void {
+    this.left = 0;
     for (const [i, entry] of this.entries.entries()) {
       const { settings } = entry;
       const before = entry.addresses;
@@ -131,7 +134,10 @@ export class PoolStates {
       for (const address of this.source.addressesOf(i)) {
         const key = formatSocketAddress(address);
         const slot = this.slots.take(this.keyOf(settings.name, key));
-        if (slot < 0) continue;
+        if (slot < 0) {
+          this.left++;
+          continue;
+        }
         const old = before.get(key);
         const isKnown = old !== undefined && (old.isUp || this.pool.check !== undefined);
         const state = isKnown

@@ -1,6 +1,7 @@
 /** The pools of a server: their states, what an administrator asks of them, and their status. */
 
 import type { Pool } from "../../config/pool.ts";
+import { upstreamSlotsMax } from "../../engine/limits.ts";
 import { formatDuration } from "../../net/duration.ts";
 import type { Upstreams } from "../../workers/protocol.ts";
 import { UpstreamBoard } from "../../workers/upstream-board.ts";
@@ -146,6 +147,11 @@ export class Pools implements HealthOwner {
   }
 
   private check(): void {
+    for (const [name, { left }] of this.states) {
+      if (left === 0) continue;
+      const most = `all pools together have at most ${upstreamSlotsMax}`;
+      this.owner.warn(`pool ${name}: ${left} addresses are left out: ${most}`);
+    }
     this.checks?.check([...this.states.values()].flatMap(({ targets }) => targets));
   }
 }

@@ -319,7 +319,7 @@ backup = 1
 [[pool]]
 name = "dns"
 to = ["a:1", "a:1"]
-check = { type = "udp" }
+check = { type = "udp", interval = "99ms" }
 [[pool]]
 name = "other"
 check = { type = "tcp", path = "/" }
@@ -354,6 +354,7 @@ to = "b:1"
     'main.toml:13:10: pool "web": upstream[1].backup: 1 is not accepted: give true or false, ' +
       "without quotes",
     'main.toml:17:1: pool "dns": check: "send" is missing',
+    'main.toml:17:36: pool "dns": check.interval: "99ms" is too short: give at least "100ms"',
     'main.toml:20:25: pool "other": check.path: this needs a check of type "http"',
     'main.toml:21:1: pool "other": passive: "rest" is longer than "rest-max": give at most ' +
       "that",
