@@ -53,6 +53,10 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { runCommand, runRun } = await import("./commands/run.ts");
     return command(runCommand, (options, io) => runRun(options, io));
   },
+  top: async () => {
+    const { topCommand, runTop } = await import("./commands/top.ts");
+    return command(topCommand, (options, io) => runTop(options, io));
+  },
   routes: async () => {
     const { routesCommand, runRoutes } = await import("./commands/routes.ts");
     const { isLiveAction } = await import("./options/rules.ts");

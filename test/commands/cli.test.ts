@@ -5,7 +5,7 @@ import { run, type StartOptions, start, tproxy } from "../helpers/tproxy.ts";
 
 const isRoot = process.getuid?.() === 0;
 const commands = [
-  ...["bind", "listen", "forward", "run", "routes", "doctor", "explain"],
+  ...["bind", "listen", "forward", "run", "top", "routes", "doctor", "explain"],
   ...["check", "config", "demo", "status", "connections", "kill", "drain", "ready", "down"],
   ...["log", "stop"],
 ];
