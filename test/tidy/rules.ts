@@ -159,8 +159,10 @@ export function unusedFiles(facts: readonly Facts[]): Problem[] {
     for (const { from } of byPath.get(path)?.imports ?? []) reach(from);
   };
   for (const path of ENTRY_POINTS) reach(path);
+  // Declarations of types are the compiler's alone.
+  const isCode = (path: string) => isProduct(path) && !path.endsWith(".d.ts");
   return facts
-    .filter(({ path }) => isProduct(path) && !reached.has(path))
+    .filter(({ path }) => isCode(path) && !reached.has(path))
     .map(({ path }) => at(path, 1, "is imported by no part of the program"));
 }
 

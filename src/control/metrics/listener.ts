@@ -20,6 +20,8 @@ export interface Readable {
   unready(): string;
   /** Answers a request for any other path; undefined: there is nothing there. */
   page?(request: Request, path: string): Response | Promise<Response> | undefined;
+  /** Called when the listener is closed. */
+  closed?(): void;
 }
 
 const security: Readonly<Record<string, string>> = {
@@ -68,6 +70,7 @@ export class MetricsListener {
 
   close(): void {
     void this.server.stop(true);
+    this.readable.closed?.();
   }
 
   private async answer(request: Request): Promise<Response> {

@@ -1,16 +1,16 @@
 /** The metrics of a server: as text, and over TCP. */
 
 import type { MetricsConfiguration } from "../../config/settings-metrics.ts";
-import type { Log } from "../../log/log.ts";
+import { routesOf } from "../admin/routes.ts";
+import { type ControlSettings, type Server, ServerControl } from "../admin/server-control.ts";
+import { Page } from "../page/page.ts";
 import type { ServerStatus } from "../server/status.ts";
 import { type MetricsParts, metricsOf } from "./collect.ts";
 import { renderMetrics } from "./families.ts";
 import { MetricsListener } from "./listener.ts";
 
 /** A server whose metrics are read. */
-export interface MeasuredServer {
-  readonly log: Pick<Log, "note" | "warn">;
-  status(): ServerStatus;
+export interface MeasuredServer extends Server {
   metricsText(): string;
 }
 
@@ -23,11 +23,15 @@ export function metricsText(status: ServerStatus, parts: MetricsParts): string {
 export function openMetrics(
   settings: MetricsConfiguration | undefined,
   server: MeasuredServer,
+  control: ControlSettings,
 ): MetricsListener | undefined {
   if (settings === undefined) return undefined;
+  const page = new Page(server, routesOf(new ServerControl(server, control), "read-only"));
   const listener = new MetricsListener(settings, {
     metrics: () => server.metricsText(),
     unready: () => unreadiness(server.status()),
+    page: (request, path) => page.answer(request, path),
+    closed: () => page.close(),
   });
   const { address } = listener;
   server.log.note(`[+] Metrics at http://${address}/metrics`, { event: "metrics", address });

@@ -265,7 +265,7 @@ export class Server {
       if (isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
       logStart(log, changes, services, isNameless);
       for (const each of prepared.doubts) log.warn(each);
-      this.metrics = openMetrics(this.configuration.metrics, this);
+      this.metrics = openMetrics(this.configuration.metrics, this, settings);
       this.admin = await openAdmin(this.configuration.admin, this, settings);
       // All is open by now, and Workers get what the main thread has.
       const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
