@@ -6,11 +6,12 @@
 import { describe, expect } from "bun:test";
 import { canUnshare, inNamespace } from "../helpers/netns.ts";
 import { testWith } from "../helpers/tools.ts";
-import { type Case, testFault, topology } from "./doctor/set-up.ts";
+import { type Case, program, testFault, topology } from "./doctor/set-up.ts";
 
 const forwards = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
 const ask = "explain forward :80 --to 10.8.0.2:8080 --routes auto --in p0 --src 10.9.0.0/24";
-const ask6 = "explain forward [::]:80 --to [fd00:8::2]:8080 --routes auto --in p0 --src fd00:9::2";
+const ask6 =
+  "explain forward [::]:80 --to [fd00:8::2]:8080 --family 6 --routes auto --in p0 --src fd00:9::2";
 const v6 = `ip address add fd00:8::1/64 dev u0 nodad; ${forwards}`;
 
 const cases: readonly Case[] = [
@@ -94,24 +95,46 @@ testWith([], { "network namespaces": canUnshare })(
       status tproxy ${ask.replace("10.8.0.2:8080", "web.example:8080")}
       tproxy ${ask} --json
       status tproxy explain forward :80
-      status tproxy explain forward :80 --to original
-      status tproxy explain forward :80 --to 10.8.0.2:8080 --routes auto --in nosuchinterfacename`);
+      status tproxy explain forward :80 --to original --path auto
+      status tproxy explain forward :80 --to 10.8.0.2:8080 --path auto --send-proxy v2
+      status tproxy ${ask} --path kernel --keepalive 9s
+      status tproxy explain forward :80 --to 10.8.0.2:8080 --routes auto --in nosuchinterfacename
+      ${program} forward :80 --to 10.8.0.2:80 --to 10.8.0.1:80 --path kernel --routes auto > log &
+      carrying=$!; started="$started $!"
+      until grep -q carries log; do kill -0 $carrying; done
+      echo "== carried"
+      tproxy ${ask} --path kernel || :
+      kill $carrying; wait $carrying`);
     const [masqueraded = "", sameLink = "", here = "", named = "", ...rest] =
       stdout.split(/^status \d\n/m);
     expect(masqueraded).toMatch(/ok +source +Rule ip nat POSTROUTING .* tproxy comes before it\./);
     expect(masqueraded).toMatch(
-      /^tcp from 10\.9\.0\.2 by p0 to 203\.0\.113\.80:80, carried by the kernel to 10\.8\.0\.2:80/,
+      /\ntcp from 10\.9\.0\.2 by p0 to 203\.0\.113\.80:80, carried by the kernel to 10\.8\.0\.2:80/,
     );
     expect(sameLink).toMatch(/WARNING +route +The upstream 10\.9\.0\.7 is on the clients' link/);
     expect(here).toMatch(/ok +route +The upstream 10\.8\.0\.1 is on this host\.\n.*ok +input/);
-    expect(here).toMatch(/^udp from/);
+    expect(here).toMatch(/\nudp from/);
     expect(named).toMatch(/unknown +name +web\.example is looked up when the service starts/);
     expect(JSON.parse(rest[0]?.split("\n")[0] ?? "")).toMatchObject({
       ok: true,
-      sections: [{ findings: expect.any(Array) }],
+      sections: [{ title: "Data path" }, { findings: expect.any(Array) }],
     });
     const statuses = [...stdout.matchAll(/^status (\d)$/gm)].map(([, status]) => Number(status));
-    expect(statuses).toEqual([0, 0, 0, 0, 2, 1, 2]);
+    expect(statuses).toEqual([0, 0, 0, 0, 2, 0, 0, 1, 2]);
+    expect(masqueraded).toMatch(
+      /ok +path +The relay carries it .*; the kernel could, with --path k/,
+    );
+    expect(stdout).toMatch(/ok +path +The relay carries it, not the kernel: --to: "original" is/);
+    expect(stdout).toMatch(
+      /ok +path +The relay carries it, not the kernel: --send-proxy: the kernel/,
+    );
+    expect(stdout).toMatch(
+      /FAILURE +path +--path kernel cannot carry it: --keepalive: there is no/,
+    );
+    const [, carried = ""] = stdout.split("== carried\n");
+    expect(carried).toMatch(/ok +path +The kernel carries it, as --path kernel asks\./);
+    expect(carried).toMatch(/WARNING +counts +nf_conntrack_acct is 0/);
+    expect(carried).not.toMatch(/FAILURE|unknown/);
     expect(stderr).toContain("--to is missing");
     expect(stderr).toContain("no interface here has the name");
   },

@@ -10,17 +10,16 @@ import { addressBits } from "../../net/cidr.ts";
 import { isUnspecified } from "../../net/ip.ts";
 import { protocolsOf } from "../server/tasks.ts";
 
-/** The upstreams that are addresses, the names of others, and whether there is `original`. */
+/** The upstreams that are addresses, and the names of others. */
 export function knownUpstreams({ route }: Pick<Service, "route">) {
   const known: { readonly address: Address; readonly port: number }[] = [];
   const names: string[] = [];
-  let original = false;
   for (const { to } of route.pool.upstreams) {
-    if (to === "original") original = true;
-    else if (typeof to.host === "string") names.push(to.host);
+    if (to === "original") continue;
+    if (typeof to.host === "string") names.push(to.host);
     else known.push({ address: to.host, port: to.port });
   }
-  return { known, names, original };
+  return { known, names };
 }
 
 /**

@@ -62,9 +62,10 @@ export interface CarriedFacts {
   readonly chains: readonly RuledChain[];
 }
 
-/** Gathers them from a reading of the host. */
-export function gatherCarried(machine: HostSnapshot, question: CarriedQuestion): CarriedFacts {
+/** Gathers them from a reading of the host. Our own rules are left out: what they do is known. */
+export function gatherCarried(host: HostSnapshot, question: CarriedQuestion): CarriedFacts {
   const { upstream } = question;
+  const machine = withoutTable(host, question.table);
   const { family } = question.packet.destination;
   const { routes } = machine.policy[family];
   const destinationType = addressType(routes, question.packet.destination);
@@ -94,8 +95,15 @@ export function gatherCarried(machine: HostSnapshot, question: CarriedQuestion):
     replyOif: reply === undefined ? "" : deviceName(machine, reply.route),
     forwards: forwardsOf(machine, family, packet.iif),
     counts: acct === undefined ? undefined : acct === 1,
-    chains: machine.ruleset?.chains ?? [],
+    chains: host.ruleset?.chains ?? [],
   };
+}
+
+function withoutTable(host: HostSnapshot, name: string | undefined): HostSnapshot {
+  const { ruleset } = host;
+  if (ruleset === undefined) return host;
+  const chains = ruleset.chains.filter(({ table }) => table !== name);
+  return { ...host, ruleset: { ...ruleset, chains } };
 }
 
 /** The state of a packet whose destination our rule has translated, unless another's has. */
