@@ -9,6 +9,7 @@ import {
   NS_GET_USERNS,
   PR_CAP_AMBIENT,
   PR_CAP_AMBIENT_CLEAR_ALL,
+  PR_CAP_AMBIENT_RAISE,
   PR_CAPBSET_DROP,
   PR_CAPBSET_READ,
   PR_SET_KEEPCAPS,
@@ -66,13 +67,33 @@ export function keepCapabilities(kept: bigint): Result {
   return libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno() : 0;
 }
 
-/** `capset(2)` of the calling thread: effective and permitted, nothing inheritable. */
-function writeCapabilities(bits: bigint): Result {
+/**
+ * Has programs that the calling thread starts get the capabilities that it has, until the returned
+ * function is called. Without a user of its own (root) nothing is to be done.
+ */
+export function lendCapabilities(): () => void {
+  const sets = readCapabilities();
+  if (typeof sets === "number" || process.geteuid?.() === 0) return () => {};
+  const { permitted, inheritable } = sets;
+  writeCapabilities(permitted, permitted);
+  for (let bit = 0; permitted >> BigInt(bit) > 0n; bit++) {
+    if (((permitted >> BigInt(bit)) & 1n) === 0n) continue;
+    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, bit, 0, 0);
+  }
+  return () => {
+    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    writeCapabilities(permitted, inheritable);
+  };
+}
+
+/** `capset(2)` of the calling thread: effective and permitted, and what programs inherit. */
+function writeCapabilities(bits: bigint, inheritable = 0n): Result {
   for (const half of [0, 1]) {
     const word = Number((bits >> BigInt(32 * half)) & 0xffff_ffffn);
     sets.view.setUint32(half * data.size + data.effective, word, true);
     sets.view.setUint32(half * data.size + data.permitted, word, true);
-    sets.view.setUint32(half * data.size + data.inheritable, 0, true);
+    const inherited = Number((inheritable >> BigInt(32 * half)) & 0xffff_ffffn);
+    sets.view.setUint32(half * data.size + data.inheritable, inherited, true);
   }
   return libc.capset(head.address, sets.address) < 0 ? -errno() : 0;
 }

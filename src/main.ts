@@ -5,8 +5,9 @@ import { writeSync } from "node:fs";
 import { faultText } from "./internal-error.ts";
 import { versionText } from "./version.ts";
 
-// A request for counters that comes too early has nothing to show, and ends nothing.
+// A request for counters or for an upgrade that comes too early finds nothing, and ends nothing.
 process.on("SIGUSR1", () => {});
+process.on("SIGUSR2", () => {});
 
 const args = process.argv.slice(2);
 

@@ -124,6 +124,25 @@ export class NetlinkSocket {
   }
 
   /**
+   * A socket that another process has opened and lent or given to this one; it is owned from here
+   * on. Only one of both may use it at a time. @throws SyscallError
+   */
+  static adopt(fd: number): NetlinkSocket {
+    check(sys.getsockname(fd, ownAddress.address, sockaddr_nl.size), "getsockname", "netlink");
+    const portId = ownAddress.view.getUint32(sockaddr_nl.nl_pid, HOST_ORDER);
+    const socket = new NetlinkSocket(fd as Fd, portId);
+    // Numbers that the other one has not used: its replies are not mistaken for ours.
+    socket.#sequence = Math.floor(Math.random() * 2 ** 32);
+    return socket;
+  }
+
+  /** Drops what is queued: replies to another process that has ended before it read them. */
+  drain(): void {
+    while (this.#receiveQueued().length > 0);
+    this.#sequence = (this.#sequence + 2 ** 31) >>> 0;
+  }
+
+  /**
    * Sends a request and waits until it has been carried out. Returns the messages that came before
    * the acknowledgement: none for most, the object for a look-up, the new object with NLM_F_ECHO.
    * Their bodies are copies.

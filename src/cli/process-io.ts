@@ -60,6 +60,7 @@ export function processIo(workerEntry: URL): ProcessIo {
     },
     onExit: (last) => void process.on("exit", last),
     onReport: (report) => void process.on("SIGUSR1", report),
+    onUpgrade: (upgrade) => void process.on("SIGUSR2", upgrade),
     outputFailure: () => outputFailure,
     exit: (status) => process.exit(status),
   };

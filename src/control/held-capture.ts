@@ -1,12 +1,13 @@
 /** The rules of a command that serves: in force as long as it runs, and taken back by its end. */
 
 import { SyscallError } from "../../ffi/errno.ts";
+import type { Mark } from "../../ffi/types.ts";
 import { applyParts } from "../capture/live/apply.ts";
 import { cgroupId } from "../capture/live/cgroups.ts";
 import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
 import { Hold } from "../capture/live/hold.ts";
 import { interfaceIndex, openKernel } from "../capture/live/kernel.ts";
-import { exclusively } from "../capture/live/lock.ts";
+import { breakLock, exclusively } from "../capture/live/lock.ts";
 import { drainingName } from "../capture/live/names.ts";
 import { SysctlError } from "../capture/live/setting-memory.ts";
 import { drainPlan } from "../capture/plan/drain.ts";
@@ -25,6 +26,13 @@ import {
   loadContext,
   type RoutesContext,
 } from "./routes-context.ts";
+import type { CaptureIdentity } from "./upgrade/messages.ts";
+
+/** A set-up that one process hands over to another: the socket that owns its firewall table. */
+export interface TakenCapture {
+  readonly fd: number;
+  readonly identity: CaptureIdentity;
+}
 
 /** What is captured, for a set-up that has its name and marks; at least one Intent. */
 type Build = (identified: Identified) => readonly ServiceIntent[];
@@ -36,6 +44,8 @@ interface CaptureParts {
   readonly identified: Identified;
   readonly io: ProcessIo;
   readonly say: (line: string) => void;
+  /** Another process has handed it over. */
+  readonly isTaken: boolean;
 }
 
 /** What holds it. */
@@ -80,7 +90,9 @@ export class HeldCapture {
    * Puts in what `build` returns, and from then on puts back what others remove, which `say` tells.
    * What the request leaves open of the set-up's name, mark, table and priority is chosen clear of
    * all that is there.
-   * The kernel takes the firewall table away with this process, however it ends.
+   * The kernel takes the firewall table away with this process, however it ends. `taken` is the
+   * set-up of a process that hands over: it is changed to what is wanted in one transaction, under
+   * the name and the marks that it has.
    * @throws CommandError where it would get in the way of others, or the kernel refuses
    */
   static async apply(
@@ -88,18 +100,21 @@ export class HeldCapture {
     build: Build,
     io: ProcessIo,
     say: (line: string) => void,
+    taken?: TakenCapture,
   ): Promise<HeldCapture> {
-    const kernel = await explained("apply", openKernel);
+    const kernel = await explained("apply", () => openKernel(taken?.fd));
+    const wanted = taken === undefined ? request : identityRequest(taken.identity);
     try {
       return await explained("apply", () =>
         exclusively(kernel, () => {
-          const usual = representative(build({ request, takenBits: 0 }));
-          const identified = identify(kernel, request, usual, "fresh");
+          const usual = representative(build({ request: wanted, takenBits: 0 }));
+          const identified = identify(kernel, wanted, usual, "fresh");
           const intents = build(identified);
           const situation = loadContext(kernel, intents, io);
-          refuse(situation);
+          if (taken === undefined) refuse(situation);
           const identity = identityLine(usual, representative(intents));
-          return HeldCapture.hold({ intents, situation, identified, io, say }, identity);
+          const isTaken = taken !== undefined;
+          return HeldCapture.hold({ intents, situation, identified, io, say, isTaken }, identity);
         }),
       );
     } catch (error) {
@@ -109,7 +124,7 @@ export class HeldCapture {
   }
 
   private static hold(capture: CaptureParts, identity: readonly string[]): HeldCapture {
-    const { situation, say } = capture;
+    const { situation, say, isTaken } = capture;
     const { kernel, parts, live, question } = situation;
     const settings = new KernelSettings(situation);
     const sysctls = settings.set();
@@ -131,7 +146,8 @@ export class HeldCapture {
       const changes = [...identity, ...sysctls, ...applied.changes];
       return new HeldCapture(capture, { settings, hold, owned, changes });
     } catch (error) {
-      settings.undo();
+      // What another process has handed over is its own again.
+      if (!isTaken) settings.undo();
       throw error;
     }
   }
@@ -180,6 +196,44 @@ export class HeldCapture {
     }
   }
 
+  /** What another process needs to go on with the rules; until `thaw` they are left alone. */
+  lend(): TakenCapture {
+    this.hold.pause();
+    const { tableName, mark, table, priority = 0 } = representative(this.intents);
+    const { value, mask } = mark;
+    const identity = { tableName, mark: { value, mask }, table, priority };
+    return { fd: this.situation.kernel.netfilter.fd, identity };
+  }
+
+  /** Looks after the rules again, as they are to be here, whatever the other process has done. */
+  thaw(): void {
+    if (this.over) return;
+    const { kernel } = this.situation;
+    try {
+      kernel.netfilter.drain();
+      breakLock(kernel);
+      exclusively(kernel, () => this.putBack(), true);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      this.say(`the rules may not be as they are to be: ${error.message}`);
+    }
+    this.hold.resume();
+  }
+
+  private putBack(): void {
+    const { kernel, question } = this.situation;
+    const { parts, live } = loadContext(kernel, this.intents, this.io);
+    applyParts(kernel, parts, live, { tag: question.tag, owned: this.owned });
+  }
+
+  /** Lets go of the rules: another process has them. */
+  abandon(): void {
+    if (this.over) return;
+    this.over = true;
+    this.hold.abandon();
+    this.situation.kernel.close();
+  }
+
   /** Takes everything back; a second time it does nothing. */
   release(): void {
     if (this.over) return;
@@ -197,6 +251,10 @@ function drainingParts(
 ): DesiredState {
   const plan = drainPlan(intents, drainingName(question.name, kernel.netfilter.portId));
   return partsOf(plan, (name) => interfaceIndex(kernel, name), cgroupId);
+}
+
+function identityRequest({ mark, ...rest }: CaptureIdentity): IdentityRequest {
+  return { ...rest, mark: { value: mark.value as Mark, mask: mark.mask } };
 }
 
 /** One whose name, mark, table and priority are those of all: NAT has the name alone. */

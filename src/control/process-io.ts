@@ -27,6 +27,8 @@ export interface ProcessIo extends LogIo {
   onExit(last: () => void): void;
   /** Calls `report` at SIGUSR1, which never ends the process. Several are called in their order. */
   onReport(report: () => void): void;
+  /** Calls `upgrade` at SIGUSR2, which never ends the process. */
+  onUpgrade(upgrade: () => void): void;
   /** Why standard output could not be written, as on a full disk; EPIPE is no failure. */
   outputFailure(): string | undefined;
   /** Ends the process at once, whatever is still open. */

@@ -61,7 +61,7 @@ export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
 /** What says how much there is now, not how much there has been. */
-const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
+export const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
 
 const BLOCK_BYTES = counterNames.length * 8;
 /** Block 0 has what belongs to no service, and what removed services have counted. */
@@ -272,4 +272,9 @@ export function sumValues(all: readonly Float64Array[]): Counters {
     }
   }
   return countersIn(total);
+}
+
+/** Counters as such numbers, 0 for what another release does not count. */
+export function valuesOf(counters: Readonly<Partial<Counters>>): Float64Array {
+  return Float64Array.from(counterNames, (name) => counters[name] ?? 0);
 }

@@ -13,10 +13,11 @@ import {
 import type { Scheme } from "../net/target.ts";
 import { type Counters, sumValues } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
+import { type Counted, InheritedCounts } from "./inherited-counts.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 import type { RowQuery } from "./query.ts";
 import { type Rows, type ScanAnswer, ScanRequests, type Selection } from "./scan-requests.ts";
-import { readTallies, type TallyCounts } from "./tally.ts";
+import { readTallies, TALLY_VALUES, type TallyCounts } from "./tally.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
@@ -58,6 +59,8 @@ export class WorkerPool implements WorkerHandleOwner {
   private printing: Promise<void> = Promise.resolve();
   private stopping = false;
   private suspended: readonly Scheme[] = [];
+  /** Counted by another process, which this one has taken over from. */
+  readonly inherited = new InheritedCounts();
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
   private readonly died: (worker: number) => void;
@@ -262,12 +265,26 @@ export class WorkerPool implements WorkerHandleOwner {
 
   /** What all Workers have counted so far, for all services or for one. */
   counters(id?: number): Counters {
-    return sumValues(this.handles.map((handle) => handle.read(id)));
+    const own = this.handles.map((handle) => handle.read(id));
+    return sumValues([...own, ...this.inherited.counters(id)]);
   }
 
   /** How connections and sessions of service number `id` have ended, in all Workers. */
   tally(id: number): TallyCounts {
-    return readTallies(this.handles.map((handle) => handle.tallyOf(id)));
+    return readTallies(this.talliesOf(id));
+  }
+
+  /** All that was counted for service number `id`, for a process that takes it over. */
+  counted(id: number): Counted {
+    const tally = new Float64Array(TALLY_VALUES);
+    for (const each of this.talliesOf(id)) {
+      for (const [at, value] of each.entries()) tally[at] = (tally[at] as number) + value;
+    }
+    return { counters: this.counters(id), tally: [...tally] };
+  }
+
+  private talliesOf(id: number): Float64Array[] {
+    return [...this.handles.map((handle) => handle.tallyOf(id)), ...this.inherited.tally(id)];
   }
 
   /** How long `finished` may take after `stop` before the process ends without it. */

@@ -26,6 +26,7 @@ import { decodeRoute, newRoute, type Route } from "../../ffi/netlink/route.ts";
 import { decodeRule, newRule, type Rule } from "../../ffi/netlink/rule.ts";
 import { NetlinkError } from "../../ffi/netlink/socket.ts";
 import type { Message } from "../../ffi/netlink/wire.ts";
+import type { Fd } from "../../ffi/types.ts";
 import { isSameRoute, isSameRule } from "../../src/capture/live/canonical.ts";
 import { nftType, setOf } from "../../src/capture/live/desired-state.ts";
 import type { Channel, Kernel } from "../../src/capture/live/kernel.ts";
@@ -85,6 +86,8 @@ export class FakeKernel implements Kernel {
 
   private channel(request: (message: Message) => void): Channel {
     return {
+      fd: -1 as Fd,
+      drain: () => {},
       portId: ownPort,
       request: (message) => {
         this.count(message);

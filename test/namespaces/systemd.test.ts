@@ -1,7 +1,7 @@
 /** The unit of the packages under a real systemd, as process 1 of namespaces of its own. */
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileText } from "../../build/package/contents.ts";
 import { executable, isStatic } from "../helpers/static-file.ts";
@@ -38,7 +38,7 @@ def work():
             failed.append(repr(error))
 threads = [threading.Thread(target=work) for _ in range(4)]
 for t in threads: t.start()
-print("started", flush=True)
+open("/run/tproxy-test/started", "w")
 while not os.path.exists("/run/tproxy-test/stop"): time.sleep(0.02)
 stop.set()
 for t in threads: t.join()
@@ -62,6 +62,7 @@ dport = 80
 describe.skipIf(!canBoot || !isStatic)("tproxy.service", () => {
   let systemd: Systemd;
   let program = "";
+  let restarts = "";
 
   beforeAll(async () => {
     const unit = fileText("tproxy.service")
@@ -86,14 +87,14 @@ describe.skipIf(!canBoot || !isStatic)("tproxy.service", () => {
   /** Does something while connections are made, and returns how many failed. */
   async function underLoad(work: () => Promise<void>): Promise<{ done: number; failed: string }> {
     const load = systemd.spawn("python3", "/run/tproxy-test/load.py");
-    const reader = load.stdout.getReader();
-    await reader.read();
+    const output = Promise.all([load.stdout.text(), load.stderr.text()]);
+    await eventually("the load", () => existsSync(join(systemd.folder, "started")));
     await work();
     writeFileSync(join(systemd.folder, "stop"), "");
-    const { value } = await reader.read();
-    rmSync(join(systemd.folder, "stop"));
-    const [done = "", ...failed] = new TextDecoder().decode(value).trim().split(" ");
-    return { done: Number(done), failed: failed.join(" ") };
+    const [printed, problems] = await output;
+    for (const name of ["started", "stop"]) rmSync(join(systemd.folder, name));
+    const [, done = "", failed = ""] = /^([0-9]+) (.*)\n$/.exec(printed) ?? [];
+    return { done: Number(done), failed: failed + problems };
   }
 
   const log = () => readFileSync(join(systemd.folder, "log"), "utf8");
@@ -122,9 +123,51 @@ describe.skipIf(!canBoot || !isStatic)("tproxy.service", () => {
         await Bun.sleep(200);
       }
     });
+    restarts = systemd.property("tproxy.service", "NRestarts");
     // What is open at the moment of a kill is lost; what waits is not refused.
     expect(failed).not.toContain("ConnectionRefused");
+    expect([done, failed]).toEqual([expect.any(Number), failed]);
+    expect(`${done} ${failed}`).not.toStartWith("0");
+  }, 60_000);
+
+  test("three upgrades lose nothing: no connection, no rule, no watchdog", async () => {
+    const { done, failed } = await underLoad(async () => {
+      for (let upgrade = 0; upgrade < 3; upgrade++) {
+        const pid = main();
+        const next = join(systemd.folder, "next");
+        copyFileSync(executable, next);
+        renameSync(next, program);
+        systemd.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGUSR2", "tproxy.service");
+        await eventually("the next process", () => ![0, pid].includes(main()));
+        expect(systemd.run("nft", "list", "tables").output).toContain("table inet tproxyd");
+        const isGone = () => systemd.run("kill", "-0", String(pid)).status !== 0;
+        await eventually("the end of the old one", isGone);
+        expect(systemd.run("nft", "list", "tables").output).toContain("table inet tproxyd");
+      }
+      // Longer than the watchdog's period.
+      const pid = main();
+      await Bun.sleep(2_500);
+      expect([main(), systemd.property("tproxy.service", "NRestarts")]).toEqual([pid, restarts]);
+    });
+    expect(failed).toBe("0 []");
     expect(done).toBeGreaterThan(0);
+  }, 120_000);
+
+  test("an upgraded process that is killed at once: the old one is main again", async () => {
+    const pid = main();
+    const known = log().length;
+    const { failed } = await underLoad(async () => {
+      systemd.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGUSR2", "tproxy.service");
+      await eventually("the next process", () => ![0, pid].includes(main()));
+      systemd.run("kill", "-9", String(main()));
+      await eventually("the old one", () => main() === pid);
+      expect(log().slice(known)).toContain("serves again");
+      expect(systemd.run("nft", "list", "tables").output).toContain("table inet tproxyd");
+      await Bun.sleep(2_500);
+    });
+    expect([main(), systemd.property("tproxy.service", "ActiveState")]).toEqual([pid, "active"]);
+    // What the new one had open was lost with it.
+    expect(failed).not.toContain("ConnectionRefused");
   }, 60_000);
 
   test("a process that hangs is ended by the watchdog", async () => {

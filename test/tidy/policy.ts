@@ -100,10 +100,7 @@ export const PURE_GLOBALS = [
 export const TEST_ONLY_EXPORTS: Readonly<Record<string, string>> = {
   "build/compile.ts#isolation": "shows what an executable that is built without it hears",
   "ffi/memory.ts#allocated": "shows that a running engine allocates no more buffers",
-  "ffi/unix-socket.ts#descriptorsPerMessage": "one more is refused",
   "ffi/unix-socket.ts#encodeSockaddrUn": "binds the manager that tests talk to",
-  "ffi/unix-socket.ts#receiveUnix": "shows that what is sent arrives",
-  "ffi/unix-socket.ts#unixMessageBytes": "one more is refused",
   "ffi/sys.ts#getppid": "the cheapest system call there is, for the micro-benchmark",
 };
 

@@ -107,8 +107,24 @@ export class Hold {
     return new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#fail = reject;
-      this.#timer = setInterval(() => this.#guarded(() => this.#tick()), tickMs);
+      this.resume();
     });
+  }
+
+  /** Leaves the set-up to another process, which may change it, until `resume` or `abandon`. */
+  pause(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Looks after the set-up. */
+  resume(): void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#guarded(() => this.#tick()), tickMs);
+  }
+
+  /** Ends the hold: another process has the set-up for good. */
+  abandon(): void {
+    this.#end("keep");
   }
 
   /** Tells of a signal, or of a standard output that nobody reads any more. */

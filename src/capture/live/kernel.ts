@@ -8,7 +8,10 @@ import { NetlinkSocket } from "../../../ffi/netlink/socket.ts";
 import { type LegacyRule, readLegacyTable } from "../../../ffi/xtables.ts";
 
 /** The operations of a netlink socket. */
-export type Channel = Pick<NetlinkSocket, "portId" | "request" | "get" | "dump" | "batch">;
+export type Channel = Pick<
+  NetlinkSocket,
+  "fd" | "portId" | "request" | "get" | "dump" | "batch" | "drain"
+>;
 
 export interface Kernel {
   readonly route: Channel;
@@ -19,11 +22,15 @@ export interface Kernel {
   close(): void;
 }
 
-/** The kernel of the thread's current network namespace. @throws SyscallError */
-export function openKernel(): Kernel {
+/**
+ * The kernel of the thread's current network namespace. The owner of tables is a new socket, or
+ * `owner`, a descriptor that another process has given to this one. @throws SyscallError
+ */
+export function openKernel(owner?: number): Kernel {
   const route = NetlinkSocket.open(NETLINK_ROUTE);
   try {
-    const netfilter = NetlinkSocket.open(NETLINK_NETFILTER);
+    const netfilter =
+      owner === undefined ? NetlinkSocket.open(NETLINK_NETFILTER) : NetlinkSocket.adopt(owner);
     const close = () => {
       route.close();
       netfilter.close();

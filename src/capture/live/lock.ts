@@ -53,6 +53,11 @@ export function exclusively<T>(
   }
 }
 
+/** Removes a lock that a process has left which shared our socket; does nothing without one. */
+export function breakLock(kernel: Kernel): void {
+  if (ownerOf(kernel) === kernel.netfilter.portId) kernel.netfilter.batch([deleteTable(lock)]);
+}
+
 /** Whether there is a lock now; Linux knows no owners before 5.12. */
 function take(
   kernel: Kernel,

@@ -15,6 +15,7 @@ import type { UpstreamAnswer, UpstreamRequest } from "../pools/pools.ts";
 import type { ProcessIo } from "../process-io.ts";
 import { type Reloadable, reload } from "../server/reload.ts";
 import type { ServerStatus } from "../server/status.ts";
+import type { UpgradeResult } from "../upgrade/old.ts";
 import type { Applied, Controlled, ReloadRequest, UpstreamChange } from "./controlled.ts";
 import { ApiError, type ProblemPlace } from "./problem.ts";
 
@@ -35,6 +36,7 @@ export interface Server extends Reloadable {
   /** False if there is no such service. */
   setServiceState(name: string, state: "ready" | "drained" | "down"): Promise<boolean>;
   metricsText(): string;
+  upgrade(program?: string): Promise<UpgradeResult>;
   stop(): void;
 }
 
@@ -62,6 +64,14 @@ export class ServerControl implements Controlled {
       if (!upstreams.some((each) => each.state === "up")) return `service ${name} has no upstream`;
     }
     return undefined;
+  }
+
+  /** Settles once the new process is ready, and serves from here on. @throws ApiError */
+  async upgrade(executable: string | undefined): Promise<object> {
+    const result = await this.server.upgrade(executable);
+    if (!result.ok) throw new ApiError(409, result.lines.join("\n"));
+    const { pid, version } = result;
+    return { pid, version };
   }
 
   changed(text: string): void {

@@ -1,9 +1,10 @@
 /** The rules of all services of a server: installed while one of them needs any. */
 
+import * as sys from "../../../ffi/sys.ts";
 import type { Intent } from "../../capture/plan/intent.ts";
 import type { ServiceIntent } from "../../capture/plan/joint-plan.ts";
 import type { Configuration } from "../../config/service.ts";
-import { HeldCapture } from "../held-capture.ts";
+import { HeldCapture, type TakenCapture } from "../held-capture.ts";
 import type { ProcessIo } from "../process-io.ts";
 import type { Identified, IdentityRequest } from "../routes-context.ts";
 import { socketMark } from "./captures.ts";
@@ -35,12 +36,14 @@ export class InstalledRules {
   }
 
   /**
-   * Installs the rules of these services instead of those that are there; the changes, a line each.
+   * Installs the rules of these services instead of those that are there, or of those that an old
+   * process has handed over (`taken`); the changes, a line each.
    * @throws ServiceProblem, CommandError: nothing was changed
    */
   async install(
     configuration: Configuration,
     services: readonly OpenService[],
+    taken?: TakenCapture,
   ): Promise<readonly string[]> {
     const { capture, isNamed } = this;
     const build = (identified: Identified) => checked(services, identified, isNamed);
@@ -50,11 +53,33 @@ export class InstalledRules {
       const [only] = services;
       if (isWanted && !isNamed && only !== undefined) throw nothingToCapture(only.service);
       this.release();
+      if (taken !== undefined) sys.close(taken.fd);
       return [];
     }
     if (capture !== undefined) return await capture.change(build);
-    this.capture = await HeldCapture.apply(request, build, this.io, this.say);
+    this.capture = await HeldCapture.apply(request, build, this.io, this.say, taken);
     return this.capture.changes;
+  }
+
+  /** Whether anything is installed. */
+  get isInstalled(): boolean {
+    return this.capture !== undefined;
+  }
+
+  /** What a new process needs to go on with them; until `thaw` they are left alone. */
+  lend(): TakenCapture | undefined {
+    return this.capture?.lend();
+  }
+
+  /** Looks after them again. */
+  thaw(): void {
+    this.capture?.thaw();
+  }
+
+  /** Lets go of them: another process has them. */
+  abandon(): void {
+    this.capture?.abandon();
+    this.capture = undefined;
   }
 
   /** Lets open connections go on, and captures nothing new. */

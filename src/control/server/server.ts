@@ -17,18 +17,15 @@ import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
 import type { AdminServer } from "../admin/admin-server.ts";
 import { openAdmin } from "../admin/open-admin.ts";
-import { InheritedSockets } from "../inherited-sockets.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import type { MetricsListener } from "../metrics/listener.ts";
 import { metricsText, openMetrics } from "../metrics/metrics.ts";
 import { Pools, type UpstreamAnswer, type UpstreamRequest } from "../pools/pools.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
 import { type Served, Supervisor, startWorkers } from "../supervisor.ts";
-import type { ListeningSocket } from "../systemd/fd-store.ts";
-import { ServiceManager } from "../systemd/service-manager.ts";
 import { statusLine } from "../systemd/status-line.ts";
-import { type Passed, takePassed } from "../systemd/take-passed.ts";
 import { checkThreads, workerCount } from "../threads.ts";
+import type { UpgradeResult } from "../upgrade/old.ts";
 import { handOver } from "./hand-over.ts";
 import { InstalledRules } from "./installed-rules.ts";
 import { UpgradeNeeded } from "./issues.ts";
@@ -45,6 +42,7 @@ import type { ServerSettings } from "./settings.ts";
 import { drainingLine, logOpened, logStart } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
+import { type Inheritance, inherit, Succession } from "./succession.ts";
 import { protocolsOf } from "./tasks.ts";
 
 /** How a new configuration is taken over. */
@@ -58,7 +56,7 @@ type HeldState = "drained" | "down";
 
 export class Server {
   readonly log: Log;
-  readonly startTime = Date.now();
+  startTime = Date.now();
   lastReload: ReloadStatus | undefined;
   private readonly settings: ServerSettings;
   private readonly workers: number;
@@ -74,10 +72,10 @@ export class Server {
   private readonly held = new Map<string, HeldState>();
   /** Names of services that are gone, and have connections. */
   private readonly leaving = new Set<string>();
-  private readonly ports: JoinedPorts;
-  private readonly manager: ServiceManager;
+  readonly ports: JoinedPorts;
+  private readonly succession: Succession;
   configuration: Configuration;
-  private readonly rules: InstalledRules;
+  readonly rules: InstalledRules;
   private supervisor: Supervisor | undefined;
   private metrics: MetricsListener | undefined;
   private admin: AdminServer | undefined;
@@ -91,7 +89,7 @@ export class Server {
     configuration: Configuration,
     settings: ServerSettings,
     own: OwnAddresses,
-    passed: Passed,
+    inheritance: Inheritance,
   ) {
     const { io, isNameless } = settings;
     this.configuration = configuration;
@@ -115,7 +113,6 @@ export class Server {
     this.log.onLevel = (level) => this.changeLevel(level);
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
-    this.manager = new ServiceManager(process.env, process.pid, passed, warn);
     this.rules = new InstalledRules(io, !isNameless, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
@@ -130,6 +127,8 @@ export class Server {
       changed: (text, fields) => this.log.note(`[!] ${text}`, { event: "upstream", ...fields }),
       warn: (text) => this.log.warn(text),
     });
+    this.succession = new Succession(this, inheritance);
+    io.onUpgrade(() => void this.upgrade());
   }
 
   /**
@@ -140,15 +139,16 @@ export class Server {
   static async start(configuration: Configuration, settings: ServerSettings): Promise<Server> {
     checkThreads(workerCount(configuration.workers));
     const services = enabledServices(configuration);
-    const passed = takePassed(process.env, process.pid, services);
-    const inherited = new InheritedSockets(passed.sockets);
-    const server = new Server(configuration, settings, openOwnAddresses(), passed);
+    const inheritance = await inherit(services);
+    const { sockets: inherited } = inheritance;
+    const server = new Server(configuration, settings, openOwnAddresses(), inheritance);
     try {
       const prepared = await prepare(configuration, services, { ...server.around, inherited });
       inherited.closeRest();
       await server.begin(prepared);
       return server;
     } catch (error) {
+      await server.succession.failed(error);
       server.release();
       throw error;
     }
@@ -159,6 +159,7 @@ export class Server {
     try {
       return await (this.supervisor as Supervisor).finished();
     } finally {
+      await this.succession.oldEnded(this.configuration.drainTimeoutMs);
       this.release();
     }
   }
@@ -181,6 +182,11 @@ export class Server {
   /** The metrics of now, as text of `metricsContentType`. */
   metricsText(): string {
     return metricsText(this.status(), this);
+  }
+
+  /** Hands over to this program as it is on the disk now, or to another one. */
+  upgrade(program?: string): Promise<UpgradeResult> {
+    return this.succession.begin(program);
   }
 
   /** Accepts nothing more; ends when the open connections have, or after the drain time-out. */
@@ -209,11 +215,11 @@ export class Server {
     return this.exclusively(async () => {
       const changes = this.compare(next);
       if (changes.length === 0 || this.isStopping) return changes;
-      this.manager.reloading();
+      this.succession.manager.reloading();
       try {
         await this.become(next, options);
       } finally {
-        this.manager.reloaded(statusLine(this.status()));
+        this.succession.manager.reloaded(statusLine(this.status()));
       }
       return changes;
     });
@@ -257,22 +263,22 @@ export class Server {
     const { log, pool, settings } = this;
     const { io, user, isNameless } = settings;
     const { services } = prepared;
+    const { capture, isTakingOver } = this.succession;
     const installs = this.configuration.routes.install === "auto";
     try {
-      const changes = await this.rules.install(this.configuration, services);
+      const changes = await this.rules.install(this.configuration, services, capture);
       io.onExit(() => this.rules.release());
       // Unhandled, it would end the process before the rules are removed.
       if (isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
       logStart(log, changes, services, isNameless);
       for (const each of prepared.doubts) log.warn(each);
-      this.metrics = openMetrics(this.configuration.metrics, this, settings);
-      this.admin = await openAdmin(this.configuration.admin, this, settings);
+      if (!isTakingOver) await this.openViews();
       // All is open by now, and Workers get what the main thread has.
       const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
       reducePrivileges({ needs: isNameless ? needs : [...needs, ...reloadNeeds], user });
       this.ports.replace(services.flatMap(({ sets }) => sets.flat()));
       // Before Workers begin: another program at the port gets their traffic from the start.
-      this.ports.watch();
+      if (!isTakingOver) this.ports.watch();
       startWorkers(pool, this.workers, io);
     } catch (error) {
       prepared.discard();
@@ -288,17 +294,21 @@ export class Server {
       drainTimeoutMs: () => this.configuration.drainTimeoutMs,
       stopping: () => this.stopping(),
     });
-    void pool.turned().then(() => this.started());
+    void this.succession.started();
   }
 
-  /** All Workers run. */
-  private started(): void {
-    if (this.isStopping) return;
-    this.manager.started({
-      workers: this.pool,
-      listeners: this.listening,
-      status: () => statusLine(this.status()),
-    });
+  /** Opens the addresses that only one process can have. A second time it does nothing. */
+  async openViews(): Promise<void> {
+    this.metrics ??= openMetrics(this.configuration.metrics, this, this.settings);
+    this.admin ??= await openAdmin(this.configuration.admin, this, this.settings);
+  }
+
+  /** Gives them up. */
+  async closeViews(): Promise<void> {
+    this.metrics?.close();
+    this.metrics = undefined;
+    await this.admin?.stop();
+    this.admin = undefined;
   }
 
   /** Goes on as `next` describes it. @throws ServiceProblem, CommandError: nothing was changed */
@@ -320,7 +330,7 @@ export class Server {
     logOpened(log, before, [...this.running.values()]);
     for (const each of prepared.doubts) log.warn(each);
     this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));
-    this.manager.listening(this.listening);
+    this.succession.manager.listening(this.succession.listening);
   }
 
   /** From here on nothing can fail: the Workers are told of everything that is prepared. */
@@ -343,13 +353,6 @@ export class Server {
       drainTimeoutMs: configuration.drainTimeoutMs,
       isNamed: !this.settings.isNameless,
     });
-  }
-
-  /** All listening sockets, with the names of their services. */
-  private get listening(): ListeningSocket[] {
-    return [...this.running.values()].flatMap(({ service: { name: service }, sets }) =>
-      sets.flat().map(({ fd }) => ({ service, fd })),
-    );
   }
 
   /** Tells the Workers of a pool's upstreams as they change. */
@@ -376,8 +379,7 @@ export class Server {
 
   private stopping(): void {
     this.isStopping = true;
-    this.manager.stopping();
-    this.rules.drain();
+    if (!this.succession.stopping()) this.rules.drain();
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
     if (line !== undefined) this.log.warn(line);
   }
@@ -387,7 +389,7 @@ export class Server {
     this.metrics?.close();
     this.admin?.stop();
     this.ports.close();
-    this.manager.close();
+    this.succession.close();
     this.own.close();
     for (const { list } of this.lists.values()) list.close();
     this.pools.stopChecks();

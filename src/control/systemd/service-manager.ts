@@ -11,7 +11,7 @@ const statusMs = 2_000;
 /** A server that has started. */
 export interface Started {
   readonly workers: Beating;
-  readonly listeners: readonly ListeningSocket[];
+  readonly listeners: () => readonly ListeningSocket[];
   /** The line of `systemctl status`, read again and again. */
   readonly status: () => string;
 }
@@ -23,6 +23,9 @@ export class ServiceManager {
   private watchdog: Watchdog | undefined;
   private timer: ReturnType<typeof setInterval> | undefined;
   private lastStatus = "";
+  private readonly pid: number;
+  private readonly owned: ReadonlySet<number>;
+  private begun: Started | undefined;
 
   /** Reads the variables of `env` for process `pid`. `warn` is called where nobody listens. */
   constructor(
@@ -31,6 +34,8 @@ export class ServiceManager {
     { stored, owned, useless }: Passed,
     warn: (text: string) => void,
   ) {
+    this.pid = pid;
+    this.owned = owned;
     this.notifier = Notifier.fromEnvironment(env, warn);
     this.periodMs = watchdogPeriodMs(env, pid);
     if (this.notifier === undefined) return;
@@ -39,9 +44,11 @@ export class ServiceManager {
   }
 
   /** Everything that serves is in place. */
-  started({ workers, listeners, status }: Started): void {
+  started(begun: Started): void {
+    const { workers, listeners, status } = begun;
+    this.begun = begun;
     if (this.notifier === undefined) return;
-    this.listening(listeners);
+    this.listening(listeners());
     this.lastStatus = status();
     this.notifier.ready(this.lastStatus);
     if (this.periodMs !== undefined) {
@@ -70,6 +77,24 @@ export class ServiceManager {
   stopping(): void {
     clearInterval(this.timer);
     this.notifier?.stopping("stopping: open connections may go on for the drain time-out");
+  }
+
+  /** What the new process of an upgrade has to know: what the manager keeps. */
+  handOver(): unknown {
+    return { kept: [...(this.store?.kept ?? [])], owned: [...this.owned] };
+  }
+
+  /** The new process `pid` is the main one from here on; the manager hears nothing more of this. */
+  handedTo(pid: number): void {
+    clearInterval(this.timer);
+    this.watchdog?.close();
+    this.notifier?.mainPid(pid);
+  }
+
+  /** This is the main process again. */
+  takenBack(): void {
+    this.notifier?.mainPid(this.pid);
+    if (this.begun !== undefined) this.started(this.begun);
   }
 
   close(): void {

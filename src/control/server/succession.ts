@@ -1,0 +1,211 @@
+/**
+ * A server between its predecessor and its successor: what the service manager or an old process
+ * hands to it at the start, and what it hands to a new process at an upgrade.
+ */
+
+import type { Service } from "../../config/service.ts";
+import type { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
+import type { Log } from "../../log/log.ts";
+import { version } from "../../version.ts";
+import type { Counted } from "../../workers/inherited-counts.ts";
+import type { WorkerPool } from "../../workers/pool.ts";
+import type { TakenCapture } from "../held-capture.ts";
+import { InheritedSockets, inspectSocket } from "../inherited-sockets.ts";
+import type { ListeningSocket } from "../systemd/fd-store.ts";
+import { ServiceManager } from "../systemd/service-manager.ts";
+import { statusLine } from "../systemd/status-line.ts";
+import { type Passed, takePassed } from "../systemd/take-passed.ts";
+import type { UpgradeResult } from "../upgrade/old.ts";
+import { ServerUpgrade, type Upgradable } from "../upgrade/server-upgrade.ts";
+import { readServerState, type ServerState } from "../upgrade/state.ts";
+import { Takeover } from "../upgrade/takeover.ts";
+import type { InstalledRules } from "./installed-rules.ts";
+import type { RunningService } from "./running-service.ts";
+import type { ServerStatus } from "./status.ts";
+
+/** The server, as far as it concerns others than itself. */
+export interface Successive {
+  startTime: number;
+  readonly log: Pick<Log, "warn" | "note">;
+  readonly pool: WorkerPool;
+  readonly rules: InstalledRules;
+  readonly ports: Pick<JoinedPorts, "watch" | "close">;
+  readonly running: ReadonlyMap<string, RunningService>;
+  status(): ServerStatus;
+  stop(): void;
+  /** Opens the addresses that only one process can have; a second time it does nothing. */
+  openViews(): Promise<void>;
+  closeViews(): Promise<void>;
+}
+
+/** What was there before this process. */
+export interface Inheritance {
+  readonly sockets: InheritedSockets;
+  readonly passed: Passed;
+  readonly takeover: Takeover | undefined;
+  readonly state: ServerState;
+}
+
+/**
+ * Takes what the service manager has passed, or all of an old process that hands over.
+ * @throws CommandError for a passed socket that no service wants, or an old process that has ended
+ */
+export async function inherit(services: readonly Service[]): Promise<Inheritance> {
+  const passed = takePassed(process.env, process.pid, services);
+  const takeover = await Takeover.begin(process.env, version);
+  const state = readServerState(takeover?.parts ?? {});
+  if (takeover === undefined) {
+    return { sockets: new InheritedSockets(passed.sockets), passed, takeover, state };
+  }
+  const sockets = takeover.listeners.flatMap((fd) => {
+    const socket = inspectSocket(fd);
+    return typeof socket === "string" ? [] : [socket];
+  });
+  const { kept, owned } = state.manager;
+  const taken = { sockets, stored: new Map(kept), owned: new Set(owned), useless: [] };
+  return { sockets: new InheritedSockets(sockets), passed: taken, takeover, state };
+}
+
+export class Succession implements Upgradable {
+  readonly manager: ServiceManager;
+  private readonly server: Successive;
+  private readonly takeover: Takeover | undefined;
+  private readonly upgrade: ServerUpgrade;
+  private isStopping = false;
+
+  constructor(server: Successive, { passed, takeover, state }: Inheritance) {
+    this.server = server;
+    this.takeover = takeover;
+    this.upgrade = new ServerUpgrade(this);
+    const warn = (text: string) => server.log.warn(text);
+    this.manager = new ServiceManager(process.env, process.pid, passed, warn);
+    if (takeover === undefined) return;
+    if (state.startTime !== undefined) server.startTime = state.startTime;
+    // Until the old process has stopped reading, its datagrams are its own.
+    server.pool.suspend(["udp"]);
+  }
+
+  get isTakingOver(): boolean {
+    return this.takeover !== undefined;
+  }
+
+  /** The rules of the old process. */
+  get capture(): TakenCapture | undefined {
+    return this.takeover?.capture;
+  }
+
+  /** All is open. Settles once all Workers run, and this process alone receives what is new. */
+  async started(): Promise<void> {
+    const { server, takeover, manager } = this;
+    await server.pool.turned();
+    if (takeover !== undefined) {
+      await takeover.ready(server.rules.isInstalled);
+      takeover.onCounted = (all) => this.count(all);
+      this.count(takeover.counted);
+      server.pool.suspend([]);
+      await this.openViews();
+    }
+    if (this.isStopping) return;
+    manager.started({
+      workers: server.pool,
+      listeners: () => this.listening,
+      status: () => statusLine(server.status()),
+    });
+  }
+
+  /**
+   * Hands over to this program as it is on the disk now, or to another one. Settles once that is
+   * ready, or it has come to nothing.
+   */
+  async begin(program?: string): Promise<UpgradeResult> {
+    const result = await this.upgrade.begin(program);
+    if (result.ok) {
+      const { pid, version } = result;
+      const text = `upgrade: process ${pid} serves now; this one ends what it has open`;
+      this.server.log.note(`[+] ${text}`, { event: "upgrade", pid, version });
+    }
+    return result;
+  }
+
+  /** The server stops. Returns whether it had handed over, so that the rules are another's. */
+  stopping(): boolean {
+    if (!this.isStopping) {
+      this.isStopping = true;
+      this.upgrade.stopping();
+      this.takeover?.stopOld();
+      if (!this.upgrade.isHanded) this.manager.stopping();
+    }
+    return this.upgrade.isHanded;
+  }
+
+  /** Settles once an old process has ended what it had open, at most after so long. */
+  async oldEnded(ms: number): Promise<void> {
+    if (this.takeover !== undefined) await Promise.race([this.takeover.ended, Bun.sleep(ms)]);
+  }
+
+  /** Has the old process go on: this one cannot be started. */
+  async failed(error: unknown): Promise<void> {
+    await this.takeover?.failed([error instanceof Error ? error.message : String(error)]);
+  }
+
+  close(): void {
+    this.upgrade.close();
+    this.takeover?.close();
+    this.manager.close();
+  }
+
+  /** All listening sockets, with the names of their services. */
+  get listening(): ListeningSocket[] {
+    return [...this.server.running.values()].flatMap(({ service: { name: service }, sets }) =>
+      sets.flat().map(({ fd }) => ({ service, fd })),
+    );
+  }
+
+  get pool(): WorkerPool {
+    return this.server.pool;
+  }
+
+  get rules(): InstalledRules {
+    return this.server.rules;
+  }
+
+  get startTime(): number {
+    return this.server.startTime;
+  }
+
+  counted(): Record<string, Counted> {
+    const { pool, running } = this.server;
+    return Object.fromEntries([...running].map(([name, { id }]) => [name, pool.counted(id)]));
+  }
+
+  async closeViews(): Promise<void> {
+    this.server.ports.close();
+    await this.server.closeViews();
+  }
+
+  async openViews(): Promise<void> {
+    this.server.ports.watch();
+    try {
+      await this.server.openViews();
+    } catch (error) {
+      this.warn((error as Error).message);
+    }
+  }
+
+  stop(): void {
+    this.server.stop();
+  }
+
+  warn(text: string): void {
+    this.server.log.warn(text);
+  }
+
+  /** What the old process has counted belongs to the services of the same names. */
+  private count(all: Readonly<Record<string, Counted>>): void {
+    const { pool, running } = this.server;
+    for (const [index, [name, counted]] of Object.entries(all).entries()) {
+      // Of one that is gone it stays in the sum.
+      pool.inherited.set(running.get(name)?.id ?? -1 - index, counted);
+    }
+  }
+}

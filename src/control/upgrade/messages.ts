@@ -1,0 +1,69 @@
+/** What old and new process of an upgrade say to each other. Pure. */
+
+import * as v from "valibot";
+
+/** Grows when an old process could not hand over to one that speaks the next one. */
+export const protocolVersion = 1;
+
+const Identity = v.object({
+  tableName: v.string(),
+  mark: v.object({ value: v.number(), mask: v.number() }),
+  table: v.number(),
+  priority: v.number(),
+});
+
+/** The set-up of the rules that a handed socket owns. */
+export type CaptureIdentity = v.InferOutput<typeof Identity>;
+
+/** By the new process. */
+const FromNew = v.variant("kind", [
+  /** The first message. */
+  v.object({
+    kind: v.literal("hello"),
+    protocol: v.number(),
+    version: v.string(),
+    pid: v.number(),
+  }),
+  /** It has all that it needs, and accepts TCP. */
+  v.object({ kind: v.literal("ready"), keepsRules: v.boolean() }),
+  /** It ends instead; a line for each problem. */
+  v.object({ kind: v.literal("failed"), lines: v.array(v.string()) }),
+  /** It has been told to stop: the old one shall stop as well. */
+  v.object({ kind: v.literal("stop") }),
+]);
+
+/** By the old process. */
+const FromOld = v.variant("kind", [
+  /** What the parts of a server hand over, by their names. */
+  v.object({ kind: v.literal("state"), parts: v.record(v.string(), v.unknown()) }),
+  /** With the descriptors of all listeners. */
+  v.object({ kind: v.literal("listeners") }),
+  /** With the socket that owns the firewall table, if there is one. The last of what is offered. */
+  v.object({ kind: v.literal("netlink"), identity: v.optional(Identity) }),
+  /** It receives nothing new any more: all of it is the new one's. */
+  v.object({ kind: v.literal("serve") }),
+  /** What it has counted, now and again until its end; `open` is what it still carries. */
+  v.object({
+    kind: v.literal("counters"),
+    services: v.record(
+      v.string(),
+      v.object({ counters: v.record(v.string(), v.number()), tally: v.array(v.number()) }),
+    ),
+    open: v.number(),
+  }),
+]);
+
+export type FromNew = v.InferOutput<typeof FromNew>;
+export type FromOld = v.InferOutput<typeof FromOld>;
+
+/** A message of the new process; undefined for what is none. */
+export function readFromNew(value: unknown): FromNew | undefined {
+  const { success, output } = v.safeParse(FromNew, value);
+  return success ? output : undefined;
+}
+
+/** A message of the old process; undefined for what is none. */
+export function readFromOld(value: unknown): FromOld | undefined {
+  const { success, output } = v.safeParse(FromOld, value);
+  return success ? output : undefined;
+}

@@ -1,0 +1,154 @@
+/**
+ * The new process of an upgrade: it gets listeners, state and rules of the old one, says when it is
+ * ready, and serves once the old one receives nothing new any more.
+ */
+
+import { AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_SEQPACKET, SOL_SOCKET } from "../../../ffi/constants.ts";
+import * as sys from "../../../ffi/sys.ts";
+import { CommandError } from "../../errors.ts";
+import { gauges } from "../../workers/counters.ts";
+import type { Counted } from "../../workers/inherited-counts.ts";
+import type { TakenCapture } from "../held-capture.ts";
+import { Channel } from "./channel.ts";
+import { protocolVersion, readFromOld } from "./messages.ts";
+
+/** Names the descriptor of the channel to the old process. */
+export const takeoverVariable = "TPROXY_TAKEOVER";
+
+/** What is left of counters of a process that has nothing open any more. */
+function withoutGauges(all: Readonly<Record<string, Counted>>): Record<string, Counted> {
+  return Object.fromEntries(
+    Object.entries(all).map(([name, { counters, tally }]) => {
+      const kept = Object.entries(counters).filter(([each]) => !gauges.includes(each as never));
+      return [name, { counters: Object.fromEntries(kept), tally }];
+    }),
+  );
+}
+
+/** The channel that `env` names; undefined if this process was not started by an upgrade. */
+function channelIn(env: NodeJS.ProcessEnv): number | undefined {
+  const given = env[takeoverVariable];
+  if (given === undefined) return undefined;
+  delete env[takeoverVariable];
+  const fd = /^[0-9]{1,4}$/.test(given) ? Number(given) : -1;
+  const isChannel =
+    sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN) === AF_UNIX &&
+    sys.getsockopt(fd, SOL_SOCKET, SO_TYPE) === SOCK_SEQPACKET;
+  return isChannel ? fd : undefined;
+}
+
+export class Takeover {
+  /** What the parts of the old server handed over, by their names. */
+  parts: Readonly<Record<string, unknown>> = {};
+  /** Owned by the caller of `begin`. */
+  listeners: readonly number[] = [];
+  capture: TakenCapture | undefined;
+  /** Called with what the old process has counted, by service, again and again. */
+  onCounted: (services: Readonly<Record<string, Counted>>) => void = () => {};
+  /** The last of it. */
+  counted: Readonly<Record<string, Counted>> = {};
+  /** How much the old process still has open. */
+  open = 0;
+  private readonly channel: Channel;
+  private readonly offered = Promise.withResolvers<void>();
+  private readonly served = Promise.withResolvers<void>();
+  private readonly end = Promise.withResolvers<void>();
+  private isOffered = false;
+
+  private constructor(fd: number) {
+    this.channel = new Channel(fd, {
+      message: (value, descriptors) => this.heard(value, descriptors),
+      gone: (reason) => this.oldEnded(reason),
+    });
+  }
+
+  /**
+   * Takes over from the process that has started this one; undefined if none has. Settles once all
+   * that it offers is here.
+   * @throws CommandError if it ends before
+   */
+  static async begin(env: NodeJS.ProcessEnv, version: string): Promise<Takeover | undefined> {
+    const fd = channelIn(env);
+    if (fd === undefined) return undefined;
+    const takeover = new Takeover(fd);
+    const hello = { kind: "hello", protocol: protocolVersion, version, pid: process.pid };
+    takeover.channel.send(hello);
+    await takeover.offered.promise;
+    return takeover;
+  }
+
+  /**
+   * All runs, and TCP accepts; `keepsRules`: with the rules that were handed over. Settles once the
+   * old process receives nothing new, or has ended.
+   */
+  async ready(keepsRules: boolean): Promise<void> {
+    this.channel.send({ kind: "ready", keepsRules });
+    await this.served.promise;
+    this.channel.rest();
+  }
+
+  /** This process ends instead. Settles once the old one knows. */
+  async failed(lines: readonly string[]): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.channel.send({ kind: "failed", lines }, [], resolve);
+    await Promise.race([promise, this.end.promise]);
+    this.channel.close();
+  }
+
+  /** Has the old process end what it still has open, within its drain time-out. */
+  stopOld(): void {
+    this.channel.send({ kind: "stop" });
+  }
+
+  /** Settles once the old process has ended. */
+  get ended(): Promise<void> {
+    return this.end.promise;
+  }
+
+  close(): void {
+    this.channel.close();
+  }
+
+  private heard(value: unknown, descriptors: readonly number[]): void {
+    const message = readFromOld(value);
+    const isTaken = message?.kind === "listeners" || message?.kind === "netlink";
+    if (!isTaken) for (const fd of descriptors) sys.close(fd);
+    switch (message?.kind) {
+      case "state":
+        this.parts = message.parts;
+        return;
+      case "listeners":
+        this.listeners = descriptors;
+        return;
+      case "netlink": {
+        const [fd] = descriptors;
+        const { identity } = message;
+        if (fd !== undefined && identity !== undefined) this.capture = { fd, identity };
+        this.isOffered = true;
+        return this.offered.resolve();
+      }
+      case "serve":
+        return this.served.resolve();
+      case "counters":
+        this.counted = message.services;
+        this.open = message.open;
+        return this.onCounted(this.counted);
+      case undefined:
+        return this.oldEnded("it has sent an unknown message");
+    }
+  }
+
+  /** With all that it offered this process goes on by itself. */
+  private oldEnded(reason: string): void {
+    this.open = 0;
+    this.counted = withoutGauges(this.counted);
+    this.onCounted(this.counted);
+    if (!this.isOffered) {
+      for (const fd of this.listeners) sys.close(fd);
+      const text = `the old process has ended before it had handed over: ${reason}`;
+      this.offered.reject(new CommandError(text));
+    }
+    this.served.resolve();
+    this.end.resolve();
+  }
+}

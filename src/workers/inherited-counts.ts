@@ -1,0 +1,32 @@
+/** What another process has counted for services that are here now: part of their totals. */
+
+import { type Counters, valuesOf } from "./counters.ts";
+
+/** What was counted for a service, as plain data. */
+export interface Counted {
+  readonly counters: Readonly<Partial<Counters>>;
+  /** As long as a tally, or empty. */
+  readonly tally: readonly number[];
+}
+
+export class InheritedCounts {
+  /** By the number of a service. */
+  private readonly all = new Map<number, Counted>();
+
+  /** Replaces what was counted for service number `id`. */
+  set(id: number, counted: Counted): void {
+    this.all.set(id, counted);
+  }
+
+  /** Numbers to be added to the counters of one service, or to the sum of all. */
+  counters(id?: number): Float64Array[] {
+    const found = [...this.all].filter(([each]) => id === undefined || each === id);
+    return found.map(([, { counters }]) => valuesOf(counters));
+  }
+
+  /** Numbers to be added to the tally of a service. */
+  tally(id: number): Float64Array[] {
+    const { tally = [] } = this.all.get(id) ?? {};
+    return tally.length === 0 ? [] : [Float64Array.from(tally)];
+  }
+}

@@ -1,0 +1,203 @@
+/** An upgrade of `tproxy run` under load: SIGUSR2, with another executable at its path. */
+
+import { afterEach, expect, test } from "bun:test";
+import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { SOCK_DGRAM, SOCK_STREAM } from "../../ffi/constants.ts";
+import * as sys from "../../ffi/sys.ts";
+import { backend, cleanUp, cleanups } from "../helpers/forward.ts";
+import { boundSocket, localAddress } from "../helpers/sockets.ts";
+import { executable, isStatic } from "../helpers/static-file.ts";
+import { eventually, type Running, start } from "../helpers/tproxy.ts";
+import { udpPeer } from "../helpers/udp.ts";
+
+afterEach(cleanUp);
+
+const mortal = join(import.meta.dir, "../helpers/mortal-upgrade.ts");
+
+function freePort(type: number): number {
+  const fd = boundSocket(type);
+  const { port } = localAddress(fd);
+  sys.close(fd);
+  return port;
+}
+
+/** A running proxy of TCP and UDP, of which the executable can be replaced. */
+async function proxied() {
+  const folder = mkdtempSync(join(tmpdir(), "tproxy-upgrade-"));
+  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
+  const program = join(folder, "tproxy");
+  copyFileSync(executable, program);
+  const [tcp, udp] = [freePort(SOCK_STREAM), freePort(SOCK_DGRAM)];
+  const upstream = await backend((socket) => void socket.pipe(socket));
+  const peer = await udpPeer((data) => data);
+  const service = (name: string, at: string, to: number) =>
+    `[[service]]\nname = "${name}"\nlisten = "${at}"\nto = "127.0.0.1:${to}"\n` +
+    'transparent = false\nsource = "self"\n';
+  const file = join(folder, "tproxy.toml");
+  writeFileSync(
+    file,
+    `workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n` +
+      service("web", `127.0.0.1:${tcp}`, upstream) +
+      service("dns", `udp://127.0.0.1:${udp}`, peer.port),
+  );
+  const proxy = start(["run", "-c", file], { command: [program] });
+  const pids = new Set([proxy.pid]);
+  cleanups.push(() => {
+    for (const pid of pids) kill(pid, "SIGKILL");
+  });
+  await proxy.until(/Bound to udp:\S+\n/);
+  /** Puts another program at the executable's path, in one step, as a package manager does. */
+  const replace = (text?: string) => {
+    const next = join(folder, "next");
+    if (text === undefined) copyFileSync(executable, next);
+    else writeFileSync(next, text, { mode: 0o755 });
+    renameSync(next, program);
+  };
+  return { proxy, tcp, udp, replace, pids };
+}
+
+function kill(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, signal);
+  } catch {
+    return false;
+  }
+}
+
+/** A connection, or what went wrong. */
+function echoed(port: number, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: "127.0.0.1" }, () => void socket.write(text));
+    socket.on("data", (data: Buffer) => {
+      resolve(data.toString());
+      socket.destroy();
+    });
+    socket.on("error", (error) => resolve(error.message));
+    socket.on("close", () => resolve("closed"));
+  });
+}
+
+/** New connections and datagrams of many clients, all the time; `end` says what went wrong. */
+function load(tcp: number, udp: number) {
+  let isOver = false;
+  const problems: string[] = [];
+  let connections = 0;
+  let answers = 0;
+  const connecting = async () => {
+    while (!isOver) {
+      const text = `connection ${connections++}`;
+      const answer = await echoed(tcp, text);
+      if (answer !== text) problems.push(answer);
+    }
+  };
+  const asking = async () => {
+    while (!isOver) {
+      // A client of its own each time: a session, its upstream's socket and its answer.
+      const client = await udpPeer();
+      const text = `question ${answers++}`;
+      client.send(udp, text);
+      const answer = await Promise.race([client.next(), Bun.sleep(5_000)]);
+      if (answer?.text !== text) problems.push(`no answer to ${text}`);
+      client.close();
+    }
+  };
+  const all = Promise.all([connecting(), connecting(), connecting(), asking(), asking()]);
+  return {
+    /** How many connections and clients there were; fails if one of them was not served. */
+    async end() {
+      await eventually("some traffic", () => Math.min(connections, answers) > 10);
+      isOver = true;
+      await all;
+      expect(problems).toEqual([]);
+      return { connections, answers };
+    },
+  };
+}
+
+async function upgraded(proxy: Pick<Running, "stdout" | "until">, pids: Set<number>) {
+  const known = proxy.stdout().length;
+  await eventually("the new process", () => /serves now/.test(proxy.stdout().slice(known)));
+  const [, pid = ""] = /process (\d+) serves now/.exec(proxy.stdout().slice(known)) ?? [];
+  pids.add(Number(pid));
+  return Number(pid);
+}
+
+test.skipIf(!isStatic)(
+  "three upgrades in a row: no connection fails, open ones go on, and totals never fall",
+  async () => {
+    const { proxy, tcp, udp, replace, pids } = await proxied();
+    const traffic = load(tcp, udp);
+    // One that was open before all of them, and lives as long as its process drains.
+    const open = connect({ port: tcp, host: "127.0.0.1" });
+    open.on("error", () => {});
+    cleanups.push(() => open.destroy());
+    const answer = (text: string) =>
+      new Promise((resolve) => {
+        open.once("data", (data: Buffer) => resolve(data.toString()));
+        open.write(text);
+      });
+    expect(await answer("before")).toBe("before");
+    let pid = proxy.pid;
+    for (let round = 0; round < 3; round++) {
+      replace();
+      kill(pid, "SIGUSR2");
+      const next = await upgraded(proxy, pids);
+      expect(await answer(`round ${round}`)).toBe(`round ${round}`);
+      pid = next;
+    }
+    await Bun.sleep(500);
+    const { connections, answers } = await traffic.end();
+    expect(await answer("after")).toBe("after");
+    open.destroy();
+    for (const each of pids) if (each !== pid) await eventually("its end", () => !kill(each, 0));
+    expect(await echoed(tcp, "still there")).toBe("still there");
+    const before = proxy.stdout().length;
+    kill(pid, "SIGUSR1");
+    const sum = /All workers: accepted (\d+), .*, client datagrams (\d+)/;
+    await eventually("the counters", () => sum.test(proxy.stdout().slice(before)));
+    const [, accepted, datagrams] = sum.exec(proxy.stdout().slice(before)) ?? [];
+    // All four processes together, with the two connections beside the load.
+    expect([Number(accepted), Number(datagrams)]).toEqual([connections + 2, answers]);
+    kill(pid, "SIGTERM");
+    await eventually("its end", () => !kill(pid, 0));
+  },
+  120_000,
+);
+
+test.skipIf(!isStatic).each(["start", "hello", "offered", "gives up", "ready", "served"])(
+  "a new process that ends at its step %p changes nothing, under load",
+  async (step) => {
+    const { proxy, tcp, udp, replace } = await proxied();
+    const traffic = load(tcp, udp);
+    replace(`#!/bin/sh\nexec '${process.execPath}' '${mortal}' '${step}'\n`);
+    proxy.kill("SIGUSR2");
+    await eventually("the end of the new process", () =>
+      /upgrade: .*(has ended|gives up)/.test(proxy.stdout()),
+    );
+    // It can be tried again.
+    replace();
+    await Bun.sleep(100);
+    await traffic.end();
+    expect(await echoed(tcp, "after")).toBe("after");
+    proxy.kill("SIGTERM");
+    expect((await proxy.finished()).status).toBe(0);
+  },
+  60_000,
+);
+
+test.skipIf(!isStatic)(
+  "a stop soon after an upgrade ends both processes",
+  async () => {
+    const { proxy, tcp, pids } = await proxied();
+    proxy.kill("SIGUSR2");
+    const pid = await upgraded(proxy, pids);
+    expect(await echoed(tcp, "x")).toBe("x");
+    kill(pid, "SIGTERM");
+    expect((await proxy.finished()).status).toBe(0);
+    await eventually("its end", () => !kill(pid, 0));
+  },
+  60_000,
+);
