@@ -38,6 +38,19 @@ pool = "web"
 capture = { dport = [8080], local = true }
 `;
 
+/** Comes with a reload. Nothing listens there: a check that were captured would be answered. */
+const more = (backend: string) => `
+[[pool]]
+name = "two"
+check = { type = "tcp", interval = "200ms" }
+to = "${backend}:8082"
+[[service]]
+name = "two"
+listen = "[::]:50082"
+pool = "two"
+capture = { dport = [8082], local = true }
+`;
+
 describe.each(families)("IPv$family", ({ family, asked, backend }) => {
   testRun("a check has an own address and is not captured; refuse refuses at once", async () => {
     const own = family === "4" ? "10.9.2.1" : "[fd00:2::1]";
@@ -57,15 +70,19 @@ describe.each(families)("IPv$family", ({ family, asked, backend }) => {
       at_backend listen --json '[::]:8080' --reply second
       until_true grep -q '"to":"up"' proxy.log
       asking 'http://${asked}:8080/'
+      cat more.toml >> run.toml
+      kill -HUP "$proxy"
+      until_true grep -q '"pool":"two".*"to":"down"' proxy.log
       kill "$proxy"; wait "$proxy" && echo "ended with 0"
     `,
-      { "run.toml": configuration(backend) },
+      { "run.toml": configuration(backend), "more.toml": more(backend) },
     );
     expect(stdout).toContain("first\nrefused\nsecond\nended with 0\n");
     const changes = proxy.filter(({ event }) => event === "upstream");
     expect(changes).toMatchObject([
       { pool: "web", upstream: "only", address: `${backend}:8080`, to: "down", taking: 0 },
       { pool: "web", upstream: "only", address: `${backend}:8080`, to: "up", taking: 1 },
+      { pool: "two", to: "down", reason: "connection refused", taking: 0 },
     ]);
     expect(changes[0]).toMatchObject({ from: "up", reason: "connection refused" });
     const ends = proxy.filter(({ event }) => event === "forwarded" || event === "refused");

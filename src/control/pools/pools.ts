@@ -42,7 +42,8 @@ export class Pools implements HealthOwner {
   private readonly owner: PoolsOwner;
   /** By name. */
   private readonly states = new Map<string, PoolStates>();
-  private readonly handed: readonly HandedUpstream[];
+  /** Of another process, as far as it has not been used. */
+  private handed: readonly HandedUpstream[];
   private checks: HealthChecks | undefined;
 
   /** For so many Workers. `handed` is what `handOver` of another process has returned, if any. */
@@ -56,6 +57,8 @@ export class Pools implements HealthOwner {
   /** Begins to check what is to be checked, in a Worker with this entry. */
   startChecks(workerEntry: URL): void {
     this.checks = new HealthChecks(workerEntry, this.board.memory, this);
+    // Workers count from now on: what was counted before must not be written again.
+    this.handed = [];
     this.check();
   }
 
@@ -65,12 +68,14 @@ export class Pools implements HealthOwner {
     this.checks = undefined;
   }
 
-  /** Adds a pool, or takes it over from another configuration with what is known of it. */
+  /**
+   * Adds a pool, or takes it over from another configuration with what is known of it. `check`
+   * follows, once the marks of all are known.
+   */
   put(pool: Pool, source: AddressSource): void {
     const { name } = pool;
     const before = this.states.get(name) ?? this.handed.filter((each) => each.pool === name);
     this.states.set(name, new PoolStates(pool, source, this.slots, before));
-    this.check();
   }
 
   /** What another process has to know, to go on from it. */
@@ -78,11 +83,10 @@ export class Pools implements HealthOwner {
     return [...this.states.values()].flatMap((each) => each.handOver());
   }
 
-  /** Removes a pool. Its connections go on. */
+  /** Removes a pool. Its connections go on. `check` follows. */
   remove(name: string): void {
     this.states.get(name)?.release();
     this.states.delete(name);
-    this.check();
   }
 
   /** Takes over the addresses of a pool, which have changed. Returns what Workers get. */
@@ -109,6 +113,16 @@ export class Pools implements HealthOwner {
     states.ask(upstream, request);
     if (state === "down") this.owner.wake(states.pool);
     return { kind: "done", upstream: states.upstreamOf(upstream) };
+  }
+
+  /** Checks what is to be checked now, and nothing else. */
+  check(): void {
+    for (const [name, { left }] of this.states) {
+      if (left === 0) continue;
+      const most = `all pools together have at most ${upstreamSlotsMax}`;
+      this.owner.warn(`pool ${name}: ${left} addresses are left out: ${most}`);
+    }
+    this.checks?.check([...this.states.values()].flatMap(({ targets }) => targets));
   }
 
   warn(text: string): void {
@@ -144,14 +158,5 @@ export class Pools implements HealthOwner {
   /** A Worker has died, and its connections with it. `worker` counts from 0. */
   workerDied(worker: number): void {
     this.board.workerDied(worker);
-  }
-
-  private check(): void {
-    for (const [name, { left }] of this.states) {
-      if (left === 0) continue;
-      const most = `all pools together have at most ${upstreamSlotsMax}`;
-      this.owner.warn(`pool ${name}: ${left} addresses are left out: ${most}`);
-    }
-    this.checks?.check([...this.states.values()].flatMap(({ targets }) => targets));
   }
 }

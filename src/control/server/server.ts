@@ -353,6 +353,7 @@ export class Server {
       drainTimeoutMs: configuration.drainTimeoutMs,
       isNamed: !this.settings.isNameless,
     });
+    this.pools.check();
   }
 
   /** Tells the Workers of a pool's upstreams as they change. */

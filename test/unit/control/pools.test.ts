@@ -229,6 +229,18 @@ describe("another process goes on", () => {
     expect(board.rampFrom(first as number)).toBe(Number.NEGATIVE_INFINITY);
   });
 
+  test("once: a pool that goes and comes again is a new one", () => {
+    const next = new World(handed);
+    next.hosts = [[1, 2], [3]];
+    next.put(two);
+    next.pools.startChecks(new URL("file:///nothing-is-checked"));
+    next.pools.remove("web");
+    const { 1: slot } = next.slots(next.put(two));
+    expect(next.states).toEqual(["a up ", "b.example:80 up "]);
+    // The address keeps its slot, and what it has counted since.
+    expect(next.pools.board.counters(slot as number).connects).toBe(7);
+  });
+
   test("a check that found it down counts, if there still is one", () => {
     const next = new World(handed);
     next.hosts = [[1, 2], [3]];
