@@ -35,7 +35,7 @@ export class TopModel {
   status: Status | undefined;
   readonly meter = new RateMeter();
   readonly log: LogLine[] = [];
-  /** Why nothing comes; undefined: it does. */
+  /** Why no figures come; undefined: they do. */
   problem: string | undefined;
   isPaused = false;
   hasHelp = false;

@@ -91,7 +91,7 @@ function headOf(model: TopModel): Line[] {
 
 /** What is wrong; the connection to the process comes first. */
 function stateOf({ problem, isPaused }: TopModel, wrong: string): Line {
-  if (problem !== undefined) return { text: `no connection: ${problem}`, style: "bad" };
+  if (problem !== undefined) return { text: printLine(problem), style: "bad" };
   const text = wrong === "" ? "all is well" : wrong;
   if (isPaused) return { text: `paused (space goes on)  ${text}`, style: "bold" };
   return wrong === "" ? { text } : { text, style: "bad" };

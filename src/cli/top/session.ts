@@ -160,9 +160,11 @@ export class TopSession implements ScreenOwner {
       for await (const { event, data } of this.client.events(target)) {
         if (!take(event, data)) break;
       }
-      return "the process has ended the stream";
+      return "no connection: the process has ended the stream";
     } catch (error) {
-      return textOf(error);
+      const text = textOf(error);
+      // The filter was wrong, or what was asked for is not there.
+      return error instanceof UsageError ? text : `no connection: ${text}`;
     }
   }
 }

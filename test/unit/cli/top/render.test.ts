@@ -29,7 +29,7 @@ test("where nothing is wrong, and where nothing comes", () => {
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, false))).toContain("waiting");
   model.update(statusAfter(1, { pools: [] }));
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, false))).toContain("all is well");
-  model.problem = "the process has ended the stream";
+  model.problem = "no connection: the process has ended the stream";
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, true))).toContain("no connection");
 });
 
