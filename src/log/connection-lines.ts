@@ -37,20 +37,23 @@ export function connectionLine(event: ConnectionEvent, prefix = ""): string {
 export function connectionFields(event: ConnectionEvent): Record<string, unknown> {
   const { kind, protocol, worker, id, client, local, upstream, ms, end } = event;
   const source = event.source === "" ? undefined : event.source;
-  const { service } = event;
+  const { service, connectMs: connect_ms, retries } = event;
   const ends = { event: kind, service, protocol, worker, id, client, original_destination: local };
   switch (kind) {
     case "accepted":
       return ends;
     case "reached":
-      return { ...ends, upstream, source, ms };
+      return { ...ends, upstream, source, connect_ms, retries, ms };
     case "open": {
       const { state, idleMs: idle_ms } = event;
       return { ...ends, state, upstream, source, ...amountFields(event), ms, idle_ms };
     }
     case "forwarded":
     case "refused":
-      return { ...ends, upstream, source, ...amountFields(event), ms, ...(end && endFields(end)) };
+      return {
+        ...{ ...ends, upstream, source, connect_ms, retries, ...amountFields(event), ms },
+        ...(end && endFields(end)),
+      };
   }
 }
 

@@ -21,6 +21,7 @@ import { type LogEntry, RecentLines } from "./recent.ts";
 import type { LogSink, LostLog, Sink } from "./sink.ts";
 import { type LogTime, timeStamp } from "./time.ts";
 import {
+  type AboutService,
   eventFields,
   JsonTranscript,
   jsonLine,
@@ -40,6 +41,8 @@ export interface LogSettings {
   readonly format?: "auto" | "text" | "json" | "journal" | undefined;
   /** Of the text; by default local time, and none for the journal, which has its own. */
   readonly time?: LogTime | undefined;
+  /** What else JSON has of a service. */
+  readonly about?: AboutService;
   /** Whether lines of text name their service, at this moment; by default they do not. */
   readonly namesServices?: () => boolean;
   /** Of `LogLevel`; warnings are left out below theirs. */
@@ -54,8 +57,8 @@ export interface LogSettings {
 
 export class Log {
   readonly lossless: boolean;
-  /** Called when the level changes at run time; undefined: each service has its own again. */
-  onLevel: (level: number | undefined) => void = () => {};
+  /** Called when `level` has changed. */
+  onLevel: () => void = () => {};
   private readonly settings: LogSettings;
   private readonly stdout: LogSink;
   private readonly stderr: Sink;
@@ -90,7 +93,7 @@ export class Log {
     const isJson = format === "json";
     const prefixOf = (service: string | undefined) => this.prefixOf(service);
     this.transcript = isJson
-      ? new JsonTranscript(protocol)
+      ? new JsonTranscript(protocol, Date.now, settings.about)
       : new TextTranscript(protocol, { stamp: this.stamp, priority: this.priority, prefixOf });
     this.fileTranscript = isJson
       ? this.transcript
@@ -183,7 +186,7 @@ export class Log {
     clearTimeout(this.changedLevel?.end);
     const end = forMs > 0 ? setTimeout(() => this.setLevel(undefined), forMs) : undefined;
     this.changedLevel = level === undefined ? undefined : { level, end };
-    this.onLevel(level === undefined ? undefined : LogLevel[level]);
+    this.onLevel();
     const text =
       level === undefined ? "the log level is as it is set" : `the log level is ${level}`;
     this.note(`[ ] ${text}`, {
@@ -220,11 +223,10 @@ export class Log {
     const { kind } = event;
     if (kind !== "warning" && kind !== "lost") return true;
     const { level } = this;
-    return isLogged("warning", level === undefined ? this.ownLevel : LogLevel[level]);
-  }
-
-  private get ownLevel(): number {
-    return this.settings.level ?? LogLevel.info;
+    return isLogged(
+      "warning",
+      level === undefined ? (this.settings.level ?? LogLevel.info) : LogLevel[level],
+    );
   }
 
   private remember(event: WorkerEvent): void {
@@ -233,9 +235,9 @@ export class Log {
   }
 
   private entryOf(event: WorkerEvent, time: number): LogEntry {
-    const { protocol } = this.settings;
+    const { protocol, about } = this.settings;
     const text = new TextTranscript(protocol).render(event).trimEnd();
-    return { time, level: levelOf(event), text, fields: eventFields(event, protocol) ?? {} };
+    return { time, level: levelOf(event), text, fields: eventFields(event, protocol, about) ?? {} };
   }
 
   private send(event: WorkerEvent): void {

@@ -132,18 +132,29 @@ function died(event: WorkerEvent & { kind: "died" }): string {
   return `${head}: ${printLine(error)}`;
 }
 
+/** What else lines of a service have, by its name: its pool, the configuration's generation. */
+export type AboutService = (service: string) => Record<string, unknown>;
+
+const nothingMore: AboutService = () => ({});
+
 /** JSON for programs: `event`, `time`, `level`, then what belongs to the event. */
 export class JsonTranscript implements Transcript {
   private readonly protocol: "tcp" | "udp";
   private readonly clock: () => number;
+  private readonly about: AboutService;
 
-  constructor(protocol: "tcp" | "udp", clock: () => number = Date.now) {
+  constructor(
+    protocol: "tcp" | "udp",
+    clock: () => number = Date.now,
+    about: AboutService = nothingMore,
+  ) {
     this.protocol = protocol;
     this.clock = clock;
+    this.about = about;
   }
 
   render(event: WorkerEvent): string {
-    const fields = eventFields(event, this.protocol);
+    const fields = eventFields(event, this.protocol, this.about);
     return fields === undefined ? "" : jsonLine(fields, new Date(timeOf(event, this.clock)));
   }
 }
@@ -160,13 +171,16 @@ export function timeOf(event: WorkerEvent, clock: () => number = Date.now): numb
 export function eventFields(
   event: WorkerEvent,
   protocol: "tcp" | "udp",
+  about: AboutService = nothingMore,
 ): Record<string, unknown> | undefined {
   if (event.kind === "tableEnd" || event.kind === "health") return undefined;
+  const service = "service" in event ? event.service : undefined;
   const level = levelOf(event);
+  const more = service === undefined ? undefined : about(service);
   if (event.kind === "counters") {
     return { level, ...countersFields(event.worker, event.counters) };
   }
-  if ("idleMs" in event) return { level, ...connectionFields(event) };
+  if ("idleMs" in event) return { level, ...connectionFields(event), ...more };
   const { kind, ...rest } = event;
   const fields: Record<string, unknown> = {
     event: kind === "connection" ? "accepted" : kind,
@@ -182,7 +196,7 @@ export function eventFields(
   if (kind !== "warning" && kind !== "died" && kind !== "lost") {
     fields.protocol = kind === "datagram" ? "udp" : protocol;
   }
-  return fields;
+  return Object.assign(fields, more);
 }
 
 /** Fields that JSON has by another name. */

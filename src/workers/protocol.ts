@@ -347,6 +347,10 @@ export interface ConnectionEvent {
   upstreamBytes: number;
   clientDatagrams: number;
   upstreamDatagrams: number;
+  /** How long it took to connect to the upstream; undefined: it is not connected, or UDP. */
+  connectMs?: number | undefined;
+  /** Upstreams to which connecting failed before. */
+  retries?: number | undefined;
   /** Since it was accepted, and since it last carried something. */
   ms: number;
   idleMs: number;

@@ -41,6 +41,10 @@ export interface Recorded {
   /** 0 of a connection. */
   readonly sentDatagrams: number;
   readonly receivedDatagrams: number;
+  /** How long it took to connect to the upstream; negative: it is not connected, or UDP. */
+  readonly connectMs: number;
+  /** Upstreams to which connecting failed before. */
+  readonly retries: number;
   readonly startedAt: number;
   readonly lastActive: number;
   /** Undefined while it is open. */
@@ -52,7 +56,7 @@ export type RecordKind = ConnectionEvent["kind"];
 const kinds: readonly RecordKind[] = ["accepted", "reached", "forwarded", "refused", "open"];
 const protocols = ["tcp", "udp"] as const;
 
-const SIZE = 152;
+const SIZE = 160;
 const KIND = 0;
 const ENDED_BY = 1;
 const SOURCE = 2;
@@ -76,6 +80,8 @@ const ERRNO = 146;
 const CALL = 148;
 /** A word, empty for none. */
 const SERVICE = 150;
+const CONNECT = 152;
+const RETRIES = 156;
 const OPEN = 255;
 
 /** Within an endpoint of 24 bytes. A length of 0: there is none. */
@@ -120,6 +126,8 @@ export class RecordWriter {
     view.setFloat64(at + SENT_DATAGRAMS, connection.sentDatagrams, true);
     view.setFloat64(at + RECEIVED_DATAGRAMS, connection.receivedDatagrams, true);
     view.setUint16(at + SERVICE, this.word(service), true);
+    view.setFloat32(at + CONNECT, connection.connectMs, true);
+    view.setUint16(at + RETRIES, Math.min(connection.retries, 0xffff), true);
     view.setUint8(at + PROTOCOL, protocols.indexOf(connection.protocol));
     this.end(at, connection.end);
     this.endpoint(at + CLIENT, connection.client);
@@ -195,12 +203,24 @@ export function readRecords(
       upstreamBytes: view.getFloat64(at + RECEIVED, true),
       clientDatagrams: view.getFloat64(at + SENT_DATAGRAMS, true),
       upstreamDatagrams: view.getFloat64(at + RECEIVED_DATAGRAMS, true),
+      ...dialed(view.getFloat32(at + CONNECT, true), view.getUint16(at + RETRIES, true)),
       ms: Math.round(view.getFloat64(at + AGE, true)),
       idleMs: Math.round(view.getFloat64(at + IDLE, true)),
       end: readEnd(view, at, word),
     });
   }
   return events;
+}
+
+/** What there is to say of how the upstream was reached. */
+function dialed(
+  connectMs: number,
+  retries: number,
+): Pick<ConnectionEvent, "connectMs" | "retries"> {
+  return {
+    ...(connectMs < 0 ? {} : { connectMs: Math.round(connectMs * 10) / 10 }),
+    ...(retries === 0 ? {} : { retries }),
+  };
 }
 
 function readEnd(view: DataView, at: number, word: (field: number) => string): End | undefined {

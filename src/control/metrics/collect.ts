@@ -26,7 +26,7 @@ export function metricsOf(status: ServerStatus, parts: MetricsParts): MetricsDat
     process: processFigures(),
     reload: {
       isSuccessful: lastReload?.isSuccessful ?? true,
-      successTime: lastReload?.isSuccessful === true ? lastReload.time : startTime,
+      successTime: lastReload?.successTime ?? startTime,
     },
     services: status.services.flatMap((service) => serviceFigures(service, parts)),
     upstreams: status.pools.flatMap(upstreamFigures),

@@ -52,9 +52,13 @@ export async function reload(
 ): Promise<ReloadResult> {
   const result = await attempt(server, read, options);
   if (options.dryRun !== true) {
+    // For logrotate(8), whether anything was changed or not.
+    server.log.reopen();
     const problems = "problems" in result ? result.problems : [];
     const isSuccessful = problems.length === 0;
-    server.lastReload = { time: Date.now(), isSuccessful, problems };
+    const time = Date.now();
+    const successTime = isSuccessful ? time : server.lastReload?.successTime;
+    server.lastReload = { time, isSuccessful, successTime, problems };
     logResult(server.log, result);
   }
   return result;

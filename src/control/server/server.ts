@@ -12,7 +12,7 @@ import { reloadWaitMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
 import { exitStatus } from "../../errors.ts";
 import { OutboundFlows } from "../../forward/outbound-flows.ts";
-import { Log } from "../../log/log.ts";
+import type { Log } from "../../log/log.ts";
 import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
 import type { AdminServer } from "../admin/admin-server.ts";
@@ -38,12 +38,12 @@ import {
   type Surroundings,
 } from "./preparing.ts";
 import type { RunningService } from "./running-service.ts";
+import { serverLog } from "./server-log.ts";
 import type { ServerSettings } from "./settings.ts";
 import { drainingLine, logOpened, logStart } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
-import { protocolsOf } from "./tasks.ts";
 
 /** How a new configuration is taken over. */
 export interface ApplyOptions {
@@ -96,21 +96,12 @@ export class Server {
     this.settings = settings;
     this.own = own;
     this.workers = workerCount(configuration.workers);
-    const [only] = configuration.services;
-    const level = () => {
-      const { log, services } = this.configuration;
-      return LogLevel[(isNameless && services[0]?.log.level) || log.level];
-    };
-    this.log = new Log(io, {
-      ...{ ...configuration.log, outlivesReader: true },
-      protocol: (isNameless && only && protocolsOf(only)[0]) || "tcp",
-      get level() {
-        return level();
-      },
-      namesServices: () => !isNameless && this.configuration.services.length > 1,
+    this.log = serverLog(io, {
+      configuration: () => this.configuration,
+      generation: () => this.generation,
+      isNameless,
     });
-    io.onReport(() => this.log.reopen());
-    this.log.onLevel = (level) => this.changeLevel(level);
+    this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
     this.rules = new InstalledRules(io, !isNameless, warn);
@@ -325,6 +316,7 @@ export class Server {
     this.configuration = next;
     this.generation++;
     this.handOver(prepared, options);
+    if (log.level !== undefined) this.changeLevel();
     const behind = await pool.reached(this.generation, reloadWaitMs);
     for (const number of behind) log.warn(`worker ${number} has not taken over the changes yet`);
     logOpened(log, before, [...this.running.values()]);
@@ -364,10 +356,10 @@ export class Server {
     );
   }
 
-  /** Sets the level of all services; undefined: each has its own again. */
-  private changeLevel(level: number | undefined): void {
+  /** Gives services the level that was set at run time, or their own again. */
+  private changeLevel(): void {
     for (const { id, service } of this.running.values()) {
-      this.pool.update(id, { log: { level: level ?? LogLevel[service.log.level] } });
+      this.pool.update(id, { log: { level: LogLevel[this.log.level ?? service.log.level] } });
     }
   }
 

@@ -72,6 +72,8 @@ export interface ReloadStatus {
   /** In ms since 1970. */
   readonly time: number;
   readonly isSuccessful: boolean;
+  /** When the last one was that succeeded; undefined: none has. */
+  readonly successTime: number | undefined;
   /** The problems; empty if it was successful. */
   readonly problems: readonly string[];
 }

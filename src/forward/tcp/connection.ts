@@ -69,7 +69,7 @@ export class TcpConnection implements Recorded, Applicant {
   upstreamFd: Fd | undefined;
   /** When the newest attempt to connect began, and how long the one took that succeeded. */
   dialedAt = 0;
-  connectMs = 0;
+  connectMs = -1;
   /** Identifies its flow to the upstream in the table of outbound flows; 0: it has no entry. */
   flowHandle = 0;
   /** Undefined until its upstream is connected. */
@@ -102,6 +102,10 @@ export class TcpConnection implements Recorded, Applicant {
     this.startedAt = owner.loop.now;
     this.lastActive = this.startedAt;
     this.state = first;
+  }
+
+  get retries(): number {
+    return this.tried.length;
   }
 
   get sent(): number {

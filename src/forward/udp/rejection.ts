@@ -38,7 +38,8 @@ export class Rejection implements Recorded {
   readonly received = 0;
   readonly sentDatagrams = 0;
   readonly receivedDatagrams = 0;
-  readonly connectMs = 0;
+  readonly connectMs = -1;
+  readonly retries = 0;
   id = 0;
   client: SocketAddress = nobody;
   original: SocketAddress = nobody;

@@ -64,6 +64,8 @@ export interface SessionStart extends SessionEnds {
 
 export class Session implements Recorded {
   readonly protocol = "udp";
+  readonly connectMs = -1;
+  readonly retries = 0;
   readonly start: SessionStart;
   readonly startedAt: number;
   readonly timer: Timer;

@@ -134,6 +134,7 @@ function row(id: number): Open {
     ...{ protocol: "tcp", id, client: socket, original: socket, upstream: undefined, source: "" },
     ...{ phase: "relaying", sent: id, received: 0, sentDatagrams: 0, receivedDatagrams: 0 },
     ...{ startedAt: id, lastActive: id, end: undefined, sample: undefined },
+    ...{ connectMs: 1, retries: 0 },
   };
 }
 
