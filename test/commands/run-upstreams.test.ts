@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isStatic } from "../helpers/static-file.ts";
 import { eventually, run, start } from "../helpers/tproxy.ts";
 
 const cleanups: (() => unknown)[] = [];
@@ -55,7 +56,8 @@ class Open {
   }
 }
 
-test("drain, down, ready and weights; on-down = close; the last one stays", async () => {
+/** A running proxy of two upstreams, `a` and `b`, and the commands of its administrator. */
+async function serve() {
   const [a, b] = await Promise.all([server("a"), server("b")]);
   const home = mkdtempSync(join(tmpdir(), "tproxy-upstreams-"));
   cleanups.push(() => rmSync(home, { recursive: true }));
@@ -84,6 +86,23 @@ test("drain, down, ready and weights; on-down = close; the last one stays", asyn
     const { status, stderr } = await admin(...args);
     expect([status, stderr]).toEqual([0, ""]);
   };
+  return { proxy, port, admin, done };
+}
+
+interface Status {
+  readonly pid: number;
+  readonly pools: readonly {
+    readonly upstreams: readonly {
+      readonly name: string;
+      readonly state: string;
+      readonly weight: number;
+      readonly addresses: readonly { readonly counters: Readonly<Record<string, number>> }[];
+    }[];
+  }[];
+}
+
+test("drain, down, ready and weights; on-down = close; the last one stays", async () => {
+  const { proxy, port, admin, done } = await serve();
   const greetings = async (count: number) => {
     const names: string[] = [];
     for (let i = 0; i < count; i++) {
@@ -120,3 +139,44 @@ test("drain, down, ready and weights; on-down = close; the last one stays", asyn
   expect(second).toMatchObject({ name: "b", weight: 25, addresses: [{ counters: { open: 1 } }] });
   expect(second.addresses[0].counters.connects).toBe(1 + 4 + 2);
 });
+
+test.skipIf(!isStatic)(
+  "what was asked for and counted goes on over an upgrade",
+  async () => {
+    const { proxy, port, admin, done } = await serve();
+    const status = async () => JSON.parse((await admin("status", "--json")).stdout) as Status;
+    for (let i = 0; i < 4; i++) {
+      const open = new Open(port);
+      await open.greeted();
+      open.socket.destroy();
+    }
+    await done("drain", "web/a");
+    await done("ready", "web/b", "--weight", "7");
+    proxy.kill("SIGUSR2");
+    const [, pid] = await proxy.until(/process (\d+) serves now/);
+    cleanups.push(() => {
+      try {
+        process.kill(Number(pid), "SIGKILL");
+      } catch {
+        // It has ended.
+      }
+    });
+    const after = await status();
+    expect(after.pid).toBe(Number(pid));
+    const [a, b] = after.pools[0]?.upstreams ?? [];
+    expect(a).toMatchObject({
+      state: "drained",
+      weight: 100,
+      addresses: [{ counters: { open: 0 } }],
+    });
+    expect(b).toMatchObject({ state: "up", weight: 7 });
+    const connects = [a, b].map((each) => each?.addresses[0]?.counters.connects);
+    expect(connects).toEqual([2, 2]);
+    const next = new Open(port);
+    expect(await next.greeted()).toBe("b");
+    next.socket.destroy();
+    process.kill(Number(pid), "SIGTERM");
+    await proxy.finished();
+  },
+  60_000,
+);

@@ -65,7 +65,7 @@ export class Server {
   private readonly ownFlows = OutboundFlows.memory(randomWord);
   /** By name. */
   readonly running = new Map<string, RunningService>();
-  private readonly pools: Pools;
+  readonly pools: Pools;
   /** By the name of a pool, where its addresses come from. */
   private lists: ReadonlyMap<string, PoolInUse> = new Map();
   /** By name: services that an administrator has taken out. */
@@ -113,11 +113,10 @@ export class Server {
         this.pools.workerDied(worker - 1);
       },
     });
-    this.pools = new Pools(this.workers, {
-      wake: (pool) => this.updateUsersOf(pool, {}),
-      changed: (text, fields) => this.log.note(`[!] ${text}`, { event: "upstream", ...fields }),
-      warn: (text) => this.log.warn(text),
-    });
+    const wake = (pool: Pool) => this.updateUsersOf(pool, {});
+    const changed = (text: string, fields: object) =>
+      this.log.note(`[!] ${text}`, { event: "upstream", ...fields });
+    this.pools = new Pools(this.workers, { wake, changed, warn }, inheritance.state.pools);
     this.succession = new Succession(this, inheritance);
     io.onUpgrade(() => void this.upgrade());
   }

@@ -11,6 +11,7 @@ import type { Counted } from "../../workers/inherited-counts.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { TakenCapture } from "../held-capture.ts";
 import { InheritedSockets, inspectSocket } from "../inherited-sockets.ts";
+import type { Pools } from "../pools/pools.ts";
 import type { ListeningSocket } from "../systemd/fd-store.ts";
 import { ServiceManager } from "../systemd/service-manager.ts";
 import { statusLine } from "../systemd/status-line.ts";
@@ -29,6 +30,7 @@ export interface Successive {
   readonly log: Pick<Log, "warn" | "note">;
   readonly pool: WorkerPool;
   readonly rules: InstalledRules;
+  readonly pools: Pick<Pools, "handOver">;
   readonly ports: Pick<JoinedPorts, "watch" | "close">;
   readonly running: ReadonlyMap<string, RunningService>;
   status(): ServerStatus;
@@ -167,6 +169,10 @@ export class Succession implements Upgradable {
 
   get rules(): InstalledRules {
     return this.server.rules;
+  }
+
+  get pools(): Pick<Pools, "handOver"> {
+    return this.server.pools;
   }
 
   get startTime(): number {

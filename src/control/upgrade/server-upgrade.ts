@@ -2,6 +2,7 @@
 
 import type { Counted } from "../../workers/inherited-counts.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
+import type { Pools } from "../pools/pools.ts";
 import type { InstalledRules } from "../server/installed-rules.ts";
 import type { ListeningSocket } from "../systemd/fd-store.ts";
 import type { ServiceManager } from "../systemd/service-manager.ts";
@@ -13,6 +14,7 @@ export interface Upgradable {
   readonly pool: Pick<WorkerPool, "suspend" | "turned">;
   readonly rules: Pick<InstalledRules, "lend" | "thaw" | "abandon" | "release">;
   readonly manager: Pick<ServiceManager, "handOver" | "handedTo" | "takenBack">;
+  readonly pools: Pick<Pools, "handOver">;
   readonly listening: readonly ListeningSocket[];
   /** In ms since 1970. */
   readonly startTime: number;
@@ -72,9 +74,9 @@ export class ServerUpgrade implements Handing {
   }
 
   offer(): Offer {
-    const { rules, manager, startTime, listening } = this.server;
+    const { rules, manager, pools, startTime, listening } = this.server;
     return {
-      parts: { manager: manager.handOver(), startTime },
+      parts: { manager: manager.handOver(), pools: pools.handOver(), startTime },
       listeners: listening.map(({ fd }) => fd),
       netlink: rules.lend(),
     };

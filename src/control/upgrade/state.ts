@@ -11,6 +11,8 @@ const Manager = v.object({
 
 const State = v.object({
   manager: v.optional(v.fallback(Manager, { kept: [], owned: [] }), { kept: [], owned: [] }),
+  /** What was asked for, found and counted of upstreams; the pools read it. */
+  pools: v.optional(v.unknown()),
   startTime: v.optional(v.fallback(v.optional(v.number()), undefined)),
 });
 
