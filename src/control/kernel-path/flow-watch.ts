@@ -197,6 +197,9 @@ export class FlowWatch {
     const { failures } = pool.backOff;
     const seconds = change.ms / 1000;
     warn(`${name} rests for ${seconds} s: ${failures} clients in a row had ${change.why}`);
+    // Without another upstream they could only come back to this one.
+    const isOther = (key: string) => key !== change.key && this.health.state(key) === "up";
+    if (![...this.upstreams.keys()].some(isOther)) return;
     this.delete(flowsToEnd(this.flowsOf(upstream), pool.onDown), undefined);
   }
 
