@@ -16,7 +16,7 @@ export const socketPathSyntax: Syntax<string> = {
     const bytes = new TextEncoder().encode(given).length;
     if (bytes <= pathBytesMax) return ok(given);
     return refuse(
-      `${quote(given)} has ${bytes} bytes: give a path of at most ${pathBytesMax}, as unix(7) says`,
+      `${quote(given)} has ${bytes} bytes: give a path of at most ${pathBytesMax} (unix(7))`,
     );
   },
   format: (given) => given,

@@ -68,7 +68,7 @@ export async function runStatus(
   return isDown(shown) ? exitStatus.failure : exitStatus.success;
 }
 
-/** @throws UsageError for a name that stands for nothing */
+/** @throws UsageError for an unknown name */
 function chosen(status: StatusView, name: string | undefined): StatusView {
   if (name === undefined) return status;
   const found = only(status, name);

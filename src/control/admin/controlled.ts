@@ -6,7 +6,7 @@ import type { RowQuery } from "../../workers/query.ts";
 import type { Rows, Selection } from "../../workers/scan-requests.ts";
 import type { ProblemPlace } from "./problem.ts";
 
-/** What an administrator says about an upstream; what is absent stays as it is. */
+/** The change of an upstream that an administrator asks for; absent fields stay as they are. */
 export interface UpstreamChange {
   /** `drain`: nothing new; `down`: also as if it had failed; `ready` undoes both. */
   readonly state?: "ready" | "drain" | "down" | undefined;
@@ -35,7 +35,7 @@ export interface Applied {
 }
 
 export interface ReloadRequest {
-  /** Says what would change. */
+  /** Only returns the changes, and makes none. */
   readonly isDry: boolean;
   /** Ends connections of services and upstreams that are gone. */
   readonly closesRemoved: boolean;

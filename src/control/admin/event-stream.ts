@@ -64,10 +64,10 @@ export function eventStream(begin: (sink: EventSink) => () => void): Response {
       },
       pull(controller) {
         if (waiting.length === 0) return;
-        const told = lost > 0 ? eventText("lost", { lines: lost }) : "";
+        const notice = lost > 0 ? eventText("lost", { lines: lost }) : "";
         lost = 0;
         isIdle = false;
-        controller.enqueue(encoder.encode(told + waiting.splice(0, batchMax).join("")));
+        controller.enqueue(encoder.encode(notice + waiting.splice(0, batchMax).join("")));
       },
       cancel: stop,
     },

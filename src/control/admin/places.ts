@@ -1,4 +1,4 @@
-/** Where the admin socket is, if nobody says so. */
+/** The default places of the admin socket. */
 
 /** The paths in the order in which they are tried. */
 export function usualSockets(): string[] {

@@ -32,7 +32,7 @@ export class ApiError extends Error {
   }
 }
 
-/** The response that tells an error. */
+/** The response for an error. */
 export function problemResponse(error: ApiError): Response {
   const { status, message, problems } = error;
   const needs_upgrade = error.needsUpgrade || undefined;

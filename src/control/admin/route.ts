@@ -4,7 +4,7 @@
 export interface RouteRequest {
   readonly request: Request;
   readonly parameters: URLSearchParams;
-  /** The parts of the path that `*` stands for. */
+  /** The parts of the path that matched `*`. */
   readonly values: readonly string[];
 }
 
@@ -15,7 +15,7 @@ export interface Route {
   readonly answer: (request: RouteRequest) => Promise<Response | object> | Response | object;
 }
 
-/** A route at a path, in which `*` stands for any name. */
+/** A route at a path, in which `*` matches any name. */
 export function route(method: Route["method"], path: string, answer: Route["answer"]): Route {
   return { method, path: path.split("/").slice(1), answer };
 }

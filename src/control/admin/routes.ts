@@ -56,12 +56,12 @@ async function dispatch(
   return response;
 }
 
-/** @throws ApiError for escapes that stand for nothing */
+/** @throws ApiError for invalid escapes */
 function segmentsOf(pathname: string): string[] {
   try {
     return pathname.split("/").slice(1).map(decodeURIComponent);
   } catch {
-    throw new ApiError(400, "the path has an escape that stands for no character");
+    throw new ApiError(400, "the path has an invalid escape");
   }
 }
 
