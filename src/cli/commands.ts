@@ -57,6 +57,10 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { topCommand, runTop } = await import("./commands/top.ts");
     return command(topCommand, (options, io) => runTop(options, io));
   },
+  reload: async () => {
+    const { reloadCommand, runReload } = await import("./commands/reload.ts");
+    return command(reloadCommand, (options, io) => runReload(options, io));
+  },
   routes: async () => {
     const { routesCommand, runRoutes } = await import("./commands/routes.ts");
     const { isLiveAction } = await import("./options/rules.ts");

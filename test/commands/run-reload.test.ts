@@ -2,8 +2,10 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
+import { dirname, join } from "node:path";
 import { backend, cleanUp, cleanups, eventsOf } from "../helpers/forward.ts";
 import { generator } from "../helpers/random.ts";
 import { runServer } from "../helpers/run.ts";
@@ -227,6 +229,42 @@ describe("a reload", () => {
     expect(await ask(asking, port, "x")).toBe("2");
     const ended = eventsOf(proxy, "forwarded");
     expect(ended).toMatchObject([{ service: "a", protocol: "udp", reason: "removed" }]);
+  });
+});
+
+describe("tproxy reload", () => {
+  test("prints each change, and the status says what has come of it", async () => {
+    const to = await named("one");
+    const [port, other] = (await freePorts(2)) as [number, number];
+    const own = service("a", `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${to}"`);
+    const more = `${own}idle-timeout = "5m"\n`;
+    const { proxy, file } = await runServer(own, 1, { args: ["--admin", "admin.sock"] });
+    const ask = (...args: string[]) =>
+      run(["reload", "--admin", "admin.sock", ...args], { cwd: dirname(file) });
+    const write = (text: string) => writeFile(file, `[log]\nformat = "json"\n${text}`);
+    const change = "~ service a: idle-timeout 10m -> 5m\n";
+    await eventually("the socket", () => existsSync(join(dirname(file), "admin.sock")));
+    expect(await ask()).toMatchObject({ status: 0, stdout: "nothing to change\n" });
+    await write(more);
+    expect(await ask("--dry-run")).toMatchObject({
+      ...{ status: 0, stdout: `${change}nothing was changed: this was a dry run\n` },
+    });
+    expect(await ask()).toMatchObject({ status: 0, stdout: `${change}applied: generation 2\n` });
+    const wrong = service("b", `listen = "127.0.0.1:${other}"\nto = "127.0.0.1:1"\nx = 1`);
+    await write(more + wrong);
+    const invalid = await ask();
+    expect(invalid.stderr).toContain('service "b": x: "x" is no setting here');
+    expect(invalid.stderr).toEndWith("the configuration has problems\n");
+    expect([invalid.status, invalid.stdout]).toEqual([2, ""]);
+    await writeFile(file, `workers = 2\n[log]\nformat = "json"\n${more}`);
+    const upgrade = await ask();
+    expect([upgrade.status, upgrade.stderr]).toEqual([
+      4,
+      "~ workers 1 -> 2\ntproxy: nothing was changed: an upgrade is needed\n",
+    ]);
+    proxy.kill("SIGKILL");
+    await proxy.finished();
+    expect((await ask()).status).toBe(3);
   });
 });
 

@@ -20,7 +20,7 @@ const head = '[log]\nformat = "json"\n';
 export async function runServer(
   text: string,
   listeners: number,
-  options: StartOptions = {},
+  options: StartOptions & { readonly args?: readonly string[] } = {},
 ): Promise<RunServer> {
   const folder = await mkdtemp(join(tmpdir(), "tproxy-run-"));
   const file = join(folder, "tproxy.toml");
@@ -29,7 +29,7 @@ export async function runServer(
     await rename(`${file}.new`, file);
   };
   await write(text);
-  const proxy = start(["run", "-c", file], options);
+  const proxy = start(["run", "-c", file, ...(options.args ?? [])], { cwd: folder, ...options });
   cleanups.push(async () => {
     proxy.kill("SIGKILL");
     await proxy.finished();
