@@ -115,7 +115,7 @@ testTerminal("keys choose views, the screen is resized, and k ends a connection"
     ["send", "/client=nonsense\r"],
     ["wait", "is not a network"],
     ["send", "/\x15\r"],
-    ["wait", "relaying"],
+    ["wait", "all is well"],
     ["send", "ky"],
     ["wait", "has been ended"],
     ["send", "q"],
