@@ -48,7 +48,7 @@ asks() {
   case $status in 7 | 55 | 56) echo refused ;; *) echo "ended with $status" ;; esac
 }
 counters() { kill -USR1 "$proxy"; until_true has_totals; }
-has_totals() { grep -q '"counters","time":"[^"]*","accepted"' proxy.log; }
+has_totals() { grep -q '"counters","time":"[^"]*","level":"info","accepted"' proxy.log; }
 `;
 
 /** The counters of all Workers together. */

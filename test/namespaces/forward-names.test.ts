@@ -39,6 +39,7 @@ dns() {
 }
 ask() { socat -t5 - tcp:127.0.0.1:50080 < /dev/null; }
 proxy() {
+  : > proxy.log
   unshare -m sh -c 'for file in hosts resolv.conf; do mount --bind "$file" "/etc/$file"; done
     exec "$@"' sh ${command} \\
     forward --source self "$@" > proxy.log 2>&1 &
