@@ -370,6 +370,7 @@ export class Server {
   }
 
   private stopping(): void {
+    this.pools.stopChecks();
     this.isStopping = true;
     if (!this.succession.stopping()) this.rules.drain();
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
