@@ -80,8 +80,9 @@ function wordedSections(service: Service, routes: Parameters<typeof captureReque
     const request = captureRequest(service, routes);
     const obstacles = obstaclesOf(service, request, routes, machine);
     const path = { title: "Data path", findings: pathFindings(service, obstacles) };
-    // What the relay carries because of its settings goes another way than what follows.
-    if (obstacles.some(({ setting }) => setting !== undefined)) return [path];
+    // What the relay carries goes another way than what follows.
+    const isRelayed = service.path.kind === "auto" && obstacles.length > 0;
+    if (isRelayed || obstacles.some(({ setting }) => setting !== undefined)) return [path];
     const questions = carriedQuestions(service, request, machine, request.tableName ?? "tproxyd");
     const followed = questions.map((question) => {
       return {

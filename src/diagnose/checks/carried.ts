@@ -73,11 +73,7 @@ function checkRoute({ onward, question, oif, isHere, packet }: CarriedFacts): Fi
     `The upstream ${to} is on the clients' link, ${oif}: it would answer them past this host, so ` +
     "it sees an address of this host instead of the client's.";
   if (!question.keepsClient) return ok("route", `It leaves for the upstream ${to} by ${oif}.`);
-  return warning(
-    "route",
-    text,
-    "let the upstream route its replies by way of this host, or use it",
-  );
+  return warning("route", text, "route the upstream's replies to the clients by way of this host");
 }
 
 function checkForwarding({ forwards, isHere, packet }: CarriedFacts): Finding | undefined {
