@@ -11,7 +11,7 @@ import {
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
-import { type Counters, sumValues } from "./counters.ts";
+import { type Counters, sumValues, valuesOf } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import { type Counted, InheritedCounts } from "./inherited-counts.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
@@ -48,6 +48,8 @@ export interface PoolSettings {
   readonly replaces?: boolean;
   readonly lossless?: boolean;
   readonly died?: (worker: number) => void;
+  /** What this process counts besides its Workers, for the sum of all services. */
+  readonly others?: () => readonly Counters[];
 }
 
 export class WorkerPool implements WorkerHandleOwner {
@@ -64,6 +66,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
   private readonly died: (worker: number) => void;
+  private readonly others: () => readonly Counters[];
   /** Numbers of services that run, or are on their way to their end. */
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
@@ -86,10 +89,11 @@ export class WorkerPool implements WorkerHandleOwner {
    */
   constructor(
     print: EventPrinter,
-    { replaces = false, lossless = true, died = () => {} }: PoolSettings = {},
+    { replaces = false, lossless = true, died = () => {}, others = () => [] }: PoolSettings = {},
   ) {
     this.print = print;
     this.died = died;
+    this.others = others;
     this.replaces = replaces;
     this.lossless = lossless;
   }
@@ -266,7 +270,8 @@ export class WorkerPool implements WorkerHandleOwner {
   /** What all Workers have counted so far, for all services or for one. */
   counters(id?: number): Counters {
     const own = this.handles.map((handle) => handle.read(id));
-    return sumValues([...own, ...this.inherited.counters(id)]);
+    const others = id === undefined ? this.others().map(valuesOf) : [];
+    return sumValues([...own, ...others, ...this.inherited.counters(id)]);
   }
 
   /** How connections and sessions of service number `id` have ended, in all Workers. */

@@ -50,6 +50,7 @@ export const service: PathService = {
   guards: { mark: undefined, uids: [], gids: [], cgroups: [] },
   source: { kind: "client" },
   choice: "turn",
+  offload: true,
   pools: [poolOf(4, endpoint("192.0.2.9", 8080)), poolOf(6, endpoint("2001:db8::9", 8080))],
   timeouts: { tcpIdle: 7200, tcpConnect: 10, tcpHalfClosed: 60, udpUnreplied: 30, udpReplied: 120 },
 };

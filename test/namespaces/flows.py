@@ -76,7 +76,9 @@ def main(verb, *rest):
     else:
         with socket.create_connection((rest[1], int(rest[0])), timeout=10) as held:
             print(held.recv(4096).decode().strip(), flush=True)
-            for line in sys.stdin:
+            for line in iter(sys.stdin.readline, ""):
+                if line == "end\n":
+                    break
                 held.sendall(line.encode())
                 print(held.recv(4096).decode().strip(), flush=True)
 

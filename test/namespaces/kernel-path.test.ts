@@ -44,6 +44,100 @@ const told = (stdout: string) =>
 
 describe("forward --path kernel", () => {
   testPath(
+    "established connections go on while it drains, and the next process takes the new ones",
+    async () => {
+      const { stdout } = await runLab(`
+      forwarding 1
+      path :80 --to 10.9.2.2:8080 --drain-timeout 60s
+      mkfifo lines
+      exec 3<> lines
+      nsenter -t "$client" -n python3 flows.py hold 80 8.8.8.8 < lines > held.log &
+      started="$started $!"
+      until grep -q sees held.log; do :; done
+      kill -TERM "$proxy"; first=$proxy
+      until nft list tables | grep -q draining; do :; done
+      nft list tables | grep draining
+      path :80 --to 10.9.2.3:8080
+      echo still >&3; until grep -q still held.log; do :; done
+      ask 1 80 8.8.8.8
+      echo end >&3
+      wait "$first" && echo "ended: 0"
+      nft list tables
+      cat held.log
+      stopped TERM
+      nft list tables
+    `);
+      expect(told(stdout).filter((line) => !line.startsWith("udp"))).toEqual([
+        expect.stringMatching(/^table inet tproxyd_draining_\d+$/),
+        "tcp; 8.8.8.8; 10.9.2.3 sees 10.9.1.2",
+        "ended: 0",
+        "table inet tproxyd",
+        "10.9.2.2 sees 10.9.1.2",
+        "still",
+        "ended: 0",
+      ]);
+    },
+    120_000,
+  );
+
+  testPath(
+    "tproxy run carries services in the kernel beside those of the relay",
+    async () => {
+      const { stdout } = await runLab(`
+      forwarding 1
+      cat > tproxy.toml <<'END'
+[log]
+format = "json"
+[routes]
+install = "auto"
+[[service]]
+name = "web"
+listen = [":80", "udp://:80"]
+to = "10.9.2.2:8080"
+path = "kernel"
+[[service]]
+name = "six"
+listen = "[::]:81"
+to = ["10.9.2.3:8080", "[fd00:2::3]:8080"]
+path = "auto"
+source = "self"
+[[service]]
+name = "relayed"
+listen = "[::]:82"
+to = "10.9.2.2:8080"
+path = "auto"
+END
+      : > proxy.log
+      ${command} run --config tproxy.toml > proxy.log 2>&1 &
+      proxy=$!; started="$started $!"
+      until [ "$(grep -c '"kernel-path"' proxy.log)" = 3 ] && grep -q '"bound"' proxy.log; do
+        kill -0 "$proxy"
+      done
+      ask 1 80 8.8.8.8
+      ask 1 81 8.8.8.8 2001:db8::9
+      ask 1 82 8.8.8.8
+      grep -o 'the relay carries connections, not the kernel[^"]*' proxy.log
+      nft list tables
+      stopped TERM
+      nft list tables
+    `);
+      expect(told(stdout).filter((line) => !/^udp; .*; \w+(Error|Timeout)/.test(line))).toEqual([
+        "tcp; 8.8.8.8; 10.9.2.2 sees 10.9.1.2",
+        "udp; 8.8.8.8; 10.9.2.2 sees 10.9.1.2",
+        "tcp; 8.8.8.8; 10.9.2.3 sees 10.9.2.1",
+        "tcp; 2001:db8::9; fd00:2::3 sees fd00:2::1",
+        "tcp; 8.8.8.8; 10.9.2.2 sees 10.9.1.2",
+        "the relay carries connections, not the kernel: " +
+          "clients of IPv6 have no upstream of their family",
+        "table inet tproxyd",
+        "table inet tproxyd-2",
+        "ended: 0",
+      ]);
+    },
+    120_000,
+  );
+
+  testPath(
     "TCP and UDP of both families reach the upstreams in turn, from the client's address",
     async () => {
       const { stdout } = await runLab(`
@@ -62,7 +156,7 @@ describe("forward --path kernel", () => {
         dump after; same before after "killed"
       `);
       expect(told(stdout)).toEqual([
-        "tproxy: --path kernel cannot carry this: this host does not forward IPv4 " +
+        "tproxy: --path kernel cannot carry this, this host does not forward IPv4 " +
           "(net.ipv4.ip_forward): set it, give --sysctl, or give --path relay",
         "status 2",
         ...["10.9.1.1", "8.8.8.8"].flatMap((address) => [

@@ -83,6 +83,8 @@ export interface PathService {
   /** One for each family that is carried; the others are not taken. */
   readonly pools: readonly PathPool[];
   readonly timeouts: PathTimeouts;
+  /** Its connections take the flowtable, if there is one. */
+  readonly offload: boolean;
 }
 
 /** What one firewall table carries. */

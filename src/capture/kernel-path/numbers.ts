@@ -20,8 +20,8 @@ export function numbersIn(rules: readonly FirewallRule[]): Set<number> {
   return found;
 }
 
-/** The lowest number that is free; undefined where none is. */
-export function freeNumber(taken: ReadonlySet<number>): number | undefined {
-  for (let number = 1; number <= pathServicesMax; number++) if (!taken.has(number)) return number;
-  return undefined;
+/** The lowest `count` numbers that are free; fewer where there are not so many. */
+export function freeNumbers(taken: ReadonlySet<number>, count: number): number[] {
+  const all = Array.from({ length: pathServicesMax }, (_, i) => i + 1);
+  return all.filter((number) => !taken.has(number)).slice(0, count);
 }

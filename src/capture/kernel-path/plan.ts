@@ -348,6 +348,7 @@ function retryRules(service: PathService): FirewallRule[] {
 }
 
 function offloadRules(service: PathService): FirewallRule[] {
+  if (!service.offload) return [];
   return service.pools.map(({ family }) =>
     rule(
       family,

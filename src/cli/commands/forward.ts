@@ -6,20 +6,18 @@ import { checkSettings } from "../../config/check.ts";
 import { type Configuration, complete, type Service } from "../../config/service.ts";
 import type { Settings } from "../../config/settings.ts";
 import { bindAddress } from "../../control/endpoints.ts";
-import { choosePath, relayLine } from "../../control/kernel-path/choose-path.ts";
-import { addressOf, familiesOf } from "../../control/kernel-path/describe-service.ts";
-import { type PathRun, printPath, servePath } from "../../control/kernel-path/serve-path.ts";
+import { pathOf } from "../../control/kernel-path/choose-path.ts";
+import { printedPlan } from "../../control/kernel-path/path-intent.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { namedBackends } from "../../control/server/backends.ts";
 import { captureRequest, intentOf, socketMark } from "../../control/server/captures.ts";
 import { isOwnAddress } from "../../control/server/capturing.ts";
-import { nothingToCapture, ServiceProblem } from "../../control/server/issues.ts";
+import { nothingToCapture } from "../../control/server/issues.ts";
 import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { coreCount } from "../../control/threads.ts";
 import { UpstreamList } from "../../control/upstreams.ts";
 import { exitStatus, UsageError } from "../../errors.ts";
-import type { Address } from "../../net/address.ts";
 import type { ForwardOptions } from "../options/forward.ts";
 import { settingsOf, withoutStdin } from "../options/forward-settings.ts";
 import { wantedUser } from "../options/user.ts";
@@ -43,8 +41,6 @@ export async function runForward(options: ForwardOptions, io: ProcessIo): Promis
   const configuration = complete(settings);
   try {
     const isPrinted = options.routes === "print";
-    const path = await openPath(configuration, io);
-    if (path !== undefined) return await (isPrinted ? printPath(path, io) : servePath(path, io));
     return await (isPrinted ? printRoutes(configuration, io) : serve(configuration, io));
   } catch (error) {
     throw inFlags(error);
@@ -60,49 +56,23 @@ async function serve(configuration: Configuration, io: ProcessIo): Promise<numbe
   return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
 }
 
-/**
- * What the kernel is to carry; undefined where the relay does, which is told where that was open.
- * @throws UsageError, CommandError, ServiceProblem
- */
-async function openPath(configuration: Configuration, io: ProcessIo): Promise<PathRun | undefined> {
-  const [service] = configuration.services as [Service];
-  if (service.path.kind === "relay") return undefined;
-  const say = (line: string) => void io.stderr.write(`tproxy: ${line}\n`);
-  const request = captureRequest(service, configuration.routes, say);
-  const to = service.route.pool.upstreams.map((each) => each.to);
-  const upstreams = await UpstreamList.resolve(to, service.dial.mark);
-  if (upstreams.isUnknown) {
-    const { problems } = upstreams;
-    upstreams.close();
-    throw new ServiceProblem(service.name, {
-      path: ["to"],
-      code: "no-upstream",
-      args: { problems },
-    });
-  }
-  const { install, sysctl = false } = configuration.routes;
-  const facts = {
-    installs: install === "auto",
-    families: familiesOf(service, request),
-    upstreams: upstreams.fixed.map(addressOf),
-    isOwn: ({ bytes }: Address) => isOwnAddress(bytes),
-  };
-  const option = (setting: string) => `--${setting}`;
-  const chosen = choosePath(service, facts, sysctl, option);
-  if (chosen.kind === "kernel") {
-    const user = wantedUser(configuration.user, false);
-    return { service, request, configuration, upstreams, isOwn: isOwnAddress, user };
-  }
-  upstreams.close();
-  say(relayLine(chosen, option));
-  return undefined;
-}
-
 /** @throws ServiceProblem */
-async function printRoutes({ services, routes }: Configuration, io: ProcessIo): Promise<number> {
+async function printRoutes(configuration: Configuration, io: ProcessIo): Promise<number> {
+  const { services, routes } = configuration;
   const [service] = services as [Service];
   const say = (line: string) => void io.stderr.write(`tproxy: ${line}\n`);
   const request = captureRequest(service, routes, say);
+  if (service.path.kind !== "relay") {
+    const to = service.route.pool.upstreams.map((each) => each.to);
+    const upstreams = await UpstreamList.resolve(to, service.dial.mark);
+    upstreams.close();
+    const candidate = { service, request, upstreams };
+    if (pathOf(candidate, configuration)?.length === 0) {
+      const script = renderNft(printedPlan(candidate, configuration), { origin: printed });
+      await io.stdout.write(script);
+      return exitStatus.success;
+    }
+  }
   const intent = intentOf(service, request, {
     protocols: protocolsOf(service),
     backends: namedBackends(service.route.pool),

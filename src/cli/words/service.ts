@@ -50,8 +50,28 @@ const words: WordsOf<ServiceIssueArgs> = {
   plan: ({ issue }) => planLine(issue),
   "upstream-is-self": ({ upstream }) =>
     `--to ${upstream} is this proxy itself: give the address of the server`,
+  "not-in-kernel": ({ setting, why }) =>
+    `--path kernel cannot carry this, ${why}: ${advice(setting)}`,
   "no-upstream": ({ problems }) => `--to: not found: ${problems.join("; ")}`,
 };
+
+/** What to do about an obstacle of the kernel path. */
+function advice(setting: string | undefined): string {
+  const orRelay = "or give --path relay";
+  switch (setting) {
+    case undefined:
+      return `set it, give --sysctl, ${orRelay}`;
+    case "routes":
+      return `give --routes auto, ${orRelay}`;
+    case "family":
+      return `add an upstream of that family, give --family, ${orRelay}`;
+    case "to":
+    case "listen":
+      return `give another address, ${orRelay}`;
+    default:
+      return `leave --${setting} out, ${orRelay}`;
+  }
+}
 
 /** A problem of the service as one line; any other error as it is. */
 export function inFlags(error: unknown): unknown {
@@ -69,5 +89,7 @@ function serviceLine({ issue }: ServiceProblem): string {
 export const flagWords: ServerWords = {
   problem: serviceLine,
   lowered: (_, lowered) => loweredLine(lowered),
+  relayed: (_, obstacles) =>
+    `the relay carries connections, not the kernel: ${obstacles.map(({ why }) => why).join("; ")}`,
   strictLimits: "--strict-limits",
 };

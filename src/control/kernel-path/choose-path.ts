@@ -1,61 +1,66 @@
-/** Decides whether the kernel carries a service, from its settings and what this host is like. */
+/** Decides which services the kernel carries, from their settings and what this host is like. */
 
-import { type Obstacle, type PathFacts, pathObstacles } from "../../config/kernel-path.ts";
-import type { Service } from "../../config/service.ts";
+import type { IntentRequest } from "../../capture/plan/intent.ts";
+import { type Obstacle, pathObstacles } from "../../config/kernel-path.ts";
+import type { Configuration, Service } from "../../config/service.ts";
 import { readSysctl } from "../../diagnose/snapshot/proc.ts";
-import { UsageError } from "../../errors.ts";
-import type { Family } from "../../net/address.ts";
+import type { Address, Family } from "../../net/address.ts";
+import { isOwnAddress } from "../server/capturing.ts";
+import { ServiceProblem } from "../server/issues.ts";
+import type { UpstreamList } from "../upstreams.ts";
+import { addressOf, familiesOf } from "./describe-service.ts";
 
-/** Who carries a service, and why not the kernel. */
-export interface ChosenPath {
-  readonly kind: "relay" | "kernel";
-  readonly obstacles: readonly Obstacle[];
+/** A service, and what has to be known to carry it. */
+export interface PathCandidate {
+  readonly service: Service;
+  readonly request: IntentRequest;
+  readonly upstreams: UpstreamList;
 }
 
 /**
- * Chooses. `optionOf` names a setting as its author has written it.
- * @throws UsageError where the kernel path is asked for and is not possible
+ * Why the kernel does not carry a service; empty: it does. Undefined: the relay was asked for.
+ * @throws ServiceProblem where the kernel was asked for and cannot
  */
-export function choosePath(
-  service: Service,
-  facts: Omit<PathFacts, "forwards">,
-  sets: boolean,
-  optionOf: (setting: string) => string,
-): ChosenPath {
-  if (service.path.kind === "relay") return { kind: "relay", obstacles: [] };
-  const forwards = sets ? ([4, 6] as const) : ([4, 6] as const).filter(isForwarding);
-  const obstacles = pathObstacles(service, { ...facts, forwards });
+export function pathOf(
+  { service, request, upstreams }: PathCandidate,
+  { routes }: Configuration,
+): readonly Obstacle[] | undefined {
+  if (service.path.kind === "relay") return undefined;
+  const forwards = ([4, 6] as const).filter((each) => routes.sysctl || isForwarding(each));
+  const obstacles = pathObstacles(service, {
+    installs: routes.install === "auto",
+    families: familiesOf(service, request),
+    upstreams: upstreams.fixed.map(addressOf),
+    forwards,
+    isOwn: ({ bytes }: Address) => isOwnAddress(bytes),
+  });
   const [first] = obstacles;
-  if (first === undefined) return { kind: "kernel", obstacles };
-  if (service.path.kind === "auto") return { kind: "relay", obstacles };
-  throw new UsageError(
-    `${optionOf("path")} kernel cannot carry this: ${first.why}: ${advice(first, optionOf)}`,
-  );
+  if (first === undefined || service.path.kind === "auto") return obstacles;
+  throw new ServiceProblem(service.name, { path: ["path"], code: "not-in-kernel", args: first });
 }
 
-/** The log's line about a service that stays with the relay. */
-export function relayLine({ obstacles }: ChosenPath, optionOf: (setting: string) => string) {
-  const reasons = obstacles.map(({ setting, why }) =>
-    setting === undefined ? why : `${optionOf(setting)}: ${why}`,
-  );
-  return `the relay carries connections, not the kernel: ${reasons.join("; ")}`;
-}
-
-function advice({ setting }: Obstacle, optionOf: (setting: string) => string): string {
-  const orRelay = `or give ${optionOf("path")} relay`;
-  switch (setting) {
-    case undefined:
-      return `set it, give ${optionOf("sysctl")}, ${orRelay}`;
-    case "routes":
-      return `give ${optionOf("routes")} auto, ${orRelay}`;
-    case "family":
-      return `add an upstream of that family, give ${optionOf("family")}, ${orRelay}`;
-    case "to":
-    case "listen":
-      return `give another address, ${orRelay}`;
-    default:
-      return `leave ${optionOf(setting)} out, ${orRelay}`;
-  }
+/**
+ * Parts services into those that the kernel carries and those of the relay; `notes` are the lines
+ * about services that might have been the kernel's. @throws ServiceProblem
+ */
+export function choosePaths(
+  candidates: readonly PathCandidate[],
+  configuration: Configuration,
+  relayed: (service: string, obstacles: readonly Obstacle[]) => string,
+): {
+  readonly carried: readonly PathCandidate[];
+  readonly relayed: readonly Service[];
+  readonly notes: readonly string[];
+} {
+  const all = candidates.map((each) => ({ each, obstacles: pathOf(each, configuration) }));
+  const isCarried = ({ obstacles }: (typeof all)[number]) => obstacles?.length === 0;
+  return {
+    carried: all.filter(isCarried).map(({ each }) => each),
+    relayed: all.filter((one) => !isCarried(one)).map(({ each }) => each.service),
+    notes: all.flatMap(({ each: { service }, obstacles = [] }) =>
+      obstacles.length === 0 ? [] : [relayed(service.name, obstacles)],
+    ),
+  };
 }
 
 /** Whether this host forwards packets of a family. */

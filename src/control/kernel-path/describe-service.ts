@@ -109,6 +109,7 @@ export function pathService(
     source: sourceOf(service),
     choice: service.route.pool.balance === "source-hash" ? "source" : "turn",
     timeouts: timeoutsOf(service.timeouts, selections),
+    offload: service.path.offload,
   };
 }
 

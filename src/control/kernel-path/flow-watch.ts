@@ -67,6 +67,8 @@ export class FlowWatch {
   private upstreams: ReadonlyMap<string, PathUpstream> = new Map();
   private carried: PathLoad | undefined;
   private endedBefore = 0;
+  private counted = sumValues([]);
+  private countedAt = Number.NEGATIVE_INFINITY;
   /** When each unanswered connection was first noticed. */
   private unanswered: ReadonlyMap<number, number> = new Map();
 
@@ -111,14 +113,25 @@ export class FlowWatch {
     );
   }
 
-  /** Logs the open connections, and the sums of all. */
+  /** Logs the open connections. */
   report(): void {
-    const now = Date.now();
-    const { service, print } = this.settings;
+    this.attempt(() => this.settings.print(this.rows()));
+  }
+
+  /** What open and ended connections come to; of the last second at least. */
+  counters(): Counters {
+    const now = performance.now();
+    if (now < this.countedAt + intervalMs) return this.counted;
+    this.countedAt = now;
     this.attempt(() => {
-      const rows = this.open().map((entry) => openRow(entry, service, now));
-      print([...rows, { kind: "counters", worker: 0, counters: this.counters(rows) }]);
+      this.counted = this.sum(this.rows());
     });
+    return this.counted;
+  }
+
+  private rows(): ConnectionEvent[] {
+    const now = Date.now();
+    return this.open().map((entry) => openRow(entry, this.settings.service, now));
   }
 
   /** How many connections of TCP are open. UDP has no end that could be awaited. */
@@ -230,7 +243,7 @@ export class FlowWatch {
     deleteFlows(this.channel, entries);
   }
 
-  private counters(open: readonly ConnectionEvent[]): Counters {
+  private sum(open: readonly ConnectionEvent[]): Counters {
     const totals = this.log.totals(this.settings.service.number);
     const streams = open.filter(({ protocol }) => protocol === "tcp").length;
     const sum = (of: (row: ConnectionEvent) => number) => open.reduce((all, r) => all + of(r), 0);

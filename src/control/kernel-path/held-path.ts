@@ -8,7 +8,7 @@ import { NFPROTO_INET } from "../../../ffi/netlink/constants.ts";
 import { decodeChain, dumpChains } from "../../../ffi/netlink/nftables/chain.ts";
 import { NetlinkError } from "../../../ffi/netlink/socket.ts";
 import { type PathIntent, pathServicesMax } from "../../capture/kernel-path/intent.ts";
-import { freeNumber, numbersIn } from "../../capture/kernel-path/numbers.ts";
+import { freeNumbers, numbersIn } from "../../capture/kernel-path/numbers.ts";
 import { drainPathPlan, makePathPlan } from "../../capture/kernel-path/plan.ts";
 import { applyParts } from "../../capture/live/apply.ts";
 import { cgroupId } from "../../capture/live/cgroups.ts";
@@ -30,11 +30,13 @@ import { KernelSettings } from "../kernel-settings.ts";
 
 /** What `HeldPath.apply` has to know. */
 export interface PathSettings {
+  /** How many services there are. */
+  readonly services: number;
   /**
-   * What is carried, by the number of its (first) service; its table gets another name if somebody
-   * has this one.
+   * What is carried, by services with these numbers; its table gets another name if somebody has
+   * this one.
    */
-  readonly build: (number: number, kernel: Kernel) => PathIntent;
+  readonly build: (numbers: readonly number[], kernel: Kernel) => PathIntent;
   /** Whether the name is to be this one and no other. */
   readonly isNamed: boolean;
   /** Tells a line. */
@@ -73,14 +75,15 @@ export class HeldPath {
    * flowtables they are put in without one.
    * @throws CommandError where the kernel refuses
    */
-  static async apply({ build, isNamed, say }: PathSettings): Promise<HeldPath> {
+  static async apply({ services, build, isNamed, say }: PathSettings): Promise<HeldPath> {
     const kernel = await explained("apply", openKernel);
     try {
       return await explained("apply", () =>
         exclusively(kernel, () => {
-          const intent = build(freeNumberIn(kernel), kernel);
+          const intent = build(numbersFor(services, kernel), kernel);
           const wanted = { tables: [], tag: undefined, name: intent.tableName };
           const before = readCurrentState(kernel, wanted);
+          if (isNamed) refuseTaken(intent.tableName, before);
           const tableName = isNamed ? intent.tableName : freeName(intent.tableName, before);
           const named = { ...intent, tableName };
           try {
@@ -121,6 +124,11 @@ export class HeldPath {
       settings.undo();
       throw error;
     }
+  }
+
+  /** Numbers for so many more services. @throws CommandError */
+  freeNumbers(count: number): readonly number[] {
+    return numbersFor(count, this.kernel);
   }
 
   /** What is in force. */
@@ -188,19 +196,28 @@ export class HeldPath {
   }
 }
 
-/** A number that no service of the kernel path has here. @throws CommandError */
-function freeNumberIn(kernel: Kernel): number {
+/** @throws CommandError where a table of another set-up, or of another program, has the name */
+function refuseTaken(name: string, { tableNames }: CurrentState): void {
+  if (!tableNames.includes(name)) return;
+  throw new CommandError(
+    `Cannot apply: there is a firewall table inet ${name} already: give another name for ours, ` +
+      'or none; or remove that set-up with "tproxy routes --remove"',
+  );
+}
+
+/** Numbers that no service of the kernel path has here. @throws CommandError */
+function numbersFor(services: number, kernel: Kernel): number[] {
   const rules = kernel.netfilter
     .dump(dumpChains(NFPROTO_INET), decodeChain)
     .filter(({ family, table, base }) => {
       return family === NFPROTO_INET && table.startsWith("tproxyd") && base?.type === "nat";
     })
     .flatMap((chain) => firewallRules(kernel, chain));
-  const number = freeNumber(numbersIn(rules));
-  if (number !== undefined) return number;
+  const numbers = freeNumbers(numbersIn(rules), services);
+  if (numbers.length === services) return numbers;
   throw new CommandError(
-    `Cannot apply: ${pathServicesMax} services of the kernel path are in force already: end one, ` +
-      "or give --path relay",
+    `Cannot apply: the kernel path has room for ${pathServicesMax} services, of this process and ` +
+      "all others: let the relay carry some",
   );
 }
 

@@ -5,6 +5,7 @@
 
 import type { PlanIssue } from "../../capture/plan/contradictions.ts";
 import type { Change } from "../../config/diff.ts";
+import type { Obstacle } from "../../config/kernel-path.ts";
 import type { Service } from "../../config/service.ts";
 import type { Family } from "../../net/address.ts";
 import type { IssueOf } from "../../net/issue.ts";
@@ -37,6 +38,8 @@ export interface ServiceIssueArgs {
   plan: { readonly issue: PlanIssue };
   /** The only upstreams are our own listeners. */
   "upstream-is-self": { readonly upstream: string };
+  /** The kernel is to carry a service that it cannot: the first reason. */
+  "not-in-kernel": Obstacle;
   /** No upstream's name has an address. */
   "no-upstream": { readonly problems: readonly string[] };
 }

@@ -6,15 +6,18 @@
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import type { Pool } from "../../config/pool.ts";
 import type { Configuration, Service } from "../../config/service.ts";
+import { ruleNeeds } from "../../diagnose/checks/privileges.ts";
 import { nameStartMs } from "../../engine/limits.ts";
 import { CommandError } from "../../errors.ts";
 import type { ReleasedSockets } from "../../workers/pool.ts";
 import { checkForward } from "../connecting.ts";
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import type { InheritedSockets } from "../inherited-sockets.ts";
+import { choosePaths, type PathCandidate } from "../kernel-path/choose-path.ts";
 import { closeSockets, type OpenSocket } from "../listeners.ts";
 import { captureDoubts } from "../no-capture.ts";
 import { loweredBounds, type Sharing } from "../places.ts";
+import { checkPrivileges } from "../privileges.ts";
 import type { ProcessIo } from "../process-io.ts";
 import { UpstreamList } from "../upstreams.ts";
 import { captureRequest } from "./captures.ts";
@@ -50,6 +53,8 @@ export interface Surroundings {
 
 export interface Prepared {
   readonly services: readonly OpenService[];
+  /** Those that the kernel carries: they have no sockets. */
+  readonly carried: readonly PathCandidate[];
   /** By the name of a pool: those that stay, and new ones. */
   readonly lists: ReadonlyMap<string, PoolInUse>;
   /** By the name of a service that runs: the listeners that it lets go of. */
@@ -80,8 +85,6 @@ export async function prepare(
 ): Promise<Prepared> {
   const { settings, running } = around;
   const { requests, doubts } = check(configuration, services, settings.io);
-  const shares = sharesOf(services, around);
-  doubts.push(...lowered(services, shares, configuration, around));
   const lists = await resolvePools(services, around);
   const opened: OpenSocket[][] = [];
   const discard = () => {
@@ -89,7 +92,19 @@ export async function prepare(
     for (const [key, { list }] of lists) if (around.lists.get(key)?.list !== list) list.close();
   };
   try {
-    const plan = planListeners([...running.values()], services);
+    const candidates = services.map((each) => ({
+      ...{ service: each, request: requests.get(each) ?? {} },
+      upstreams: (lists.get(each.route.pool.name) as PoolInUse).list,
+    }));
+    const { carried, relayed, notes } = choosePaths(
+      candidates,
+      configuration,
+      settings.words.relayed,
+    );
+    if (carried.length > 0) checkPrivileges(ruleNeeds("apply routes"));
+    const shares = sharesOf(relayed, around);
+    doubts.push(...notes, ...lowered(relayed, shares, configuration, around));
+    const plan = planListeners([...running.values()], relayed);
     const open = plan.wanted.map(({ service, kept }) => {
       const sets = openMissing(service, kept, around);
       opened.push(...sets.opened);
@@ -99,7 +114,7 @@ export async function prepare(
     });
     for (const each of open) refuseSelf(each, around.ownAddresses);
     if (configuration.routes.install === "none") doubts.push(...new Set(open.flatMap(doubtsOf)));
-    return { services: open, lists, released: plan.released, doubts, discard };
+    return { services: open, carried, lists, released: plan.released, doubts, discard };
   } catch (error) {
     discard();
     throw error;

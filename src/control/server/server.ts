@@ -7,6 +7,7 @@
 import { type Change, difference } from "../../config/diff.ts";
 import type { Pool } from "../../config/pool.ts";
 import type { Configuration } from "../../config/service.ts";
+import { ruleNeeds } from "../../diagnose/checks/privileges.ts";
 import { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
 import { reloadWaitMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
@@ -17,6 +18,7 @@ import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
 import type { AdminServer } from "../admin/admin-server.ts";
 import { openAdmin } from "../admin/open-admin.ts";
+import { CarriedServices } from "../kernel-path/carried-services.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import type { MetricsListener } from "../metrics/listener.ts";
 import { metricsText, openMetrics } from "../metrics/metrics.ts";
@@ -27,6 +29,7 @@ import { statusLine } from "../systemd/status-line.ts";
 import { checkThreads, workerCount } from "../threads.ts";
 import type { UpgradeResult } from "../upgrade/old.ts";
 import { handOver } from "./hand-over.ts";
+import { installAll, removeAll } from "./install-all.ts";
 import { InstalledRules } from "./installed-rules.ts";
 import { UpgradeNeeded } from "./issues.ts";
 import {
@@ -39,17 +42,11 @@ import {
 } from "./preparing.ts";
 import type { RunningService } from "./running-service.ts";
 import { serverLog } from "./server-log.ts";
-import type { ServerSettings } from "./settings.ts";
-import { drainingLine, logOpened, logStart } from "./start-lines.ts";
+import type { ApplyOptions, ServerSettings } from "./settings.ts";
+import { drainingLine, logCarried, logOpened, logStart } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
-
-/** How a new configuration is taken over. */
-export interface ApplyOptions {
-  /** Resets the connections of services and upstreams that are gone; otherwise they go on. */
-  readonly closeRemoved?: boolean;
-}
 
 /** A service that is taken out by an administrator: `down` also resets what is open. */
 type HeldState = "drained" | "down";
@@ -76,6 +73,7 @@ export class Server {
   private readonly succession: Succession;
   configuration: Configuration;
   readonly rules: InstalledRules;
+  readonly paths: CarriedServices;
   private supervisor: Supervisor | undefined;
   private metrics: MetricsListener | undefined;
   private admin: AdminServer | undefined;
@@ -104,10 +102,12 @@ export class Server {
     this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
+    this.paths = new CarriedServices(io, this.log, !isNameless);
     this.rules = new InstalledRules(io, !isNameless, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
       lossless: configuration.log.lossless,
+      others: () => this.paths.counters(),
       died: (worker) => {
         OutboundFlows.clear(this.ownFlows);
         this.pools.workerDied(worker - 1);
@@ -150,6 +150,7 @@ export class Server {
       return await (this.supervisor as Supervisor).finished();
     } finally {
       await this.succession.oldEnded(this.configuration.drainTimeoutMs);
+      await this.paths.drained(this.configuration.drainTimeoutMs);
       this.release();
     }
   }
@@ -157,10 +158,10 @@ export class Server {
   /** What it does at the moment. */
   status(): ServerStatus {
     const { startTime, generation, isStopping, lastReload, configuration, workers } = this;
-    const { running, pool, pools, rules, held, leaving } = this;
+    const { running, paths, pool, pools, rules, held, leaving } = this;
     return statusOf({
       ...{ startTime, generation, isStopping, lastReload, configuration, workers },
-      ...{ running, pool, pools, rules, held, leaving },
+      ...{ running, paths, pool, pools, rules, held, leaving },
     });
   }
 
@@ -256,15 +257,17 @@ export class Server {
     const { capture, isTakingOver } = this.succession;
     const installs = this.configuration.routes.install === "auto";
     try {
-      const changes = await this.rules.install(this.configuration, services, capture);
-      io.onExit(() => this.rules.release());
+      const changes = await installAll(this, this.configuration, prepared, capture);
+      io.onExit(() => removeAll(this));
       // Unhandled, it would end the process before the rules are removed.
       if (isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
       logStart(log, changes, services, isNameless);
+      logCarried(log, prepared.carried, isNameless);
       for (const each of prepared.doubts) log.warn(each);
       if (!isTakingOver) await this.openViews();
       // All is open by now, and Workers get what the main thread has.
       const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
+      if (prepared.carried.length > 0) needs.push(...ruleNeeds("apply routes"));
       reducePrivileges({ needs: isNameless ? needs : [...needs, ...reloadNeeds], user });
       this.ports.replace(services.flatMap(({ sets }) => sets.flat()));
       // Before Workers begin: another program at the port gets their traffic from the start.
@@ -306,7 +309,7 @@ export class Server {
     const { log, pool } = this;
     const prepared = await prepare(next, enabledServices(next, this.held), this.around);
     try {
-      logStart(log, await this.rules.install(next, prepared.services), [], false);
+      logStart(log, await installAll(this, next, prepared), [], false);
     } catch (error) {
       prepared.discard();
       throw error;
@@ -350,7 +353,10 @@ export class Server {
   /** Tells the Workers of a pool's upstreams as they change. */
   private watch({ pool, list }: PoolInUse): void {
     list.watch(
-      () => this.updateUsersOf(pool, { route: { upstreams: this.pools.refresh(pool) } }),
+      () => {
+        this.updateUsersOf(pool, { route: { upstreams: this.pools.refresh(pool) } });
+        this.paths.update(pool.name);
+      },
       (text) => this.log.warn(this.settings.isNameless ? text : `pool ${pool.name}: ${text}`),
     );
   }
@@ -373,6 +379,7 @@ export class Server {
     this.pools.stopChecks();
     this.isStopping = true;
     if (!this.succession.stopping()) this.rules.drain();
+    this.paths.drain();
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
     if (line !== undefined) this.log.warn(line);
   }
@@ -386,6 +393,6 @@ export class Server {
     this.own.close();
     for (const { list } of this.lists.values()) list.close();
     this.pools.stopChecks();
-    this.rules.release();
+    removeAll(this);
   }
 }

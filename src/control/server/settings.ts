@@ -19,3 +19,9 @@ export interface ServerSettings {
   /** Reads the configuration again; undefined: it cannot be. */
   readonly read?: (() => Promise<ReadConfiguration>) | undefined;
 }
+
+/** How a new configuration is taken over. */
+export interface ApplyOptions {
+  /** Resets the connections of services and upstreams that are gone; otherwise they go on. */
+  readonly closeRemoved?: boolean;
+}

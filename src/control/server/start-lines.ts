@@ -3,6 +3,8 @@
 import type { Log } from "../../log/log.ts";
 import { formatDuration } from "../../net/duration.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
+import { bindAddress } from "../endpoints.ts";
+import type { PathCandidate } from "../kernel-path/choose-path.ts";
 import type { OpenSocket } from "../listeners.ts";
 import type { OpenService } from "./running-service.ts";
 
@@ -19,6 +21,22 @@ export function logStart(
     for (const { protocol, address } of boundAt(sockets)) {
       const fields = { event: "bound", service: name, protocol, address };
       log.note(`[+] ${log.prefixOf(name)}Bound to ${protocol}://${address}`, fields);
+    }
+  }
+}
+
+/** Logs what the kernel carries by itself. */
+export function logCarried(
+  log: Log,
+  carried: readonly Pick<PathCandidate, "service">[],
+  isNameless: boolean,
+): void {
+  for (const { service } of carried) {
+    const name = isNameless ? undefined : service.name;
+    for (const { protocol, endpoint } of service.listen) {
+      const address = formatSocketAddress(bindAddress(endpoint));
+      const fields = { event: "kernel-path", service: name, protocol, address };
+      log.note(`[+] ${log.prefixOf(name)}The kernel carries ${protocol}://${address}`, fields);
     }
   }
 }

@@ -2,8 +2,8 @@
 
 import type { Configuration, Service } from "../../config/service.ts";
 import { version } from "../../version.ts";
-import { sumValues } from "../../workers/counters.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
+import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import type { Pools } from "../pools/pools.ts";
 import type { InstalledRules } from "./installed-rules.ts";
 import type { RunningService } from "./running-service.ts";
@@ -19,6 +19,7 @@ export interface StatusParts {
   readonly isStopping: boolean;
   readonly workers: number;
   readonly running: ReadonlyMap<string, RunningService>;
+  readonly paths: Pick<CarriedServices, "has" | "countersOf">;
   readonly pools: Pick<Pools, "status">;
   /** Services that an administrator has taken out. */
   readonly held: ReadonlyMap<string, "drained" | "down">;
@@ -54,12 +55,16 @@ function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
   return {
     ...{ name, state: stateOf(name, parts), pool: route.pool.name },
     listeners: running === undefined ? [] : boundAt(running.sockets),
-    counters: running === undefined ? sumValues([]) : parts.pool.counters(running.id),
+    counters:
+      running === undefined ? parts.paths.countersOf(name) : parts.pool.counters(running.id),
   };
 }
 
-function stateOf(name: string, { running, held, leaving, isStopping }: StatusParts): ServiceState {
-  if (running.has(name)) return isStopping ? "draining" : "up";
+function stateOf(
+  name: string,
+  { running, paths, held, leaving, isStopping }: StatusParts,
+): ServiceState {
+  if (running.has(name) || paths.has(name)) return isStopping ? "draining" : "up";
   if (leaving.has(name)) return "draining";
   return held.has(name) ? "drained" : "disabled";
 }

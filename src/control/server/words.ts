@@ -1,6 +1,7 @@
 /** Issues of services in the words of a configuration file. Pure. */
 
 import { planText } from "../../config/capture-check.ts";
+import type { Obstacle } from "../../config/kernel-path.ts";
 import { pathWords } from "../../config/words.ts";
 import { type WordsOf, worded } from "../../net/issue.ts";
 import { quote } from "../../net/result.ts";
@@ -13,6 +14,8 @@ export interface ServerWords {
   readonly problem: (problem: ServiceProblem) => string;
   /** The line about a bound that is lower than asked for. */
   readonly lowered: (service: string, lowered: Lowered) => string;
+  /** The line about a service that the relay carries because of these obstacles. */
+  readonly relayed: (service: string, obstacles: readonly Obstacle[]) => string;
   /** The setting by which such lines end the start. */
   readonly strictLimits: string;
 }
@@ -50,8 +53,27 @@ const words: WordsOf<ServiceIssueArgs> = {
   plan: ({ issue }) => planText(issue),
   "upstream-is-self": ({ upstream }) =>
     `${upstream} is this proxy itself: give the address of the server`,
+  "not-in-kernel": ({ setting, why }) => `the kernel cannot carry this, ${why}: ${advice(setting)}`,
   "no-upstream": ({ problems }) => `not found: ${problems.join("; ")}`,
 };
+
+/** What to do about an obstacle of the kernel path. */
+function advice(setting: string | undefined): string {
+  const orRelay = 'or give path = "relay"';
+  switch (setting) {
+    case undefined:
+      return `set it, give [routes] sysctl = true, ${orRelay}`;
+    case "routes":
+      return `give [routes] install = "auto", ${orRelay}`;
+    case "family":
+      return `add an upstream of that family, give capture.family, ${orRelay}`;
+    case "to":
+    case "listen":
+      return `give another address, ${orRelay}`;
+    default:
+      return `leave ${setting} out, ${orRelay}`;
+  }
+}
 
 /** The line that tells a problem of a file. */
 function problemLine({ service, issue }: ServiceProblem): string {
@@ -65,5 +87,8 @@ export const fileWords: ServerWords = {
   lowered: (service, { setting, wanted, there }) =>
     `service ${quote(service)}: ${setting} = ${wanted} is lowered to ${there}, because the limit ` +
     "on descriptors is too low: raise it (LimitNOFILE=, ulimit -Hn)",
+  relayed: (service, obstacles) =>
+    `service ${quote(service)}: the relay carries connections, not the kernel: ` +
+    obstacles.map(({ why }) => why).join("; "),
   strictLimits: "strict-limits",
 };

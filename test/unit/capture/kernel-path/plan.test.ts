@@ -9,7 +9,7 @@ import {
 } from "../../../../ffi/netlink/constants.ts";
 import { decodeElements } from "../../../../ffi/netlink/nftables/set.ts";
 import { endpointKey, flowMark, slotCount } from "../../../../src/capture/kernel-path/intent.ts";
-import { freeNumber, numbersIn } from "../../../../src/capture/kernel-path/numbers.ts";
+import { freeNumbers, numbersIn } from "../../../../src/capture/kernel-path/numbers.ts";
 import { drainPathPlan, makePathPlan } from "../../../../src/capture/kernel-path/plan.ts";
 import { nftType, partsOf } from "../../../../src/capture/live/desired-state.ts";
 import { objectChanges } from "../../../../src/capture/plan/flow-netlink.ts";
@@ -94,8 +94,8 @@ describe("the numbers of services", () => {
       return [[...found].sort(), each.services.map(({ number }) => number).sort()];
     });
     for (const [found, wanted] of all) expect(found).toEqual(wanted);
-    expect(freeNumber(new Set([1, 2, 4]))).toBe(3);
-    expect(freeNumber(new Set(Array.from({ length: 255 }, (_, i) => i + 1)))).toBeUndefined();
+    expect(freeNumbers(new Set([1, 2, 4]), 2)).toEqual([3, 5]);
+    expect(freeNumbers(new Set(Array.from({ length: 254 }, (_, i) => i + 1)), 2)).toEqual([255]);
     expect(flowMark(255)).toEqual({ value: 0xff000000, mask: 0xff000000 } as never);
   });
 });

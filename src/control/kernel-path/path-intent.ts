@@ -1,0 +1,105 @@
+/** The intent of all services that the kernel carries, from their upstreams of this moment. */
+
+import { SyscallError } from "../../../ffi/errno.ts";
+import { decodeLink, dumpLinks, getLink } from "../../../ffi/netlink/link.ts";
+import { decodeRoute, getRoute } from "../../../ffi/netlink/route.ts";
+import type { PathIntent, PathTimeouts } from "../../capture/kernel-path/intent.ts";
+import { makePathPlan } from "../../capture/kernel-path/plan.ts";
+import type { Kernel } from "../../capture/live/kernel.ts";
+import type { Plan } from "../../capture/plan/plan.ts";
+import type { Configuration } from "../../config/service.ts";
+import { isOwnAddress } from "../server/capturing.ts";
+import type { PathCandidate } from "./choose-path.ts";
+import { familiesOf, pathService, upstreamsOf } from "./describe-service.ts";
+import type { FlowWatch } from "./flow-watch.ts";
+import { PathSlots, type PathUpstream } from "./path-slots.ts";
+
+/** A service that the kernel carries. */
+export interface Carried extends PathCandidate {
+  readonly number: number;
+  readonly timeouts: PathTimeouts;
+  readonly slots: PathSlots;
+  /** Undefined: it is not in force yet. */
+  readonly watch: FlowWatch | undefined;
+}
+
+/** What has to be known besides the services. */
+interface PathContext {
+  readonly routes: Configuration["routes"];
+  /** Rules carry the services' names. */
+  readonly isNamed: boolean;
+  /** Undefined: the rules are for print, and nothing is asked of this host. */
+  readonly kernel?: Kernel;
+}
+
+/** A service as it is before it is carried. */
+export function unwatched(candidate: PathCandidate, number: number): Carried {
+  const { service, request } = candidate;
+  const { timeouts } = pathService(service, request, number, isOwnAddress);
+  const slots = new PathSlots(service.route.pool);
+  return { ...candidate, number, timeouts, slots, watch: undefined };
+}
+
+/** The intent of these services. */
+export function pathIntent(
+  carried: readonly Carried[],
+  { routes, isNamed, kernel }: PathContext,
+): PathIntent {
+  const all = carried.map(({ service, request, upstreams, number, slots, watch }) => {
+    const endpoints = upstreamsOf(service.route.pool, upstreams);
+    watch?.replace(endpoints);
+    const families = familiesOf(service, request);
+    const pools = families.map((each) => {
+      return slots.assign(each, endpoints, watch?.health, watch?.load);
+    });
+    const own = pathService(service, request, number, isOwnAddress);
+    const remote = endpoints.filter(({ address }) => {
+      return families.includes(address.family) && !isOwnAddress(address.bytes);
+    });
+    return { service: { ...own, name: isNamed ? service.name : undefined, pools }, remote };
+  });
+  const remote = all.flatMap((each) => each.remote);
+  const services = all.map(({ service }) => service);
+  const offloads = services.some(({ offload }) => offload);
+  return {
+    tableName: routes["table-name"] ?? "tproxyd",
+    services,
+    sameLink: kernel === undefined ? [] : linksTo(kernel, remote),
+    offload: kernel !== undefined && offloads ? linksOf(kernel) : [],
+    forwards: ([4, 6] as const).filter((family) =>
+      remote.some(({ address }) => address.family === family),
+    ),
+    sysctl: routes.sysctl ?? false,
+  };
+}
+
+/** The Plan of a service that is not running, for print. */
+export function printedPlan(candidate: PathCandidate, { routes }: Configuration): Plan {
+  return makePathPlan(pathIntent([unwatched(candidate, 1)], { routes, isNamed: false }));
+}
+
+/** The most interfaces that a flowtable has (NFT_NETDEVICE_MAX). */
+const devicesMax = 256;
+
+/** The interfaces at which flows may be picked up: ports of bridges and bonds are not. */
+function linksOf(kernel: Kernel): string[] {
+  return kernel.route
+    .dump(dumpLinks(), decodeLink)
+    .filter(({ up, loopback, master }) => up && !loopback && master === undefined)
+    .map(({ name }) => name)
+    .slice(0, devicesMax);
+}
+
+/** The interfaces by which hosts are reached, each once. */
+function linksTo(kernel: Kernel, hosts: readonly PathUpstream[]): string[] {
+  const found = hosts.flatMap(({ address }) => {
+    try {
+      const { oif } = kernel.route.get(getRoute({ destination: address.bytes }), decodeRoute);
+      return oif === undefined ? [] : [kernel.route.get(getLink({ index: oif }), decodeLink).name];
+    } catch (error) {
+      if (error instanceof SyscallError) return [];
+      throw error;
+    }
+  });
+  return [...new Set(found)].filter((name) => name !== "lo");
+}
