@@ -122,6 +122,10 @@ const loaders: Readonly<Record<string, Loader>> = {
     const { logCommand, runLog } = await import("./commands/log.ts");
     return command(logCommand, (options, io) => runLog(options, io));
   },
+  upgrade: async () => {
+    const { upgradeCommand, runUpgrade } = await import("./commands/upgrade.ts");
+    return command(upgradeCommand, (options, io) => runUpgrade(options, io));
+  },
   stop: async () => {
     const { stopCommand, runStop } = await import("./commands/stop.ts");
     return command(stopCommand, (options, io) => runStop(options, io));

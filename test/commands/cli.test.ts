@@ -7,7 +7,7 @@ const isRoot = process.getuid?.() === 0;
 const commands = [
   ...["bind", "listen", "forward", "run", "top", "routes", "doctor", "explain"],
   ...["check", "config", "demo", "status", "connections", "kill", "drain", "ready", "down"],
-  ...["log", "stop", "reload"],
+  ...["log", "stop", "reload", "upgrade"],
 ];
 
 describe("help and version", () => {

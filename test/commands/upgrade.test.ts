@@ -10,7 +10,7 @@ import * as sys from "../../ffi/sys.ts";
 import { backend, cleanUp, cleanups } from "../helpers/forward.ts";
 import { boundSocket, localAddress } from "../helpers/sockets.ts";
 import { executable, isStatic } from "../helpers/static-file.ts";
-import { eventually, type Running, start } from "../helpers/tproxy.ts";
+import { eventually, type Running, run, start } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
 
 afterEach(cleanUp);
@@ -36,10 +36,10 @@ async function proxied() {
   const service = (name: string, at: string, to: number) =>
     `[[service]]\nname = "${name}"\nlisten = "${at}"\nto = "127.0.0.1:${to}"\n` +
     'transparent = false\nsource = "self"\n';
-  const file = join(folder, "tproxy.toml");
+  const [file, admin] = [join(folder, "tproxy.toml"), join(folder, "admin.sock")];
   writeFileSync(
     file,
-    `workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n` +
+    `workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n[admin]\nsocket = "${admin}"\n` +
       service("web", `127.0.0.1:${tcp}`, upstream) +
       service("dns", `udp://127.0.0.1:${udp}`, peer.port),
   );
@@ -56,7 +56,7 @@ async function proxied() {
     else writeFileSync(next, text, { mode: 0o755 });
     renameSync(next, program);
   };
-  return { proxy, tcp, udp, replace, pids };
+  return { proxy, tcp, udp, replace, pids, admin };
 }
 
 function kill(pid: number, signal: NodeJS.Signals | 0): boolean {
@@ -184,6 +184,33 @@ test.skipIf(!isStatic).each(["start", "hello", "offered", "gives up", "ready", "
     expect(await echoed(tcp, "after")).toBe("after");
     proxy.kill("SIGTERM");
     expect((await proxy.finished()).status).toBe(0);
+  },
+  60_000,
+);
+
+test.skipIf(!isStatic)(
+  "tproxy upgrade waits until the new process is there to stay, and names a failure",
+  async () => {
+    const { proxy, tcp, pids, admin } = await proxied();
+    const upgrade = (...args: string[]) => run(["upgrade", "--admin", admin, ...args]);
+    expect(await upgrade("--exec", "/nonexistent/tproxy")).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("the new process cannot be started: ENOENT"),
+    });
+    expect(await upgrade("--exec", "/bin/true")).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("it exited with status 0"),
+    });
+    const { status, stdout, stderr } = await upgrade();
+    const [, pid = ""] = /^process (\d+) serves now: tproxy /.exec(stdout) ?? [];
+    pids.add(Number(pid));
+    expect([status, stderr, Number(pid) === proxy.pid]).toEqual([0, "", false]);
+    const shown = await run(["status", "--admin", admin, "--json"]);
+    expect(JSON.parse(shown.stdout)).toMatchObject({ pid: Number(pid) });
+    expect(await echoed(tcp, "x")).toBe("x");
+    kill(Number(pid), "SIGTERM");
+    expect((await proxy.finished()).status).toBe(0);
+    expect((await upgrade()).status).toBe(3);
   },
   60_000,
 );

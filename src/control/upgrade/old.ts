@@ -21,6 +21,9 @@ export interface UpgradeTimes {
 
 const usualTimes: UpgradeTimes = { readyMs: 60_000, trialMs: 5_000, countersMs: 1_000 };
 
+/** The time for an answer about the result to leave by the admin socket. */
+const answerMs = 50;
+
 /** What is handed over. */
 export interface Offer {
   readonly parts: Readonly<Record<string, unknown>>;
@@ -182,6 +185,8 @@ export class Upgrade {
     this.waitAtMost(this.times.trialMs);
     // First, for the admin socket on which it may be awaited is given up below.
     this.begun.resolve({ ok: true, pid, version: this.version });
+    await Bun.sleep(answerMs);
+    if (!this.isHanded) return;
     await this.handing.hand(pid);
     // The new process may have ended meanwhile.
     if (!this.isHanded) return;
