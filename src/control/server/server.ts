@@ -9,7 +9,7 @@ import type { Pool } from "../../config/pool.ts";
 import type { Configuration } from "../../config/service.ts";
 import { ruleNeeds } from "../../diagnose/checks/privileges.ts";
 import { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
-import { reloadWaitMs } from "../../engine/limits.ts";
+import { reloadWaitMs, removedListenerMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
 import { exitStatus } from "../../errors.ts";
 import { OutboundFlows } from "../../forward/outbound-flows.ts";
@@ -78,6 +78,8 @@ export class Server {
   private metrics: MetricsListener | undefined;
   private admin: AdminServer | undefined;
   private isStopping = false;
+  /** When all listeners that were removed are closed, on the monotonic clock. */
+  private vacantAt = 0;
   /** Counts the configurations that were applied, from 1. */
   private generation = 1;
   /** Changes are carried out one after the other. */
@@ -307,6 +309,8 @@ export class Server {
   /** Goes on as `next` describes it. @throws ServiceProblem, CommandError: nothing was changed */
   private async become(next: Configuration, options: ApplyOptions): Promise<void> {
     const { log, pool } = this;
+    // A listener that the last change has removed may be wanted again.
+    await Bun.sleep(Math.max(0, this.vacantAt - performance.now()));
     const prepared = await prepare(next, enabledServices(next, this.held), this.around);
     try {
       logStart(log, await installAll(this, next, prepared), [], false);
@@ -323,7 +327,11 @@ export class Server {
     for (const number of behind) log.warn(`worker ${number} has not taken over the changes yet`);
     logOpened(log, before, [...this.running.values()]);
     for (const each of prepared.doubts) log.warn(each);
-    this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));
+    const open = new Set([...this.running.values()].flatMap(({ sets }) => sets.flat()));
+    if (before.some((socket) => !open.has(socket))) {
+      this.vacantAt = performance.now() + 2 * removedListenerMs;
+    }
+    this.ports.replace([...open]);
     this.succession.manager.listening(this.succession.listening);
   }
 
