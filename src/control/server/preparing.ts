@@ -59,6 +59,8 @@ export interface Prepared {
   readonly lists: ReadonlyMap<string, PoolInUse>;
   /** By the name of a service that runs: the listeners that it lets go of. */
   readonly released: ReadonlyMap<string, readonly ReleasedSockets[]>;
+  /** Some listener is closed by it. */
+  readonly closes: boolean;
   /** A line for each thing that may not work as it is meant. */
   readonly doubts: readonly string[];
   /** Closes all that is new. */
@@ -114,7 +116,9 @@ export async function prepare(
     });
     for (const each of open) refuseSelf(each, around.ownAddresses);
     if (configuration.routes.install === "none") doubts.push(...new Set(open.flatMap(doubtsOf)));
-    return { services: open, carried, lists, released: plan.released, doubts, discard };
+    const { released } = plan;
+    const closes = [...released.values()].flat().some(({ closed }) => closed.length > 0);
+    return { services: open, carried, lists, released, closes, doubts, discard };
   } catch (error) {
     discard();
     throw error;

@@ -43,7 +43,7 @@ import {
 import type { RunningService } from "./running-service.ts";
 import { serverLog } from "./server-log.ts";
 import type { ApplyOptions, ServerSettings } from "./settings.ts";
-import { drainingLine, logCarried, logOpened, logStart } from "./start-lines.ts";
+import { drainingLine, lateLines, logCarried, logOpened, logStart } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
@@ -78,7 +78,6 @@ export class Server {
   private metrics: MetricsListener | undefined;
   private admin: AdminServer | undefined;
   private isStopping = false;
-  /** When all listeners that were removed are closed, on the monotonic clock. */
   private vacantAt = 0;
   /** Counts the configurations that were applied, from 1. */
   private generation = 1;
@@ -309,7 +308,7 @@ export class Server {
   /** Goes on as `next` describes it. @throws ServiceProblem, CommandError: nothing was changed */
   private async become(next: Configuration, options: ApplyOptions): Promise<void> {
     const { log, pool } = this;
-    // A listener that the last change has removed may be wanted again.
+    // Listeners that the last change has removed may be wanted again: until then they are open.
     await Bun.sleep(Math.max(0, this.vacantAt - performance.now()));
     const prepared = await prepare(next, enabledServices(next, this.held), this.around);
     try {
@@ -324,14 +323,9 @@ export class Server {
     this.handOver(prepared, options);
     if (log.level !== undefined) this.changeLevel();
     const behind = await pool.reached(this.generation, reloadWaitMs);
-    for (const number of behind) log.warn(`worker ${number} has not taken over the changes yet`);
-    logOpened(log, before, [...this.running.values()]);
-    for (const each of prepared.doubts) log.warn(each);
-    const open = new Set([...this.running.values()].flatMap(({ sets }) => sets.flat()));
-    if (before.some((socket) => !open.has(socket))) {
-      this.vacantAt = performance.now() + 2 * removedListenerMs;
-    }
-    this.ports.replace([...open]);
+    logOpened(log, before, [...this.running.values()], [...lateLines(behind), ...prepared.doubts]);
+    if (prepared.closes) this.vacantAt = performance.now() + 2 * removedListenerMs;
+    this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));
     this.succession.manager.listening(this.succession.listening);
   }
 

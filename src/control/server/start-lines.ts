@@ -41,12 +41,19 @@ export function logCarried(
   }
 }
 
-/** Logs where a reload has begun to listen, and where it has ended that. */
+/** A line about each Worker that has not taken over a change in time. */
+export function lateLines(workers: readonly number[]): string[] {
+  return workers.map((number) => `worker ${number} has not taken over the changes yet`);
+}
+
+/** Logs where a reload has begun to listen, where it has ended that, and what it warns of. */
 export function logOpened(
   log: Log,
   before: readonly OpenSocket[],
   services: readonly OpenService[],
+  warnings: readonly string[],
 ): void {
+  for (const each of warnings) log.warn(each);
   const known = new Set(before);
   const now = new Set(services.flatMap(({ sets }) => sets.flat()));
   for (const { service, sockets } of services) {
