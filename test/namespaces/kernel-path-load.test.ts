@@ -74,8 +74,9 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
     }
     const { asked = 0, answered = 0, ...lost } = counts("died");
     expect(answered).toBeGreaterThan(20);
-    // Only what the upstream itself had accepted when it died; nobody is refused.
-    expect(asked - answered).toBeLessThanOrEqual(clients.length);
+    // Only what the upstream itself had accepted when it died; nobody is refused. The kernel closes
+    // the listener of a dead process last, so a client may have been accepted once more.
+    expect(asked - answered).toBeLessThanOrEqual(2 * clients.length);
     expect(Object.keys(lost)).not.toContain("ConnectionRefusedError");
     expect(Object.keys(lost)).not.toContain("TimeoutError");
     expect(stdout).toContain("held while it drained\nended: 0");
