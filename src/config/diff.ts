@@ -29,6 +29,11 @@ const changeable = [
   ...["log.connections"],
 ];
 
+/** What is left of `defaults` applies to services' own upstreams, which may change. */
+function isChangeable(path: string): boolean {
+  return changeable.includes(path) || path === "defaults" || path.startsWith("defaults.");
+}
+
 /** Settings of a listening socket: of one that stays they cannot change. */
 const ofSockets = ["transparent", "redirect", "client-first", "fast-open", "path"];
 
@@ -46,10 +51,11 @@ export function difference(before: Settings, after: Settings): Difference {
       ...own,
       ...named("pool", tables(oldPools), tables(pool)),
       ...services,
+      ...changedOrder(tables(oldServices), tables(service), next),
       ...changedLists(before, after),
     ].map(withoutPath),
     upgrades: [
-      ...own.filter(({ path }) => !changeable.includes(path)),
+      ...own.filter(({ path }) => !isChangeable(path)),
       // What is set on one side alone is of a protocol that is new, or gone.
       ...services.filter(({ path, isOnBoth }) => isOnBoth && ofSockets.includes(path)),
     ].map(withoutPath),
@@ -146,6 +152,16 @@ function textOf(value: Written | undefined): string {
   if (value === undefined) return "(none)";
   if (Array.isArray(value)) return value.map(textOf).join(", ");
   return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** Of several services that would capture a packet, the first one in the configuration gets it. */
+function changedOrder(before: readonly Tree[], after: readonly Tree[], all: Tree): Located[] {
+  const { routes } = all as { routes?: { install?: string } };
+  const [old, next] = [before.map(nameOf), after.map(nameOf)];
+  const stayed = old.filter((name) => next.includes(name));
+  const now = next.filter((name) => old.includes(name));
+  if (routes?.install !== "auto" || stayed.join() === now.join()) return [];
+  return [{ sign: "~", text: `services in another order: ${now.join(", ")}`, path: "" }];
 }
 
 /** Lists of networks in files whose text is another one, although the files are the same. */
