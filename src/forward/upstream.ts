@@ -69,7 +69,10 @@ export function newUpstream(pooled: PooledAddress, key: string): Upstream {
 }
 
 /** Its weight at `now`: less while it starts slowly. */
-export function shareAt({ weight, rampFrom, slowStartMs }: Upstream, now: number): number {
+export function shareAt(
+  { weight, rampFrom, slowStartMs }: Pick<Upstream, "weight" | "rampFrom" | "slowStartMs">,
+  now: number,
+): number {
   if (now >= rampFrom + slowStartMs) return weight;
   return weight * Math.max(slowStartLeast, (now - rampFrom) / slowStartMs);
 }

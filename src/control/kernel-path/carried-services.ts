@@ -11,6 +11,7 @@ import { type Counters, sumValues } from "../../workers/counters.ts";
 import { LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
 import type { ProcessIo } from "../process-io.ts";
 import type { PathCandidate } from "./choose-path.ts";
+import type { StandingOf } from "./describe-service.ts";
 import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath } from "./held-path.ts";
 import { type Carried, pathIntent, unwatched } from "./path-intent.ts";
@@ -28,6 +29,7 @@ export class CarriedServices {
   private readonly log: Pick<Log, "print" | "warn">;
   /** The log and the rules name the services. */
   private readonly isNamed: boolean;
+  private readonly standingOf: StandingOf;
   private held: HeldPath | undefined;
   private routes: Configuration["routes"] | undefined;
   /** On the clock of `performance.now()`. */
@@ -35,9 +37,15 @@ export class CarriedServices {
   /** By name. */
   private carried: ReadonlyMap<string, Carried> = new Map();
 
-  constructor(io: Pick<ProcessIo, "onReport">, log: Pick<Log, "print" | "warn">, isNamed: boolean) {
+  constructor(
+    io: Pick<ProcessIo, "onReport">,
+    log: Pick<Log, "print" | "warn">,
+    isNamed: boolean,
+    standingOf: StandingOf,
+  ) {
     this.log = log;
     this.isNamed = isNamed;
+    this.standingOf = standingOf;
     io.onReport(() => this.report());
   }
 
@@ -80,7 +88,7 @@ export class CarriedServices {
     return applied.changes;
   }
 
-  /** The upstreams of a pool have changed. */
+  /** The upstreams of a pool have changed: their addresses, states or weights. */
   update(pool: string): void {
     const uses = [...this.carried.values()].some((each) => each.service.route.pool.name === pool);
     if (uses) this.refresh();
@@ -168,14 +176,17 @@ export class CarriedServices {
     });
   }
 
-  private refresh(): void {
+  /** Assigns the slots anew, sends those that have changed, and ends what has to end after that. */
+  refresh(): void {
     const { held } = this;
-    held?.update(this.intent(held.kernel));
+    if (held === undefined) return;
+    held.update(this.intent(held.kernel));
+    for (const { watch } of this.carried.values()) watch?.endFallen();
   }
 
   private intent(kernel: Kernel): PathIntent {
-    const { isNamed, routes = { install: "auto" } } = this;
-    return pathIntent([...this.carried.values()], { routes, isNamed, kernel });
+    const { isNamed, standingOf, routes = { install: "auto" } } = this;
+    return pathIntent([...this.carried.values()], { routes, isNamed, kernel, standingOf });
   }
 }
 

@@ -2,7 +2,12 @@
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Port } from "../../../ffi/types.ts";
-import type { PathService, PathSource, Selection } from "../../capture/kernel-path/intent.ts";
+import {
+  endpointKey,
+  type PathService,
+  type PathSource,
+  type Selection,
+} from "../../capture/kernel-path/intent.ts";
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import { privateNetworks } from "../../capture/plan/private.ts";
 import type { Pool } from "../../config/pool.ts";
@@ -13,6 +18,7 @@ import { addressBits } from "../../net/cidr.ts";
 import { isUnspecified } from "../../net/ip.ts";
 import type { PortRange } from "../../net/port.ts";
 import { bindAddress } from "../endpoints.ts";
+import type { Pools } from "../pools/pools.ts";
 import type { UpstreamList } from "../upstreams.ts";
 import type { PathUpstream } from "./path-slots.ts";
 
@@ -143,16 +149,28 @@ function timeoutsOf(timeouts: Timeouts, selections: readonly Selection[]) {
   };
 }
 
-/** The upstreams of this moment, each with the weight that the pool gives its name. */
+/** The standing of upstreams, as the pools of the process have it. */
+export type StandingOf = Pools["standingOf"];
+
+/**
+ * The upstreams of this moment, as they stand; of equal addresses the first counts. One that the
+ * pools do not know yet takes connections, with the weight that the pool gives its name.
+ */
 export function upstreamsOf(
-  { upstreams }: Pick<Pool, "upstreams">,
+  { name: pool, upstreams }: Pick<Pool, "name" | "upstreams">,
   addresses: Pick<UpstreamList, "addressesOf">,
+  standingOf?: StandingOf,
 ): PathUpstream[] {
-  return upstreams.flatMap(({ weight, isBackup }, i) =>
+  const all = upstreams.flatMap(({ name, weight, isBackup }, i) =>
     addresses.addressesOf(i).map((each): PathUpstream => {
-      return { address: addressOf(each), port: each.port as Port, weight, isBackup };
+      const { state: standing, ...known } = standingOf?.(pool, name, each) ?? {
+        ...{ state: 0, weight, isRising: false, downSince: Number.NEGATIVE_INFINITY },
+      };
+      return { address: addressOf(each), port: each.port as Port, isBackup, standing, ...known };
     }),
   );
+  const first = new Map(all.toReversed().map((each) => [endpointKey(each), each]));
+  return all.filter((each) => first.get(endpointKey(each)) === each);
 }
 
 /** An address of the kernel's form as the rules have it. */

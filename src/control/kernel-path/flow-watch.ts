@@ -25,6 +25,7 @@ import { formatBytes } from "../../net/address.ts";
 import { type Counters, sumValues } from "../../workers/counters.ts";
 import { type End, ended } from "../../workers/end-reason.ts";
 import { type ConnectionEvent, LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
+import { isDown } from "../../workers/upstream-board.ts";
 import { FlowLog, type LoggedService } from "./flow-log.ts";
 import { isOpen, openRow } from "./flow-rows.ts";
 import { deleteFlows, readFlows } from "./flows.ts";
@@ -71,6 +72,8 @@ export class FlowWatch {
   private countedAt = Number.NEGATIVE_INFINITY;
   /** When each unanswered connection was first noticed. */
   private unanswered: ReadonlyMap<number, number> = new Map();
+  /** Upstreams that went down since `endFallen` was called. */
+  private fallen: PathUpstream[] = [];
 
   /** @throws SyscallError */
   constructor(settings: WatchSettings) {
@@ -90,10 +93,28 @@ export class FlowWatch {
     });
   }
 
-  /** From now on these are the upstreams. */
+  /** From now on these are the upstreams. `endFallen` follows, once their slots are in force. */
   replace(upstreams: readonly PathUpstream[]): void {
+    const before = this.upstreams;
     this.upstreams = new Map(upstreams.map((each) => [endpointKey(each), each]));
     this.health.replace([...this.upstreams.keys()]);
+    for (const [key, each] of this.upstreams) {
+      const known = before.get(key);
+      const wasDown = known === undefined || isDown(known.standing);
+      if (isDown(each.standing) && !wasDown) this.fallen.push(each);
+    }
+  }
+
+  /** Ends connections of upstreams that went down, as the pool wants it. */
+  endFallen(): void {
+    for (const each of this.fallen.splice(0)) {
+      this.attempt(() => this.endFlowsOf(each, ended("down")));
+    }
+  }
+
+  /** Some upstream's share rises. */
+  get isRising(): boolean {
+    return [...this.upstreams.values()].some(({ isRising }) => isRising);
   }
 
   /** What upstreams carry, where that counts for their shares. */
@@ -163,7 +184,7 @@ export class FlowWatch {
       const changes = this.health.tick(performance.now());
       const isBalanced = this.settings.pool.balance === "least-connections";
       if (isBalanced) this.carried = this.count();
-      if (changes.length > 0 || isBalanced) this.settings.changed();
+      if (changes.length > 0 || isBalanced || this.isRising) this.settings.changed();
       for (const change of changes) this.tell(change);
     });
   }
@@ -211,9 +232,21 @@ export class FlowWatch {
     const seconds = change.ms / 1000;
     warn(`${name} rests for ${seconds} s: ${failures} clients in a row had ${change.why}`);
     // Without another upstream they could only come back to this one.
-    const isOther = (key: string) => key !== change.key && this.health.state(key) === "up";
-    if (![...this.upstreams.keys()].some(isOther)) return;
-    this.delete(flowsToEnd(this.flowsOf(upstream), pool.onDown), undefined);
+    const isOther = ([key, { standing, weight }]: readonly [string, PathUpstream]) =>
+      key !== change.key && standing === 0 && weight > 0 && this.health.state(key) === "up";
+    if (![...this.upstreams].some(isOther)) return;
+    this.endFlowsOf(upstream, undefined);
+  }
+
+  /** `why` is for those that had an answer; the others begin anew elsewhere, without a line. */
+  private endFlowsOf(upstream: PathUpstream, why: End | undefined): void {
+    const flows = flowsToEnd(this.flowsOf(upstream), this.settings.pool.onDown);
+    const isAnswered = ({ status }: ConntrackEntry) => (status & IPS_SEEN_REPLY) !== 0;
+    this.delete(flows.filter(isAnswered), why);
+    this.delete(
+      flows.filter((each) => !isAnswered(each)),
+      undefined,
+    );
   }
 
   /** The ids of connections that an upstream has answered. */

@@ -10,7 +10,7 @@ import type { Plan } from "../../capture/plan/plan.ts";
 import type { Configuration } from "../../config/service.ts";
 import { isOwnAddress } from "../server/capturing.ts";
 import type { PathCandidate } from "./choose-path.ts";
-import { familiesOf, pathService, upstreamsOf } from "./describe-service.ts";
+import { familiesOf, pathService, type StandingOf, upstreamsOf } from "./describe-service.ts";
 import type { FlowWatch } from "./flow-watch.ts";
 import { PathSlots, type PathUpstream } from "./path-slots.ts";
 
@@ -30,6 +30,8 @@ interface PathContext {
   readonly isNamed: boolean;
   /** Undefined: the rules are for print, and nothing is asked of this host. */
   readonly kernel?: Kernel;
+  /** Undefined: all upstreams take connections. */
+  readonly standingOf?: StandingOf;
 }
 
 /** A service as it is before it is carried. */
@@ -43,10 +45,10 @@ export function unwatched(candidate: PathCandidate, number: number): Carried {
 /** The intent of these services. */
 export function pathIntent(
   carried: readonly Carried[],
-  { routes, isNamed, kernel }: PathContext,
+  { routes, isNamed, kernel, standingOf }: PathContext,
 ): PathIntent {
   const all = carried.map(({ service, request, upstreams, number, slots, watch }) => {
-    const endpoints = upstreamsOf(service.route.pool, upstreams);
+    const endpoints = upstreamsOf(service.route.pool, upstreams, standingOf);
     watch?.replace(endpoints);
     const families = familiesOf(service, request);
     const pools = families.map((each) => {

@@ -25,6 +25,12 @@ export interface PathUpstream extends FlowEndpoint {
   readonly weight: number;
   /** It gets connections only while no other one can have them. */
   readonly isBackup: boolean;
+  /** Bits of `UpstreamState`. */
+  readonly standing: number;
+  /** Since when checks find it down, by `performance.now()`; -Infinity: they do not. */
+  readonly downSince: number;
+  /** Its weight still rises. */
+  readonly isRising: boolean;
 }
 
 /** What upstreams carry now, by `endpointKey`, and how many connections are to come soon. */
@@ -54,9 +60,9 @@ export class PathSlots {
         .filter(({ address }) => address.family === family)
         .map((each) => [endpointKey(each), each]),
     );
-    const members = [...byKey].map(([key, { weight, isBackup }]) => ({
-      ...{ key, weight, isBackup, state: health?.state(key) ?? "up" },
-      failedAt: health?.failedAt(key) ?? Number.NEGATIVE_INFINITY,
+    const members = [...byKey].map(([key, { weight, isBackup, standing, downSince }]) => ({
+      ...{ key, weight, isBackup, standing, state: health?.state(key) ?? "up" },
+      failedAt: Math.max(health?.failedAt(key) ?? Number.NEGATIVE_INFINITY, downSince),
     }));
     const shares = sharesOf(members, this.pool.whenAllDown === "try");
     const keys = this.slots(family, shares, byKey, load);

@@ -1,5 +1,6 @@
 /** Which upstreams get new connections on the kernel path, and how many of the slots. Pure. */
 
+import { UpstreamState } from "../../workers/upstream-board.ts";
 import type { HealthState } from "./health.ts";
 import type { SlotMember } from "./slots.ts";
 
@@ -7,8 +8,11 @@ import type { SlotMember } from "./slots.ts";
 export interface SharingUpstream extends SlotMember {
   /** It gets connections only while no other one can have them. */
   readonly isBackup: boolean;
+  /** Bits of `UpstreamState`: what the administrator and the checks say. */
+  readonly standing: number;
+  /** What its connections have shown. */
   readonly state: HealthState;
-  /** When it failed last. */
+  /** When it failed last, or when checks found it down. */
   readonly failedAt: number;
 }
 
@@ -16,12 +20,15 @@ export interface SharingUpstream extends SlotMember {
 const trialShare = 1 / 1024;
 
 /**
- * The shares of all upstreams. With none left, the one that failed longest ago gets all
- * connections, if `tries`; otherwise nobody gets any.
+ * The shares of all upstreams. One that is drained or down, or backs off, gets no connections.
+ * With none left, the one that failed longest ago gets all connections, if `tries`; otherwise
+ * nobody gets any. An upstream that the administrator has taken out is not tried.
  */
 export function sharesOf(upstreams: readonly SharingUpstream[], tries: boolean): SlotMember[] {
-  const able = upstreams.filter(({ weight }) => weight > 0);
-  const live = able.filter(({ state }) => state !== "backing-off");
+  const able = upstreams.filter(({ weight, standing }) => {
+    return weight > 0 && (standing & ~UpstreamState.checkDown) === 0;
+  });
+  const live = able.filter(({ standing, state }) => standing === 0 && state !== "backing-off");
   const primary = live.filter(({ isBackup }) => !isBackup);
   const chosen = primary.some(({ state }) => state === "up")
     ? primary

@@ -7,6 +7,7 @@ import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Mark } from "../../../ffi/types.ts";
 import type { Pool, PoolUpstream } from "../../config/pool.ts";
 import { upstreamSyntax } from "../../config/syntax.ts";
+import { shareAt } from "../../forward/upstream.ts";
 import { formatBytes } from "../../net/address.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { HealthTarget } from "../../workers/health-task.ts";
@@ -28,6 +29,18 @@ export interface AddressState {
   reason: string;
   /** Since when it is so, in ms since 1970. */
   since: number;
+}
+
+/** What decides whether an address gets new connections, and how many of them. */
+export interface Standing {
+  /** Bits of `UpstreamState`. */
+  readonly state: number;
+  /** Its share of this moment: less than its weight while it starts slowly. */
+  readonly weight: number;
+  /** Its share still rises. */
+  readonly isRising: boolean;
+  /** Since when checks find it down, by `performance.now()`; -Infinity: they do not. */
+  readonly downSince: number;
 }
 
 /** An upstream, and its addresses by their text. */
@@ -186,6 +199,23 @@ export class PoolStates {
         return { slot, address: { ...address, port }, host, mark, check };
       }),
     );
+  }
+
+  /** The standing of an address; undefined: the upstream has no such address. */
+  standingOf(name: string, address: SocketAddress, now: number): Standing | undefined {
+    const entry = this.entries.find(({ settings }) => settings.name === name);
+    const known = entry?.addresses.get(formatSocketAddress(address));
+    if (entry === undefined || known === undefined) return undefined;
+    const { slot, isUp, since } = known;
+    const { board } = this.slots;
+    const { slowStartMs } = entry.settings;
+    const rampFrom = board.rampFrom(slot);
+    return {
+      state: board.state(slot),
+      weight: shareAt({ weight: board.weight(slot), rampFrom, slowStartMs }, now),
+      isRising: now < rampFrom + slowStartMs,
+      downSince: isUp ? Number.NEGATIVE_INFINITY : since - performance.timeOrigin,
+    };
   }
 
   /** How many upstreams there are. */

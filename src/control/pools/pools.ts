@@ -1,5 +1,6 @@
 /** The pools of a server: their states, what an administrator asks of them, and their status. */
 
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Pool } from "../../config/pool.ts";
 import { upstreamSlotsMax } from "../../engine/limits.ts";
 import { formatDuration } from "../../net/duration.ts";
@@ -8,7 +9,7 @@ import { UpstreamBoard } from "../../workers/upstream-board.ts";
 import type { PoolStatus, UpstreamStatus } from "../server/status.ts";
 import { type HandedUpstream, readHanded } from "./handed.ts";
 import { HealthChecks, type HealthOwner } from "./health-checks.ts";
-import { type AddressSource, type AdminState, PoolStates } from "./pool-states.ts";
+import { type AddressSource, type AdminState, PoolStates, type Standing } from "./pool-states.ts";
 import { UpstreamSlots } from "./slots.ts";
 
 /** What an administrator asks of an upstream. */
@@ -31,6 +32,8 @@ export type UpstreamAnswer =
 export interface PoolsOwner {
   /** Workers shall look at the board: an upstream of this pool may be down. */
   wake(pool: Pool): void;
+  /** The state or the weight of an upstream of this pool has changed. */
+  shifted(pool: Pool): void;
   /** A check has found an upstream otherwise, in words and as fields for programs. */
   changed(text: string, fields: Readonly<Record<string, unknown>>): void;
   warn(text: string): void;
@@ -102,6 +105,11 @@ export class Pools implements HealthOwner {
     return (this.states.get(name) as PoolStates).upstreams;
   }
 
+  /** The standing of an address of an upstream at this moment; undefined: it is not known. */
+  standingOf(pool: string, upstream: string, address: SocketAddress): Standing | undefined {
+    return this.states.get(pool)?.standingOf(upstream, address, performance.now());
+  }
+
   /** Changes what an administrator wants of an upstream. */
   ask(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer {
     const states = this.states.get(pool);
@@ -111,6 +119,7 @@ export class Pools implements HealthOwner {
     const ends = (state !== undefined && state !== "ready") || weight === 0;
     if (ends && !force && states.isLast(upstream)) return { kind: "last" };
     states.ask(upstream, request);
+    this.owner.shifted(states.pool);
     if (state === "down") this.owner.wake(states.pool);
     return { kind: "done", upstream: states.upstreamOf(upstream) };
   }
@@ -146,6 +155,7 @@ export class Pools implements HealthOwner {
         ...(isUp ? {} : { reason }),
         ...{ ms: Math.round(lasted), taking },
       });
+      this.owner.shifted(states.pool);
       if (!isUp) this.owner.wake(states.pool);
       return;
     }

@@ -16,12 +16,9 @@ import { OutboundFlows } from "../../forward/outbound-flows.ts";
 import type { Log } from "../../log/log.ts";
 import { WorkerPool } from "../../workers/pool.ts";
 import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
-import type { AdminServer } from "../admin/admin-server.ts";
-import { openAdmin } from "../admin/open-admin.ts";
 import { CarriedServices } from "../kernel-path/carried-services.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
-import type { MetricsListener } from "../metrics/listener.ts";
-import { metricsText, openMetrics } from "../metrics/metrics.ts";
+import { metricsText } from "../metrics/metrics.ts";
 import { Pools, type UpstreamAnswer, type UpstreamRequest } from "../pools/pools.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
 import { type Served, Supervisor, startWorkers } from "../supervisor.ts";
@@ -47,6 +44,7 @@ import { drainingLine, lateLines, logCarried, logOpened, logStart } from "./star
 import type { ReloadStatus, ServerStatus } from "./status.ts";
 import { statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
+import { Views } from "./views.ts";
 
 /** A service that is taken out by an administrator: `down` also resets what is open. */
 type HeldState = "drained" | "down";
@@ -75,8 +73,7 @@ export class Server {
   readonly rules: InstalledRules;
   readonly paths: CarriedServices;
   private supervisor: Supervisor | undefined;
-  private metrics: MetricsListener | undefined;
-  private admin: AdminServer | undefined;
+  private readonly views: Views;
   private isStopping = false;
   private vacantAt = 0;
   /** Counts the configurations that were applied, from 1. */
@@ -103,7 +100,9 @@ export class Server {
     this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
-    this.paths = new CarriedServices(io, this.log, !isNameless);
+    this.paths = new CarriedServices(io, this.log, !isNameless, (...which) =>
+      this.pools.standingOf(...which),
+    );
     this.rules = new InstalledRules(io, !isNameless, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
@@ -117,7 +116,9 @@ export class Server {
     const wake = (pool: Pool) => this.updateUsersOf(pool, {});
     const changed = (text: string, fields: object) =>
       this.log.note(`[!] ${text}`, { event: "upstream", ...fields });
-    this.pools = new Pools(this.workers, { wake, changed, warn }, inheritance.state.pools);
+    const shifted = ({ name }: Pool) => this.paths.update(name);
+    this.pools = new Pools(this.workers, { wake, shifted, changed, warn }, inheritance.state.pools);
+    this.views = new Views(this, settings);
     this.succession = new Succession(this, inheritance);
     io.onUpgrade(() => void this.upgrade());
   }
@@ -257,6 +258,8 @@ export class Server {
     const { services } = prepared;
     const { capture, isTakingOver } = this.succession;
     const installs = this.configuration.routes.install === "auto";
+    // Before the kernel carries anything: another process may have handed over what is drained.
+    for (const { pool: each, list } of prepared.lists.values()) this.pools.put(each, list);
     try {
       const changes = await installAll(this, this.configuration, prepared, capture);
       io.onExit(() => removeAll(this));
@@ -292,17 +295,13 @@ export class Server {
   }
 
   /** Opens the addresses that only one process can have. A second time it does nothing. */
-  async openViews(): Promise<void> {
-    this.metrics ??= openMetrics(this.configuration.metrics, this, this.settings);
-    this.admin ??= await openAdmin(this.configuration.admin, this, this.settings);
+  openViews(): Promise<void> {
+    return this.views.open();
   }
 
   /** Gives them up. */
-  async closeViews(): Promise<void> {
-    this.metrics?.close();
-    this.metrics = undefined;
-    await this.admin?.stop();
-    this.admin = undefined;
+  closeViews(): Promise<void> {
+    return this.views.close();
   }
 
   /** Goes on as `next` describes it. @throws ServiceProblem, CommandError: nothing was changed */
@@ -349,6 +348,7 @@ export class Server {
       drainTimeoutMs: configuration.drainTimeoutMs,
       isNamed: !this.settings.isNameless,
     });
+    this.paths.refresh();
     this.pools.check();
   }
 
@@ -388,8 +388,7 @@ export class Server {
 
   /** Gives back all that is not the Workers'. A second time it does nothing. */
   private release(): void {
-    this.metrics?.close();
-    this.admin?.stop();
+    void this.views.close();
     this.ports.close();
     this.succession.close();
     this.own.close();

@@ -18,12 +18,14 @@ const at = (host: number): SocketAddress => ({
 class World {
   readonly said: string[] = [];
   readonly woken: string[] = [];
+  readonly shifted: string[] = [];
   readonly pools: Pools;
   hosts: number[][] = [];
 
   constructor(handed?: unknown) {
     const owner = {
       wake: ({ name }: Pool) => void this.woken.push(name),
+      shifted: ({ name }: Pool) => void this.shifted.push(name),
       changed: (text: string) => void this.said.push(text),
       warn: (text: string) => void this.said.push(text),
     };
@@ -130,6 +132,7 @@ describe("what an administrator asks", () => {
     expect(world.pools.board.state(a as number)).toBe(1);
     expect(world.states).toEqual(["a drained drained", "b.example:80 up "]);
     expect(world.woken).toEqual([]);
+    expect(world.shifted).toEqual(["web"]);
   });
 
   test("the last one that takes connections stays, unless it is forced", () => {
@@ -168,6 +171,24 @@ describe("what an administrator asks", () => {
     expect(world.pools.board.state(a as number)).toBe(0);
     expect(world.pools.board.weight(a as number)).toBe(30);
   });
+});
+
+test("the kernel path is told of each change, and finds it", () => {
+  const world = new World();
+  world.hosts = [[1], [3]];
+  const { 1: slot } = world.slots(world.put({ ...two, check: { type: "tcp" } }));
+  const standing = (name: string, host: number) => world.pools.standingOf("web", name, at(host));
+  expect(standing("a", 1)).toMatchObject({ state: 0, weight: 100, isRising: false });
+  world.pools.ask("web", "b.example:80", { state: "drain", weight: 7 });
+  expect(standing("b.example:80", 3)).toMatchObject({ state: 1, weight: 7 });
+  world.pools.found(slot as number, false, "refused");
+  expect(standing("a", 1)).toMatchObject({ state: 4, downSince: expect.any(Number) });
+  world.pools.found(slot as number, true, "");
+  expect(standing("a", 1)?.downSince).toBe(Number.NEGATIVE_INFINITY);
+  expect(world.shifted).toEqual(["web", "web", "web"]);
+  expect([standing("a", 3), standing("c", 1), world.pools.standingOf("x", "a", at(1))]).toEqual([
+    ...[undefined, undefined, undefined],
+  ]);
 });
 
 const slotsOf = ({ upstreams }: PoolStates) =>

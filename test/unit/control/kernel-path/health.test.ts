@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { PathHealth } from "../../../../src/control/kernel-path/health.ts";
 import { type SharingUpstream, sharesOf } from "../../../../src/control/kernel-path/shares.ts";
 import { assignSlots } from "../../../../src/control/kernel-path/slots.ts";
+import { UpstreamState } from "../../../../src/workers/upstream-board.ts";
 
 const settings = { failures: 3, backOffMs: 1000, backOffMsMax: 4000 };
 const client = (number: number) => Uint8Array.of(10, 0, 0, number);
@@ -145,8 +146,8 @@ test("whatever happens: a trial follows a back-off, and back-offs stay within th
 
 describe("shares", () => {
   const upstream = (key: string, changes: Partial<SharingUpstream> = {}): SharingUpstream => {
-    const plain = { weight: 100, isBackup: false, state: "up", failedAt: Number.NEGATIVE_INFINITY };
-    return { key, ...plain, ...changes } as SharingUpstream;
+    const plain = { weight: 100, isBackup: false, standing: 0, state: "up" } as const;
+    return { key, ...plain, failedAt: Number.NEGATIVE_INFINITY, ...changes };
   };
   const shares = (all: readonly SharingUpstream[], tries = true) =>
     sharesOf(all, tries).map(({ weight }) => weight);
@@ -168,6 +169,29 @@ describe("shares", () => {
     const slots = assignSlots(sharesOf(all, true), 256);
     expect(slots.filter((key) => key === "a")).toHaveLength(1);
     expect(shares([upstream("a", { state: "trial" }), upstream("b", down(1))])).toEqual([100, 0]);
+  });
+
+  const { drained, adminDown, checkDown } = UpstreamState;
+
+  test("of one that is drained or down nothing, whatever its connections show", () => {
+    for (const standing of [drained, adminDown, checkDown, adminDown | checkDown]) {
+      for (const state of ["up", "trial", "backing-off"] as const) {
+        const all = [upstream("a", { standing, state }), upstream("b")];
+        expect(shares(all)).toEqual([0, 100]);
+        expect(shares([...all.slice(0, 1), upstream("b", { isBackup: true })])).toEqual([0, 100]);
+      }
+    }
+    expect(shares([upstream("a", { state: "backing-off" }), upstream("b")])).toEqual([0, 100]);
+  });
+
+  test("what the administrator has taken out is not tried; what checks find down is", () => {
+    const out = [upstream("a", { standing: drained }), upstream("b", { standing: adminDown })];
+    expect(shares(out)).toEqual([0, 0]);
+    const both = upstream("c", { standing: drained | checkDown, failedAt: 1 });
+    expect(shares([...out, both])).toEqual([0, 0, 0]);
+    const last = [upstream("d", { standing: checkDown, failedAt: 2 }), upstream("e", down(3))];
+    expect(shares([...out, ...last])).toEqual([0, 0, 100, 0]);
+    expect(shares([...out, ...last], false)).toEqual([0, 0, 0, 0]);
   });
 
   test("with none left the one that failed longest ago is tried, or nobody is", () => {
