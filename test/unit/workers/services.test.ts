@@ -7,6 +7,7 @@ import { connect, type Socket } from "node:net";
 import { SO_DOMAIN, SOL_SOCKET } from "../../../ffi/constants.ts";
 import { allocated } from "../../../ffi/memory.ts";
 import * as sys from "../../../ffi/sys.ts";
+import * as limits from "../../../src/engine/limits.ts";
 import { EventLoop } from "../../../src/engine/loop.ts";
 import { TcpForwarder } from "../../../src/forward/tcp/forwarder.ts";
 import { UdpForwarder } from "../../../src/forward/udp/forwarder.ts";
@@ -61,22 +62,24 @@ test("one is changed and another one taken away while the first carries traffic"
   await eventually("the session", () => pool.counters(udp).activeSessions === 1);
   expect(pool.counters(kept)).toMatchObject({ accepted: 1, active: 1, activeSessions: 0 });
 
-  // New connections of the first go elsewhere and end sooner; the one that is open stays.
-  pool.update(kept, {
-    route: { upstreams: upstreamAt(second) },
-    timeouts: { idleMs: 100 },
-  });
-  const changed = await open(staying.port);
-  expect(changed.name).toBe("second");
-  await changed.closed;
-
-  // Meanwhile the other one is taken away, with what it has open.
+  // New connections of the first go elsewhere. A shorter time-out ends those that are idle, and
+  // the one that is open carries data and stays.
   let echoed = 0;
   socket.on("data", ({ length }: Buffer) => {
     echoed += length;
   });
-  const gone = Promise.all([other.closed, pool.remove(removed), pool.remove(udp)]);
   const sending = setInterval(() => socket.write("x"), 1);
+  pool.update(kept, {
+    route: { upstreams: upstreamAt(second) },
+    timeouts: { idleMs: 500 },
+  });
+  const changed = await open(staying.port);
+  expect(changed.name).toBe("second");
+  await changed.closed;
+  pool.update(kept, { timeouts: { idleMs: limits.forwardIdleTimeoutMs } });
+
+  // Meanwhile the other one is taken away, with what it has open.
+  const gone = Promise.all([other.closed, pool.remove(removed), pool.remove(udp)]);
   await gone;
   for (const { fd } of [leaving, datagrams])
     expect(sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN)).toBeLessThan(0);
