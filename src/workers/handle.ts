@@ -172,12 +172,10 @@ export class WorkerHandle {
     const before = this.services.get(id);
     const capacity = this.capacities.get(id);
     if (before?.kind !== "forward" || capacity === undefined) return;
-    const { replaced, change, task: next } = taskChange(before, task, capacity);
+    const { replaced, change, task: next, capacity: now } = taskChange(before, task, capacity);
     this.services.set(id, ownTask(next));
+    this.capacities.set(id, now);
     this.give(next.sockets);
-    if (replaced.includes("tcp")) {
-      this.capacities.set(id, { ...capacity, connections: capacityOf(next).connections });
-    }
     this.send({ kind: "update", id, change: ends === undefined ? change : { ...change, ends } });
     this.send({ kind: "replace", id, task: next, replaced });
   }

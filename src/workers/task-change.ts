@@ -15,18 +15,24 @@ export interface TaskChange {
   readonly change: ServiceChange;
   /** The new task, as far as parts that stay can have it. */
   readonly task: ForwardTask;
+  /** What the parts are made for from now on. */
+  readonly capacity: Capacity;
 }
 
-/** What the parts of a service were made for: they cannot have more at once. */
+/** What the parts of a service were made for: they cannot have more at once. 0: there is none. */
 export interface Capacity {
   readonly connections: number;
   readonly sessions: number;
 }
 
 /** The capacity of parts that are made of `task`. */
-export function capacityOf({ limits, sessions }: ForwardTask): Capacity {
-  const { connectionsMax, queueMax } = limits;
-  return { connections: connectionsMax + queueMax, sessions: sessions?.sessionsMax ?? 0 };
+export function capacityOf(task: ForwardTask): Capacity {
+  const connections = carries(task, "tcp") ? placesOf(task) : 0;
+  return { connections, sessions: task.sessions?.sessionsMax ?? 0 };
+}
+
+function placesOf({ limits: { connectionsMax, queueMax } }: ForwardTask): number {
+  return connectionsMax + queueMax;
 }
 
 /** The change from `before` to `after`, of parts with this capacity. */
@@ -44,9 +50,16 @@ export function taskChange(
   const kept = after.sessions && sameSessions(before.sessions, after.sessions, capacity);
   const task = { ...after, limits, sessions: replaced.includes("udp") ? after.sessions : kept };
   const { route, timeouts, log, dial } = task;
+  const made = capacityOf(task);
+  // A part without a socket in the new task ends; a later one is made anew.
+  const stays = (protocol: Scheme) => carries(after, protocol) && !replaced.includes(protocol);
   return {
     replaced,
     task,
+    capacity: {
+      connections: stays("tcp") ? capacity.connections : made.connections,
+      sessions: stays("udp") ? capacity.sessions : made.sessions,
+    },
     change: {
       route: {
         upstreams: route.upstreams,
@@ -79,7 +92,7 @@ function isReplaced(
     protocol === "tcp" ? boundsOf(task.limits.clients) : sessionBounds(task.sessions),
   ];
   const isOther = !isEqual(beginning(before), beginning(after));
-  return isOther || (protocol === "tcp" && capacityOf(after).connections > capacity.connections);
+  return isOther || (protocol === "tcp" && placesOf(after) > capacity.connections);
 }
 
 function isEqual(a: unknown, b: unknown): boolean {
