@@ -1,10 +1,11 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [tcp] [neighbour] [udp] [newcomers] [--rounds N]
+ * `bun run bench [ffi] [rules] [startup] [tcp] [path] [neighbour] [udp] [newcomers] [--rounds N]
  * [--only REGEXP] [--json] [--save]`:
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
- * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk", and to
- * proxies of `neighbour`. `--save` writes the tables' figures to `docs/figures.json` and draws
- * `docs/plots/*.svg`; `bun run bench plots` draws them again without measuring.
+ * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk", to a
+ * part of `path`, such as "bulk.*kernel", and to proxies of `neighbour`. `--save` writes the
+ * tables' figures to `docs/figures.json` and draws `docs/plots/*.svg`; `bun run bench plots` draws
+ * them again without measuring.
  */
 
 import { arch, cpus, release } from "node:os";
@@ -17,6 +18,7 @@ import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
 import { measureTcp } from "./tcp/measure.ts";
 import { measureNeighbour, neighbourTable } from "./tcp/neighbour.ts";
+import { measurePaths, pathTable } from "./tcp/path.ts";
 import { tcpTable } from "./tcp/table.ts";
 import { measureUdp, udpTable } from "./udp/measure.ts";
 import { measureNewcomers, newcomersTable } from "./udp/newcomers.ts";
@@ -62,6 +64,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 5,
     measure: (rounds) => measureTcp(rounds, values.only),
     table: tcpTable,
+  },
+  path: {
+    title: "Data paths over TCP",
+    rounds: 5,
+    measure: (rounds) => measurePaths(rounds, values.only),
+    table: pathTable,
   },
   neighbour: {
     title: "What a client notices of another one's churn",

@@ -29,7 +29,7 @@ const httpPort = 80;
 const iperfPort = 5201;
 
 /** The three hosts with TPROXY and spoofing, or loopback with neither. */
-interface Place {
+export interface Place {
   readonly name: "lab" | "loopback";
   readonly hosts: Hosts;
   readonly folder: string;
@@ -48,7 +48,7 @@ interface Running {
 }
 
 /** One load, and which numbers of it are kept. */
-interface Load {
+export interface Load {
   readonly name: string;
   readonly backendPort: number;
   readonly workers: number;
@@ -60,7 +60,8 @@ interface Load {
   readonly cpuUnit: number;
 }
 
-const bulkLoad = (connections: number): Load => ({
+/** Bytes as fast as they go. */
+export const bulkLoad = (connections: number): Load => ({
   name: `bulk ${connections}`,
   backendPort: iperfPort,
   workers: 1,
@@ -71,7 +72,8 @@ const bulkLoad = (connections: number): Load => ({
   cpuUnit: 1e9,
 });
 
-const requestLoad = (close: boolean, workers: number): Load => {
+/** Requests, each on a connection of its own (`close`) or all on some. */
+export const requestLoad = (close: boolean, workers: number): Load => {
   const what = `${close ? "new connections" : "keep-alive requests"}`;
   const by = workers > 1 ? `, ${workers} workers` : "";
   return {
@@ -120,7 +122,8 @@ export async function measureTcp(rounds: number, only = ""): Promise<Series[]> {
   return recorder.series;
 }
 
-async function makePlace(name: Place["name"], hosts: Hosts, root: string): Promise<Place> {
+/** The hosts of a place, with the servers of the loads. */
+export async function makePlace(name: Place["name"], hosts: Hosts, root: string): Promise<Place> {
   const isLab = name === "lab";
   const folder = join(root, name);
   const configuration = join(folder, "backend.conf");
@@ -213,7 +216,7 @@ async function measureLoad(
 }
 
 /** A load that fails is tried again: a port may still be in TIME_WAIT, the server still busy. */
-async function tried<T>(what: string, run: () => Promise<T>): Promise<T> {
+export async function tried<T>(what: string, run: () => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await run();
@@ -234,7 +237,13 @@ async function runningProxy(place: Place, proxy: Contender, load: Load): Promise
   return running;
 }
 
-async function startProxy(place: Place, proxy: Contender, backendPort: number, workers: number) {
+/** Starts a proxy at a port of its own and waits until it listens. */
+export async function startProxy(
+  place: Place,
+  proxy: Contender,
+  backendPort: number,
+  workers: number,
+) {
   const port = place.ports++;
   const job = {
     folder: place.folder,
@@ -255,7 +264,7 @@ async function startProxy(place: Place, proxy: Contender, backendPort: number, w
  * What clients ask for: on loopback the proxy's `port`; in the lab the backend, and rules bring it
  * to that port. Without one they reach the backend itself.
  */
-async function lead(place: Place, asked: number, port?: number): Promise<Target> {
+export async function lead(place: Place, asked: number, port?: number): Promise<Target> {
   const { hosts, client: from, backend, name } = place;
   if (name !== "lab") return { hosts, from, address: backend.address, port: port ?? asked };
   await hosts.run("proxy", [...tproxy, "routes", "--remove"]);
