@@ -161,7 +161,7 @@ describe.skipIf(!canBoot || !isStatic)("tproxy.service", () => {
       await eventually("the next process", () => ![0, pid].includes(main()));
       systemd.run("kill", "-9", String(main()));
       await eventually("the old one", () => main() === pid);
-      expect(log().slice(known)).toContain("serves again");
+      await eventually("its line", () => log().slice(known).includes("serves again"));
       expect(systemd.run("nft", "list", "tables").output).toContain("table inet tproxyd");
       await Bun.sleep(2_500);
     });
