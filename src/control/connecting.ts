@@ -2,10 +2,8 @@
 
 import { SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
-import type { Mark } from "../../ffi/types.ts";
 import type { IntentRequest } from "../capture/plan/intent.ts";
 import type { Service } from "../config/service.ts";
-import type { SourceChoice } from "../config/syntax.ts";
 import { explainRefusal } from "../diagnose/explain/refusal.ts";
 import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import { bindSocket } from "../engine/sockets.ts";
@@ -15,7 +13,8 @@ import { forwardNeeds } from "./needs.ts";
 import { checkPrivileges } from "./privileges.ts";
 
 /**
- * Whether `forward` has what it needs, for its listeners, its rules and its connections.
+ * Whether a service has what it needs, for its listeners, its rules and its connections.
+ * `ownSource` is the setting that has connections come from this host.
  * @returns a line for what it can do without
  * @throws CommandError with what it cannot
  */
@@ -23,9 +22,10 @@ export function checkForward(
   service: Service,
   installsRules: boolean,
   request: IntentRequest,
+  ownSource: string,
 ): string[] {
   const lacks = checkPrivileges(forwardNeeds(service, installsRules, request));
-  return [...lacks, ...checkConnecting(service.route.source, service.dial.mark)];
+  return [...lacks, ...checkConnecting(service, ownSource)];
 }
 
 /**
@@ -33,7 +33,10 @@ export function checkForward(
  * @returns why those of clients of other hosts would fail, in one line; empty if they would not
  * @throws CommandError with it where every connection would fail
  */
-function checkConnecting(source: SourceChoice, mark: Mark | undefined): string[] {
+function checkConnecting(
+  { route: { source }, dial: { mark } }: Service,
+  ownSource: string,
+): string[] {
   const isClients = source.kind === "client";
   const address = source.kind === "address" ? source.address : Uint8Array.of(127, 0, 0, 1);
   const transparent = source.kind !== "self";
@@ -52,7 +55,7 @@ function checkConnecting(source: SourceChoice, mark: Mark | undefined): string[]
     };
     const why = explainRefusal(error, attempt, gatherFacts(address));
     // Clients on this host are connected from our own address, which takes no privilege.
-    if (isClients && mark === undefined) return [`${why}; or give --source self`];
+    if (isClients && mark === undefined) return [`${why}; or give ${ownSource}`];
     throw new CommandError(why);
   }
 }

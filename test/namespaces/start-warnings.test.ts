@@ -146,8 +146,17 @@ const uncaptured: readonly (readonly [before: string, args: string, said: boolea
   ["ip -6 rule add fwmark 1 lookup 100", "[::]:80 --to 192.0.2.1:80", false],
 ];
 
+/** The same for several services: the line is logged once. */
+const uncapturedFile = `
+admin = { socket = "none" }
+log = { format = "text", time = "none" }
+service = [
+  { name = "web", listen = ":81", to = "192.0.2.1:80" },
+  { name = "dns", listen = "udp://:53", to = "192.0.2.1:53" },
+]`;
+
 testWith(["ip"], means)(
-  "forward says once that nothing brings packets here, and only where that is so",
+  "forward logs once that nothing brings packets here, and only where that is so; run as well",
   async () => {
     const script = uncaptured.map(
       ([before, args]) => `echo "==="; ${before}
@@ -156,12 +165,21 @@ testWith(["ip"], means)(
       kill "$proxy"; wait "$proxy" || :
       grep 'captures packets' out.log || :`,
     );
+    script.push(`echo "==="; ip -6 rule del fwmark 1 lookup 100
+      echo '${uncapturedFile}' > web.toml
+      ${command} run -c web.toml > run.log 2>&1 & proxy=$!
+      until grep -q 'Bound to' run.log; do kill -0 "$proxy"; sleep 0.02; done
+      kill "$proxy"; wait "$proxy" || :
+      grep 'captures packets' run.log || :`);
     const { stdout, stderr } = await inNamespace(script.join("\n"), { timeoutMs: 50_000 });
     expect(stderr).toBe("");
     const told = stdout.split("===\n").slice(1);
-    const line =
+    const warning =
       "[!] no ip rule or route here captures packets for other hosts: only packets to this " +
-      'host\'s own addresses are forwarded; give --routes auto, or see "tproxy routes --help"\n';
+      "host's own addresses are forwarded; give ";
+    const line = `${warning}--routes auto, or see "tproxy routes --help"\n`;
+    // With the names of the file, not with flags that run does not have.
+    expect(told.pop()).toBe(`${warning}[routes] install = "auto", or rules of your own\n`);
     expect(told.map((text, i) => [uncaptured[i]?.[1], text])).toEqual(
       uncaptured.map(([, args, said]) => [args, said ? line : ""]),
     );

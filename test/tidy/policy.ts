@@ -111,6 +111,7 @@ export const ENGINE_VALUES = ["src/engine/limits.ts", "src/engine/random.ts"];
 export const FLAGLESS = [
   ...["src/net/", "src/proto/", "src/config/", "src/capture/plan/", "src/capture/live/"],
   ...["src/engine/", "src/workers/", "src/fairness/", "src/forward/", "src/listen/"],
+  "src/control/server/",
 ];
 
 /** Codecs: the half that only tests use is what shows that the other half is right. */

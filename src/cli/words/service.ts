@@ -92,4 +92,6 @@ export const flagWords: ServerWords = {
   relayed: (_, obstacles) =>
     `the relay carries connections, not the kernel: ${obstacles.map(({ why }) => why).join("; ")}`,
   strictLimits: "--strict-limits",
+  ownSource: "--source self",
+  uncaptured: 'give --routes auto, or see "tproxy routes --help"',
 };

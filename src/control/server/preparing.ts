@@ -86,7 +86,7 @@ export async function prepare(
   around: Surroundings,
 ): Promise<Prepared> {
   const { settings, running } = around;
-  const { requests, doubts } = check(configuration, services, settings.io);
+  const { requests, doubts } = check(configuration, services, settings);
   const lists = await resolvePools(services, around);
   const opened: OpenSocket[][] = [];
   const discard = () => {
@@ -115,7 +115,10 @@ export async function prepare(
       return openService(service, requests.get(service) ?? {}, sets.all, list, share);
     });
     for (const each of open) refuseSelf(each, around.ownAddresses);
-    if (configuration.routes.install === "none") doubts.push(...new Set(open.flatMap(doubtsOf)));
+    if (configuration.routes.install === "none") {
+      const { uncaptured } = settings.words;
+      doubts.push(...new Set(open.flatMap((each) => doubtsOf(each, uncaptured))));
+    }
     const { released } = plan;
     const closes = [...released.values()].flat().some(({ closed }) => closed.length > 0);
     return { services: open, carried, lists, released, closes, doubts, discard };
@@ -129,21 +132,22 @@ export async function prepare(
 export function check(
   { routes }: Configuration,
   services: readonly Service[],
-  io: ProcessIo,
+  { io, words }: Pick<ServerSettings, "io" | "words">,
 ): { requests: Map<Service, IntentRequest>; doubts: string[] } {
   const say = (line: string) => notice(io, line);
   const requests = new Map(services.map((each) => [each, captureRequest(each, routes, say)]));
   const doubts = services.flatMap((service) =>
-    checkForward(service, routes.install === "auto", requests.get(service) ?? {}),
+    checkForward(service, routes.install === "auto", requests.get(service) ?? {}, words.ownSource),
   );
   return { requests, doubts };
 }
 
 /** Whether nothing brings a service the packets that it is there for; a line if so. */
-function doubtsOf({ service, sockets }: OpenService): string[] {
+function doubtsOf({ service, sockets }: OpenService, advice: string): string[] {
   return captureDoubts(
     service,
     sockets.map(({ local }) => local),
+    advice,
   );
 }
 

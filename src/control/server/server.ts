@@ -194,7 +194,7 @@ export class Server {
   compare(next: Configuration): readonly Change[] {
     const { changes, upgrades } = difference(this.configuration.settings, next.settings);
     if (upgrades.length > 0) throw new UpgradeNeeded(upgrades);
-    if (changes.length > 0) check(next, enabledServices(next, this.held), this.settings.io);
+    if (changes.length > 0) check(next, enabledServices(next, this.held), this.settings);
     return changes;
   }
 

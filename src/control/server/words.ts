@@ -18,6 +18,10 @@ export interface ServerWords {
   readonly relayed: (service: string, obstacles: readonly Obstacle[]) => string;
   /** The setting by which such lines end the start. */
   readonly strictLimits: string;
+  /** The setting that has connections come from this host. */
+  readonly ownSource: string;
+  /** What to do where no rule captures packets for other hosts. */
+  readonly uncaptured: string;
 }
 
 const words: WordsOf<ServiceIssueArgs> = {
@@ -91,4 +95,6 @@ export const fileWords: ServerWords = {
     `service ${quote(service)}: the relay carries connections, not the kernel: ` +
     obstacles.map(({ why }) => why).join("; "),
   strictLimits: "strict-limits",
+  ownSource: 'source = "self"',
+  uncaptured: 'give [routes] install = "auto", or rules of your own',
 };
