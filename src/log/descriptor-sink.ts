@@ -16,6 +16,7 @@ const encoder = new TextEncoder();
 
 /** What one write(2) takes at most; a reader that is slow gets its text in parts. */
 const writeBytesMax = 64 * 1024;
+const newline = 0x0a;
 
 /** When a write is tried again that the descriptor did not take: it is full, or failing. */
 const fullRetryMs = 20;
@@ -26,6 +27,17 @@ const otherMaxMs = 100;
 
 /** The place of a text among those of both descriptors. */
 let texts = 0;
+
+/**
+ * How much of a text is written next: whole lines, if one fits. During an upgrade the other process
+ * writes to the same file, and its lines may come between two parts.
+ */
+function partBytes(bytes: Uint8Array, offset: number): number {
+  const left = bytes.length - offset;
+  if (left <= writeBytesMax) return left;
+  const end = bytes.subarray(offset, offset + writeBytesMax).lastIndexOf(newline) + 1;
+  return end > 0 ? end : writeBytesMax;
+}
 
 /** A text that is to be written. */
 interface Queued {
@@ -114,7 +126,7 @@ export class DescriptorSink implements LogSink {
     this.isWriting = head !== undefined;
     if (head === undefined) return;
     if (this.other?.isBefore(head.place)) return this.other.precede(() => this.next());
-    const length = Math.min(head.bytes.length - this.offset, writeBytesMax);
+    const length = partBytes(head.bytes, this.offset);
     write(this.fd, head.bytes, this.offset, length, null, (error, count) => {
       if (error === null) this.taken(head.bytes.length, count);
       else this.failed(error.code ?? "EIO");
