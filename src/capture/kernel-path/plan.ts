@@ -32,6 +32,10 @@ import { SelectionSets } from "./selections.ts";
 
 const flowtableName = "ft";
 
+/** Of the nat chain whose rules ask for the services' marks, and of that while they drain. */
+export const sourcePriority = NF_IP_PRI_NAT_SRC - 1;
+export const drainPriority = NF_IP_PRI_NAT_DST + 10;
+
 /** Turns an intent into what the kernel needs for it. Pure: the same intent, the same plan. */
 export function makePathPlan(intent: PathIntent): Plan {
   const families = ([4, 6] as const).filter((family) =>
@@ -86,7 +90,7 @@ function pathTable(intent: PathIntent): FirewallTable {
     natChain(
       "postrouting",
       "postrouting",
-      NF_IP_PRI_NAT_SRC - 1,
+      sourcePriority,
       services.flatMap((service) => sourceRules(service, intent)),
     ),
     {
@@ -130,7 +134,7 @@ export function drainPathPlan(intent: PathIntent, tableName: string): Plan {
     ),
   );
   const chains = [
-    natChain("prerouting", "prerouting", NF_IP_PRI_NAT_DST + 10, anchor),
+    natChain("prerouting", "prerouting", drainPriority, anchor),
     ...plan.firewall.chains.filter(({ name }) => name === "invalid" || name === "forward"),
   ].map((chain) => ({
     ...chain,

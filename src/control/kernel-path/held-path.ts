@@ -9,7 +9,12 @@ import { decodeChain, dumpChains } from "../../../ffi/netlink/nftables/chain.ts"
 import { NetlinkError } from "../../../ffi/netlink/socket.ts";
 import { type PathIntent, pathServicesMax } from "../../capture/kernel-path/intent.ts";
 import { freeNumbers, numbersIn } from "../../capture/kernel-path/numbers.ts";
-import { drainPathPlan, makePathPlan } from "../../capture/kernel-path/plan.ts";
+import {
+  drainPathPlan,
+  drainPriority,
+  makePathPlan,
+  sourcePriority,
+} from "../../capture/kernel-path/plan.ts";
 import { applyParts } from "../../capture/live/apply.ts";
 import { cgroupId } from "../../capture/live/cgroups.ts";
 import { freeName } from "../../capture/live/choose.ts";
@@ -205,12 +210,16 @@ function refuseTaken(name: string, { tableNames }: CurrentState): void {
   );
 }
 
-/** Numbers that no service of the kernel path has here. @throws CommandError */
+/**
+ * Numbers that no service of the kernel path has here, whatever its table is called.
+ * @throws CommandError
+ */
 function numbersFor(services: number, kernel: Kernel): number[] {
   const rules = kernel.netfilter
     .dump(dumpChains(NFPROTO_INET), decodeChain)
-    .filter(({ family, table, base }) => {
-      return family === NFPROTO_INET && table.startsWith("tproxyd") && base?.type === "nat";
+    .filter(({ family, base }) => {
+      if (family !== NFPROTO_INET || base?.type !== "nat") return false;
+      return base.priority === sourcePriority || base.priority === drainPriority;
     })
     .flatMap((chain) => firewallRules(kernel, chain));
   const numbers = freeNumbers(numbersIn(rules), services);
