@@ -38,6 +38,17 @@ export function forwardNeeds(
   ];
 }
 
+/**
+ * What a process keeps for services that the kernel carries: to change their rules, and for the
+ * next process of an upgrade, which is started with no more and may find that the relay has to
+ * carry them.
+ */
+export function carriedNeeds(
+  carried: readonly { readonly service: Service; readonly request: IntentRequest }[],
+): Need[] {
+  return carried.flatMap(({ service, request }) => forwardNeeds(service, true, request));
+}
+
 /** Of those that receive UDP. */
 function answers(
   wanted: readonly Listener[],

@@ -160,4 +160,49 @@ describe("pools of services in the kernel", () => {
     },
     120_000,
   );
+
+  testPath(
+    "an upgrade keeps connections, what is drained and settings, and loses no attempt",
+    async () => {
+      const { stdout } = await runLab(`
+        sysctl -qw net.ipv4.ip_forward=0
+        serve 10.9.2.2; serve 10.9.2.3
+        : > proxy.log
+        ${command} forward --json --log-level info --routes auto --path kernel --sysctl \\
+          --table-name mine --admin "$PWD/admin.sock" --tcp --udp :80 \\
+          --to 10.9.2.2:8080 --to 10.9.2.3:8080 >> proxy.log 2>&1 &
+        proxy=$!; started="$started $!"
+        until ready; do kill -0 $proxy; done
+        held one 7; held two 8
+        cat one.log two.log | sort
+        tell drain forward/10.9.2.2:8080 > answers.log
+        (until [ -e enough ]; do ask 8.8.8.8; done > asked.log) &
+        asking=$!; started="$started $!"
+        until [ -s asked.log ]; do sleep 0.02; done
+        tell upgrade > answers.log
+        until nft list tables | grep -q mine_draining; do sleep 0.1; done
+        nft list tables | grep -v draining
+        new=$(sed -n 's/^process \\([0-9]*\\) .*/\\1/p' answers.log)
+        for n in 7 8; do echo still >&$n; done
+        until grep -q still one.log && grep -q still two.log; do sleep 0.02; done
+        held three 9
+        for n in 7 8; do echo end >&$n; done
+        wait $proxy
+        echo "not the old one's" >&9; until grep -q "old one" three.log; do sleep 0.02; done
+        touch enough; wait $asking
+        sort -u asked.log
+        tell ready forward/10.9.2.2:8080 > answers.log
+        ask 8.8.8.8
+        echo end >&9
+        kill -TERM $new; while kill -0 $new 2> kill.log; do sleep 0.02; done
+        nft list tables
+        sysctl net.ipv4.ip_forward
+      `);
+      expect(told(stdout)).toEqual([
+        ...["2", "3", "table inet mine-2", ...both("3"), ...both("2; 3")],
+        "net.ipv4.ip_forward = 0",
+      ]);
+    },
+    120_000,
+  );
 });

@@ -21,8 +21,8 @@ const pollMs = 100;
 /** What has to be known to install the rules of the kernel path. */
 export interface InstallOptions {
   readonly routes: Configuration["routes"];
-  /** This process has a table for a capture as well, which has the name. */
-  readonly hasCapture: boolean;
+  /** Another table of this process, or of the one that hands over to it, has the name. */
+  readonly isNameTaken: boolean;
 }
 
 export class CarriedServices {
@@ -60,7 +60,7 @@ export class CarriedServices {
    */
   async install(
     candidates: readonly PathCandidate[],
-    { routes, hasCapture }: InstallOptions,
+    { routes, isNameTaken }: InstallOptions,
   ): Promise<readonly string[]> {
     this.routes = routes;
     if (candidates.length === 0) {
@@ -79,7 +79,7 @@ export class CarriedServices {
         this.replace(candidates, numbers);
         return this.intent(kernel);
       },
-      isNamed: routes["table-name"] !== undefined && !hasCapture,
+      isNamed: routes["table-name"] !== undefined && !isNameTaken,
       say: (line) => this.log.warn(line),
     });
     this.held = applied;

@@ -11,15 +11,23 @@ interface AllRules {
   readonly paths: CarriedServices;
 }
 
-/** The changes, a line each. `capture` is what another process hands over. */
+/** What another process hands over. */
+interface Predecessor {
+  readonly isTakingOver: boolean;
+  readonly capture: Parameters<InstalledRules["install"]>[2];
+}
+
+/** The changes, a line each. */
 export async function installAll(
   { rules, paths }: AllRules,
   configuration: Configuration,
   { services, carried }: Pick<Prepared, "services" | "carried">,
-  capture?: Parameters<InstalledRules["install"]>[2],
+  { capture, isTakingOver }: Partial<Predecessor> = {},
 ): Promise<string[]> {
   const changes = await rules.install(configuration, services, capture);
-  const options = { routes: configuration.routes, hasCapture: rules.intents.length > 0 };
+  // Its own table of the kernel path has the name as long as the other process carries anything.
+  const isNameTaken = rules.intents.length > 0 || isTakingOver === true;
+  const options = { routes: configuration.routes, isNameTaken };
   return [...changes, ...(await paths.install(carried, options))];
 }
 

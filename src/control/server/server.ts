@@ -7,7 +7,6 @@
 import { type Change, difference } from "../../config/diff.ts";
 import type { Pool } from "../../config/pool.ts";
 import type { Configuration } from "../../config/service.ts";
-import { ruleNeeds } from "../../diagnose/checks/privileges.ts";
 import { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
 import { reloadWaitMs, removedListenerMs } from "../../engine/limits.ts";
 import { randomWord } from "../../engine/random.ts";
@@ -19,6 +18,7 @@ import { LogLevel, type ServiceChange } from "../../workers/protocol.ts";
 import { CarriedServices } from "../kernel-path/carried-services.ts";
 import { type OwnAddresses, openOwnAddresses } from "../local-addresses.ts";
 import { metricsText } from "../metrics/metrics.ts";
+import { carriedNeeds } from "../needs.ts";
 import { Pools, type UpstreamAnswer, type UpstreamRequest } from "../pools/pools.ts";
 import { forwardRunning, reducePrivileges, reloadNeeds } from "../reduce-privileges.ts";
 import { type Served, Supervisor, startWorkers } from "../supervisor.ts";
@@ -256,12 +256,12 @@ export class Server {
     const { log, pool, settings } = this;
     const { io, user, isNameless } = settings;
     const { services } = prepared;
-    const { capture, isTakingOver } = this.succession;
+    const { isTakingOver } = this.succession;
     const installs = this.configuration.routes.install === "auto";
     // Before the kernel carries anything: another process may have handed over what is drained.
     for (const { pool: each, list } of prepared.lists.values()) this.pools.put(each, list);
     try {
-      const changes = await installAll(this, this.configuration, prepared, capture);
+      const changes = await installAll(this, this.configuration, prepared, this.succession);
       io.onExit(() => removeAll(this));
       // Unhandled, it would end the process before the rules are removed.
       if (isNameless && installs) io.onHangup(() => io.exit(exitStatus.hungUp));
@@ -271,7 +271,7 @@ export class Server {
       if (!isTakingOver) await this.openViews();
       // All is open by now, and Workers get what the main thread has.
       const needs = services.flatMap(({ service }) => forwardRunning(service, installs));
-      if (prepared.carried.length > 0) needs.push(...ruleNeeds("apply routes"));
+      needs.push(...carriedNeeds(prepared.carried));
       reducePrivileges({ needs: isNameless ? needs : [...needs, ...reloadNeeds], user });
       this.ports.replace(services.flatMap(({ sets }) => sets.flat()));
       // Before Workers begin: another program at the port gets their traffic from the start.
