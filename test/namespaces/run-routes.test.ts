@@ -132,6 +132,12 @@ const changed = (backend: string) =>
     .replace("enabled = false", "enabled = true")
     .replace(/\[\[service\]\]\nname = "local"[\s\S]*?(?=\[\[service)/, "");
 
+/** The last service is the first, which gets what several would capture. */
+function reversed(configuration: string): string {
+  const [head, ...all] = configuration.split("[[service]]");
+  return [head, ...all.toReversed()].join("[[service]]");
+}
+
 testRun("a reload: one transaction, and the rules are those of a fresh start", async () => {
   const { stdout } = await inLab(
     `${functions}
@@ -151,6 +157,7 @@ testRun("a reload: one transaction, and the rules are those of a fresh start", a
     fresh one.toml one
     fresh two.toml two
     fresh none.toml none
+    fresh reversed.toml reversed
     cp one.toml now.toml
     serve now.toml
     until_true grep -q 50090 proxy.log
@@ -165,12 +172,15 @@ testRun("a reload: one transaction, and the rules are those of a fresh start", a
     [ ! -e lost ] || cat lost
     reloads none.toml; rules > now; same none now none
     reloads one.toml; rules > now; same one now "again"
+    reloads reversed.toml; rules > now; same reversed now "reversed"
+    cmp -s one reversed && echo "the order makes no difference"
     kill "$proxy"; wait "$proxy"
     dump after; same before after rules
   `,
     {
       "one.toml": services("10.9.2.2"),
       "two.toml": changed("10.9.2.2"),
+      "reversed.toml": reversed(services("10.9.2.2")),
       "none.toml": `${changed("10.9.2.2")
         .replace(/capture = .*/g, "")
         .replace('"auto"', '"none"')}`,
@@ -178,7 +188,7 @@ testRun("a reload: one transaction, and the rules are those of a fresh start", a
   );
   const same = [1, 2, 3].flatMap((turn) => [`second ${turn}: same`, `first ${turn}: same`]);
   expect(stdout.trim().split("\n")).toEqual(
-    expect.arrayContaining([...same, "none: same", "again: same", "rules: same"]),
+    expect.arrayContaining([...same, "none: same", "again: same", "reversed: same", "rules: same"]),
   );
-  expect(stdout).not.toContain("lost");
+  expect(stdout).not.toMatch(/lost|no difference/);
 });
