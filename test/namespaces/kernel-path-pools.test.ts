@@ -33,6 +33,10 @@ name = "spare"
 to = "10.9.2.4:8080"
 backup = true
 [[pool]]
+name = "gone"
+check = { type = "tcp", interval = "200ms" }
+to = "10.9.2.2:8081"  # Nobody listens there, and a check that were captured would be answered.
+[[pool]]
 name = "six"
 [[pool.upstream]]
 name = "six1"
@@ -44,6 +48,12 @@ to = "[fd00:2::3]:8080"
 name = "web"
 listen = [":80", "udp://:80"]
 pool = "web"
+path = "kernel"
+capture = { dport = [80, 8081], local = true }
+[[service]]
+name = "gone"
+listen = ":82"
+pool = "gone"
 path = "kernel"
 [[service]]
 name = "six"
@@ -115,6 +125,7 @@ describe("pools of services in the kernel", () => {
       const { stdout, proxy } = await runLab(`
         serve 10.9.2.2 fd00:2::2; serve 10.9.2.4; serve 10.9.2.3 fd00:2::3
         start
+        logged '"upstream"' '10.9.2.2:8081' '"to":"down"'
         echo start; ask 8.8.8.8 2001:db8::9
         held one 7; held two 8
         case $(cat one.log) in 10.9.2.2*) on_web1=7 on_web2=8 ;; *) on_web1=8 on_web2=7 ;; esac

@@ -3,6 +3,7 @@
  * what is known of their connections.
  */
 
+import type { Mark } from "../../../ffi/types.ts";
 import type { PathIntent } from "../../capture/kernel-path/intent.ts";
 import type { Kernel } from "../../capture/live/kernel.ts";
 import type { Configuration } from "../../config/service.ts";
@@ -11,7 +12,7 @@ import { type Counters, sumValues } from "../../workers/counters.ts";
 import { LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
 import type { ProcessIo } from "../process-io.ts";
 import type { PathCandidate } from "./choose-path.ts";
-import type { StandingOf } from "./describe-service.ts";
+import { guardMarkOf, type StandingOf } from "./describe-service.ts";
 import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath } from "./held-path.ts";
 import { type Carried, pathIntent, unwatched } from "./path-intent.ts";
@@ -180,8 +181,22 @@ export class CarriedServices {
   refresh(): void {
     const { held } = this;
     if (held === undefined) return;
+    this.markLists();
     held.update(this.intent(held.kernel));
     for (const { watch } of this.carried.values()) watch?.endFallen();
+  }
+
+  /** Checks and look-ups of names are marked, so that no service here carries them. */
+  private markLists(): void {
+    const all = [...this.carried.values()];
+    for (const { request } of all) {
+      const guard = guardMarkOf(request);
+      if (guard === undefined) continue;
+      for (const { upstreams } of all) {
+        const kept = (upstreams.mark ?? 0) & ~guard.mask;
+        upstreams.mark = ((kept | guard.value) >>> 0) as Mark;
+      }
+    }
   }
 
   private intent(kernel: Kernel): PathIntent {

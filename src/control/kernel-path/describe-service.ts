@@ -1,13 +1,14 @@
 /** A service of the configuration as the kernel path has it. Pure, but for own addresses. */
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
-import type { Port } from "../../../ffi/types.ts";
+import type { Mark, Port } from "../../../ffi/types.ts";
 import {
   endpointKey,
   type PathService,
   type PathSource,
   type Selection,
 } from "../../capture/kernel-path/intent.ts";
+import { guardBit } from "../../capture/live/choose.ts";
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import { privateNetworks } from "../../capture/plan/private.ts";
 import type { Pool } from "../../config/pool.ts";
@@ -16,6 +17,7 @@ import { neverMs } from "../../engine/limits.ts";
 import type { Address, Family } from "../../net/address.ts";
 import { addressBits } from "../../net/cidr.ts";
 import { isUnspecified } from "../../net/ip.ts";
+import type { MaskedMark } from "../../net/mark.ts";
 import type { PortRange } from "../../net/port.ts";
 import { bindAddress } from "../endpoints.ts";
 import type { Pools } from "../pools/pools.ts";
@@ -107,7 +109,7 @@ export function pathService(
     selections,
     local: request.local ?? false,
     guards: {
-      mark: request.guardMark,
+      mark: guardMarkOf(request),
       uids: request.guardUids ?? [],
       gids: request.guardGids ?? [],
       cgroups: request.guardCgroups ?? [],
@@ -117,6 +119,12 @@ export function pathService(
     timeouts: timeoutsOf(service.timeouts, selections),
     offload: service.path.offload,
   };
+}
+
+/** What marks our own sockets, where what programs of this host send is captured. */
+export function guardMarkOf({ local, guardMark }: IntentRequest): MaskedMark | undefined {
+  if (local !== true) return undefined;
+  return guardMark ?? { value: guardBit as Mark, mask: guardBit };
 }
 
 function sourceOf({ route: { source } }: Service): PathSource {
