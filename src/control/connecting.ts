@@ -9,12 +9,15 @@ import { gatherFacts } from "../diagnose/snapshot/refusal-facts.ts";
 import { bindSocket } from "../engine/sockets.ts";
 import { CommandError } from "../errors.ts";
 import { formatBytes } from "../net/address.ts";
+import { bindAddress } from "./endpoints.ts";
+import type { InheritedSockets } from "./inherited-sockets.ts";
 import { forwardNeeds } from "./needs.ts";
 import { checkPrivileges } from "./privileges.ts";
 
 /**
  * Whether a service has what it needs, for its listeners, its rules and its connections.
- * `ownSource` is the setting that has connections come from this host.
+ * `ownSource` is the setting that has connections come from this host. Listeners whose sockets are
+ * `inherited` need no privilege to bind.
  * @returns a line for what it can do without
  * @throws CommandError with what it cannot
  */
@@ -23,8 +26,12 @@ export function checkForward(
   installsRules: boolean,
   request: IntentRequest,
   ownSource: string,
+  inherited?: InheritedSockets,
 ): string[] {
-  const lacks = checkPrivileges(forwardNeeds(service, installsRules, request));
+  const unbound = service.listen.filter(
+    ({ protocol, endpoint }) => !inherited?.has({ protocol, local: bindAddress(endpoint) }),
+  );
+  const lacks = checkPrivileges(forwardNeeds(service, installsRules, request, unbound));
   return [...lacks, ...checkConnecting(service, ownSource)];
 }
 

@@ -78,6 +78,11 @@ export class InheritedSockets {
     this.left = [...sockets];
   }
 
+  /** Whether a listener finds its socket here, and needs no privilege to bind one. */
+  has(wanted: Wanted): boolean {
+    return this.left.some((each) => isAt(each, wanted));
+  }
+
   /** Those for a listener, which owns them from here on; of port 0 one port's. */
   take(wanted: Wanted): InheritedSocket[] {
     const first = this.left.find((each) => isAt(each, wanted));

@@ -20,18 +20,22 @@ export function socketNeeds(wanted: readonly Listener[], transparent: boolean): 
   return [...listenNeeds(wanted, transparent), ...own];
 }
 
-/** The needs of `forward`, but for those of its connections to upstreams. */
+/**
+ * The needs of `forward`, except those of its connections to upstreams. `unbound` are the listeners
+ * that have no socket yet.
+ */
 export function forwardNeeds(
   { listen, ingress, route: { source } }: Service,
   installsRules: boolean,
   request: IntentRequest,
+  unbound: readonly Listener[] = listen,
 ): Need[] {
   const start = portStart();
   const { transparent } = ingress;
   const captured = installsRules ? (request.ports ?? portsOf(listen)) : undefined;
   const keepsPort = source.kind === "client" && source.keepPort;
   return [
-    ...listenNeeds(listen, transparent),
+    ...listenNeeds(unbound, transparent),
     ...(transparent ? answers(listen, captured, start) : []),
     ...(keepsPort ? clientPortNeeds(start) : []),
     ...(installsRules ? ruleNeeds("apply routes") : []),

@@ -86,7 +86,7 @@ export async function prepare(
   around: Surroundings,
 ): Promise<Prepared> {
   const { settings, running } = around;
-  const { requests, doubts } = check(configuration, services, settings);
+  const { requests, doubts } = check(configuration, services, settings, around.inherited);
   const lists = await resolvePools(services, around);
   const opened: OpenSocket[][] = [];
   const discard = () => {
@@ -133,11 +133,18 @@ export function check(
   { routes }: Configuration,
   services: readonly Service[],
   { io, words }: Pick<ServerSettings, "io" | "words">,
+  inherited?: InheritedSockets,
 ): { requests: Map<Service, IntentRequest>; doubts: string[] } {
   const say = (line: string) => notice(io, line);
   const requests = new Map(services.map((each) => [each, captureRequest(each, routes, say)]));
   const doubts = services.flatMap((service) =>
-    checkForward(service, routes.install === "auto", requests.get(service) ?? {}, words.ownSource),
+    checkForward(
+      service,
+      routes.install === "auto",
+      requests.get(service) ?? {},
+      words.ownSource,
+      inherited,
+    ),
   );
   return { requests, doubts };
 }
