@@ -94,14 +94,12 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     connection.lastActive = loop.now;
     const state = relay.run();
     // What is carried counts at once: a connection may be open for weeks.
-    if (relay.sent !== sent) counters.count(Counter.clientBytes, relay.sent - sent);
-    if (relay.received !== received) {
-      counters.count(Counter.upstreamBytes, relay.received - received);
-    }
+    const clientBytes = relay.sent - sent;
+    const upstreamBytes = relay.received - received;
+    if (clientBytes > 0) counters.count(Counter.clientBytes, clientBytes);
+    if (upstreamBytes > 0) counters.count(Counter.upstreamBytes, upstreamBytes);
     const { picked } = connection;
-    if (picked !== undefined) {
-      this.parts.router.pool?.carried(picked, relay.sent - sent, relay.received - received);
-    }
+    if (picked !== undefined) this.parts.router.pool?.carried(picked, clientBytes, upstreamBytes);
     if (connection.flowHandle !== 0 && relay.received > 0) connection.forgetFlow();
     switch (state) {
       case "open":
