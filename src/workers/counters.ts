@@ -206,7 +206,7 @@ export class SharedState {
     }
   }
 
-  /** How what service number `id` carried has ended, for `readTallies`: no copy. */
+  /** How what service number `id` carried has ended, by the places of `tally.ts`: no copy. */
   tallyOf(id: number): Float64Array {
     this.tallyViews[id] ??= this.tallies.subarray(id * TALLY_VALUES, (id + 1) * TALLY_VALUES);
     return this.tallyViews[id] as Float64Array;
@@ -265,14 +265,22 @@ function countersIn(values: Float64Array): Counters {
 
 /** The sum of what several Workers have counted, each in as many numbers as there are counters. */
 export function sumValues(all: readonly Float64Array[]): Counters {
-  const total = new Float64Array(counterNames.length);
+  return countersIn(sumOf(counterNames.length, all));
+}
+
+/** The sums of several lists of `length` numbers, place by place. */
+export function sumOf(length: number, all: readonly Float64Array[]): Float64Array {
+  const total = new Float64Array(length);
   for (const values of all) {
-    for (let at = 0; at < total.length; at++) {
+    for (let at = 0; at < length; at++) {
       total[at] = (total[at] as number) + (values[at] as number);
     }
   }
-  return countersIn(total);
+  return total;
 }
+
+/** How many counters there are. */
+export const COUNTER_VALUES = counterNames.length;
 
 /** Counters as such numbers, 0 for what another release does not count. */
 export function valuesOf(counters: Readonly<Partial<Counters>>): Float64Array {

@@ -90,7 +90,7 @@ export class WorkerHandle {
     return this.shared.read(id);
   }
 
-  /** How what it carried for one service has ended, for `readTallies`. */
+  /** How what it carried for one service has ended, by the places of `tally.ts`. */
   tallyOf(id: number): Float64Array {
     return this.shared.tallyOf(id);
   }

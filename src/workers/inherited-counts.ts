@@ -20,8 +20,9 @@ export class InheritedCounts {
 
   /** Numbers to be added to the counters of one service, or to the sum of all. */
   counters(id?: number): Float64Array[] {
-    const found = [...this.all].filter(([each]) => id === undefined || each === id);
-    return found.map(([, { counters }]) => valuesOf(counters));
+    if (id === undefined) return [...this.all.values()].map(({ counters }) => valuesOf(counters));
+    const found = this.all.get(id);
+    return found === undefined ? [] : [valuesOf(found.counters)];
   }
 
   /** Numbers to be added to the tally of a service. */

@@ -11,13 +11,13 @@ import {
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
-import { type Counters, sumValues, valuesOf } from "./counters.ts";
+import { COUNTER_VALUES, type Counters, sumOf, sumValues, valuesOf } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import { type Counted, InheritedCounts } from "./inherited-counts.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 import type { RowQuery } from "./query.ts";
 import { type Rows, type ScanAnswer, ScanRequests, type Selection } from "./scan-requests.ts";
-import { readTallies, TALLY_VALUES, type TallyCounts } from "./tally.ts";
+import { TALLY_VALUES } from "./tally.ts";
 
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
@@ -274,22 +274,21 @@ export class WorkerPool implements WorkerHandleOwner {
     return sumValues([...own, ...others, ...this.inherited.counters(id)]);
   }
 
+  /** What all Workers have counted for service number `id`, by `Counter`. */
+  values(id: number): Float64Array {
+    const own = this.handles.map((handle) => handle.read(id));
+    return sumOf(COUNTER_VALUES, [...own, ...this.inherited.counters(id)]);
+  }
+
   /** How connections and sessions of service number `id` have ended, in all Workers. */
-  tally(id: number): TallyCounts {
-    return readTallies(this.talliesOf(id));
+  tally(id: number): Float64Array {
+    const own = this.handles.map((handle) => handle.tallyOf(id));
+    return sumOf(TALLY_VALUES, [...own, ...this.inherited.tally(id)]);
   }
 
   /** All that was counted for service number `id`, for a process that takes it over. */
   counted(id: number): Counted {
-    const tally = new Float64Array(TALLY_VALUES);
-    for (const each of this.talliesOf(id)) {
-      for (const [at, value] of each.entries()) tally[at] = (tally[at] as number) + value;
-    }
-    return { counters: this.counters(id), tally: [...tally] };
-  }
-
-  private talliesOf(id: number): Float64Array[] {
-    return [...this.handles.map((handle) => handle.tallyOf(id)), ...this.inherited.tally(id)];
+    return { counters: this.counters(id), tally: [...this.tally(id)] };
   }
 
   /** How long `finished` may take after `stop` before the process ends without it. */

@@ -27,35 +27,38 @@ const CONNECT = DURATION + durationBounds.length + 2;
 /** How many numbers a tally has. */
 export const TALLY_VALUES = CONNECT + connectBounds.length + 2;
 
-/** How many connections or sessions ended in one way. */
-export interface EndCount {
+/** Where one kind of end is counted in a tally. Connections that were rejected are among them. */
+export interface EndPlace {
+  readonly at: number;
   readonly protocol: "tcp" | "udp";
   readonly by: EndedBy;
   readonly reason: EndReason;
-  readonly count: number;
 }
 
-/** How many took how long. */
-export interface Histogram {
-  /** Upper bounds in seconds, rising. */
+/** All kinds of ends, in the order of their places. */
+export const endPlaces: readonly EndPlace[] = protocols.flatMap((protocol, i) =>
+  endedByList.flatMap((by, j) =>
+    endReasonList.map((reason) => ({ at: endPlace(i, j, reason), protocol, by, reason })),
+  ),
+);
+
+/** Where sessions of UDP are counted that never began. */
+export const refusedSessionPlaces: readonly Pick<EndPlace, "at" | "reason">[] = endReasonList.map(
+  (reason, code) => ({ at: REFUSED + code, reason }),
+);
+
+/** Where a histogram is in a tally. */
+export interface HistogramPlace {
+  /** The counts by class begin here: not cumulative; behind them is the sum in seconds. */
+  readonly at: number;
+  /** Upper bounds in seconds, rising; one more class is without a bound. */
   readonly bounds: readonly number[];
-  /** By class, and behind them of all that were longer: not cumulative. */
-  readonly counts: readonly number[];
-  /** Of all, in seconds. */
-  readonly sum: number;
 }
 
-/** A copy of a tally. */
-export interface TallyCounts {
-  /** Only those that have happened. Connections that were rejected are among them. */
-  readonly ends: readonly EndCount[];
-  /** Sessions of UDP that never began. */
-  readonly refusedSessions: readonly { readonly reason: EndReason; readonly count: number }[];
-  /** How long connections of TCP lasted that were not rejected. */
-  readonly duration: Histogram;
-  /** How long it took to connect to upstreams over TCP. */
-  readonly connect: Histogram;
-}
+/** How long connections of TCP lasted that were not rejected. */
+export const durationPlace: HistogramPlace = { at: DURATION, bounds: durationBounds };
+/** How long it took to connect to upstreams over TCP. */
+export const connectPlace: HistogramPlace = { at: CONNECT, bounds: connectBounds };
 
 /** The tally of one service in one Worker, which alone writes it. */
 export class Tally {
@@ -89,24 +92,6 @@ export class Tally {
   }
 }
 
-/** What several tallies have counted together; each has TALLY_VALUES numbers. */
-export function readTallies(all: readonly Float64Array[]): TallyCounts {
-  const sum = new Float64Array(TALLY_VALUES);
-  for (const values of all) {
-    for (let at = 0; at < TALLY_VALUES; at++)
-      sum[at] = (sum[at] as number) + (values[at] as number);
-  }
-  return {
-    ends: endsIn(sum),
-    refusedSessions: endReasonList.flatMap((reason, code) => {
-      const count = sum[REFUSED + code] as number;
-      return count === 0 ? [] : [{ reason, count }];
-    }),
-    duration: histogramIn(sum, DURATION, durationBounds),
-    connect: histogramIn(sum, CONNECT, connectBounds),
-  };
-}
-
 function endPlace(protocol: number, by: number, reason: EndReason): number {
   return (
     ENDS + (protocol * endedByList.length + by) * endReasonList.length + endReasonCodes[reason]
@@ -124,25 +109,4 @@ function observe(
   const total = start + bounds.length + 1;
   values[start + place] = (values[start + place] as number) + 1;
   values[total] = (values[total] as number) + seconds;
-}
-
-function endsIn(values: Float64Array): EndCount[] {
-  const ends: EndCount[] = [];
-  for (let at = ENDS; at < REFUSED; at++) {
-    const count = values[at] as number;
-    if (count === 0) continue;
-    const pair = Math.floor((at - ENDS) / endReasonList.length);
-    ends.push({
-      protocol: protocols[Math.floor(pair / endedByList.length)] as "tcp" | "udp",
-      by: endedByList[pair % endedByList.length] as EndedBy,
-      reason: endReasonList[(at - ENDS) % endReasonList.length] as EndReason,
-      count,
-    });
-  }
-  return ends;
-}
-
-function histogramIn(values: Float64Array, start: number, bounds: readonly number[]): Histogram {
-  const counts = [...values.subarray(start, start + bounds.length + 1)];
-  return { bounds, counts, sum: values[start + bounds.length + 1] as number };
 }

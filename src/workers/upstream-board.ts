@@ -52,6 +52,8 @@ const counterNames = Object.keys(UpstreamCounter) as UpstreamCounterName[];
 /** What says how much there is now, not how much there has been. */
 const gauges: readonly UpstreamCounterName[] = ["open", "openSessions", "backsOff"];
 const COUNTERS = counterNames.length;
+/** The length of a Worker's row. */
+const ROW = COUNTERS * upstreamSlotsMax;
 
 /** What the Worker that checks upstreams writes of one. */
 export interface CheckCounts {
@@ -73,7 +75,7 @@ const ROWS = CHECK_COUNTS + CHECKS * upstreamSlotsMax * 8;
 export class UpstreamBoard {
   /** The memory of a board for so many Workers. Pages that nobody writes cost nothing. */
   static memory(workers: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(ROWS + workers * COUNTERS * upstreamSlotsMax * 8);
+    return new SharedArrayBuffer(ROWS + workers * ROW * 8);
   }
 
   readonly memory: SharedArrayBuffer;
@@ -91,7 +93,7 @@ export class UpstreamBoard {
     this.ramps = new Float64Array(memory, RAMPS, upstreamSlotsMax);
     this.checks = new Float64Array(memory, CHECK_COUNTS, CHECKS * upstreamSlotsMax);
     this.rows = new Float64Array(memory, ROWS);
-    this.row = row * COUNTERS * upstreamSlotsMax;
+    this.row = row * ROW;
   }
 
   /** Another number after each change of states and weights. */
@@ -124,7 +126,7 @@ export class UpstreamBoard {
     this.words.fill(0, HEADER_WORDS + SLOT_WORDS * slot, HEADER_WORDS + SLOT_WORDS * (slot + 1));
     this.ramps[slot] = 0;
     this.checks.fill(0, CHECKS * slot, CHECKS * (slot + 1));
-    for (let at = COUNTERS * slot; at < this.rows.length; at += COUNTERS * upstreamSlotsMax) {
+    for (let at = COUNTERS * slot; at < this.rows.length; at += ROW) {
       this.rows.fill(0, at, at + COUNTERS);
     }
   }
@@ -148,10 +150,18 @@ export class UpstreamBoard {
     this.rows[at] = (this.rows[at] as number) + amount;
   }
 
+  /** The sum of one counter of all Workers, from any thread. */
+  sum(slot: number, counter: number): number {
+    const { rows } = this;
+    let sum = 0;
+    for (let at = COUNTERS * slot + counter; at < rows.length; at += ROW) sum += rows[at] as number;
+    return sum;
+  }
+
   /** The sum of what all Workers have counted, from any thread. */
   counters(slot: number): UpstreamCounters {
     const sum = new Float64Array(COUNTERS);
-    for (let at = COUNTERS * slot; at < this.rows.length; at += COUNTERS * upstreamSlotsMax) {
+    for (let at = COUNTERS * slot; at < this.rows.length; at += ROW) {
       for (let i = 0; i < COUNTERS; i++) {
         sum[i] = (sum[i] as number) + (this.rows[at + i] as number);
       }
@@ -172,12 +182,12 @@ export class UpstreamBoard {
 
   /** How many Workers have a row. */
   get workers(): number {
-    return this.rows.length / (COUNTERS * upstreamSlotsMax);
+    return this.rows.length / ROW;
   }
 
   /** Main thread: the Worker of a row has died, and nothing of it is open. */
   workerDied(row: number): void {
-    const from = row * COUNTERS * upstreamSlotsMax;
+    const from = row * ROW;
     for (let slot = 0; slot < upstreamSlotsMax; slot++) {
       for (const name of gauges) this.rows[from + COUNTERS * slot + UpstreamCounter[name]] = 0;
     }

@@ -34,11 +34,13 @@ class Served {
   constructor() {
     const counters = { accepted: 0, active: 3, sessions: 0, activeSessions: 0 };
     let amount = 0;
-    const status = () => {
+    const sample = () => {
       amount += 1_000;
-      return { counters: { ...counters, clientBytes: amount, upstreamBytes: 2 * amount } };
+      return { ...counters, clientBytes: amount, upstreamBytes: 2 * amount };
     };
-    this.page = new Page({ status }, async ({ url }) => this.stream(url.includes("/v1/events")));
+    this.page = new Page({ pool: { counters: sample } }, async ({ url }) =>
+      this.stream(url.includes("/v1/events")),
+    );
     this.server = this.serve(0);
   }
 

@@ -2,9 +2,17 @@
 
 import type { MetricsData } from "../../src/control/metrics/data.ts";
 import { renderMetrics } from "../../src/control/metrics/families.ts";
-import { sumValues } from "../../src/workers/counters.ts";
+import { labels } from "../../src/control/metrics/text.ts";
+import { COUNTER_VALUES } from "../../src/workers/counters.ts";
 import { endReasonList } from "../../src/workers/end-reason.ts";
-import { readTallies, TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
+import { TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
+import { UpstreamCounter } from "../../src/workers/upstream-board.ts";
+
+const upstreamCounts: Readonly<Record<number, number>> = {
+  [UpstreamCounter.open]: 3,
+  [UpstreamCounter.connects]: 1_000,
+  [UpstreamCounter.refused]: 1,
+};
 
 /** Figures of `services` services with `upstreams` upstreams each; `of` makes their names. */
 export function metricsData(
@@ -21,9 +29,8 @@ export function metricsData(
     tally.lasted(index * 100);
     tally.connected(index);
   }
-  const counts = readTallies([values]);
   const names = Array.from({ length: services }, (_, index) => of(index));
-  const counters = sumValues([]);
+  const counters = new Float64Array(COUNTER_VALUES);
   return {
     build: { version: "1.2.3", commit: "abc", bun: "1.4.5" },
     ...{ startTime: 1_700_000_000_500, generation: 3, workers: 2, workerDeaths: 1 },
@@ -35,13 +42,15 @@ export function metricsData(
     routes: { isInstalled: true, repaired: 2 },
     lostLines: { stdout: 4 },
     services: names.map((name) => ({
-      ...{ name, pool: name, protocols: ["tcp", "udp"] as const, counters, tally: counts },
+      ...{ labels: labels({ service: name }), pool: name, protocols: ["tcp", "udp"] as const },
+      ...{ counters, tally: values },
     })),
     upstreams: names.flatMap((pool) =>
       Array.from({ length: upstreams }, (_, index) => ({
-        ...{ pool, upstream: `192.0.2.${index}:80`, isUp: true, isDraining: false, weight: 100 },
-        counters: { open: 3, connects: 1_000, failures: { refused: 1, timeout: 0 } },
-        checks: { results: { ok: 5, failed: 0 }, lastMs: 1.5 },
+        labels: labels({ pool, upstream: `192.0.2.${index}:80` }),
+        ...{ isUp: true, isDraining: false, weight: 100, isCounted: true },
+        checks: { succeeded: 5, failed: 0, lastMs: 1.5 },
+        count: (counter: number) => upstreamCounts[counter] ?? 0,
       })),
     ),
   };

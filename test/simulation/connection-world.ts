@@ -12,7 +12,8 @@ import { TcpConnections } from "../../src/forward/tcp/connections.ts";
 import { Counter, type CounterName } from "../../src/workers/counters.ts";
 import { type EndReason, isRefusal } from "../../src/workers/end-reason.ts";
 import { type ForwardTask, LogLevel } from "../../src/workers/protocol.ts";
-import { readTallies, TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
+import { TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
+import { readTallies } from "../helpers/tally.ts";
 import {
   type Case,
   ConnectionChecks,

@@ -40,7 +40,7 @@ export interface FlowTotals {
   readonly failed: number;
   readonly clientBytes: number;
   readonly upstreamBytes: number;
-  /** For `readTallies`. */
+  /** By the places of `tally.ts`. */
   readonly tally: Float64Array;
 }
 

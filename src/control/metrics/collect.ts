@@ -1,25 +1,19 @@
-/** Makes the figures of the metrics out of a server's status. */
+/** Makes the figures of the metrics out of a server's parts, without a message to a Worker. */
 
-import type { Log } from "../../log/log.ts";
-import { commit } from "../../version.ts";
-import type { WorkerPool } from "../../workers/pool.ts";
-import type { ServerStatus, ServiceStatus } from "../server/status.ts";
+import type { Service } from "../../config/service.ts";
+import { commit, version } from "../../version.ts";
+import type { ServerParts } from "../server/status-of.ts";
+import { protocolsOf } from "../server/tasks.ts";
 import type { MetricsData, ServiceFigures } from "./data.ts";
 import { processFigures } from "./process-figures.ts";
+import { labels } from "./text.ts";
 import { upstreamFigures } from "./upstream-figures.ts";
 
-/** What a status does not have. */
-export interface MetricsParts {
-  readonly pool: Pick<WorkerPool, "tally" | "deathCount">;
-  /** The numbers of the services that run, by name. */
-  readonly running: ReadonlyMap<string, { readonly id: number }>;
-  readonly log: Pick<Log, "lost">;
-}
-
 /** The figures of now. */
-export function metricsOf(status: ServerStatus, parts: MetricsParts): MetricsData {
-  const { version, startTime, generation, lastReload, workers, routes, counters } = status;
-  const { pool, log } = parts;
+export function metricsOf(parts: ServerParts): MetricsData {
+  const { configuration, startTime, generation, lastReload, workers, pool, pools, rules } = parts;
+  const { lost } = parts.log;
+  const { lostLines } = pool.counters();
   return {
     build: { version, commit, bun: Bun.version },
     ...{ startTime, generation, workers, workerDeaths: pool.deathCount },
@@ -28,17 +22,18 @@ export function metricsOf(status: ServerStatus, parts: MetricsParts): MetricsDat
       isSuccessful: lastReload?.isSuccessful ?? true,
       successTime: lastReload?.successTime ?? startTime,
     },
-    services: status.services.flatMap((service) => serviceFigures(service, parts)),
-    upstreams: status.pools.flatMap(upstreamFigures),
-    routes: routes.installed ? { isInstalled: true, repaired: routes.repaired } : undefined,
-    lostLines: { ...log.lost, stdout: (log.lost.stdout ?? 0) + counters.lostLines },
+    services: configuration.services.flatMap((service) => serviceFigures(service, parts)),
+    upstreams: pools.all.flatMap(upstreamFigures),
+    routes: rules.isInstalled ? { isInstalled: true, repaired: rules.repairs } : undefined,
+    lostLines: { ...lost, stdout: (lost.stdout ?? 0) + lostLines },
   };
 }
 
-function serviceFigures(service: ServiceStatus, { pool, running }: MetricsParts): ServiceFigures[] {
-  const { name, pool: upstreams, listeners, counters } = service;
-  const id = running.get(name)?.id;
+function serviceFigures(service: Service, { pool, running }: ServerParts): ServiceFigures[] {
+  const { name: text, route } = service;
+  const id = running.get(text)?.id;
   if (id === undefined) return [];
-  const protocols = [...new Set(listeners.map(({ protocol }) => protocol))];
-  return [{ name, pool: upstreams, protocols, counters, tally: pool.tally(id) }];
+  const [counters, tally] = [pool.values(id), pool.tally(id)];
+  const own = { labels: labels({ service: text }), pool: route.pool.name };
+  return [{ ...own, protocols: protocolsOf(service), counters, tally }];
 }

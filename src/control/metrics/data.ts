@@ -1,7 +1,7 @@
-/** The figures that metrics are made of, as plain data. Pure. */
+/** The figures that metrics are made of. */
 
-import type { Counters } from "../../workers/counters.ts";
-import type { TallyCounts } from "../../workers/tally.ts";
+import type { Scheme } from "../../net/target.ts";
+import type { CheckCounts } from "../../workers/upstream-board.ts";
 
 /** All that a scrape shows. Times are in ms since 1970. */
 export interface MetricsData {
@@ -32,35 +32,29 @@ export interface ProcessFigures {
   readonly maxFds: number | undefined;
 }
 
-/** One service, in all Workers together. */
+/** One service, in all Workers together: numbers, since there may be a thousand services. */
 export interface ServiceFigures {
-  readonly name: string;
+  /** `service="web"`, as `labels` of `text.ts` makes it. */
+  readonly labels: string;
   readonly pool: string;
-  readonly protocols: readonly ("tcp" | "udp")[];
-  readonly counters: Counters;
-  readonly tally: TallyCounts;
+  readonly protocols: readonly Scheme[];
+  /** By `Counter`. */
+  readonly counters: Float64Array;
+  /** By the places of `tally.ts`. */
+  readonly tally: Float64Array;
 }
 
-/** One address of an upstream, in all Workers together. */
+/** One address of an upstream, in all Workers together: read when it is asked for. */
 export interface UpstreamFigures {
-  readonly pool: string;
-  /** Its name; of a name's further addresses the address. */
-  readonly upstream: string;
+  /** `pool="web",upstream="web1"`; of a name's further addresses the address. */
+  readonly labels: string;
   readonly isUp: boolean;
   readonly isDraining: boolean;
   readonly weight: number;
-  /** Undefined of an upstream without an address, such as the one that the client asks for. */
-  readonly counters: UpstreamCounts | undefined;
-  /** Checks by their result, and how long the last one took; undefined where it is not checked. */
-  readonly checks:
-    | { readonly results: Readonly<Record<string, number>>; readonly lastMs: number | undefined }
-    | undefined;
-}
-
-/** What was counted of an upstream. */
-export interface UpstreamCounts {
-  readonly open: number;
-  readonly connects: number;
-  /** Attempts that failed, by why. */
-  readonly failures: Readonly<Record<string, number>>;
+  /** It has an address: one without, such as the one that the client asks for, counts nothing. */
+  readonly isCounted: boolean;
+  /** Undefined where it is not checked. */
+  readonly checks: CheckCounts | undefined;
+  /** A counter of `UpstreamCounter`. */
+  count(counter: number): number;
 }

@@ -4,16 +4,31 @@
  * client sent, or an error's text: an attacker could make any number of series of those. Pure.
  */
 
-import { type EndReason, isRefusal } from "../../workers/end-reason.ts";
-import type { MetricsData, ServiceFigures } from "./data.ts";
-import { counted, type Metric, single } from "./metric.ts";
-import { addHistogram, labels, writeMetrics } from "./text.ts";
+import { Counter } from "../../workers/counters.ts";
+import { isRefusal } from "../../workers/end-reason.ts";
+import {
+  durationPlace,
+  type EndPlace,
+  endPlaces,
+  refusedSessionPlaces,
+} from "../../workers/tally.ts";
+import type { MetricsData } from "./data.ts";
+import { counted, type Metric, single, tallied, type WordPlace, wordPlaces } from "./metric.ts";
+import { labels, writeMetrics } from "./text.ts";
 import { upstreamFamilies } from "./upstream-families.ts";
+
+const endsOf = (wanted: EndPlace["protocol"]) =>
+  endPlaces.filter(({ protocol }) => protocol === wanted);
+
+/** Places by their reason alone. */
+function byReason(places: readonly Pick<EndPlace, "at" | "reason">[]): readonly WordPlace[] {
+  return wordPlaces(places.map(({ at, reason }) => ({ at, labels: `reason="${reason}"` })));
+}
 
 const processFamilies: readonly Metric[] = [
   {
     ...{ name: "tproxy_build_info", type: "gauge", help: "The executable that runs; always 1" },
-    samples: ({ data: { build } }, add) => add(labels({ ...build }), 1),
+    samples: ({ build }, out) => out.add(labels({ ...build }), 1),
   },
   single(
     "tproxy_start_time_seconds",
@@ -88,8 +103,8 @@ const processFamilies: readonly Metric[] = [
   {
     ...{ name: "tproxy_log_lines_dropped_total", type: "counter" },
     help: "Lines of the log that were dropped, by where they were to go",
-    samples: ({ data: { lostLines } }, add) => {
-      for (const [sink, lines] of Object.entries(lostLines)) add(labels({ sink }), lines);
+    samples: ({ lostLines }, out) => {
+      for (const [sink, lines] of Object.entries(lostLines)) out.add(labels({ sink }), lines);
     },
   },
 ];
@@ -103,27 +118,20 @@ const connectionFamilies: readonly Metric[] = [
     "tcp",
   ),
   counted("tproxy_connections_open", "gauge", "TCP connections that are open", "active", "tcp"),
-  {
-    ...{ name: "tproxy_connections_closed_total", type: "counter" },
-    help: "TCP connections that have ended, by who ended them and why",
-    samples: ({ services }, add) => {
-      for (const { labels: of, tally } of services) {
-        for (const { protocol, by, reason, count } of tally.ends) {
-          if (protocol !== "tcp" || isRefusal(reason)) continue;
-          add(`${of},ended_by="${by}",reason="${reason}"`, count);
-        }
-      }
-    },
-  },
-  {
-    ...{ name: "tproxy_connections_refused_total", type: "counter" },
-    help: "TCP connections that were rejected, by why",
-    samples: ({ services }, add) => {
-      for (const { labels: of, tally } of services) {
-        for (const [reason, count] of refusals(tally.ends)) add(`${of},reason="${reason}"`, count);
-      }
-    },
-  },
+  tallied(
+    "tproxy_connections_closed_total",
+    "TCP connections that have ended, by who ended them and why",
+    wordPlaces(
+      endsOf("tcp")
+        .filter(({ reason }) => !isRefusal(reason))
+        .map(({ at, by, reason }) => ({ at, labels: `ended_by="${by}",reason="${reason}"` })),
+    ),
+  ),
+  tallied(
+    "tproxy_connections_refused_total",
+    "TCP connections that were rejected, by why",
+    byReason(endsOf("tcp").filter(({ reason }) => isRefusal(reason))),
+  ),
   counted(
     "tproxy_client_bytes_total",
     "counter",
@@ -139,9 +147,9 @@ const connectionFamilies: readonly Metric[] = [
   {
     ...{ name: "tproxy_connection_duration_seconds", type: "histogram" },
     help: "How long TCP connections lasted that were not rejected",
-    samples: ({ services }, add) => {
+    samples: ({ services }, out) => {
       for (const { labels: of, protocols, tally } of services) {
-        if (protocols.includes("tcp")) addHistogram(add, of, tally.duration);
+        if (protocols.includes("tcp")) out.histogram(of, tally, durationPlace);
       }
     },
   },
@@ -178,30 +186,16 @@ const connectionFamilies: readonly Metric[] = [
 const sessionFamilies: readonly Metric[] = [
   counted("tproxy_sessions_total", "counter", "UDP sessions that began", "sessions", "udp"),
   counted("tproxy_sessions_open", "gauge", "UDP sessions that are open", "activeSessions", "udp"),
-  {
-    ...{ name: "tproxy_sessions_ended_total", type: "counter" },
-    help: "UDP sessions that have ended, by why",
-    samples: ({ services }, add) => {
-      for (const { labels: of, tally } of services) {
-        const sums = new Map<EndReason, number>();
-        for (const { protocol, reason, count } of tally.ends) {
-          if (protocol === "udp") sums.set(reason, (sums.get(reason) ?? 0) + count);
-        }
-        for (const [reason, count] of sums) add(`${of},reason="${reason}"`, count);
-      }
-    },
-  },
-  {
-    ...{ name: "tproxy_sessions_refused_total", type: "counter" },
-    help: "UDP sessions that were rejected, by why",
-    samples: ({ services }, add) => {
-      for (const { labels: of, tally } of services) {
-        for (const { reason, count } of tally.refusedSessions) {
-          add(`${of},reason="${reason}"`, count);
-        }
-      }
-    },
-  },
+  tallied(
+    "tproxy_sessions_ended_total",
+    "UDP sessions that have ended, by why",
+    byReason(endsOf("udp")),
+  ),
+  tallied(
+    "tproxy_sessions_refused_total",
+    "UDP sessions that were rejected, by why",
+    byReason(refusedSessionPlaces),
+  ),
   counted(
     "tproxy_sessions_unanswered_total",
     "counter",
@@ -212,11 +206,11 @@ const sessionFamilies: readonly Metric[] = [
   {
     ...{ name: "tproxy_datagrams_total", type: "counter" },
     help: "Datagrams that were carried, by who had sent them",
-    samples: ({ services }, add) => {
+    samples: ({ services }, out) => {
       for (const { labels: of, protocols, counters } of services) {
         if (!protocols.includes("udp")) continue;
-        add(`${of},direction="client"`, counters.clientDatagrams);
-        add(`${of},direction="upstream"`, counters.upstreamDatagrams);
+        out.add(`${of},direction="client"`, counters[Counter.clientDatagrams] as number);
+        out.add(`${of},direction="upstream"`, counters[Counter.upstreamDatagrams] as number);
       }
     },
   },
@@ -238,22 +232,5 @@ const families: readonly Metric[] = [
 
 /** The metrics as text. */
 export function renderMetrics(data: MetricsData): string {
-  const services = data.services.map((each) => ({
-    ...each,
-    labels: labels({ service: each.name }),
-  }));
-  const upstreams = data.upstreams.map((each) => ({
-    ...each,
-    labels: labels({ pool: each.pool, upstream: each.upstream }),
-  }));
-  return writeMetrics(families, { data, services, upstreams });
-}
-
-/** Rejected connections by why. */
-function refusals(ends: ServiceFigures["tally"]["ends"]): Map<EndReason, number> {
-  const sums = new Map<EndReason, number>();
-  for (const { protocol, reason, count } of ends) {
-    if (protocol === "tcp" && isRefusal(reason)) sums.set(reason, (sums.get(reason) ?? 0) + count);
-  }
-  return sums;
+  return writeMetrics(families, data);
 }

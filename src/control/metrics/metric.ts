@@ -1,17 +1,11 @@
 /** What a metric is made of, and the metrics that are a figure each. Pure. */
 
-import type { CounterName } from "../../workers/counters.ts";
-import type { MetricsData, ServiceFigures, UpstreamFigures } from "./data.ts";
+import type { Scheme } from "../../net/target.ts";
+import { Counter, type CounterName } from "../../workers/counters.ts";
+import type { MetricsData } from "./data.ts";
 import type { Family } from "./text.ts";
 
-/** Figures with the labels that most samples have. */
-export interface Labelled {
-  readonly data: MetricsData;
-  readonly services: readonly (ServiceFigures & { readonly labels: string })[];
-  readonly upstreams: readonly (UpstreamFigures & { readonly labels: string })[];
-}
-
-export type Metric = Family<Labelled>;
+export type Metric = Family<MetricsData>;
 export type Kind = Metric["type"];
 
 /** One figure of the whole process; undefined: it is left out. */
@@ -23,9 +17,9 @@ export function single(
 ): Metric {
   return {
     ...{ name, type, help },
-    samples: ({ data }, add) => {
+    samples: (data, out) => {
       const figure = value(data);
-      if (figure !== undefined) add("", figure);
+      if (figure !== undefined) out.add("", figure);
     },
   };
 }
@@ -36,14 +30,47 @@ export function counted(
   type: Kind,
   help: string,
   counter: CounterName,
-  protocol?: "tcp" | "udp",
+  protocol?: Scheme,
 ): Metric {
+  const at = Counter[counter];
   return {
     ...{ name, type, help },
-    samples: ({ services }, add) => {
-      for (const service of services) {
-        if (protocol !== undefined && !service.protocols.includes(protocol)) continue;
-        add(service.labels, service.counters[counter]);
+    samples: ({ services }, out) => {
+      for (const { protocols, labels, counters } of services) {
+        if (protocol === undefined || protocols.includes(protocol)) {
+          out.add(labels, counters[at] as number);
+        }
+      }
+    },
+  };
+}
+
+/** A place of the numbers of a service, or several that are summed, and its words as labels. */
+export interface WordPlace {
+  readonly places: readonly number[];
+  /** `reason="idle-timeout"`. */
+  readonly labels: string;
+}
+
+/** Places by their labels: those with the same labels are summed. */
+export function wordPlaces(
+  all: readonly { readonly at: number; readonly labels: string }[],
+): readonly WordPlace[] {
+  const found = Map.groupBy(all, ({ labels }) => labels);
+  return [...found].map(([labels, each]) => ({ labels, places: each.map(({ at }) => at) }));
+}
+
+/** Counts of each service by words; those that have not happened have no sample. */
+export function tallied(name: string, help: string, words: readonly WordPlace[]): Metric {
+  return {
+    ...{ name, type: "counter", help },
+    samples: ({ services }, out) => {
+      for (const { labels: of, tally } of services) {
+        for (const { places, labels } of words) {
+          let sum = 0;
+          for (const at of places) sum += tally[at] as number;
+          if (sum !== 0) out.add(`${of},${labels}`, sum);
+        }
       }
     },
   };

@@ -3,20 +3,19 @@
 import type { MetricsConfiguration } from "../../config/settings-metrics.ts";
 import { routesOf } from "../admin/routes.ts";
 import { type ControlSettings, type Server, ServerControl } from "../admin/server-control.ts";
-import { Page } from "../page/page.ts";
+import { Page, type PageServer } from "../page/page.ts";
 import type { ServerStatus } from "../server/status.ts";
-import { type MetricsParts, metricsOf } from "./collect.ts";
+import type { ServerParts } from "../server/status-of.ts";
+import { metricsOf } from "./collect.ts";
 import { renderMetrics } from "./families.ts";
 import { MetricsListener } from "./listener.ts";
 
 /** A server whose metrics are read. */
-export interface MeasuredServer extends Server {
-  metricsText(): string;
-}
+export type MeasuredServer = Server & PageServer;
 
 /** The metrics of now, as text of `metricsContentType`. */
-export function metricsText(status: ServerStatus, parts: MetricsParts): string {
-  return renderMetrics(metricsOf(status, parts));
+export function metricsText(parts: ServerParts): string {
+  return renderMetrics(metricsOf(parts));
 }
 
 /** Opens the listener, if there is to be one, and says where it is. @throws CommandError */

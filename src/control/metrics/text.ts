@@ -3,32 +3,76 @@
 /** The Content-Type of the text. */
 export const metricsContentType = "text/plain; version=0.0.4; charset=utf-8";
 
-/** Adds a sample: its labels as `labels` makes them, its value, and a suffix of the name. */
-export type AddSample = (labels: string, value: number, suffix?: string) => void;
-
 /** Metrics of one name. */
 export interface Family<Data> {
   readonly name: string;
   readonly type: "counter" | "gauge" | "histogram";
   /** One sentence, without its full stop. */
   readonly help: string;
-  readonly samples: (data: Data, add: AddSample) => void;
+  readonly samples: (data: Data, out: SampleWriter) => void;
+}
+
+/** Where a histogram is among numbers: its classes from `at` on, and behind them the sum. */
+interface Classes {
+  readonly at: number;
+  /** Upper bounds, rising; one more class is without a bound. */
+  readonly bounds: readonly number[];
+}
+
+/** Appends the samples of one family after the other to one text. */
+class SampleWriter {
+  text = "";
+  private name = "";
+  /** What stands above the first sample of the family; empty once it is written. */
+  private head = "";
+  /** What a sample without a suffix begins with. */
+  private start = "";
+
+  /** What is added from now on is of this family. */
+  begin({ name, type, help }: Omit<Family<never>, "samples">): void {
+    this.name = name;
+    this.head = `# HELP ${name} ${help}.\n# TYPE ${name} ${type}\n`;
+    this.start = `${name}{`;
+  }
+
+  /** Adds a sample with these labels, as `labels` makes them; empty: it has none. */
+  add(labels: string, value: number): void {
+    if (this.head !== "") this.writeHead();
+    const number = numberText(value);
+    if (labels === "") this.text += `${this.name} ${number}\n`;
+    else this.text += `${this.start}${labels}} ${number}\n`;
+  }
+
+  /** Adds the samples of a histogram with these labels, which are not empty. */
+  histogram(labels: string, values: Float64Array, { at, bounds }: Classes): void {
+    if (this.head !== "") this.writeHead();
+    const classes = classLabels(bounds);
+    const bucket = `${this.name}_bucket{${labels}`;
+    let text = "";
+    let total = 0;
+    for (let place = 0; place < classes.length; place++) {
+      total += values[at + place] as number;
+      text += `${bucket}${classes[place]}} ${numberText(total)}\n`;
+    }
+    const sum = numberText(values[at + classes.length] as number);
+    text += `${this.name}_sum{${labels}} ${sum}\n`;
+    this.text += `${text}${this.name}_count{${labels}} ${numberText(total)}\n`;
+  }
+
+  private writeHead(): void {
+    this.text += this.head;
+    this.head = "";
+  }
 }
 
 /** The text of all families that have samples. */
 export function writeMetrics<Data>(families: readonly Family<Data>[], data: Data): string {
-  let text = "";
-  for (const { name, type, help, samples } of families) {
-    let hasSamples = false;
-    samples(data, (labels, value, suffix = "") => {
-      if (!hasSamples) text += `# HELP ${name} ${help}.\n# TYPE ${name} ${type}\n`;
-      hasSamples = true;
-      const head = suffix === "" ? name : name + suffix;
-      const of = labels === "" ? " " : `{${labels}} `;
-      text += `${head}${of}${numberText(value)}\n`;
-    });
+  const out = new SampleWriter();
+  for (const family of families) {
+    out.begin(family);
+    family.samples(data, out);
   }
-  return text;
+  return out.text;
 }
 
 /** Labels as text. Whatever a value holds, it ends neither the label nor the line. */
@@ -36,25 +80,6 @@ export function labels(values: Readonly<Record<string, string>>): string {
   return Object.entries(values)
     .map(([name, value]) => `${name}="${escapeValue(value)}"`)
     .join(",");
-}
-
-/** A histogram: counts by class, and one more class without an upper bound. */
-interface Classes {
-  readonly bounds: readonly number[];
-  readonly counts: readonly number[];
-  readonly sum: number;
-}
-
-/** Adds the samples of a histogram with the labels `of`, which are not empty. */
-export function addHistogram(add: AddSample, of: string, { bounds, counts, sum }: Classes): void {
-  const classes = classLabels(bounds);
-  let total = 0;
-  for (let place = 0; place < classes.length; place++) {
-    total += counts[place] as number;
-    add(of + classes[place], total, "_bucket");
-  }
-  add(of, sum, "_sum");
-  add(of, total, "_count");
 }
 
 const knownClasses = new WeakMap<readonly number[], readonly string[]>();

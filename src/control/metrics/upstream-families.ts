@@ -1,9 +1,11 @@
 /** The metrics of upstreams and pools. Pure. */
 
-import type { Histogram } from "../../workers/tally.ts";
+import { sumOf } from "../../workers/counters.ts";
+import { connectPlace, TALLY_VALUES } from "../../workers/tally.ts";
+import { type ConnectFailure, UpstreamCounter } from "../../workers/upstream-board.ts";
 import type { ServiceFigures, UpstreamFigures } from "./data.ts";
 import type { Kind, Metric } from "./metric.ts";
-import { addHistogram, labels } from "./text.ts";
+import { labels } from "./text.ts";
 
 /** A figure of each upstream that has it. */
 function ofUpstream(
@@ -14,35 +16,21 @@ function ofUpstream(
 ): Metric {
   return {
     ...{ name, type, help },
-    samples: ({ upstreams }, add) => {
+    samples: ({ upstreams }, out) => {
       for (const upstream of upstreams) {
         const figure = value(upstream);
-        if (figure !== undefined) add(upstream.labels, figure);
+        if (figure !== undefined) out.add(upstream.labels, figure);
       }
     },
   };
 }
 
-/** Figures of each upstream by a label; a word that has not happened has no sample. */
-function byWord(
-  name: string,
-  help: string,
-  label: string,
-  values: (figures: UpstreamFigures) => Readonly<Record<string, number>>,
-): Metric {
-  return {
-    ...{ name, type: "counter", help },
-    samples: ({ upstreams }, add) => {
-      for (const upstream of upstreams) {
-        const figures = values(upstream);
-        for (const word in figures) {
-          const figure = figures[word] as number;
-          if (figure !== 0) add(`${upstream.labels},${label}="${word}"`, figure);
-        }
-      }
-    },
-  };
-}
+const failures: readonly ConnectFailure[] = [
+  ...(["refused", "timeout", "unreachable", "reset", "local"] as const),
+];
+const failurePlaces = failures.map((reason) => ({
+  ...{ at: UpstreamCounter[reason], labels: `,reason="${reason}"` },
+}));
 
 export const upstreamFamilies: readonly Metric[] = [
   ofUpstream(
@@ -62,57 +50,71 @@ export const upstreamFamilies: readonly Metric[] = [
     "tproxy_upstream_connections_open",
     "gauge",
     "Connections and sessions of an upstream that are open",
-    ({ counters }) => counters?.open,
+    (each) =>
+      each.isCounted
+        ? each.count(UpstreamCounter.open) + each.count(UpstreamCounter.openSessions)
+        : undefined,
   ),
   ofUpstream(
     "tproxy_upstream_connects_total",
     "counter",
     "Connections and sessions that were given to an upstream",
-    ({ counters }) => counters?.connects,
+    (each) =>
+      each.isCounted
+        ? each.count(UpstreamCounter.connects) + each.count(UpstreamCounter.sessions)
+        : undefined,
   ),
-  byWord(
-    "tproxy_upstream_connect_failures_total",
-    "Connections and sessions that failed to reach an upstream, by why",
-    "reason",
-    ({ counters }) => counters?.failures ?? {},
-  ),
+  {
+    ...{ name: "tproxy_upstream_connect_failures_total", type: "counter" },
+    help: "Connections and sessions that failed to reach an upstream, by why",
+    samples: ({ upstreams }, out) => {
+      for (const upstream of upstreams) {
+        if (!upstream.isCounted) continue;
+        for (const { at, labels: word } of failurePlaces) {
+          const count = upstream.count(at);
+          if (count !== 0) out.add(upstream.labels + word, count);
+        }
+      }
+    },
+  },
   {
     ...{ name: "tproxy_upstream_connect_seconds", type: "histogram" },
     help: "How long it took to connect to upstreams of a pool over TCP",
-    samples: ({ services }, add) => {
-      for (const [pool, histogram] of connectsByPool(services)) {
-        addHistogram(add, labels({ pool }), histogram);
+    samples: ({ services }, out) => {
+      for (const [pool, tally] of talliesByPool(services)) {
+        out.histogram(labels({ pool }), tally, connectPlace);
       }
     },
   },
-  byWord(
-    "tproxy_upstream_checks_total",
-    "Checks of an upstream, by their result",
-    "result",
-    ({ checks }) => checks?.results ?? {},
-  ),
   {
-    ...{ name: "tproxy_upstream_check_seconds", type: "gauge" },
-    help: "How long the last check of an upstream took",
-    samples: ({ upstreams }, add) => {
+    ...{ name: "tproxy_upstream_checks_total", type: "counter" },
+    help: "Checks of an upstream, by their result",
+    samples: ({ upstreams }, out) => {
       for (const { labels: of, checks } of upstreams) {
-        if (checks?.lastMs !== undefined) add(of, checks.lastMs / 1000);
+        if (checks === undefined) continue;
+        if (checks.succeeded !== 0) out.add(`${of},result="ok"`, checks.succeeded);
+        if (checks.failed !== 0) out.add(`${of},result="failed"`, checks.failed);
       }
     },
   },
+  ofUpstream(
+    "tproxy_upstream_check_seconds",
+    "gauge",
+    "How long the last check of an upstream took",
+    ({ checks }) =>
+      checks !== undefined && checks.succeeded + checks.failed > 0
+        ? checks.lastMs / 1000
+        : undefined,
+  ),
 ];
 
-function connectsByPool(services: readonly ServiceFigures[]): Map<string, Histogram> {
-  const pools = new Map<string, Histogram>();
+/** Those of the services that have a pool, summed. */
+function talliesByPool(services: readonly ServiceFigures[]): Map<string, Float64Array> {
+  const pools = new Map<string, Float64Array>();
   for (const { pool, protocols, tally } of services) {
     if (!protocols.includes("tcp")) continue;
     const known = pools.get(pool);
-    pools.set(pool, known === undefined ? tally.connect : sum(known, tally.connect));
+    pools.set(pool, known === undefined ? tally : sumOf(TALLY_VALUES, [known, tally]));
   }
   return pools;
-}
-
-function sum(a: Histogram, b: Histogram): Histogram {
-  const counts = a.counts.map((count, place) => count + (b.counts[place] as number));
-  return { bounds: a.bounds, counts, sum: a.sum + b.sum };
 }

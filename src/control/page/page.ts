@@ -4,7 +4,7 @@ import { type Counted, History, sampleMs } from "./history.ts";
 
 /** A server as far as the page samples it. */
 export interface PageServer {
-  status(): { readonly counters: Counted };
+  readonly pool: { counters(): Counted };
 }
 
 /** Answers a request for the data of the page. */
@@ -23,7 +23,7 @@ export class Page {
   /** Takes a sample of the server every second until `close`. `read` changes nothing. */
   constructor(server: PageServer, read: Reader) {
     this.read = read;
-    const sample = () => this.history.push(Date.now(), server.status().counters);
+    const sample = () => this.history.push(Date.now(), server.pool.counters());
     sample();
     this.timer = setInterval(sample, sampleMs);
     this.timer.unref();

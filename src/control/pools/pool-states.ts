@@ -12,7 +12,7 @@ import { formatBytes } from "../../net/address.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { HealthTarget } from "../../workers/health-task.ts";
 import type { PooledAddress, Upstreams } from "../../workers/protocol.ts";
-import { UpstreamState } from "../../workers/upstream-board.ts";
+import { type UpstreamBoard, UpstreamState } from "../../workers/upstream-board.ts";
 import type { AddressStatus, PoolStatus, UpstreamStatus } from "../server/status.ts";
 import type { HandedUpstream } from "./handed.ts";
 import type { UpstreamSlots } from "./slots.ts";
@@ -44,7 +44,7 @@ export interface Standing {
 }
 
 /** An upstream, and its addresses by their text. */
-interface Entry {
+export interface Entry {
   readonly settings: PoolUpstream;
   admin: AdminState;
   /** What an administrator has set; undefined: that of the configuration. */
@@ -64,7 +64,9 @@ export class PoolStates {
   readonly pool: Pool;
   private readonly source: AddressSource;
   private readonly slots: UpstreamSlots;
-  private readonly entries: readonly Entry[];
+  readonly entries: readonly Entry[];
+  /** Another number once the addresses of upstreams are others. */
+  revision = 0;
   private readonly now: () => number;
   private isStarted = false;
   /** Addresses for which there is no slot. */
@@ -140,6 +142,7 @@ export class PoolStates {
   /** Takes over the addresses of this moment. */
   refresh(): void {
     this.left = 0;
+    this.revision++;
     for (const [i, entry] of this.entries.entries()) {
       const { settings } = entry;
       const before = entry.addresses;
@@ -165,6 +168,10 @@ export class PoolStates {
       }
     }
     this.isStarted = true;
+  }
+
+  get board(): UpstreamBoard {
+    return this.slots.board;
   }
 
   /** Ends it: the slots may be given to others. */

@@ -161,6 +161,11 @@ export class Pools implements HealthOwner {
     }
   }
 
+  /** All pools, in the order in which they came. */
+  get all(): PoolStates[] {
+    return [...this.states.values()];
+  }
+
   status(): PoolStatus[] {
     return [...this.states.values()].map((each) => each.status());
   }

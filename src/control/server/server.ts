@@ -42,19 +42,19 @@ import { serverLog } from "./server-log.ts";
 import type { ApplyOptions, ServerSettings } from "./settings.ts";
 import { drainingLine, lateLines, logCarried, logOpened, logStart } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus } from "./status.ts";
-import { statusOf } from "./status-of.ts";
+import { type ServerParts, statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
 import { Views } from "./views.ts";
 
 /** A service that is taken out by an administrator: `down` also resets what is open. */
 type HeldState = "drained" | "down";
 
-export class Server {
+export class Server implements ServerParts {
   readonly log: Log;
   startTime = Date.now();
   lastReload: ReloadStatus | undefined;
   private readonly settings: ServerSettings;
-  private readonly workers: number;
+  readonly workers: number;
   readonly pool: WorkerPool;
   private readonly own: OwnAddresses;
   private readonly ownFlows = OutboundFlows.memory(randomWord);
@@ -64,9 +64,9 @@ export class Server {
   /** By the name of a pool, where its addresses come from. */
   private lists: ReadonlyMap<string, PoolInUse> = new Map();
   /** By name: services that an administrator has taken out. */
-  private readonly held = new Map<string, HeldState>();
+  readonly held = new Map<string, HeldState>();
   /** Names of services that are gone, and have connections. */
-  private readonly leaving = new Set<string>();
+  readonly leaving = new Set<string>();
   readonly ports: JoinedPorts;
   private readonly succession: Succession;
   configuration: Configuration;
@@ -74,10 +74,10 @@ export class Server {
   readonly paths: CarriedServices;
   private supervisor: Supervisor | undefined;
   private readonly views: Views;
-  private isStopping = false;
+  isStopping = false;
   private vacantAt = 0;
   /** Counts the configurations that were applied, from 1. */
-  private generation = 1;
+  generation = 1;
   /** Changes are carried out one after the other. */
   private changing: Promise<unknown> = Promise.resolve();
 
@@ -159,12 +159,7 @@ export class Server {
 
   /** What it does at the moment. */
   status(): ServerStatus {
-    const { startTime, generation, isStopping, lastReload, configuration, workers } = this;
-    const { running, paths, pool, pools, rules, held, leaving } = this;
-    return statusOf({
-      ...{ startTime, generation, isStopping, lastReload, configuration, workers },
-      ...{ running, paths, pool, pools, rules, held, leaving },
-    });
+    return statusOf(this);
   }
 
   /** Changes the state or the weight of an upstream, as an administrator asks. */
@@ -174,7 +169,7 @@ export class Server {
 
   /** The metrics of now, as text of `metricsContentType`. */
   metricsText(): string {
-    return metricsText(this.status(), this);
+    return metricsText(this);
   }
 
   /** Hands over to this program as it is on the disk now, or to another one. */

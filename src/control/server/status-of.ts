@@ -1,6 +1,7 @@
 /** Makes the status of a server out of its parts. */
 
 import type { Configuration, Service } from "../../config/service.ts";
+import type { Log } from "../../log/log.ts";
 import { version } from "../../version.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { CarriedServices } from "../kernel-path/carried-services.ts";
@@ -10,8 +11,8 @@ import type { RunningService } from "./running-service.ts";
 import { boundAt } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus, ServiceState, ServiceStatus } from "./status.ts";
 
-/** What a status is made of. */
-export interface StatusParts {
+/** The parts of a server that its status and its metrics are made of. */
+export interface ServerParts {
   readonly configuration: Configuration;
   readonly startTime: number;
   readonly generation: number;
@@ -20,17 +21,18 @@ export interface StatusParts {
   readonly workers: number;
   readonly running: ReadonlyMap<string, RunningService>;
   readonly paths: Pick<CarriedServices, "has" | "countersOf">;
-  readonly pools: Pick<Pools, "status">;
+  readonly pools: Pick<Pools, "status" | "all">;
   /** Services that an administrator has taken out. */
   readonly held: ReadonlyMap<string, "drained" | "down">;
   /** Services that are gone, and have connections. */
   readonly leaving: ReadonlySet<string>;
-  readonly pool: Pick<WorkerPool, "counters">;
-  readonly rules: Pick<InstalledRules, "intents" | "repairs">;
+  readonly pool: Pick<WorkerPool, "counters" | "values" | "tally" | "deathCount">;
+  readonly rules: Pick<InstalledRules, "intents" | "isInstalled" | "repairs">;
+  readonly log: Pick<Log, "lost">;
 }
 
 /** The status of now. */
-export function statusOf(parts: StatusParts): ServerStatus {
+export function statusOf(parts: ServerParts): ServerStatus {
   const { configuration, startTime, generation, lastReload, isStopping, workers } = parts;
   const { pool, pools } = parts;
   const [captured] = parts.rules.intents;
@@ -49,7 +51,7 @@ export function statusOf(parts: StatusParts): ServerStatus {
   };
 }
 
-function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
+function serviceStatus(service: Service, parts: ServerParts): ServiceStatus {
   const { name, route } = service;
   const running = parts.running.get(name);
   return {
@@ -62,7 +64,7 @@ function serviceStatus(service: Service, parts: StatusParts): ServiceStatus {
 
 function stateOf(
   name: string,
-  { running, paths, held, leaving, isStopping }: StatusParts,
+  { running, paths, held, leaving, isStopping }: ServerParts,
 ): ServiceState {
   if (running.has(name) || paths.has(name)) return isStopping ? "draining" : "up";
   if (leaving.has(name)) return "draining";

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { SharedState } from "../../../src/workers/counters.ts";
 import { endedByList, endReasonList } from "../../../src/workers/end-reason.ts";
-import { readTallies, TALLY_VALUES, Tally } from "../../../src/workers/tally.ts";
+import { TALLY_VALUES, Tally } from "../../../src/workers/tally.ts";
+import { readTallies } from "../../helpers/tally.ts";
 
 test("every end has a place of its own", () => {
   const values = new Float64Array(TALLY_VALUES);

@@ -15,8 +15,8 @@ import {
 } from "../../../../src/control/kernel-path/flows.ts";
 import { ended } from "../../../../src/workers/end-reason.ts";
 import { type ConnectionEvent, LogLevel } from "../../../../src/workers/protocol.ts";
-import { readTallies } from "../../../../src/workers/tally.ts";
 import { entryBody } from "../../../helpers/conntrack.ts";
+import { readTallies } from "../../../helpers/tally.ts";
 import { owner, session, startedAt, stream } from "./flows.ts";
 
 const done = stream(c.TCP_CONNTRACK_TIME_WAIT);
