@@ -14,7 +14,8 @@ export interface Table {
 /** The tables of each benchmark. */
 export type Figures = Readonly<Record<string, readonly Table[]>>;
 
-const file = join(import.meta.dir, "../../docs/figures.json");
+const docs = join(import.meta.dir, "../../docs");
+const file = join(docs, "figures.json");
 
 /** The Markdown tables of a text. Cells that do not begin with a number are null. */
 export function tablesOf(markdown: string): Table[] {
@@ -37,6 +38,24 @@ export async function writeFigures(figures: Figures): Promise<void> {
     list.replace(/\n\s*/g, " ").replace(/^\[ | \]$/g, (edge) => edge.trim()),
   );
   await Bun.write(file, `${text}\n`);
+}
+
+/**
+ * Puts the tables of a benchmark into docs/benchmarks.md, between the comments `bench NAME` and
+ * `end of NAME`. Without such comments they are put there by hand.
+ */
+export async function showTables(name: string, tables: string): Promise<void> {
+  const page = join(docs, "benchmarks.md");
+  await Bun.write(page, withTables(await Bun.file(page).text(), name, tables));
+}
+
+/** `text` with `tables` in place of what is between the two comments. */
+export function withTables(text: string, name: string, tables: string): string {
+  const [begin, end] = [`<!-- bench ${name} -->`, `<!-- end of ${name} -->`];
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end, from);
+  if (from < 0 || to < 0) return text;
+  return `${text.slice(0, from)}${begin}\n\n${tables}\n\n${text.slice(to)}`;
 }
 
 function cellsOf(line: string): string[] {

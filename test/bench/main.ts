@@ -4,21 +4,22 @@
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
  * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk", to a
  * part of `path`, such as "bulk.*kernel", and to proxies of `neighbour`. `--save` writes the
- * tables' figures to `docs/figures.json` and draws `docs/plots/*.svg`; `bun run bench plots` draws
- * them again without measuring.
+ * tables' figures to `docs/figures.json`, the tables of `path` to `docs/benchmarks.md`, and draws
+ * `docs/plots/*.svg`; `bun run bench plots` draws them again without measuring.
  */
 
 import { arch, cpus, release } from "node:os";
 import { parseArgs } from "node:util";
 import { ffiTable, measureFfi } from "./ffi.ts";
-import { readFigures, tablesOf, writeFigures } from "./figures.ts";
-import { drawPlots } from "./plots.ts";
+import { readFigures, showTables, tablesOf, writeFigures } from "./figures.ts";
+import { drawPlots, plotLinks } from "./plots.ts";
 import { measureRules, rulesTable } from "./rules.ts";
 import { measureStartup, startupTable } from "./startup.ts";
 import { type Series, summary } from "./statistics.ts";
 import { measureTcp } from "./tcp/measure.ts";
 import { measureNeighbour, neighbourTable } from "./tcp/neighbour.ts";
-import { measurePaths, pathTable } from "./tcp/path.ts";
+import { measurePaths } from "./tcp/path.ts";
+import { pathTable } from "./tcp/path-table.ts";
 import { tcpTable } from "./tcp/table.ts";
 import { measureUdp, udpTable } from "./udp/measure.ts";
 import { measureNewcomers, newcomersTable } from "./udp/newcomers.ts";
@@ -66,7 +67,7 @@ const benchmarks: Record<string, Benchmark> = {
     table: tcpTable,
   },
   path: {
-    title: "Data paths over TCP",
+    title: "Data paths",
     rounds: 5,
     measure: (rounds) => measurePaths(rounds, values.only),
     table: pathTable,
@@ -117,7 +118,9 @@ for (const name of positionals.length > 0 ? positionals : Object.keys(benchmarks
   const series = await benchmark.measure(count);
   results[name] = series.map((each) => ({ ...summary(each), samples: each.samples }));
   if (values.save) {
-    await writeFigures({ ...(await readFigures()), [name]: tablesOf(benchmark.table(series)) });
+    const tables = benchmark.table(series);
+    await writeFigures({ ...(await readFigures()), [name]: tablesOf(tables) });
+    await showTables(name, [...plotLinks(name), "", tables].join("\n"));
     await drawPlots(await readFigures());
   }
   if (values.json) continue;

@@ -31,6 +31,13 @@ const datagrams = Object.fromEntries(
     name.replace(" of ", " sessions, ").replace(/^1 sessions/, "1 session"),
   ]),
 );
+const ways = { kernel: "tproxy, --path kernel", ...proxies };
+const works = Object.fromEntries(
+  [
+    ...["new connections", "keep-alive requests", "bulk, 1 connection", "bulk, 16 connections"],
+    ...["UDP, 64 bytes", "UDP, 1,200 bytes"],
+  ].map((name) => [name, name]),
+);
 
 /** The charts of docs/benchmarks.md. */
 export const plots: readonly Plot[] = [
@@ -74,6 +81,16 @@ export const plots: readonly Plot[] = [
     columns: { "tproxy, CPU s/M": "tproxy", "nginx, CPU s/M": "nginx stream" },
   },
   {
+    file: "path-cpu",
+    title: "CPU of the whole machine, as a part of that on the direct path (less is better)",
+    ...{ benchmark: "path", table: 1, rows: works, columns: ways },
+  },
+  {
+    file: "path-rate",
+    title: "Rate, as a part of that on the direct path (more is better)",
+    ...{ benchmark: "path", table: 2, rows: works, columns: ways },
+  },
+  {
     file: "neighbour",
     title: "Connect time beside another client's churn: ms (less is better)",
     ...{ benchmark: "neighbour", table: 0, columns: proxies },
@@ -88,6 +105,7 @@ const colours: Readonly<Record<string, string>> = {
   "nginx stream": "#6bb36b",
   "go-mmproxy": "#b9a3d3",
   "no proxy": "#c9c9c9",
+  "tproxy, --path kernel": "#5aa0e6",
 };
 
 /** The chart as SVG; a figure that the table does not have leaves a gap. */
@@ -120,6 +138,13 @@ export function svgOf(plot: Plot, figures: Figures): string {
     .replace(/<style\s*>[\s\S]*?<\/style>\n?/, "")
     .replace(/ class="zr[\w-]*"/g, "")
     .replace(">", `>\n<title>${Bun.escapeHTML(plot.title)}</title>`);
+}
+
+/** The images of a benchmark's charts in docs/benchmarks.md. */
+export function plotLinks(benchmark: string): string[] {
+  return plots
+    .filter((plot) => plot.benchmark === benchmark)
+    .map(({ file, title }) => `![${title.replace(/ \(.*/, "")}](plots/${file}.svg)`);
 }
 
 /** Draws every chart that there are figures for; the files' names. */

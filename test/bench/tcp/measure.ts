@@ -50,6 +50,8 @@ interface Running {
 /** One load, and which numbers of it are kept. */
 export interface Load {
   readonly name: string;
+  /** TCP if absent. */
+  readonly protocol?: "udp";
   readonly backendPort: number;
   readonly workers: number;
   run(target: Target, seconds: number): Promise<Work>;
@@ -228,7 +230,7 @@ export async function tried<T>(what: string, run: () => Promise<T>): Promise<T> 
 }
 
 /** The proxy for this load: started once, so that it is warm when it is measured. */
-async function runningProxy(place: Place, proxy: Contender, load: Load): Promise<Running> {
+export async function runningProxy(place: Place, proxy: Contender, load: Load): Promise<Running> {
   const key = `${proxy.name} ${load.backendPort} ${load.workers}`;
   const known = place.running.get(key);
   if (known !== undefined) return known;
@@ -264,13 +266,18 @@ export async function startProxy(
  * What clients ask for: on loopback the proxy's `port`; in the lab the backend, and rules bring it
  * to that port. Without one they reach the backend itself.
  */
-export async function lead(place: Place, asked: number, port?: number): Promise<Target> {
+export async function lead(
+  place: Place,
+  asked: number,
+  port?: number,
+  protocol: "tcp" | "udp" = "tcp",
+): Promise<Target> {
   const { hosts, client: from, backend, name } = place;
   if (name !== "lab") return { hosts, from, address: backend.address, port: port ?? asked };
   await hosts.run("proxy", [...tproxy, "routes", "--remove"]);
   if (port === undefined) return { hosts, from, address: backend.direct, port: asked };
   const ports = ["--dport", String(asked), "--to-port", String(port)];
-  const rules = ["--family", "4", "--in", "p0", ...ports, "--reply-path"];
+  const rules = ["--proto", protocol, "--family", "4", "--in", "p0", ...ports, "--reply-path"];
   await hosts.run("proxy", [...tproxy, "routes", "--apply", ...rules]);
   return { hosts, from, address: backend.address, port: asked };
 }

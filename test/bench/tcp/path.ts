@@ -9,8 +9,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { tproxy } from "../../helpers/tproxy.ts";
-import { markdownTable, median, Recorder, type Series } from "../statistics.ts";
-import { type Program, threeHosts } from "./hosts.ts";
+import { Recorder, type Series } from "../statistics.ts";
+import { datagramLoad, datagramProxies, startEcho } from "./datagrams.ts";
+import { type Program, threeHosts, until } from "./hosts.ts";
 import type { Target } from "./loads.ts";
 import {
   bulkLoad,
@@ -19,15 +20,12 @@ import {
   makePlace,
   type Place,
   requestLoad,
-  startProxy,
+  runningProxy,
   tried,
 } from "./measure.ts";
-import { type Contender, contenders } from "./proxies.ts";
+import { paths, relays } from "./path-table.ts";
 
 const seconds = 3;
-const loads = [requestLoad(false, 1), requestLoad(true, 1), bulkLoad(1), bulkLoad(16)];
-const relays = contenders.filter(({ onlySpoofing }) => onlySpoofing !== true);
-const paths = ["direct", "kernel", ...relays.map(({ name }) => name)];
 
 /** Measures `rounds` times; `only` names loads or paths to keep to. */
 export async function measurePaths(rounds: number, only = ""): Promise<Series[]> {
@@ -44,11 +42,16 @@ export async function measurePaths(rounds: number, only = ""): Promise<Series[]>
   }
   try {
     const place = await makePlace("lab", hosts, folder);
+    const generator = await startEcho(place);
+    const loads = [
+      ...[requestLoad(false, 1), requestLoad(true, 1), bulkLoad(1), bulkLoad(16)],
+      ...[datagramLoad(64, generator), datagramLoad(1200, generator)],
+    ];
     // The first round warms up: nothing of it is kept.
     for (let round = -1; round < rounds; round++) {
       const order = paths.map((_, at) => paths[(at + round + 1) % paths.length] as string);
       for (const load of loads) {
-        for (const path of order) {
+        for (const path of order.filter((each) => carries(each, load))) {
           if (!wanted.test(`${load.name}/${path}`)) continue;
           await measurePath(place, load, path, round < 0 ? undefined : recorder);
         }
@@ -58,6 +61,12 @@ export async function measurePaths(rounds: number, only = ""): Promise<Series[]>
     await end();
   }
   return recorder.series;
+}
+
+const isRelay = (path: string) => relays.some(({ name }) => name === path);
+
+function carries(path: string, { protocol }: Load): boolean {
+  return protocol !== "udp" || !isRelay(path) || datagramProxies[path] !== undefined;
 }
 
 async function measurePath(place: Place, load: Load, path: string, recorder?: Recorder) {
@@ -76,7 +85,7 @@ async function measurePath(place: Place, load: Load, path: string, recorder?: Re
   }
 }
 
-/** Leads the clients by a path. Nothing of another one is left. */
+/** Leads the clients by a path. Nothing of another one is left but relays, which then idle. */
 async function take(
   place: Place,
   load: Load,
@@ -85,11 +94,17 @@ async function take(
   const { hosts, backend, client: from } = place;
   const port = load.backendPort;
   const relay = relays.find(({ name }) => name === path);
-  if (relay !== undefined) return takeRelay(place, load, relay);
+  if (relay !== undefined && load.protocol === "udp") {
+    return { target: await leadDatagrams(place, port, path) };
+  }
+  if (relay !== undefined) {
+    return { target: await lead(place, port, (await runningProxy(place, relay, load)).port) };
+  }
   const target = await lead(place, port);
   if (path === "direct") return { target };
+  const listener = load.protocol === "udp" ? `udp://:${port}` : `:${port}`;
   const program = hosts.start("proxy", [
-    ...[...tproxy, "forward", `:${port}`, "--to", `${backend.address}:${port}`, "--quiet"],
+    ...[...tproxy, "forward", listener, "--to", `${backend.address}:${port}`, "--quiet"],
     ...["--path", "kernel", "--routes", "auto", "--in", "p0"],
   ]);
   const listed = ["sh", "-c", "until nft list ruleset | grep -q dnat; do sleep 0.05; done"];
@@ -97,9 +112,30 @@ async function take(
   return { target: { hosts, from, address: backend.address, port }, program };
 }
 
-async function takeRelay(place: Place, load: Load, relay: Contender) {
-  const { program, port } = await startProxy(place, relay, load.backendPort, 1);
-  return { target: await lead(place, load.backendPort, port), program };
+/** By a relay of datagrams, which is started once. Only ours has a listener for TPROXY. */
+async function leadDatagrams(place: Place, asked: number, relay: string): Promise<Target> {
+  const { hosts, running, client: from } = place;
+  const key = `${relay} udp`;
+  let port = running.get(key)?.port;
+  if (port === undefined) {
+    port = place.ports++;
+    const command = await datagramProxies[relay]?.(place, port);
+    const program = hosts.start("proxy", command ?? []);
+    running.set(key, { program, port });
+    await receiving(program, port);
+  }
+  const target = await lead(place, asked, port, "udp");
+  return relay === "tproxy" ? target : { hosts, from, address: "10.9.1.1", port };
+}
+
+/** Waits until a socket of UDP is bound to the port in the namespace of a program. */
+async function receiving({ pid }: Program, port: number): Promise<void> {
+  const bound = `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
+  await until(`udp port ${port}`, () =>
+    ["udp", "udp6"].some((table) =>
+      readFileSync(`/proc/${pid}/net/${table}`, "utf8").includes(bound),
+    ),
+  );
 }
 
 /** Seconds in which the CPUs of the machine were neither idle nor waiting (proc_stat(5)). */
@@ -111,23 +147,4 @@ function busySeconds(): number {
     .slice(1)
     .map(Number);
   return (user + nice + system + irq + softIrq) / 100;
-}
-
-/** The figures as Markdown: medians, and their ratio to the direct path and the better peer. */
-export function pathTable(series: readonly Series[]): string {
-  const rows = new Map<string, Map<string, number>>();
-  for (const { name, samples } of series) {
-    const at = name.lastIndexOf("/");
-    const row = name.slice(0, at);
-    rows.set(row, (rows.get(row) ?? new Map()).set(name.slice(at + 1), median(samples)));
-  }
-  const body = [...rows].map(([row, figures]) => {
-    const ratio = (to: string) => {
-      const [ours, theirs] = [figures.get("kernel"), figures.get(to)];
-      return ours === undefined || theirs === undefined ? "–" : (ours / theirs).toFixed(2);
-    };
-    const cells = paths.map((path) => figures.get(path)?.toPrecision(4) ?? "–");
-    return [row, ...cells, ratio("direct"), ratio("tproxy")];
-  });
-  return markdownTable(["", ...paths, "kernel to direct", "kernel to relay"], body);
 }
