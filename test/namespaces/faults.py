@@ -16,6 +16,9 @@ import sys
 import threading
 import time
 
+# Seconds that a slow machine may take for an answer.
+PATIENCE = 30
+
 
 def reset(s):
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -78,15 +81,16 @@ def listen(address, backlog):
 
 def ask(address):
     try:
-        s = socket.create_connection((address, 80), timeout=10)
+        s = socket.create_connection((address, 80), timeout=PATIENCE)
         s.sendall(b"x")
         data = s.recv(1)
         if data:
             return "echo"
-        # An end is not yet all: a reset may come behind it.
+        # An end is not yet all: a reset comes behind it, however long the peer takes.
         s.sendall(b"y")
-        time.sleep(0.2)
-        return "end" if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 else "end, reset"
+        broken = select.poll()
+        broken.register(s, 0)
+        return "end, reset" if broken.poll(PATIENCE * 1000) else "end"
     except TimeoutError:
         return "silence"
     except (ConnectionResetError, BrokenPipeError):
@@ -94,7 +98,7 @@ def ask(address):
 
 
 def bystander(address):
-    s = socket.create_connection((address, 80), timeout=20)
+    s = socket.create_connection((address, 80), timeout=PATIENCE)
     turns = 0
     while not select.select([0], [], [], 0.01)[0]:
         data = os.urandom(1 + turns % 50_000)

@@ -65,7 +65,7 @@ const faults: readonly [host: string, seen: string, end: string | RegExp][] = [
   ["at 6", "reset", "connect-timeout by upstream"],
   ["at 7", "reset", "connect-failed by upstream: connect: ECONNREFUSED"],
   ["at 8", "reset", "connect-timeout by upstream"],
-  // Heard while connect(2) is still at it, it counts with the second SYN, a second later.
+  // Received during connect(2), the error counts with the second SYN only, a second later.
   ["at 9", "reset", "connect-failed by upstream: connect: EHOSTUNREACH"],
   ["away 1", "reset", "connect-failed by upstream: connect: ENETUNREACH"],
   ["away 2", "reset", "connect-failed by upstream: connect: EHOSTUNREACH"],
@@ -82,7 +82,7 @@ describe.each(networks)("backends over IPv$family", ({ at, away, gateway }) => {
       ip route add prohibit ${away}3
       ip route add blackhole ${away}4
       backends
-      forward '[::]:50080' --to original --connect-timeout 1500ms --idle-timeout 1s
+      forward '[::]:50080' --to original --connect-timeout 2500ms --idle-timeout 3s
       bystander
       asking=
       for host in ${hosts.join(" ")}; do ask "$host" & asking="$asking $!"; done
