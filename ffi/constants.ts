@@ -33,6 +33,7 @@ export const SO_RCVBUFFORCE = 33;
 export const SO_MARK = 36;
 export const SO_DOMAIN = 39;
 export const SO_MEMINFO = 55;
+export const SO_BINDTOIFINDEX = 62;
 export const SO_NETNS_COOKIE = 71;
 export const SO_BUF_LOCK = 72;
 export const MSG_PEEK = 0x2;

@@ -25,6 +25,7 @@ import { formatSocketAddress } from "../net/socket-address.ts";
 import type { ServedSocket } from "../workers/protocol.ts";
 import { bindAddress } from "./endpoints.ts";
 import type { InheritedSockets } from "./inherited-sockets.ts";
+import type { LeavingSockets } from "./leaving-sockets.ts";
 import type { User } from "./passwd.ts";
 
 /** An open socket and where it is bound, the port that the kernel chose included. */
@@ -68,6 +69,8 @@ interface SharedSocketOptions extends Omit<SocketOptions, "protocol" | "reusePor
   readonly user: User | undefined;
   /** Sockets that were there before this process; a listener takes those with its address. */
   readonly inherited?: InheritedSockets | undefined;
+  /** Sockets of ours that are about to be closed; listeners may need their ports. */
+  readonly leaving?: LeavingSockets | undefined;
 }
 
 /** A user that no program runs as, among numbers that are given to nobody; one for a process. */
@@ -90,7 +93,7 @@ const nobodyElse = 0xc000_0000 + process.pid;
 export function openForWorkers(
   workers: number,
   wanted: readonly Listener[],
-  { hasSessions, user, inherited, ...options }: SharedSocketOptions,
+  { hasSessions, user, inherited, leaving, ...options }: SharedSocketOptions,
 ): OpenSocket[][] {
   const sets: OpenSocket[][] = Array.from({ length: workers }, () => []);
   const open = ({ protocol, endpoint }: Listener) => {
@@ -99,6 +102,13 @@ export function openForWorkers(
     const isShared = isJoined || workers > 1;
     const owner = isJoined ? user?.uid : isShared ? nobodyElse : undefined;
     const own = { ...options, protocol, owner: isJoined ? owner : undefined };
+    if (leaving?.isInTheWay({ protocol, local }) === true) {
+      const bound = explained({ ...options, protocol }, local, (wanted) =>
+        leaving.bindBeside(workers, wanted, local, isShared),
+      );
+      for (const [worker, set] of sets.entries()) set.push(bound[worker] as OpenSocket);
+      return;
+    }
     const found = inherited?.take({ protocol, local }) ?? [];
     const adopted = found.map(({ fd }) => adopt(fd, own, isShared));
     for (const [worker, set] of sets.entries()) {
@@ -133,14 +143,23 @@ export function closeSockets(sets: readonly (readonly OpenSocket[])[]): void {
 
 function adopt(fd: Fd, options: SocketOptions, isShared: boolean): OpenSocket {
   const local = localName(fd);
+  explained(options, local, (own) => adoptSocket(fd, own));
+  if (isShared) allowSharing(fd);
+  return { fd, protocol: options.protocol, local };
+}
+
+/** Calls `work`. @throws CommandError that says why the kernel refused something */
+function explained<T>(
+  options: SocketOptions,
+  local: SocketAddress,
+  work: (options: SocketOptions) => T,
+): T {
   try {
-    adoptSocket(fd, options);
+    return work(options);
   } catch (error) {
     if (error instanceof SyscallError) throw refusal(error, options, local, { kind: "receive" });
     throw error;
   }
-  if (isShared) allowSharing(fd);
-  return { fd, protocol: options.protocol, local };
 }
 
 /** What a Worker gets for which there is no inherited socket: at most one. */

@@ -85,14 +85,30 @@ const name = allocate(sockaddr_storage.size);
  * @throws SyscallError naming the option or call that the kernel refused; nothing stays open.
  */
 export function bindSocket(options: SocketOptions, local: SocketAddress): Fd {
+  const fd = unboundSocket(options, local);
+  try {
+    bindAt(fd, local);
+    return fd;
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+}
+
+/** `bind(2)` of a socket of the address's family. @throws SyscallError */
+export function bindAt(fd: Fd, { address, port, scopeId }: SocketAddress): void {
+  need(bindTo(fd, address, port, scopeId), "bind");
+}
+
+/** The same socket as that of `bindSocket`, which is not bound yet. @throws SyscallError */
+export function unboundSocket(options: SocketOptions, local: SocketAddress): Fd {
   const domain = familyOf(local);
   const fd = makeSocket(options.protocol, domain);
   // Without CAP_CHOWN this process owns it, and the others that share its port.
   if (options.owner !== undefined) sys.setOwner(fd, options.owner);
   try {
     configure(fd, domain, options);
-    need(bindTo(fd, local.address, local.port, local.scopeId), "bind");
-    return fd as Fd;
+    return fd;
   } catch (error) {
     sys.close(fd);
     throw error;
@@ -111,7 +127,9 @@ export function adoptSocket(fd: Fd, options: SocketOptions): void {
     sys.setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, 0);
   }
   configure(fd, domain, options, (level, option) => sys.getsockopt(fd, level, option));
-  if (options.protocol === "tcp") listenOn(fd);
+  if (options.protocol !== "tcp") return;
+  if (options.clientFirst !== true) sys.setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 0);
+  listenOn(fd);
 }
 
 /** Another descriptor of the same socket, close-on-exec. @throws SyscallError */

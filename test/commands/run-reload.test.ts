@@ -233,6 +233,122 @@ describe("a reload", () => {
   });
 });
 
+describe("a listener that takes the place of others", () => {
+  const places = ["127.0.0.1", "0.0.0.0", "[::]", "0.0.0.0", "[::]", "127.0.0.1", "[::]"];
+
+  test("TCP: under load nobody is refused, whichever of both is wider", async () => {
+    const to = await named("one");
+    const [port] = (await freePorts(1)) as [number];
+    const at = (address: string, name = "a") =>
+      service(name, `listen = "${address}:${port}"\nto = "127.0.0.1:${to}"`);
+    const { proxy, reload } = await runServer(at("127.0.0.1"), 1);
+    const open = new Client(port);
+    await open.say("first");
+    let isOver = false;
+    let asked = 0;
+    const failures: string[] = [];
+    const load = [1, 2, 3].map(async () => {
+      for (; !isOver; asked++) {
+        const client = new Client(port);
+        const answer = await client.say("load");
+        if (answer !== "one <load>") failures.push(answer);
+        client.close();
+      }
+    });
+    for (const [turn, address] of [...places, ...places].entries()) {
+      const before = asked;
+      await reload(at(address, turn % 3 === 0 ? "a" : "b"));
+      await eventually("some connections", () => asked > before + 5);
+    }
+    isOver = true;
+    await Promise.all(load);
+    expect(failures).toEqual([]);
+    expect(eventsOf(proxy, "reloaded").length).toBe(2 * places.length);
+    expect(await open.say("last")).toBe("one <first><last>");
+  });
+
+  test("several Workers, whose sockets may have an owner of their own", async () => {
+    const to = await named("one");
+    const [port] = (await freePorts(1)) as [number];
+    const at = (address: string) =>
+      `workers = 2\n[log]\nformat = "json"\n` +
+      service("a", `listen = "${address}:${port}"\nto = "127.0.0.1:${to}"`);
+    const { proxy, reload } = await runServer(at("127.0.0.1"), 1);
+    for (const address of places.slice(1)) {
+      await reload(at(address));
+      expect(eventsOf(proxy, "bound").at(-1)).toMatchObject({ address: `${address}:${port}` });
+      expect(await new Client(port).say("x")).toBe("one <x>");
+    }
+  });
+
+  test("UDP: each question is answered, and sessions begin anew", async () => {
+    const answering = await udpPeer((data) => Buffer.from(`answer to ${data}`));
+    const [port] = (await freePorts(1)) as [number];
+    const at = (address: string) =>
+      service("a", `listen = "udp://${address}:${port}"\nto = "127.0.0.1:${answering.port}"`);
+    const { proxy, reload } = await runServer(at("127.0.0.1"), 1);
+    const asking = await udpPeer();
+    for (const address of places) {
+      await reload(at(address));
+      expect(await ask(asking, port, address)).toBe(`answer to ${address}`);
+    }
+    expect(eventsOf(proxy, "forwarded").map(({ reason }) => reason)).toContain("removed");
+  });
+
+  test.skipIf(process.getuid?.() !== 0)(
+    "a service of another name may be transparent",
+    async () => {
+      const to = await named("one");
+      const [port] = (await freePorts(1)) as [number];
+      const at = (name: string, isTransparent: boolean) =>
+        service(name, `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${to}"`).replace(
+          "transparent = false",
+          `transparent = ${isTransparent}`,
+        );
+      const { reload } = await runServer(at("a", false), 1);
+      const flag = () => {
+        const filter = ["-tlnH", "--inet-sockopt", `sport = :${port}`];
+        return String(Bun.spawnSync(["ss", ...filter]).stdout).includes("transparent");
+      };
+      expect(flag()).toBe(false);
+      await reload(at("b", true));
+      expect(flag()).toBe(true);
+      await reload(at("c", false));
+      expect(flag()).toBe(false);
+      expect(await new Client(port).say("x")).toBe("one <x>");
+    },
+  );
+
+  test("if anything else fails, the old one goes on as before", async () => {
+    const to = await named("one");
+    const taken = createServer().listen(0, "127.0.0.1");
+    await once(taken, "listening");
+    cleanups.push(() => taken.close());
+    const { port: other } = taken.address() as { port: number };
+    const [port] = (await freePorts(1)) as [number];
+    const at = (...listen: string[]) =>
+      service("a", `listen = ${JSON.stringify(listen)}\nto = "127.0.0.1:${to}"`);
+    for (const [old, next] of [
+      ["127.0.0.1", "[::]"],
+      ["0.0.0.0", "127.0.0.1"],
+    ]) {
+      const { proxy, reload } = await runServer(at(`${old}:${port}`), 1);
+      await reload(at(`${next}:${port}`, `127.0.0.1:${other}`));
+      const told = eventsOf(proxy, "warning").map(({ text }) => String(text));
+      expect(told.join("\n")).toContain(`reload: Cannot bind tcp://127.0.0.1:${other}`);
+      expect(listening(proxy.pid)).toEqual(new Set([`tcp ${port}`]));
+      const clients = [new Client(port)];
+      expect(await clients[0]?.say("x")).toBe("one <x>");
+      await reload(at(`${next}:${port}`));
+      clients.push(new Client(port));
+      expect(await clients[1]?.say("y")).toBe("one <y>");
+      for (const client of clients) client.close();
+      proxy.kill("SIGTERM");
+      expect((await proxy.finished()).status).toBe(0);
+    }
+  });
+});
+
 describe("tproxy reload", () => {
   test("prints each change, and the status says what has come of it", async () => {
     const to = await named("one");

@@ -27,6 +27,8 @@ export interface ListenerPlan<T extends Pick<Service, "name" | "listen">> {
   readonly wanted: readonly WantedSockets<T>[];
   /** By the name of a service that has sockets, what it lets go of, for each Worker. */
   readonly released: ReadonlyMap<string, readonly ReleasedSockets[]>;
+  /** All sockets that are closed. */
+  readonly closed: readonly OpenSocket[];
 }
 
 /** The plan that leads from the services that run to `next`. */
@@ -55,20 +57,23 @@ export function planListeners<T extends Pick<Service, "name" | "listen">>(
     });
     return { service, kept };
   });
+  const closed: OpenSocket[] = [];
   const released = new Map(
     running.map(({ service: { name }, sets }) => {
       const leaves = moved.get(name) ?? new Set();
       const lists = sets.map((set): ReleasedSockets => {
         const gone = set.filter((socket) => !stays.has(socket));
+        const closing = gone.filter((socket) => !leaves.has(socket));
+        closed.push(...closing);
         return {
-          closed: gone.filter((socket) => !leaves.has(socket)).map(({ fd }) => fd),
+          closed: closing.map(({ fd }) => fd),
           moved: gone.filter((socket) => leaves.has(socket)).map(({ fd }) => fd),
         };
       });
       return [name, lists];
     }),
   );
-  return { wanted, released };
+  return { wanted, released, closed };
 }
 
 /** What tells a listener: its address; of a port that the kernel chooses, whose it is. */

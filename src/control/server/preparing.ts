@@ -14,6 +14,7 @@ import { checkForward } from "../connecting.ts";
 import { raiseDescriptorLimit } from "../descriptors.ts";
 import type { InheritedSockets } from "../inherited-sockets.ts";
 import { choosePaths, type PathCandidate } from "../kernel-path/choose-path.ts";
+import { LeavingSockets } from "../leaving-sockets.ts";
 import { closeSockets, type OpenSocket } from "../listeners.ts";
 import { captureDoubts } from "../no-capture.ts";
 import { loweredBounds, type Sharing } from "../places.ts";
@@ -24,6 +25,7 @@ import { captureRequest } from "./captures.ts";
 import { type DescriptorShare, descriptorShares } from "./descriptor-shares.ts";
 import { ServiceProblem } from "./issues.ts";
 import { planListeners, type WantedSockets } from "./listener-plan.ts";
+import { MovedSockets } from "./moved-sockets.ts";
 import {
   type OpenService,
   openListeners,
@@ -59,8 +61,8 @@ export interface Prepared {
   readonly lists: ReadonlyMap<string, PoolInUse>;
   /** By the name of a service that runs: the listeners that it lets go of. */
   readonly released: ReadonlyMap<string, readonly ReleasedSockets[]>;
-  /** Some listener is closed by it. */
-  readonly closes: boolean;
+  /** The listeners that it closes, and those that take their places. */
+  readonly leaving: LeavingSockets;
   /** A line for each thing that may not work as it is meant. */
   readonly doubts: readonly string[];
   /** Closes all that is new. */
@@ -89,8 +91,12 @@ export async function prepare(
   const { requests, doubts } = check(configuration, services, settings, around.inherited);
   const lists = await resolvePools(services, around);
   const opened: OpenSocket[][] = [];
+  let leaving = new LeavingSockets([]);
+  const moved = new MovedSockets(running.values());
   const discard = () => {
     closeSockets(opened);
+    leaving.restore();
+    moved.restore();
     for (const [key, { list }] of lists) if (around.lists.get(key)?.list !== list) list.close();
   };
   try {
@@ -107,8 +113,11 @@ export async function prepare(
     const shares = sharesOf(relayed, around);
     doubts.push(...notes, ...lowered(relayed, shares, configuration, around));
     const plan = planListeners([...running.values()], relayed);
-    const open = plan.wanted.map(({ service, kept }) => {
-      const sets = openMissing(service, kept, around);
+    leaving = new LeavingSockets(plan.closed);
+    const open = plan.wanted.map((wanted) => {
+      const { service, kept } = wanted;
+      moved.adapt(wanted);
+      const sets = openMissing(service, kept, around, leaving);
       opened.push(...sets.opened);
       const { list } = lists.get(service.route.pool.name) as PoolInUse;
       const share = shares.get(service) as DescriptorShare;
@@ -120,8 +129,7 @@ export async function prepare(
       doubts.push(...new Set(open.flatMap((each) => doubtsOf(each, uncaptured))));
     }
     const { released } = plan;
-    const closes = [...released.values()].flat().some(({ closed }) => closed.length > 0);
-    return { services: open, carried, lists, released, closes, doubts, discard };
+    return { services: open, carried, lists, released, leaving, doubts, discard };
   } catch (error) {
     discard();
     throw error;
@@ -253,9 +261,13 @@ function openMissing(
   service: Service,
   kept: WantedSockets<Service>["kept"],
   { workers, settings, inherited }: Surroundings,
+  leaving: LeavingSockets,
 ) {
   const missing = service.listen.filter((_, i) => kept[i] === undefined);
-  const opened = openListeners({ ...service, listen: missing }, workers, settings.user, inherited);
+  const opened = openListeners({ ...service, listen: missing }, workers, settings.user, {
+    inherited,
+    leaving,
+  });
   const all = opened.map((set, worker) => {
     const fresh = set.values();
     return kept.map((sockets) => (sockets?.[worker] ?? fresh.next().value) as OpenSocket);

@@ -7,6 +7,7 @@ import { addressKey, isSelf } from "../../forward/dial.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { InheritedSockets } from "../inherited-sockets.ts";
+import type { LeavingSockets } from "../leaving-sockets.ts";
 import { type OpenSocket, openForWorkers } from "../listeners.ts";
 import type { User } from "../passwd.ts";
 import type { UpstreamList } from "../upstreams.ts";
@@ -32,27 +33,39 @@ export interface RunningService extends OpenService {
   readonly id: number;
 }
 
+/** Sockets that were there before those of a service. */
+interface Predecessors {
+  readonly inherited?: InheritedSockets | undefined;
+  readonly leaving?: LeavingSockets | undefined;
+}
+
 /**
  * Opens the sockets of a service, a set for each Worker; those of `inherited` are taken first.
+ * Those that take the place of `leaving` ones receive nothing before `LeavingSockets.replace`.
  * @throws CommandError that says why the kernel refused one; then none is open
  */
 export function openListeners(
-  { listen, ingress, timeouts }: Service,
+  service: Service,
   workers: number,
   user: User | undefined,
-  inherited?: InheritedSockets,
+  { inherited, leaving }: Predecessors = {},
 ): OpenSocket[][] {
-  return openForWorkers(workers, listen, {
-    hasSessions: true,
-    user,
-    inherited,
+  return openForWorkers(workers, service.listen, {
+    ...listenerOptions(service),
+    ...{ hasSessions: true, user, inherited, leaving },
+  });
+}
+
+/** The options of a service's listening sockets. */
+export function listenerOptions({ ingress, timeouts }: Service) {
+  return {
     savesSyn: true,
     transparent: ingress.transparent,
     clientFirst: ingress.clientFirst,
     noDelay: true,
     keepAliveMs: timeouts.keepAliveMs,
     userTimeoutMs: timeouts.userMs,
-  });
+  };
 }
 
 /** A service with its open sockets. @throws ServiceProblem */

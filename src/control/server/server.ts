@@ -307,6 +307,7 @@ export class Server implements ServerParts {
     const prepared = await prepare(next, enabledServices(next, this.held), this.around);
     try {
       logStart(log, await installAll(this, next, prepared), [], false);
+      prepared.leaving.replace();
     } catch (error) {
       prepared.discard();
       throw error;
@@ -318,7 +319,7 @@ export class Server implements ServerParts {
     if (log.level !== undefined) this.changeLevel();
     const behind = await pool.reached(this.generation, reloadWaitMs);
     logOpened(log, before, [...this.running.values()], [...lateLines(behind), ...prepared.doubts]);
-    if (prepared.closes) this.vacantAt = performance.now() + 2 * removedListenerMs;
+    if (!prepared.leaving.isEmpty) this.vacantAt = performance.now() + 2 * removedListenerMs;
     this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));
     this.succession.manager.listening(this.succession.listening);
   }

@@ -139,12 +139,13 @@ export class UdpForwarder implements Service {
     }
   }
 
-  /** Lets go of listeners, and ends the sessions that have come by them. */
+  /** Lets go of listeners, and ends their sessions: first those of what closed ones have queued. */
   release(closed: readonly number[], moved: readonly number[]): void {
     const { loop } = this.context;
     for (const listener of this.listeners) {
       const isClosed = closed.includes(listener.fd);
       if (!isClosed && !moved.includes(listener.fd)) continue;
+      if (isClosed) this.drain(listener);
       this.manager.endWhere("removed", ({ start }) => start.listener === listener);
       if (isClosed) loop.close(listener.fd);
       else if (!this.isSuspended) loop.remove(listener.fd);
