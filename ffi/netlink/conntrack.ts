@@ -9,16 +9,11 @@
 
 import * as c from "./conntrack-constants.ts";
 import { NFPROTO_IPV4, NFPROTO_IPV6, NLA_F_NESTED, NLM_F_DUMP } from "./constants.ts";
-import { nfnetlinkAttributes, nfnetlinkMessage } from "./nfnetlink.ts";
-import {
-  type Attributes,
-  defined,
-  type Message,
-  type ReceivedMessage,
-  required,
-  WireError,
-  type Writer,
-} from "./wire.ts";
+import { AttributeCursor } from "./cursor.ts";
+import { nfgenmsg, nfnetlinkMessage } from "./nfnetlink.ts";
+import { type Message, type ReceivedMessage, required, WireError, type Writer } from "./wire.ts";
+
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 
 /** Packets of one direction. */
 export interface Tuple {
@@ -164,32 +159,68 @@ export function updateEntry(
 }
 
 /**
- * Decodes the body of IPCTNL_MSG_CT_NEW or, of an event, of IPCTNL_MSG_CT_DELETE.
+ * Decodes the body of IPCTNL_MSG_CT_NEW or, of an event, of IPCTNL_MSG_CT_DELETE. It is read once,
+ * without an object for each attribute: a busy host has thousands of events a second.
  * @throws WireError
  */
 export function decodeEntry(body: Uint8Array): ConntrackEntry {
-  const { family, attributes } = nfnetlinkAttributes(body);
+  if (body.length < nfgenmsg.size) throw new WireError(`conntrack entry of ${body.length} bytes`);
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  const family = view.getUint8(nfgenmsg.nfgen_family);
   if (family !== NFPROTO_IPV4 && family !== NFPROTO_IPV6) {
     throw new WireError(`conntrack entry of family ${family}`);
   }
-  const tcp = attributes.nested(c.CTA_PROTOINFO)?.nested(c.CTA_PROTOINFO_TCP);
-  const stamps = attributes.nested(c.CTA_TIMESTAMP);
-  return defined({
-    family,
-    original: decodeTuple(attributes, c.CTA_TUPLE_ORIG, "CTA_TUPLE_ORIG"),
-    reply: decodeTuple(attributes, c.CTA_TUPLE_REPLY, "CTA_TUPLE_REPLY"),
-    status: attributes.be32(c.CTA_STATUS) ?? 0,
-    id: attributes.be32(c.CTA_ID) ?? 0,
-    zone: attributes.be16(c.CTA_ZONE) ?? 0,
-    mark: attributes.be32(c.CTA_MARK) ?? 0,
-    timeoutS: attributes.be32(c.CTA_TIMEOUT),
-    tcpState: tcp?.u8(c.CTA_PROTOINFO_TCP_STATE),
-    sent: decodeAmount(attributes.nested(c.CTA_COUNTERS_ORIG)),
-    received: decodeAmount(attributes.nested(c.CTA_COUNTERS_REPLY)),
-    startedAt: milliseconds(stamps?.be64(c.CTA_TIMESTAMP_START)),
-    stoppedAt: milliseconds(stamps?.be64(c.CTA_TIMESTAMP_STOP)),
-    labels: attributes.bytes(c.CTA_LABELS),
-  });
+  let original: Tuple | undefined;
+  let reply: Tuple | undefined;
+  const entry: Mutable<Omit<ConntrackEntry, "original" | "reply">> = {
+    ...{ family, status: 0, id: 0, zone: 0, mark: 0 },
+  };
+  const from = new AttributeCursor(body, view, nfgenmsg.size, body.length);
+  while (from.next()) {
+    switch (from.type) {
+      case c.CTA_TUPLE_ORIG:
+        original = decodeTuple(from.nested(), "CTA_TUPLE_ORIG");
+        break;
+      case c.CTA_TUPLE_REPLY:
+        reply = decodeTuple(from.nested(), "CTA_TUPLE_REPLY");
+        break;
+      case c.CTA_STATUS:
+        entry.status = from.be32();
+        break;
+      case c.CTA_ID:
+        entry.id = from.be32();
+        break;
+      case c.CTA_ZONE:
+        entry.zone = from.be16();
+        break;
+      case c.CTA_MARK:
+        entry.mark = from.be32();
+        break;
+      case c.CTA_TIMEOUT:
+        entry.timeoutS = from.be32();
+        break;
+      case c.CTA_PROTOINFO:
+        readTcpState(from.nested(), entry);
+        break;
+      case c.CTA_COUNTERS_ORIG:
+        entry.sent = decodeAmount(from.nested());
+        break;
+      case c.CTA_COUNTERS_REPLY:
+        entry.received = decodeAmount(from.nested());
+        break;
+      case c.CTA_TIMESTAMP:
+        readTimes(from.nested(), entry);
+        break;
+      case c.CTA_LABELS:
+        entry.labels = from.bytes();
+        break;
+    }
+  }
+  return {
+    ...entry,
+    original: required(original, "CTA_TUPLE_ORIG"),
+    reply: required(reply, "CTA_TUPLE_REPLY"),
+  };
 }
 
 /** What a listener of NFNLGRP_CONNTRACK_* is told. */
@@ -273,30 +304,73 @@ function writeServer(to: Writer, server: NonNullable<EntryFilter["server"]>): vo
   });
 }
 
-function decodeTuple(from: Attributes, type: number, name: string): Tuple {
-  const tuple = required(from.nested(type), name);
-  const ip = required(tuple.nested(c.CTA_TUPLE_IP), `${name}: CTA_TUPLE_IP`);
-  const proto = required(tuple.nested(c.CTA_TUPLE_PROTO), `${name}: CTA_TUPLE_PROTO`);
-  const source = ip.address(c.CTA_IP_V4_SRC) ?? ip.address(c.CTA_IP_V6_SRC);
-  const destination = ip.address(c.CTA_IP_V4_DST) ?? ip.address(c.CTA_IP_V6_DST);
-  return defined({
-    source: required(source, `${name}: source`),
-    destination: required(destination, `${name}: destination`),
-    protocol: required(proto.u8(c.CTA_PROTO_NUM), `${name}: CTA_PROTO_NUM`),
-    sourcePort: proto.be16(c.CTA_PROTO_SRC_PORT),
-    destinationPort: proto.be16(c.CTA_PROTO_DST_PORT),
-  });
+function decodeTuple(from: AttributeCursor, name: string): Tuple {
+  const tuple: Mutable<Partial<Tuple>> = {};
+  while (from.next()) {
+    if (from.type === c.CTA_TUPLE_IP) readAddresses(from.nested(), tuple);
+    else if (from.type === c.CTA_TUPLE_PROTO) readProtocol(from.nested(), tuple);
+  }
+  required(tuple.source, `${name}: source`);
+  required(tuple.destination, `${name}: destination`);
+  required(tuple.protocol, `${name}: CTA_PROTO_NUM`);
+  return tuple as Tuple;
 }
 
-function decodeAmount(from: Attributes | undefined): Amount | undefined {
-  const packets = from?.be64(c.CTA_COUNTERS_PACKETS);
-  const bytes = from?.be64(c.CTA_COUNTERS_BYTES);
-  if (packets === undefined || bytes === undefined) return undefined;
-  return { packets: Number(packets), bytes: Number(bytes) };
+function readAddresses(from: AttributeCursor, tuple: Mutable<Partial<Tuple>>): void {
+  while (from.next()) {
+    switch (from.type) {
+      case c.CTA_IP_V4_SRC:
+      case c.CTA_IP_V6_SRC:
+        tuple.source = from.address();
+        break;
+      case c.CTA_IP_V4_DST:
+      case c.CTA_IP_V6_DST:
+        tuple.destination = from.address();
+        break;
+    }
+  }
 }
 
-function milliseconds(nanoseconds: bigint | undefined): number | undefined {
-  return nanoseconds === undefined ? undefined : Number(nanoseconds / 1_000_000n);
+function readProtocol(from: AttributeCursor, tuple: Mutable<Partial<Tuple>>): void {
+  while (from.next()) {
+    switch (from.type) {
+      case c.CTA_PROTO_NUM:
+        tuple.protocol = from.u8();
+        break;
+      case c.CTA_PROTO_SRC_PORT:
+        tuple.sourcePort = from.be16();
+        break;
+      case c.CTA_PROTO_DST_PORT:
+        tuple.destinationPort = from.be16();
+        break;
+    }
+  }
+}
+
+function readTcpState(from: AttributeCursor, entry: { tcpState?: number }): void {
+  while (from.next()) {
+    if (from.type !== c.CTA_PROTOINFO_TCP) continue;
+    const tcp = from.nested();
+    while (tcp.next()) if (tcp.type === c.CTA_PROTOINFO_TCP_STATE) entry.tcpState = tcp.u8();
+  }
+}
+
+function decodeAmount(from: AttributeCursor): Amount {
+  let [packets, bytes] = [0, 0];
+  while (from.next()) {
+    if (from.type === c.CTA_COUNTERS_PACKETS) packets = Number(from.be64());
+    else if (from.type === c.CTA_COUNTERS_BYTES) bytes = Number(from.be64());
+  }
+  return { packets, bytes };
+}
+
+/** The kernel has nanoseconds. */
+function readTimes(from: AttributeCursor, entry: { startedAt?: number; stoppedAt?: number }): void {
+  while (from.next()) {
+    const ms = () => Number(from.be64() / 1_000_000n);
+    if (from.type === c.CTA_TIMESTAMP_START) entry.startedAt = ms();
+    else if (from.type === c.CTA_TIMESTAMP_STOP) entry.stoppedAt = ms();
+  }
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {

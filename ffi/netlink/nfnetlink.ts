@@ -7,7 +7,7 @@ import { NFNETLINK_V0 } from "./constants.ts";
 import { Attributes, type Message, message, NETWORK_ORDER, structOf, type Writer } from "./wire.ts";
 
 /** `struct nfgenmsg`. */
-const nfgenmsg = { size: 4, nfgen_family: 0, version: 1, res_id: 2 } as const;
+export const nfgenmsg = { size: 4, nfgen_family: 0, version: 1, res_id: 2 } as const;
 
 /** A message of NFNL_SUBSYS_* `subsystem` and its message `type`, for the family NFPROTO_*. */
 export function nfnetlinkMessage(

@@ -17,10 +17,10 @@ export const nlmsghdr = {
 } as const;
 
 /** `struct nlattr`: its length counts itself and the payload, not the padding. */
-const nlattr = { size: 4, nla_len: 0, nla_type: 2 } as const;
+export const nlattr = { size: 4, nla_len: 0, nla_type: 2 } as const;
 
 /** NLA_TYPE_MASK: an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
-const NLA_TYPE_MASK = 0x3fff;
+export const NLA_TYPE_MASK = 0x3fff;
 
 /** For DataView: the order of headers and of rtnetlink. */
 export const HOST_ORDER = true;
