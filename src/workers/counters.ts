@@ -1,5 +1,5 @@
 /**
- * The memory that the main thread and one Worker share: four 32-bit cells, a block of counters and
+ * The memory that the main thread and one Worker share: 32-bit cells, a block of counters and
  * a tally for each service of the Worker, and a map of its open descriptors. The main thread reads
  * them at any time without asking; both write the cells, and the Worker alone writes the rest.
  */
@@ -7,7 +7,7 @@
 import { descriptorsMax, servicesMax } from "../engine/limits.ts";
 import { TALLY_VALUES, Tally } from "./tally.ts";
 
-const CELLS = 4;
+const CELLS = 6;
 /** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
 const PROGRESS = 0;
 const STOP = 1 << 30;
@@ -16,6 +16,8 @@ const MOVES = 1;
 /** How often a turn of the Worker was asked for, and the last of those that it has passed. */
 const TURNS_ASKED = 2;
 const TURNS_PASSED = 3;
+/** The highest number of a block that was ever used: behind it all counts are 0. */
+const LAST_BLOCK = 4;
 
 /** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
@@ -172,6 +174,7 @@ export class SharedState {
 
   /** The counters of service number `id`, from 1 to `servicesMax`. */
   block(id: number): CounterBlock {
+    if (id > (this.cells[LAST_BLOCK] as number)) this.cells[LAST_BLOCK] = id;
     return new CounterBlock(this.values(id), new Tally(this.tallyOf(id)));
   }
 
@@ -216,7 +219,8 @@ export class SharedState {
     const { counters } = this;
     const count = counterNames.length;
     const sum = counters.slice(0, count);
-    for (let at = count; at < counters.length; at++) {
+    const end = count * (1 + (this.cells[LAST_BLOCK] as number));
+    for (let at = count; at < end; at++) {
       sum[at % count] = (sum[at % count] as number) + (counters[at] as number);
     }
     return sum;
@@ -231,7 +235,8 @@ export class SharedState {
   /** State for the Worker that takes the place of this one: it goes on counting, owning nothing. */
   successor(): SharedState {
     const next = new SharedState();
-    for (let id = 0; id < BLOCKS; id++) {
+    for (let id = 0; id <= (this.cells[LAST_BLOCK] as number); id++) {
+      next.block(id);
       const values = next.values(id);
       copy(this.values(id), values);
       copy(this.tallyOf(id), next.tallyOf(id));

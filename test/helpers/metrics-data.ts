@@ -56,7 +56,12 @@ export function metricsData(
   };
 }
 
+/** The metrics as a string. */
+export function metricsString(data: MetricsData): string {
+  return new TextDecoder().decode(renderMetrics(data));
+}
+
 /** Every name that a sample may have. */
 export const metricNames: ReadonlySet<string> = new Set(
-  renderMetrics(metricsData(1, 1)).match(/^[a-z_]+(?=[ {])/gm),
+  metricsString(metricsData(1, 1)).match(/^[a-z_]+(?=[ {])/gm),
 );

@@ -66,5 +66,5 @@ export interface Controlled {
   /** The configuration in force, without secrets. */
   configuration?(type: "toml" | "json"): Promise<string>;
   /** The text of the metrics, and its type. */
-  metrics?(): { readonly text: string; readonly type: string };
+  metrics?(): { readonly text: string | Uint8Array<ArrayBuffer>; readonly type: string };
 }

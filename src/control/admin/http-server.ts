@@ -6,7 +6,6 @@
  * traffic may need, and without a time-out for streams it has none for clients that stall either.
  */
 
-import { STATUS_CODES } from "node:http";
 import type { Socket, UnixSocketListener } from "bun";
 import { configurationBytesMax } from "../../engine/limits.ts";
 import {
@@ -18,6 +17,7 @@ import {
 } from "./limits.ts";
 import { ApiError, problemResponse } from "./problem.ts";
 import { type ParsedRequest, RequestParser } from "./request-parser.ts";
+import { statusText } from "./status-texts.ts";
 
 /** Answers a request; what it throws becomes an error of the API. */
 export type Handler = (request: Request) => Promise<Response> | Response;
@@ -202,7 +202,7 @@ class Client {
     const whole = isStream ? undefined : new Uint8Array(await response.arrayBuffer());
     if (whole !== undefined) headers.set("content-length", String(whole.length));
     headers.set("connection", "close");
-    let head = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n`;
+    let head = `HTTP/1.1 ${status} ${statusText(status)}\r\n`;
     for (const [name, value] of headers) head += `${name}: ${value}\r\n`;
     await this.write(new TextEncoder().encode(`${head}\r\n`));
     if (method === "HEAD") return void response.body?.cancel();

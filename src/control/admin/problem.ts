@@ -1,7 +1,7 @@
 /** Errors of the admin API, as `application/problem+json` (RFC 9457). Pure. */
 
-import { STATUS_CODES } from "node:http";
 import { printJson } from "../../net/printable.ts";
+import { statusText } from "./status-texts.ts";
 
 /** What is wrong in a configuration, and where. */
 export interface ProblemPlace {
@@ -38,7 +38,7 @@ export function problemResponse(error: ApiError): Response {
   const needs_upgrade = error.needsUpgrade || undefined;
   const body = {
     status,
-    title: STATUS_CODES[status] ?? "Error",
+    title: statusText(status) || "Error",
     detail: message,
     problems,
     needs_upgrade,

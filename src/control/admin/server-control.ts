@@ -35,7 +35,7 @@ export interface Server extends Reloadable {
   setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer;
   /** False if there is no such service. */
   setServiceState(name: string, state: "ready" | "drained" | "down"): Promise<boolean>;
-  metricsText(): string;
+  metricsText(): Uint8Array<ArrayBuffer>;
   upgrade(program?: string): Promise<UpgradeResult>;
   stop(): void;
 }
@@ -170,7 +170,7 @@ export class ServerControl implements Controlled {
     return writeToml(settings);
   }
 
-  metrics(): { text: string; type: string } {
+  metrics(): { text: Uint8Array<ArrayBuffer>; type: string } {
     return { text: this.server.metricsText(), type: metricsContentType };
   }
 

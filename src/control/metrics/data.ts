@@ -35,7 +35,7 @@ export interface ProcessFigures {
 /** One service, in all Workers together: numbers, since there may be a thousand services. */
 export interface ServiceFigures {
   /** `service="web"`, as `labels` of `text.ts` makes it. */
-  readonly labels: string;
+  readonly labels: Uint8Array;
   readonly pool: string;
   readonly protocols: readonly Scheme[];
   /** By `Counter`. */
@@ -47,7 +47,7 @@ export interface ServiceFigures {
 /** One address of an upstream, in all Workers together: read when it is asked for. */
 export interface UpstreamFigures {
   /** `pool="web",upstream="web1"`; of a name's further addresses the address. */
-  readonly labels: string;
+  readonly labels: Uint8Array;
   readonly isUp: boolean;
   readonly isDraining: boolean;
   readonly weight: number;

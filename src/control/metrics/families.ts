@@ -14,7 +14,7 @@ import {
 } from "../../workers/tally.ts";
 import type { MetricsData } from "./data.ts";
 import { counted, type Metric, single, tallied, type WordPlace, wordPlaces } from "./metric.ts";
-import { labels, writeMetrics } from "./text.ts";
+import { encoded, labels, writeMetrics } from "./text.ts";
 import { upstreamFamilies } from "./upstream-families.ts";
 
 const endsOf = (wanted: EndPlace["protocol"]) =>
@@ -24,6 +24,11 @@ const endsOf = (wanted: EndPlace["protocol"]) =>
 function byReason(places: readonly Pick<EndPlace, "at" | "reason">[]): readonly WordPlace[] {
   return wordPlaces(places.map(({ at, reason }) => ({ at, labels: `reason="${reason}"` })));
 }
+
+const directions = {
+  client: encoded(',direction="client"'),
+  upstream: encoded(',direction="upstream"'),
+};
 
 const processFamilies: readonly Metric[] = [
   {
@@ -209,8 +214,8 @@ const sessionFamilies: readonly Metric[] = [
     samples: ({ services }, out) => {
       for (const { labels: of, protocols, counters } of services) {
         if (!protocols.includes("udp")) continue;
-        out.add(`${of},direction="client"`, counters[Counter.clientDatagrams] as number);
-        out.add(`${of},direction="upstream"`, counters[Counter.upstreamDatagrams] as number);
+        out.add(of, counters[Counter.clientDatagrams] as number, directions.client);
+        out.add(of, counters[Counter.upstreamDatagrams] as number, directions.upstream);
       }
     },
   },
@@ -231,6 +236,6 @@ const families: readonly Metric[] = [
 ];
 
 /** The metrics as text. */
-export function renderMetrics(data: MetricsData): string {
+export function renderMetrics(data: MetricsData): Uint8Array<ArrayBuffer> {
   return writeMetrics(families, data);
 }

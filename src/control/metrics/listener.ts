@@ -15,7 +15,7 @@ import { metricsContentType } from "./text.ts";
 /** What there is to read. */
 export interface Readable {
   /** The metrics as text. */
-  metrics(): string;
+  metrics(): Uint8Array<ArrayBuffer>;
   /** Why no traffic should be sent here; empty: it may be. */
   unready(): string;
   /** Answers a request for any other path; undefined: there is nothing there. */

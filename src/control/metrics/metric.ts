@@ -3,7 +3,7 @@
 import type { Scheme } from "../../net/target.ts";
 import { Counter, type CounterName } from "../../workers/counters.ts";
 import type { MetricsData } from "./data.ts";
-import type { Family } from "./text.ts";
+import { encoded, type Family, none } from "./text.ts";
 
 export type Metric = Family<MetricsData>;
 export type Kind = Metric["type"];
@@ -19,7 +19,7 @@ export function single(
     ...{ name, type, help },
     samples: (data, out) => {
       const figure = value(data);
-      if (figure !== undefined) out.add("", figure);
+      if (figure !== undefined) out.add(none, figure);
     },
   };
 }
@@ -48,8 +48,8 @@ export function counted(
 /** A place of the numbers of a service, or several that are summed, and its words as labels. */
 export interface WordPlace {
   readonly places: readonly number[];
-  /** `reason="idle-timeout"`. */
-  readonly labels: string;
+  /** `,reason="idle-timeout"`. */
+  readonly labels: Uint8Array;
 }
 
 /** Places by their labels: those with the same labels are summed. */
@@ -57,7 +57,10 @@ export function wordPlaces(
   all: readonly { readonly at: number; readonly labels: string }[],
 ): readonly WordPlace[] {
   const found = Map.groupBy(all, ({ labels }) => labels);
-  return [...found].map(([labels, each]) => ({ labels, places: each.map(({ at }) => at) }));
+  return [...found].map(([labels, each]) => ({
+    labels: encoded(`,${labels}`),
+    places: each.map(({ at }) => at),
+  }));
 }
 
 /** Counts of each service by words; those that have not happened have no sample. */
@@ -69,7 +72,7 @@ export function tallied(name: string, help: string, words: readonly WordPlace[])
         for (const { places, labels } of words) {
           let sum = 0;
           for (const at of places) sum += tally[at] as number;
-          if (sum !== 0) out.add(`${of},${labels}`, sum);
+          if (sum !== 0) out.add(of, sum, labels);
         }
       }
     },

@@ -14,7 +14,7 @@ import { MetricsListener } from "./listener.ts";
 export type MeasuredServer = Server & PageServer;
 
 /** The metrics of now, as text of `metricsContentType`. */
-export function metricsText(parts: ServerParts): string {
+export function metricsText(parts: ServerParts): Uint8Array<ArrayBuffer> {
   return renderMetrics(metricsOf(parts));
 }
 

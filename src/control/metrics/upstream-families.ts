@@ -5,7 +5,7 @@ import { connectPlace, TALLY_VALUES } from "../../workers/tally.ts";
 import { type ConnectFailure, UpstreamCounter } from "../../workers/upstream-board.ts";
 import type { ServiceFigures, UpstreamFigures } from "./data.ts";
 import type { Kind, Metric } from "./metric.ts";
-import { labels } from "./text.ts";
+import { encoded, labels } from "./text.ts";
 
 /** A figure of each upstream that has it. */
 function ofUpstream(
@@ -29,8 +29,10 @@ const failures: readonly ConnectFailure[] = [
   ...(["refused", "timeout", "unreachable", "reset", "local"] as const),
 ];
 const failurePlaces = failures.map((reason) => ({
-  ...{ at: UpstreamCounter[reason], labels: `,reason="${reason}"` },
+  ...{ at: UpstreamCounter[reason], labels: encoded(`,reason="${reason}"`) },
 }));
+
+const results = { ok: encoded(',result="ok"'), failed: encoded(',result="failed"') };
 
 export const upstreamFamilies: readonly Metric[] = [
   ofUpstream(
@@ -72,7 +74,7 @@ export const upstreamFamilies: readonly Metric[] = [
         if (!upstream.isCounted) continue;
         for (const { at, labels: word } of failurePlaces) {
           const count = upstream.count(at);
-          if (count !== 0) out.add(upstream.labels + word, count);
+          if (count !== 0) out.add(upstream.labels, count, word);
         }
       }
     },
@@ -92,8 +94,8 @@ export const upstreamFamilies: readonly Metric[] = [
     samples: ({ upstreams }, out) => {
       for (const { labels: of, checks } of upstreams) {
         if (checks === undefined) continue;
-        if (checks.succeeded !== 0) out.add(`${of},result="ok"`, checks.succeeded);
-        if (checks.failed !== 0) out.add(`${of},result="failed"`, checks.failed);
+        if (checks.succeeded !== 0) out.add(of, checks.succeeded, results.ok);
+        if (checks.failed !== 0) out.add(of, checks.failed, results.failed);
       }
     },
   },

@@ -35,7 +35,7 @@ export interface MeasuredPool {
 
 /** One address of an upstream; undefined: it has none. */
 class AddressFigures implements UpstreamFigures {
-  readonly labels: string;
+  readonly labels: Uint8Array;
   private readonly pool: MeasuredPool;
   private readonly upstream: MeasuredUpstream;
   private readonly address: MeasuredAddress | undefined;

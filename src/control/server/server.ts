@@ -168,7 +168,7 @@ export class Server implements ServerParts {
   }
 
   /** The metrics of now, as text of `metricsContentType`. */
-  metricsText(): string {
+  metricsText(): Uint8Array<ArrayBuffer> {
     return metricsText(this);
   }
 

@@ -4,7 +4,7 @@ import { connect, type Socket } from "node:net";
 import { renderMetrics } from "../../../../src/control/metrics/families.ts";
 import { MetricsListener } from "../../../../src/control/metrics/listener.ts";
 import { parseEndpoint } from "../../../../src/net/endpoint.ts";
-import { metricsData } from "../../../helpers/metrics-data.ts";
+import { metricsData, metricsString } from "../../../helpers/metrics-data.ts";
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
@@ -44,7 +44,7 @@ test("metrics and health are there to read, and nothing else", async () => {
   const metrics = await get(listener, "/metrics");
   expect(metrics.status).toBe(200);
   expect(metrics.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
-  expect(await metrics.text()).toBe(renderMetrics(metricsData(2, 2)));
+  expect(await metrics.text()).toBe(metricsString(metricsData(2, 2)));
   expect((await get(listener, "/metrics", { method: "HEAD" })).status).toBe(200);
   expect((await get(listener, "/healthz")).status).toBe(200);
   expect((await get(listener, "/readyz")).status).toBe(200);

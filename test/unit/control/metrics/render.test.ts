@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
-import { renderMetrics } from "../../../../src/control/metrics/families.ts";
-import { metricsData } from "../../../helpers/metrics-data.ts";
+import { metricsData, metricsString } from "../../../helpers/metrics-data.ts";
 import { testWith, which } from "../../../helpers/tools.ts";
 
 /** The samples of a name. */
@@ -8,7 +7,7 @@ const samplesOf = (text: string, name: string) =>
   text.split("\n").filter((line) => new RegExp(`^${name}[ {]`).test(line));
 
 test("each figure has a sample with its labels", () => {
-  const text = renderMetrics(metricsData(1, 1));
+  const text = metricsString(metricsData(1, 1));
   expect(text).toStartWith(
     "# HELP tproxy_build_info The executable that runs; always 1.\n" +
       "# TYPE tproxy_build_info gauge\n" +
@@ -37,7 +36,7 @@ test("each figure has a sample with its labels", () => {
 });
 
 test("a histogram is cumulative, and its last class has all", () => {
-  const text = renderMetrics(metricsData(1, 0));
+  const text = metricsString(metricsData(1, 0));
   const name = "tproxy_connection_duration_seconds";
   const counts = samplesOf(text, `${name}_bucket`).map((line) => Number(line.split(" ").at(-1)));
   expect(counts.length).toBe(12);
@@ -50,14 +49,14 @@ test("a histogram is cumulative, and its last class has all", () => {
 test("pools that several services share have their histogram once", () => {
   const data = metricsData(2, 0);
   const shared = data.services.map((service) => ({ ...service, pool: "web" }));
-  const once = renderMetrics({ ...data, services: shared });
+  const once = metricsString({ ...data, services: shared });
   const name = "tproxy_upstream_connect_seconds_count";
-  const alone = Number(samplesOf(renderMetrics(metricsData(1, 0)), name)[0]?.split(" ")[1]);
+  const alone = Number(samplesOf(metricsString(metricsData(1, 0)), name)[0]?.split(" ")[1]);
   expect(samplesOf(once, name)).toEqual([`${name}{pool="web"} ${2 * alone}`]);
 });
 
 test("no figure is there twice, and each family is in one piece", () => {
-  const text = renderMetrics(metricsData(3, 2));
+  const text = metricsString(metricsData(3, 2));
   const lines = text.trimEnd().split("\n");
   const samples = lines.filter((line) => !line.startsWith("#"));
   const series = samples.map((line) => line.slice(0, line.lastIndexOf(" ")));
@@ -68,7 +67,7 @@ test("no figure is there twice, and each family is in one piece", () => {
 
 test("whatever a label holds, it cannot make a line or a label", () => {
   const hostile = 'a"} 1\ntproxy_evil 1\n\\';
-  const text = renderMetrics(metricsData(1, 1, () => hostile));
+  const text = metricsString(metricsData(1, 1, () => hostile));
   expect(text).toContain('service="a\\"} 1\\ntproxy_evil 1\\n\\\\"');
   expect(text.split("\n").filter((line) => line.startsWith("tproxy_evil"))).toEqual([]);
 });
@@ -76,7 +75,7 @@ test("whatever a label holds, it cannot make a line or a label", () => {
 test("what is not there has no sample", () => {
   const data = metricsData(0, 0);
   const process = { ...data.process, openFds: undefined };
-  const text = renderMetrics({ ...data, process, routes: undefined });
+  const text = metricsString({ ...data, process, routes: undefined });
   for (const name of ["process_open_fds", "tproxy_routes_installed", "tproxy_upstream_up"]) {
     expect(text).not.toContain(name);
   }
@@ -87,7 +86,7 @@ testWith(["promtool"])("promtool finds nothing wrong", () => {
   for (const data of [metricsData(3, 2), metricsData(2, 2, hostile)]) {
     const { stdout, stderr, exitCode } = Bun.spawnSync(
       [which("promtool") as string, "check", "metrics"],
-      { stdin: Buffer.from(renderMetrics(data)) },
+      { stdin: Buffer.from(metricsString(data)) },
     );
     expect([stdout.toString(), stderr.toString(), exitCode]).toEqual(["", "", 0]);
   }
