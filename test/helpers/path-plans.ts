@@ -33,7 +33,8 @@ export const endpoint = (text: string, port: number): FlowEndpoint => ({
 /** A pool whose upstreams have the slots in turn; undefined ones leave them empty. */
 export function poolOf(family: 4 | 6, ...upstreams: (FlowEndpoint | undefined)[]): PathPool {
   const slots = Array.from({ length: slotCount }, (_, i) => upstreams[i % upstreams.length]);
-  return { family, slots };
+  const known = upstreams.filter((each) => each !== undefined);
+  return { family, upstreams: known, slots };
 }
 
 const everything: Selection = {

@@ -16,7 +16,7 @@ lock = threading.Lock()
 
 
 def ask(source, address, port):
-    with socket.socket(socket.AF_INET) as client:
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as client:
         client.settimeout(20)
         client.bind((source, 0))
         client.connect((address, port))

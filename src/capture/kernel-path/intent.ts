@@ -61,9 +61,12 @@ export interface PathTimeouts {
   readonly udpReplied: number;
 }
 
-/** The upstreams of one family: one for each slot, undefined where none is alive. */
+/** The upstreams of one family. */
 export interface PathPool {
   readonly family: Family;
+  /** All of them, also those that get no new connections: they may have old ones. */
+  readonly upstreams: readonly FlowEndpoint[];
+  /** The upstream of each slot, undefined where none is alive. */
   readonly slots: readonly (FlowEndpoint | undefined)[];
 }
 
@@ -104,11 +107,14 @@ export interface PathIntent {
   readonly sysctl: boolean;
 }
 
-/** The endpoints of all slots, each once. */
-export function endpointsOf({ slots }: PathPool): readonly FlowEndpoint[] {
-  const found = new Map<string, FlowEndpoint>();
-  for (const each of slots) if (each !== undefined) found.set(endpointKey(each), each);
-  return [...found.values()];
+/**
+ * The upstreams beside which another one gets new connections: a client that one of these refuses
+ * may go there. An upstream that has just lost its slots is among them: its refusals may still be
+ * on their way.
+ */
+export function retriedEndpoints({ upstreams, slots }: PathPool): readonly FlowEndpoint[] {
+  const live = new Set(slots.flatMap((each) => (each === undefined ? [] : [endpointKey(each)])));
+  return upstreams.filter((each) => live.size > (live.has(endpointKey(each)) ? 1 : 0));
 }
 
 /** A text that is the same for the same address and port. */

@@ -3,7 +3,7 @@
 import type { Family } from "../../net/address.ts";
 import type { FlowObject, TcpTimeout } from "../plan/flow-rule.ts";
 import type { Protocol } from "../plan/intent.ts";
-import { endpointsOf, type PathService, type PathTimeouts } from "./intent.ts";
+import { type PathService, type PathTimeouts, retriedEndpoints } from "./intent.ts";
 
 export const mapName = (number: number, family: Family) => `slots${family}_${number}`;
 export const endpointsName = (number: number, family: Family) => `upstreams${family}_${number}`;
@@ -19,8 +19,7 @@ const endedSeconds = 10;
 export function objectsOf(service: PathService): FlowObject[] {
   const { number, pools, protocols, timeouts } = service;
   return pools.flatMap((pool) => {
-    const { family, slots } = pool;
-    const endpoints = endpointsOf(pool);
+    const { family, slots, upstreams: endpoints } = pool;
     return [
       { kind: "slots", name: mapName(number, family), family, slots },
       { kind: "endpoints", name: endpointsName(number, family), family, endpoints },
@@ -28,7 +27,7 @@ export function objectsOf(service: PathService): FlowObject[] {
         ? [
             {
               ...{ kind: "endpoints" as const, name: retriedName(number, family), family },
-              endpoints: endpoints.length > 1 ? endpoints : [],
+              endpoints: retriedEndpoints(pool),
             },
           ]
         : []),

@@ -7,8 +7,9 @@
  * - `invalid` (filter) drops what belongs to no connection: of an upstream it would leave with the
  *   upstream's address, and to a service it would reach somebody who knows nothing of it.
  * - `postrouting` (nat) decides which address the upstream sees.
- * - `retry` (filter) drops the reset of an upstream that refuses a connection, while there are
- *   others: the client sends its SYN again, which gets another upstream.
+ * - `retry` (filter) drops the reset of an upstream that refuses a connection, and errors of ICMP
+ *   about one that cannot be reached, while there are others: the client sends its SYN again, which
+ *   gets another upstream.
  * - `forward` (filter) hands flows to the flowtable.
  */
 
@@ -335,20 +336,22 @@ function sourceRules(service: PathService, { sameLink }: PathIntent): FirewallRu
 
 function retryRules(service: PathService): FirewallRule[] {
   const { number, pools } = service;
-  return pools.map(({ family }) =>
-    rule(
-      family,
-      service,
-      "retry",
-      [
-        { kind: "protocol", protocol: "tcp" },
-        { kind: "refusal" },
-        { kind: "flow-mark", mark: flowMark(number) },
-        { kind: "from-endpoint", set: retriedName(number, family) },
-      ],
-      [{ kind: "drop" }],
-    ),
-  );
+  const mark: Match = { kind: "flow-mark", mark: flowMark(number) };
+  return pools.flatMap(({ family }) => {
+    const set = retriedName(number, family);
+    const dropped = (...matches: Match[]) =>
+      rule(family, service, "retry", matches, [{ kind: "drop" }]);
+    return [
+      dropped({ kind: "protocol", protocol: "tcp" }, { kind: "refusal" }, mark, {
+        kind: "from-endpoint",
+        set,
+      }),
+      dropped({ kind: "icmp" }, { kind: "flow-state", states: ["related"] }, mark, {
+        kind: "unestablished",
+        set,
+      }),
+    ];
+  });
 }
 
 function offloadRules(service: PathService): FirewallRule[] {

@@ -11,9 +11,14 @@ import { bitwise } from "../../../ffi/netlink/nftables/expr/bitwise.ts";
 import { compare, NFT_CMP_EQ, NFT_CMP_NEQ } from "../../../ffi/netlink/nftables/expr/cmp.ts";
 import {
   conntrack,
+  IP_CT_DIR_REPLY,
   IPS_ASSURED,
   IPS_DST_NAT,
   NFT_CT_MARK,
+  NFT_CT_PROTO_SRC,
+  NFT_CT_PROTOCOL,
+  NFT_CT_SRC_IP,
+  NFT_CT_SRC_IP6,
   NFT_CT_STATE,
   NFT_CT_STATUS,
 } from "../../../ffi/netlink/nftables/expr/ct.ts";
@@ -84,6 +89,13 @@ const tcpReset: readonly Expression[] = [
   compare(Uint8Array.of(0), NFT_CMP_NEQ),
 ];
 
+/** `ct status & assured == 0`. */
+const notAssured: readonly Expression[] = [
+  conntrack(NFT_CT_STATUS),
+  bitwise(hostOrder32(IPS_ASSURED), hostOrder32(0)),
+  compare(hostOrder32(0)),
+];
+
 /** ICMPX's "port unreachable" (NFT_REJECT_ICMPX_PORT_UNREACH). */
 const PORT_UNREACHABLE = 1;
 
@@ -113,19 +125,21 @@ export function flowMatchExpressions(
     case "syn":
       return parts.syn;
     case "refusal":
-      return [
-        ...tcpReset,
-        ...nft.replyDirection(),
-        conntrack(NFT_CT_STATUS),
-        bitwise(hostOrder32(IPS_ASSURED), hostOrder32(0)),
-        compare(hostOrder32(0)),
-      ];
+      return [...tcpReset, ...nft.replyDirection(), ...notAssured];
     case "own-destination":
       return nft.localDestination();
     case "output-interface":
       return parts.outputInterfaces(match.names);
     case "from-endpoint":
       return [...loadSource(family), lookup({ name: match.set })];
+    case "unestablished":
+      return [
+        conntrack(NFT_CT_PROTOCOL),
+        compare(Uint8Array.of(IPPROTO_TCP)),
+        ...notAssured,
+        ...loadUpstream(family),
+        lookup({ name: match.set }),
+      ];
     case "except":
       return turned(parts.positive(match.match));
   }
@@ -146,6 +160,15 @@ function loadSource(family: Family): Expression[] {
   return [
     payload(NFT_PAYLOAD_NETWORK_HEADER, family === 4 ? 12 : 8, addressBytes[family]),
     { ...payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2), dreg: portRegister[family] },
+  ];
+}
+
+/** The same of the replies of a packet's connection: its upstream. */
+function loadUpstream(family: Family): Expression[] {
+  const [key, direction] = [family === 4 ? NFT_CT_SRC_IP : NFT_CT_SRC_IP6, IP_CT_DIR_REPLY];
+  return [
+    { ...conntrack(key), direction },
+    { ...conntrack(NFT_CT_PROTO_SRC), direction, dreg: portRegister[family] },
   ];
 }
 

@@ -32,6 +32,8 @@ export type FlowMatchOf<Exceptable> =
   | { readonly kind: "output-interface"; readonly names: readonly string[] }
   /** From an address and port of this set of endpoints. */
   | { readonly kind: "from-endpoint"; readonly set: string }
+  /** Of a TCP connection that is not established, to an upstream of this set of endpoints. */
+  | { readonly kind: "unestablished"; readonly set: string }
   /** Any packet that does not meet this condition. */
   | { readonly kind: "except"; readonly match: Exceptable };
 

@@ -34,6 +34,11 @@ export function flowMatchText(
       return `oifname ${listed(match.names.map((name) => `"${name}"`))}`;
     case "from-endpoint":
       return `${header(family)} saddr . ${protocol} sport @${match.set}`;
+    case "unestablished":
+      return (
+        "ct protocol tcp ct status & assured == 0 " +
+        `ct reply ${header(family)} saddr . ct reply proto-src @${match.set}`
+      );
     case "except":
       return except(match.match);
   }
@@ -178,6 +183,8 @@ export function describeFlowMatch(match: FlowMatch, except: (match: Exceptable) 
       return `that leave by ${match.names.join(" or ")}`;
     case "from-endpoint":
       return "from an upstream";
+    case "unestablished":
+      return "about connections to upstreams that are not established";
     case "except":
       return `not ${except(match.match)}`;
   }

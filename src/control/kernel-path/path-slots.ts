@@ -71,7 +71,8 @@ export class PathSlots {
       const upstream = key === undefined ? undefined : byKey.get(key);
       return upstream && { address: upstream.address, port: upstream.port };
     });
-    return { family, slots };
+    const all = [...byKey.values()].map(({ address, port }) => ({ address, port }));
+    return { family, upstreams: all, slots };
   }
 
   private slots(

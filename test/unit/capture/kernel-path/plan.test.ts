@@ -8,12 +8,17 @@ import {
   NFT_MSG_NEWSETELEM,
 } from "../../../../ffi/netlink/constants.ts";
 import { decodeElements } from "../../../../ffi/netlink/nftables/set.ts";
-import { endpointKey, flowMark, slotCount } from "../../../../src/capture/kernel-path/intent.ts";
+import {
+  endpointKey,
+  flowMark,
+  retriedEndpoints,
+  slotCount,
+} from "../../../../src/capture/kernel-path/intent.ts";
 import { freeNumbers, numbersIn } from "../../../../src/capture/kernel-path/numbers.ts";
 import { drainPathPlan, makePathPlan } from "../../../../src/capture/kernel-path/plan.ts";
 import { nftType, partsOf } from "../../../../src/capture/live/desired-state.ts";
 import { objectChanges } from "../../../../src/capture/plan/flow-netlink.ts";
-import type { FlowObject } from "../../../../src/capture/plan/flow-rule.ts";
+import type { FlowEndpoint, FlowObject } from "../../../../src/capture/plan/flow-rule.ts";
 import { renderIptables } from "../../../../src/capture/render/iptables.ts";
 import { renderJson } from "../../../../src/capture/render/json.ts";
 import { renderNft } from "../../../../src/capture/render/nft.ts";
@@ -60,7 +65,7 @@ describe("a plan of the kernel path", () => {
     const retried = (...upstreams: readonly Parameters<typeof poolOf>[1][]) => {
       const pools = [poolOf(4, ...upstreams)];
       const plan = makePathPlan({ ...intent, services: [{ ...service, pools }] });
-      expect(rulesOf("retry", plan)).toHaveLength(1);
+      expect(rulesOf("retry", plan)).toHaveLength(2);
       const set = plan.firewall.objects?.find(({ name }) => name === "retried4_1");
       return set?.kind === "endpoints" ? set.endpoints.length : undefined;
     };
@@ -134,6 +139,27 @@ describe("a change of upstreams", () => {
         expect(touched).toBeLessThanOrEqual(2 * changed);
       }),
     );
+  });
+
+  const [a, b, c] = upstreams as [FlowEndpoint, FlowEndpoint, FlowEndpoint];
+
+  test.each([
+    ["all have slots", [a, b, c], [a, b, c]],
+    ["one is on trial", [a, a, a, b], [a, b, c]],
+    ["one is left: the refusals of the others may be on their way", [a], [b, c]],
+    ["none is left", [undefined], []],
+  ])("a refused client goes elsewhere: %s", (_, slots, retried) => {
+    expect(retriedEndpoints({ family: 4, upstreams: [a, b, c], slots })).toEqual(retried);
+  });
+
+  test("knows those without slots as upstreams: their connections may go on", () => {
+    const pool = { ...poolOf(4, a), upstreams };
+    const plan = makePathPlan({ ...intent, services: [{ ...service, pools: [pool] }] });
+    const sets = plan.firewall.objects?.filter(({ kind }) => kind === "endpoints");
+    expect(sets).toEqual([
+      expect.objectContaining({ name: "upstreams4_1", endpoints: upstreams }),
+      expect.objectContaining({ name: "retried4_1", endpoints: [b, c] }),
+    ]);
   });
 
   test("leaves a family without upstreams to be rejected", () => {
