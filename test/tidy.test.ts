@@ -225,9 +225,16 @@ describe("every rule can fail:", () => {
 
   test("flagNames", () => {
     const text =
-      '// Set by --mark.\n/** `--mark` */\nconst a = "give --mark";\nfor (;;) --index;\n';
-    expect(rules.flagNames({ "src/forward/a.ts": text, "src/cli/b.ts": text })).toEqual([
+      '// Set by --mark.\n/** `--mark` */\nconst a = "give --mark";\nfor (;;) --index;\n' +
+      'const b = "or `tproxy routes --remove`";\nconst c = ["--mark", mark];\n';
+    const files = { "src/forward/a.ts": text, "src/cli/b.ts": text };
+    expect(rules.flagNames(files)).toEqual([
       'src/forward/a.ts:3: names a flag: const a = "give --mark',
+      'src/forward/a.ts:6: names a flag: const c = ["--mark',
+    ]);
+    // A command line of iptables.
+    expect(rules.flagNames({ "src/capture/render/a.ts": text })).toEqual([
+      'src/capture/render/a.ts:3: names a flag: const a = "give --mark',
     ]);
   });
 

@@ -3,7 +3,7 @@
 import type { Applied } from "../capture/live/apply.ts";
 import { Hold, type HoldEnd } from "../capture/live/hold.ts";
 import { closedSuffix } from "../capture/live/names.ts";
-import { conflictLine } from "../control/conflict-words.ts";
+import { conflictLine } from "../control/apply-rules.ts";
 import type { KernelSettings } from "../control/kernel-settings.ts";
 import type { ProcessIo } from "../control/process-io.ts";
 import { reducePrivileges } from "../control/reduce-privileges.ts";
@@ -12,6 +12,7 @@ import { ruleNeeds } from "../diagnose/checks/privileges.ts";
 import { exitStatus } from "../errors.ts";
 import { formatDuration } from "../net/duration.ts";
 import type { RuleOptions } from "./options/rules.ts";
+import { flagSetting } from "./words/flag-setting.ts";
 
 /**
  * Stays until the set-up is confirmed or removed, or a signal ends the process; returns the exit
@@ -30,7 +31,8 @@ export async function holdOn(
   const closed = options.onExit === "closed";
   const now = () => performance.now();
   const hold = new Hold({
-    ...{ kernel, parts, question, closed, staysHeld, now, conflictLine },
+    ...{ kernel, parts, question, closed, staysHeld, now },
+    conflictLine: (conflict) => conflictLine(conflict, flagSetting),
     keepSettings: () => settings.watch(),
     owned: applied.owned,
     deadlineMs: rollbackAfter === undefined ? undefined : now() + rollbackAfter,

@@ -26,6 +26,7 @@ import type { RoutesOptions } from "./commands/routes.ts";
 import { toRequest } from "./options/capture.ts";
 import { checkModifiers } from "./options/rules.ts";
 import { holdOn } from "./rules-hold.ts";
+import { flagSetting } from "./words/flag-setting.ts";
 import { planLine } from "./words/plan.ts";
 
 /** Runs a live action and returns the exit status. @throws UsageError, CommandError */
@@ -35,9 +36,9 @@ export async function runRules(options: RoutesOptions, io: ProcessIo): Promise<n
   const request = toRequest(options, (line) => void io.stderr.write(`tproxy: ${line}\n`));
   const intent = liveIntent(request);
   checkPrivileges(ruleNeeds(`${action} routes`));
-  const kernel = await explained(action, openKernel);
+  const kernel = await explained(action, flagSetting, openKernel);
   try {
-    return await explained(action, async () => {
+    return await explained(action, flagSetting, async () => {
       switch (action) {
         case "confirm":
           return runConfirm(kernel, request.tableName, io);
@@ -138,13 +139,13 @@ interface Changed {
 /** Applies the Plan to the system. @throws CommandError for a conflict with other programs */
 function change(situation: RoutesContext, options: RoutesOptions): Changed {
   const { plan, parts, live, question } = situation;
-  const conflicts = conflictsOf(situation);
+  const conflicts = conflictsOf(situation, flagSetting);
   if (conflicts.length > 0 && !options.force) {
     throw new CommandError(`${conflictText(conflicts)}; or go on with --force`);
   }
   const warnings = [
     ...conflicts.map((each) => `going on despite this: ${each}`),
-    ...situation.cautions(),
+    ...situation.cautions(flagSetting),
   ];
   const isInForce = compare(parts, live, question.tag).length === 0;
   const isTrial = options.rollbackAfter !== undefined && (!isInForce || options.hold);
@@ -157,7 +158,7 @@ function change(situation: RoutesContext, options: RoutesOptions): Changed {
   }
   const sysctls = settings.set();
   const applied = applyOrRestore(situation, options, settings);
-  const hints = plan.setsSysctls ? [] : wrong.map(sysctlHint);
+  const hints = plan.setsSysctls ? [] : wrong.map((each) => `  ${sysctlHint(each, flagSetting)}`);
   const changes = [...sysctls, ...applied.changes, ...hints];
   return { situation, settings, warnings, applied: { ...applied, changes }, stays };
 }

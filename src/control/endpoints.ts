@@ -2,24 +2,24 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
-import { CommandError, UsageError } from "../errors.ts";
+import { CommandError } from "../errors.ts";
 import { type Address, formatAddress } from "../net/address.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { quote } from "../net/result.ts";
-import { formatTarget, type Target } from "../net/target.ts";
+import type { Target } from "../net/target.ts";
 import { lookUp, scopeOf } from "./look-up.ts";
 
 const ANY: Address = { family: 4, bytes: new Uint8Array(4) };
 
-/** Where to bind for `endpoint`; without an address it is 0.0.0.0, as in the seed. */
+/** Where to bind for `endpoint`; without an address it is 0.0.0.0. */
 export function bindAddress(endpoint: Endpoint): SocketAddress {
   return toSocketAddress(endpoint.address ?? ANY, endpoint.port);
 }
 
 /**
- * The socket address of a target of the same family as `local`. A name is looked up, by
- * sockets with `mark`.
- * @throws UsageError for an address of the other family, CommandError for a name without one.
+ * The socket address of a target: an address of the family of `local`, or a name, which sockets
+ * with `mark` look up.
+ * @throws CommandError for a name without an address of that family
  */
 export async function resolveTarget(
   target: Target,
@@ -30,13 +30,6 @@ export async function resolveTarget(
   if (typeof target.host === "string") {
     const address = await resolveName(target.host, family, mark);
     return toSocketAddress(address, target.port);
-  }
-  if (family !== undefined && target.host.family !== family) {
-    const own = formatAddress(local.address as Address);
-    throw new UsageError(
-      `--to ${quote(formatTarget(target))} is IPv${target.host.family} and ${quote(own)} is ` +
-        `IPv${family}: give two addresses of one family`,
-    );
   }
   return toSocketAddress(target.host, target.port);
 }
@@ -51,7 +44,7 @@ async function resolveName(
   if (found !== undefined) return found;
   const wanted = family === undefined ? "" : `IPv${family} `;
   const why = problem === "" ? "" : ` (${problem})`;
-  throw new CommandError(`--to: the name ${quote(name)} has no ${wanted}address${why}`);
+  throw new CommandError(`The name ${quote(name)} has no ${wanted}address${why}`);
 }
 
 /** An address as the kernel takes it. @throws CommandError for a zone that is no interface */
@@ -59,6 +52,6 @@ export function toSocketAddress(address: Address, port: number): SocketAddress {
   const scopeId = scopeOf(address);
   if (scopeId >= 0) return { address: address.bytes, port, scopeId };
   throw new CommandError(
-    `there is no interface ${quote(address.zone ?? "")}, as ${quote(formatAddress(address))} says`,
+    `No interface has the name ${quote(address.zone ?? "")} of ${quote(formatAddress(address))}`,
   );
 }

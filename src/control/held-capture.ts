@@ -1,4 +1,4 @@
-/** The rules of a command that serves: in force as long as it runs, and taken back by its end. */
+/** The rules of a command that serves: in force while it runs, and removed at its end. */
 
 import { SyscallError } from "../../ffi/errno.ts";
 import type { Mark } from "../../ffi/types.ts";
@@ -13,10 +13,10 @@ import { SysctlError } from "../capture/live/setting-memory.ts";
 import { drainPlan } from "../capture/plan/drain.ts";
 import type { Intent } from "../capture/plan/intent.ts";
 import type { ServiceIntent } from "../capture/plan/joint-plan.ts";
+import type { SettingWords } from "../config/setting-words.ts";
 import { CommandError } from "../errors.ts";
 import { formatMark } from "../net/mark.ts";
-import { conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
-import { conflictLine } from "./conflict-words.ts";
+import { conflictLine, conflictsOf, conflictText, explained, sysctlHint } from "./apply-rules.ts";
 import { KernelSettings } from "./kernel-settings.ts";
 import type { ProcessIo } from "./process-io.ts";
 import {
@@ -34,21 +34,28 @@ export interface TakenCapture {
   readonly identity: CaptureIdentity;
 }
 
-/** What is captured, for a set-up that has its name and marks; at least one Intent. */
+/** Makes the Intents, at least one, of a set-up that has its name and marks. */
 type Build = (identified: Identified) => readonly ServiceIntent[];
 
-/** What is captured, and where. */
+/** How the user learns of a set-up. */
+export interface Telling {
+  readonly io: ProcessIo;
+  readonly spell: SettingWords;
+  /** Logs a line. */
+  readonly say: (line: string) => void;
+}
+
+/** The Intents of a capture, and the host that it is on. */
 interface CaptureParts {
   readonly intents: readonly ServiceIntent[];
   readonly situation: RoutesContext;
   readonly identified: Identified;
-  readonly io: ProcessIo;
-  readonly say: (line: string) => void;
+  readonly telling: Telling;
   /** Another process has handed it over. */
   readonly isTaken: boolean;
 }
 
-/** What holds it. */
+/** The parts that keep the rules in force. */
 interface Held {
   readonly settings: KernelSettings;
   readonly hold: Hold;
@@ -57,27 +64,25 @@ interface Held {
 }
 
 export class HeldCapture {
-  /** What is captured at the moment. */
+  /** The Intents in force. */
   intents: readonly ServiceIntent[];
-  /** What was changed, a line each. */
+  /** The changes that were made, a line each. */
   readonly changes: readonly string[];
   private readonly situation: RoutesContext;
   private readonly settings: KernelSettings;
   private readonly hold: Hold;
-  private readonly io: ProcessIo;
+  private readonly telling: Telling;
   private readonly identified: Identified;
   /** Whether the kernel ties the firewall table to this process. */
   private readonly owned: boolean;
   private draining: DesiredState;
-  private readonly say: (line: string) => void;
   private over = false;
 
   private constructor(parts: CaptureParts, held: Held) {
-    const { intents, situation, io, say } = parts;
+    const { intents, situation } = parts;
     this.intents = intents;
     this.situation = situation;
-    this.io = io;
-    this.say = say;
+    this.telling = parts.telling;
     this.identified = parts.identified;
     this.settings = held.settings;
     this.changes = held.changes;
@@ -87,34 +92,33 @@ export class HeldCapture {
   }
 
   /**
-   * Puts in what `build` returns, and from then on puts back what others remove, which `say` tells.
-   * What the request leaves open of the set-up's name, mark, table and priority is chosen clear of
-   * all that is there.
-   * The kernel takes the firewall table away with this process, however it ends. `taken` is the
-   * set-up of a process that hands over: it is changed to what is wanted in one transaction, under
-   * the name and the marks that it has.
-   * @throws CommandError where it would get in the way of others, or the kernel refuses
+   * Installs the rules that `build` returns, and from then on restores, and logs, those that others
+   * remove. A name, mark, table or priority that the request leaves open is chosen so that no
+   * other set-up uses it. The kernel removes the firewall table with this process, however it
+   * ends. `taken` is the set-up of a process that hands over: one transaction changes it, and it
+   * keeps its name and its marks.
+   * @throws CommandError where it conflicts with others, or the kernel rejects it
    */
   static async apply(
     request: IdentityRequest,
     build: Build,
-    io: ProcessIo,
-    say: (line: string) => void,
+    telling: Telling,
     taken?: TakenCapture,
   ): Promise<HeldCapture> {
-    const kernel = await explained("apply", () => openKernel(taken?.fd));
+    const { io, spell } = telling;
+    const kernel = await explained("apply", spell, () => openKernel(taken?.fd));
     const wanted = taken === undefined ? request : identityRequest(taken.identity);
     try {
-      return await explained("apply", () =>
+      return await explained("apply", spell, () =>
         exclusively(kernel, () => {
           const usual = representative(build({ request: wanted, takenBits: 0 }));
           const identified = identify(kernel, wanted, usual, "fresh");
           const intents = build(identified);
           const situation = loadContext(kernel, intents, io);
-          if (taken === undefined) refuse(situation);
+          if (taken === undefined) refuse(situation, spell);
           const identity = identityLine(usual, representative(intents));
           const isTaken = taken !== undefined;
-          return HeldCapture.hold({ intents, situation, identified, io, say, isTaken }, identity);
+          return HeldCapture.hold({ intents, situation, identified, telling, isTaken }, identity);
         }),
       );
     } catch (error) {
@@ -124,7 +128,8 @@ export class HeldCapture {
   }
 
   private static hold(capture: CaptureParts, identity: readonly string[]): HeldCapture {
-    const { situation, say, isTaken } = capture;
+    const { situation, isTaken } = capture;
+    const { say, spell } = capture.telling;
     const { kernel, parts, live, question } = situation;
     const settings = new KernelSettings(situation);
     const sysctls = settings.set();
@@ -133,7 +138,8 @@ export class HeldCapture {
       const { owned } = applied;
       if (!owned) say("this kernel has no owned tables: if this process is killed, its rules stay");
       const hold = new Hold({
-        ...{ kernel, parts, question, owned, say, conflictLine },
+        ...{ kernel, parts, question, owned, say },
+        conflictLine: (conflict) => conflictLine(conflict, spell),
         keepSettings: () => settings.watch(),
         closed: false,
         deadlineMs: undefined,
@@ -141,34 +147,34 @@ export class HeldCapture {
         now: () => performance.now(),
       });
       void hold.run().catch((error) => say(`routes are no longer watched: ${error.message}`));
-      for (const each of situation.cautions()) say(each);
-      for (const each of settings.missed()) say(sysctlHint(each).trim());
+      for (const each of situation.cautions(spell)) say(each);
+      for (const each of settings.missed()) say(sysctlHint(each, spell));
       const changes = [...identity, ...sysctls, ...applied.changes];
       return new HeldCapture(capture, { settings, hold, owned, changes });
     } catch (error) {
-      // What another process has handed over is its own again.
+      // The process that handed the set-up over serves on, and needs the settings.
       if (!isTaken) settings.undo();
       throw error;
     }
   }
 
-  /** How often something that others had removed was put back. */
+  /** How often rules that others had removed were restored. */
   get repairs(): number {
     return this.hold.repairs;
   }
 
   /**
-   * Captures what `build` returns instead, in one transaction of the firewall; ip rules and routes
-   * are added before it and removed after it. The set-up keeps its name, mark, table and priority.
-   * Returns the changes, a line each.
-   * @throws CommandError where the kernel refuses; then nothing was changed
+   * Installs the rules that `build` returns instead, in one transaction of the firewall; ip rules
+   * and routes are added before it and removed after it. The set-up keeps its name, mark, table and
+   * priority. Returns the changes, a line each.
+   * @throws CommandError where the kernel rejects them; then nothing was changed
    */
   async change(build: Build): Promise<readonly string[]> {
     const { kernel, question } = this.situation;
-    return await explained("apply", () =>
+    return await explained("apply", this.telling.spell, () =>
       exclusively(kernel, () => {
         const intents = build(this.identified);
-        const { parts, live } = loadContext(kernel, intents, this.io);
+        const { parts, live } = loadContext(kernel, intents, this.telling.io);
         const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: this.owned });
         this.hold.adopt(parts);
         this.draining = drainingParts(this.situation, intents);
@@ -179,8 +185,8 @@ export class HeldCapture {
   }
 
   /**
-   * Lets open connections go on, and leaves the rest to the next process: this one's table gets
-   * another name, and captures nothing new where what belongs to them can be told.
+   * Lets open connections go on, and leaves the rest to the next process: this process's table gets
+   * another name, and captures nothing new where its rules can match open connections alone.
    */
   drain(): void {
     if (this.over) return;
@@ -192,11 +198,11 @@ export class HeldCapture {
       exclusively(this.situation.kernel, change, true);
     } catch (error) {
       if (!(error instanceof SyscallError || error instanceof SysctlError)) throw error;
-      this.say(`the capture is not given up before the end: ${error.message}`);
+      this.telling.say(`the capture stays in place until the end: ${error.message}`);
     }
   }
 
-  /** What another process needs to go on with the rules; until `thaw` they are left alone. */
+  /** Returns the means to take the rules over; until `thaw` this process repairs nothing. */
   lend(): TakenCapture {
     this.hold.pause();
     const { tableName, mark, table, priority = 0 } = representative(this.intents);
@@ -205,7 +211,7 @@ export class HeldCapture {
     return { fd: this.situation.kernel.netfilter.fd, identity };
   }
 
-  /** Looks after the rules again, as they are to be here, whatever the other process has done. */
+  /** Restores the rules of this process, whatever the other has changed, and repairs them again. */
   thaw(): void {
     if (this.over) return;
     const { kernel } = this.situation;
@@ -215,18 +221,18 @@ export class HeldCapture {
       exclusively(kernel, () => this.putBack(), true);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      this.say(`the rules may not be as they are to be: ${error.message}`);
+      this.telling.say(`the rules may be incomplete: ${error.message}`);
     }
     this.hold.resume();
   }
 
   private putBack(): void {
     const { kernel, question } = this.situation;
-    const { parts, live } = loadContext(kernel, this.intents, this.io);
+    const { parts, live } = loadContext(kernel, this.intents, this.telling.io);
     applyParts(kernel, parts, live, { tag: question.tag, owned: this.owned });
   }
 
-  /** Lets go of the rules: another process has them. */
+  /** Leaves the rules to another process, which has them now. */
   abandon(): void {
     if (this.over) return;
     this.over = true;
@@ -234,7 +240,7 @@ export class HeldCapture {
     this.situation.kernel.close();
   }
 
-  /** Takes everything back; a second time it does nothing. */
+  /** Removes the rules and restores the settings; a second time it does nothing. */
   release(): void {
     if (this.over) return;
     this.over = true;
@@ -244,7 +250,7 @@ export class HeldCapture {
   }
 }
 
-/** What stays of a set-up while it is left to the connections that are open. */
+/** The rules that stay while open connections end. */
 function drainingParts(
   { kernel, question }: RoutesContext,
   intents: readonly ServiceIntent[],
@@ -257,14 +263,14 @@ function identityRequest({ mark, ...rest }: CaptureIdentity): IdentityRequest {
   return { ...rest, mark: { value: mark.value as Mark, mask: mark.mask } };
 }
 
-/** One whose name, mark, table and priority are those of all: NAT has the name alone. */
+/** An Intent whose name, mark, table and priority are those of all: NAT has the name alone. */
 function representative(intents: readonly ServiceIntent[]): Intent {
   const found = intents.find(({ intent }) => !intent.redirect) ?? intents[0];
   if (found === undefined) throw new RangeError("nothing is captured");
   return found.intent;
 }
 
-/** What was chosen, where it is not the default or what was asked for. */
+/** The line about the chosen values, unless they are the defaults or the request's. */
 function identityLine(usual: Intent, intent: Intent): readonly string[] {
   const [before, chosen] = [identityText(usual), identityText(intent)];
   return before === chosen ? [] : [`chosen, because others use the default ones: ${chosen}`];
@@ -275,13 +281,15 @@ function identityText({ tableName, redirect, mark, table, priority }: Intent): s
   return `firewall table inet ${tableName}${values}`;
 }
 
-function refuse(situation: RoutesContext): void {
-  const conflicts = conflictsOf(situation);
+/** @throws CommandError for a conflict with others, another set-up's table included */
+function refuse(situation: RoutesContext, spell: SettingWords): void {
+  const conflicts = conflictsOf(situation, spell);
   if (conflicts.length > 0) throw new CommandError(conflictText(conflicts));
   if (situation.live.firewall?.chains.some(({ rules }) => rules.length > 0) !== true) return;
   throw new CommandError(
     "Cannot apply: another set-up of tproxy uses the firewall table inet " +
-      `${situation.question.name}, and would be removed with ours: give another --table-name or ` +
-      'none; remove that set-up with "tproxy routes --remove"; or use it with --routes none',
+      `${situation.question.name}, and would be removed with ours: give another ` +
+      `${spell("table-name")} or none; remove that set-up with "tproxy routes --remove"; or use ` +
+      `it with ${spell("install", "none")}`,
   );
 }

@@ -16,7 +16,8 @@ import type { Intent, IntentRequest } from "../capture/plan/intent.ts";
 import { jointPlan, type ServiceIntent } from "../capture/plan/joint-plan.ts";
 import { planNotes } from "../capture/plan/notes.ts";
 import type { Plan } from "../capture/plan/plan.ts";
-import { startWarnings } from "../diagnose/checks/start.ts";
+import type { SettingWords } from "../config/setting-words.ts";
+import { type StartFacts, startWarnings } from "../diagnose/checks/start.ts";
 import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import type { MaskedMark } from "../net/mark.ts";
 import { printLine } from "../net/printable.ts";
@@ -30,8 +31,8 @@ export interface RoutesContext {
   readonly question: Selector;
   /** The marks that tell our own packets from those that are captured. */
   readonly guards: readonly MaskedMark[];
-  /** What keeps packets from the rules, and what these prevent, a line each: read when called. */
-  readonly cautions: () => readonly string[];
+  /** Reads why packets miss the rules, and which the rules divert by accident; a line each. */
+  readonly cautions: (spell: SettingWords) => readonly string[];
   /** Neither waits for a reader: work goes on whether or not the output is read. */
   readonly say: (line: string) => Promise<void>;
   /** About what the kernel or the system lacks; on standard error. */
@@ -64,8 +65,8 @@ export function loadContext(
     live,
     question,
     guards: all.flatMap(({ guards }) => guards.mark ?? []),
-    cautions: () => [
-      ...new Set(all.flatMap((intent) => cautionsOf(kernel, intent, live))),
+    cautions: (spell) => [
+      ...new Set(all.flatMap((intent) => cautionsOf(kernel, intent, live, spell))),
       ...planNotes(plan),
     ],
     say: async (line) => void io.stdout.write(`${printLine(line)}\n`),
@@ -73,13 +74,19 @@ export function loadContext(
   };
 }
 
-function cautionsOf(kernel: Kernel, intent: Intent, { rules }: CurrentState): string[] {
-  return startWarnings(intent, {
+function cautionsOf(
+  kernel: Kernel,
+  intent: Intent,
+  { rules }: CurrentState,
+  spell: SettingWords,
+): string[] {
+  const facts: StartFacts = {
     links: kernel.route.dump(dumpLinks(), decodeLink),
     rules: rules.filter(({ protocol }) => intent.tag === undefined || protocol !== intent.tag),
     hasRoutes: (family, table) => hasRoutes(kernel, family === 4 ? AF_INET : AF_INET6, table),
     sysctl: readSysctl,
-  });
+  };
+  return startWarnings(intent, facts, spell);
 }
 
 /** The part of a request that is of the set-up, and not of what it captures. */

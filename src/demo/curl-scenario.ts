@@ -130,7 +130,7 @@ function chooseVisitor({ report, means }: Context, host: Host): Visitor {
   ]);
   report.note(
     "Not in the article: the route, because curl now binds to lo alone and the kernel has to " +
-      "find a source address; --http0.9, because curl now refuses an answer without a header.",
+      "find a source address; and HTTP/0.9, because curl now rejects an answer without a header.",
   );
   return { name: "curl", visit: (...args) => visitByCurl(path, ...args) };
 }

@@ -81,7 +81,7 @@ function refusal(stderr: string): string {
   const shut = gates.find(([name, value]) => readSysctl(name) === value);
   const ways =
     shut === undefined
-      ? "in a container, start that with --privileged"
+      ? "in a container, start it with `docker run --privileged`"
       : `allow user namespaces by "sudo sysctl -w ${shut[0]}=${shut[2]}"`;
   const reason = stderr
     .trim()

@@ -282,7 +282,7 @@ testRoutes("print: the same rules as a script, and nothing is changed", async ()
     dump after; same before after removed
   `);
   expect(stdout).toContain("printed: same\n");
-  expect(stdout).toContain("`tproxy routes --remove` takes it back.\nremoved: same\n");
+  expect(stdout).toContain("`tproxy routes --remove` removes it.\nremoved: same\n");
   expect(stdout).toContain("hello world");
   expect(find(backend, "accepted")?.client).toStartWith("10.9.1.2:");
 });

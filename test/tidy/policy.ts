@@ -107,12 +107,11 @@ export const TEST_ONLY_EXPORTS: Readonly<Record<string, string>> = {
 /** Of the engine, the files that run nothing: numbers. */
 export const ENGINE_VALUES = ["src/engine/limits.ts", "src/engine/random.ts"];
 
-/** What a configuration file sets up as well: texts that name a flag would be wrong there. */
-export const FLAGLESS = [
-  ...["src/net/", "src/proto/", "src/config/", "src/capture/plan/", "src/capture/live/"],
-  ...["src/engine/", "src/workers/", "src/fairness/", "src/forward/", "src/listen/"],
-  "src/control/server/",
-];
+/** The folders that may name the flags of this program: what the command line alone prints. */
+export const FLAGS_ALLOWED = ["src/cli/", "src/main.ts"];
+
+/** Make command lines of other programs, iptables and curl, whose words look like our flags. */
+export const FOREIGN_COMMANDS = ["src/capture/render/", "src/demo/"];
 
 /** Codecs: the half that only tests use is what shows that the other half is right. */
 export const CODECS = "ffi/netlink/";

@@ -4,7 +4,8 @@ import type { Facts, Files } from "./facts.ts";
 import {
   CODECS,
   ENGINE_VALUES,
-  FLAGLESS,
+  FLAGS_ALLOWED,
+  FOREIGN_COMMANDS,
   isPure,
   KERNEL_NAMES,
   LONG_LINES,
@@ -252,10 +253,22 @@ export function oldWording(files: Files): Problem[] {
 
 /** Layers below the command line name a setting, never the flag that sets it. */
 export function flagNames(files: Files): Problem[] {
-  const concerns = (path: string) => FLAGLESS.some((prefix) => path.startsWith(prefix));
-  // A flag in a string, as people would type it; comments may name flags.
-  const flag = /^(?!\s*(?:\/?\*|\/\/)).*?["'`][^"'`]*(?<![\w-])--[a-z][a-z-]+/;
-  return matches(files, concerns, [[flag, "names a flag"]]);
+  const isIn = (path: string, folders: readonly string[]) =>
+    folders.some((prefix) => path.startsWith(prefix));
+  const concerns = (path: string) => /^(src|ffi)\/.*\.ts$/.test(path) && !isIn(path, FLAGS_ALLOWED);
+  // A flag in a string, as people would type it. Comments may name flags, and so may a text that
+  // has the whole command: `tproxy routes --remove` is the same whoever reads it.
+  const whole = "(?:tproxy|curl|docker|firewall-cmd|-j TPROXY) ";
+  const flag = `(?<![\\w-])--[a-z][a-z0-9.-]+`;
+  const text = `^(?!\\s*(?:\\/?\\*|\\/\\/)).*?["'\`](?:(?!${whole})[^"'\`])*${flag}`;
+  const bare = Object.entries(files).map(([path, content]) => {
+    // In a command of another program, a string that is one word of it.
+    const shown = isIn(path, FOREIGN_COMMANDS)
+      ? content.replace(/(["'])--[\w.-]+\1/g, '""')
+      : content;
+    return [path, shown] as const;
+  });
+  return matches(Object.fromEntries(bare), concerns, [[new RegExp(text), "names a flag"]]);
 }
 
 function matches(

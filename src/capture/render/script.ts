@@ -30,19 +30,24 @@ export function line(...words: readonly (string | number | undefined)[]): string
 }
 
 /**
- * The script that puts a plan in place: it stops at the first command that fails. What a backend
- * needs follows in comments. `origin` names the command that prints it and the one that undoes it.
+ * The script that puts a plan in place: it stops at the first command that fails. The needs of a
+ * backend follow in comments. `origin` has the command that prints it, and a sentence about the
+ * command that undoes it.
  */
 export function applyScript(
   plan: Plan,
   sections: readonly Section[],
-  origin = { command: "tproxy routes --print", undo: "the same with --undo" },
+  origin = {
+    command: "tproxy routes --print",
+    undo: "`tproxy routes --print --undo` with the same options prints the script that removes it.",
+  },
 ): string {
   const head = [
     "#!/bin/sh",
     ...purposeOf(plan).map((text) => `# ${text}`),
     "# Stops at the first command that fails.",
-    `# Printed by \`${origin.command}\`. Run it as root; ${origin.undo} takes it back.`,
+    `# Printed by \`${origin.command}\`. Run it as root.`,
+    `# ${origin.undo}`,
     "set -e",
   ];
   return frame(head, sections, backendLines(plan, false));
@@ -172,7 +177,7 @@ function sysctlSections(plan: Plan): readonly Section[] {
   }
   return [
     {
-      comment: [...reasons, "What is set now is kept, for --undo to restore."],
+      comment: [...reasons, "Keeps the present values for the script that removes it."],
       commands: [
         line("test", "!", "-e", file),
         `${line("sysctl", ...settings.map(({ name }) => name))} > ${file}`,

@@ -31,7 +31,10 @@ function markHint(mark = 0): string {
 }
 
 /** What the heading of a printed script says of it. */
-const printed = { command: "tproxy forward --routes print", undo: "`tproxy routes --remove`" };
+const printed = {
+  command: "tproxy forward --routes print",
+  undo: "`tproxy routes --remove` removes it.",
+};
 
 /** Runs `forward` until it is stopped; the exit status. @throws UsageError, CommandError */
 export async function runForward(options: ForwardOptions, io: ProcessIo): Promise<number> {

@@ -6,6 +6,7 @@ import { CommandError, UsageError } from "../../errors.ts";
 import { type WordsOf, worded } from "../../net/issue.ts";
 import { quote } from "../../net/result.ts";
 import { loweredLine } from "../strict-limits.ts";
+import { flagSetting } from "./flag-setting.ts";
 import { planLine } from "./plan.ts";
 
 /** The line about an interface that none can be. */
@@ -55,7 +56,7 @@ const words: WordsOf<ServiceIssueArgs> = {
   "no-upstream": ({ problems }) => `--to: not found: ${problems.join("; ")}`,
 };
 
-/** What to do about an obstacle of the kernel path. */
+/** Advice about an obstacle of the kernel path. */
 function advice(setting: string | undefined): string {
   const orRelay = "or give --path relay";
   switch (setting) {
@@ -91,6 +92,7 @@ export const flagWords: ServerWords = {
   lowered: (_, lowered) => loweredLine(lowered),
   relayed: (_, obstacles) =>
     `the relay carries connections, not the kernel: ${obstacles.map(({ why }) => why).join("; ")}`,
+  setting: flagSetting,
   strictLimits: "--strict-limits",
   ownSource: "--source self",
   uncaptured: 'give --routes auto, or see "tproxy routes --help"',

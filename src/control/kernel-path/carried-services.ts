@@ -7,10 +7,11 @@ import type { Mark } from "../../../ffi/types.ts";
 import type { PathIntent } from "../../capture/kernel-path/intent.ts";
 import type { Kernel } from "../../capture/live/kernel.ts";
 import type { Configuration } from "../../config/service.ts";
+import type { SettingWords } from "../../config/setting-words.ts";
 import type { Log } from "../../log/log.ts";
 import { type Counters, sumValues } from "../../workers/counters.ts";
 import { LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
-import type { ProcessIo } from "../process-io.ts";
+import type { ServerSettings } from "../server/settings.ts";
 import type { PathCandidate } from "./choose-path.ts";
 import { guardMarkOf, type StandingOf } from "./describe-service.ts";
 import { FlowWatch } from "./flow-watch.ts";
@@ -30,6 +31,7 @@ export class CarriedServices {
   private readonly log: Pick<Log, "print" | "warn">;
   /** The log and the rules name the services. */
   private readonly isNamed: boolean;
+  private readonly spell: SettingWords;
   private readonly standingOf: StandingOf;
   private held: HeldPath | undefined;
   private routes: Configuration["routes"] | undefined;
@@ -39,13 +41,13 @@ export class CarriedServices {
   private carried: ReadonlyMap<string, Carried> = new Map();
 
   constructor(
-    io: Pick<ProcessIo, "onReport">,
+    { io, words, isNameless }: Pick<ServerSettings, "io" | "words" | "isNameless">,
     log: Pick<Log, "print" | "warn">,
-    isNamed: boolean,
     standingOf: StandingOf,
   ) {
     this.log = log;
-    this.isNamed = isNamed;
+    this.isNamed = !isNameless;
+    this.spell = words.setting;
     this.standingOf = standingOf;
     io.onReport(() => this.report());
   }
@@ -81,6 +83,7 @@ export class CarriedServices {
         return this.intent(kernel);
       },
       isNamed: routes["table-name"] !== undefined && !isNameTaken,
+      spell: this.spell,
       say: (line) => this.log.warn(line),
     });
     this.held = applied;

@@ -28,9 +28,9 @@ import { firewallRules } from "../../capture/live/read-setups.ts";
 import { SysctlError } from "../../capture/live/setting-memory.ts";
 import { objectChanges } from "../../capture/plan/flow-netlink.ts";
 import type { Plan } from "../../capture/plan/plan.ts";
+import type { SettingWords } from "../../config/setting-words.ts";
 import { CommandError } from "../../errors.ts";
-import { explained } from "../apply-rules.ts";
-import { conflictLine } from "../conflict-words.ts";
+import { conflictLine, explained } from "../apply-rules.ts";
 import { KernelSettings } from "../kernel-settings.ts";
 
 /** What `HeldPath.apply` has to know. */
@@ -44,7 +44,8 @@ export interface PathSettings {
   readonly build: (numbers: readonly number[], kernel: Kernel) => PathIntent;
   /** Whether the name is to be this one and no other. */
   readonly isNamed: boolean;
-  /** Tells a line. */
+  readonly spell: SettingWords;
+  /** Logs a line. */
   readonly say: (line: string) => void;
 }
 
@@ -80,23 +81,24 @@ export class HeldPath {
    * flowtables they are put in without one.
    * @throws CommandError where the kernel refuses
    */
-  static async apply({ services, build, isNamed, say }: PathSettings): Promise<HeldPath> {
-    const kernel = await explained("apply", openKernel);
+  static async apply(settings: PathSettings): Promise<HeldPath> {
+    const { services, build, isNamed, spell, say } = settings;
+    const kernel = await explained("apply", spell, openKernel);
     try {
-      return await explained("apply", () =>
+      return await explained("apply", spell, () =>
         exclusively(kernel, () => {
           const intent = build(numbersFor(services, kernel), kernel);
           const wanted = { tables: [], tag: undefined, name: intent.tableName };
           const before = readCurrentState(kernel, wanted);
-          if (isNamed) refuseTaken(intent.tableName, before);
+          if (isNamed) refuseTaken(intent.tableName, before, spell);
           const tableName = isNamed ? intent.tableName : freeName(intent.tableName, before);
           const named = { ...intent, tableName };
           try {
-            return HeldPath.#holdPlan(kernel, named, say);
+            return HeldPath.#holdPlan(kernel, named, settings);
           } catch (error) {
             if (named.offload.length === 0 || !isWithoutFlowtable(error)) throw error;
             say("the kernel has no flowtables here: connections are carried without one");
-            return HeldPath.#holdPlan(kernel, { ...named, offload: [] }, say);
+            return HeldPath.#holdPlan(kernel, { ...named, offload: [] }, settings);
           }
         }),
       );
@@ -106,7 +108,11 @@ export class HeldPath {
     }
   }
 
-  static #holdPlan(kernel: Kernel, intent: PathIntent, say: (line: string) => void): HeldPath {
+  static #holdPlan(
+    kernel: Kernel,
+    intent: PathIntent,
+    { spell, say }: Pick<PathSettings, "spell" | "say">,
+  ): HeldPath {
     const plan = makePathPlan(intent);
     const question = { tables: [], tag: undefined, name: plan.firewall.name };
     const live: CurrentState = readCurrentState(kernel, question);
@@ -118,7 +124,8 @@ export class HeldPath {
       const { owned } = applied;
       if (!owned) say("this kernel has no owned tables: if this process is killed, its rules stay");
       const hold = new Hold({
-        ...{ kernel, parts, question, owned, say, conflictLine },
+        ...{ kernel, parts, question, owned, say },
+        conflictLine: (conflict) => conflictLine(conflict, spell),
         keepSettings: () => settings.watch(),
         ...{ closed: false, deadlineMs: undefined, staysHeld: true },
         now: () => performance.now(),
@@ -202,11 +209,11 @@ export class HeldPath {
 }
 
 /** @throws CommandError where a table of another set-up, or of another program, has the name */
-function refuseTaken(name: string, { tableNames }: CurrentState): void {
+function refuseTaken(name: string, { tableNames }: CurrentState, spell: SettingWords): void {
   if (!tableNames.includes(name)) return;
   throw new CommandError(
-    `Cannot apply: there is a firewall table inet ${name} already: give another name for ours, ` +
-      'or none; or remove that set-up with "tproxy routes --remove"',
+    `Cannot apply: there is a firewall table inet ${name} already: give another ` +
+      `${spell("table-name")} or none; or remove that set-up with "tproxy routes --remove"`,
   );
 }
 

@@ -4,33 +4,35 @@ import * as sys from "../../../ffi/sys.ts";
 import type { Intent } from "../../capture/plan/intent.ts";
 import type { ServiceIntent } from "../../capture/plan/joint-plan.ts";
 import type { Configuration } from "../../config/service.ts";
-import { HeldCapture, type TakenCapture } from "../held-capture.ts";
-import type { ProcessIo } from "../process-io.ts";
+import { HeldCapture, type TakenCapture, type Telling } from "../held-capture.ts";
 import type { Identified, IdentityRequest } from "../routes-context.ts";
 import { socketMark } from "./captures.ts";
 import { intentsOf } from "./capturing.ts";
 import { nothingToCapture } from "./issues.ts";
 import type { OpenService } from "./running-service.ts";
+import type { ServerSettings } from "./settings.ts";
 
 export class InstalledRules {
-  private readonly io: ProcessIo;
   /** Rules carry the names of their services. */
   private readonly isNamed: boolean;
-  private readonly say: (line: string) => void;
+  private readonly telling: Telling;
   private capture: HeldCapture | undefined;
 
-  constructor(io: ProcessIo, isNamed: boolean, say: (line: string) => void) {
-    this.io = io;
-    this.isNamed = isNamed;
-    this.say = say;
+  /** `say` logs a line. */
+  constructor(
+    { io, words, isNameless }: Pick<ServerSettings, "io" | "words" | "isNameless">,
+    say: (line: string) => void,
+  ) {
+    this.isNamed = !isNameless;
+    this.telling = { io, spell: words.setting, say };
   }
 
-  /** What is captured; empty: nothing is installed. */
+  /** The Intents in force; empty: nothing is installed. */
   get intents(): readonly Intent[] {
     return this.capture?.intents.map(({ intent }) => intent) ?? [];
   }
 
-  /** How often something was put back that another program had removed. */
+  /** How often rules that another program had removed were restored. */
   get repairs(): number {
     return this.capture?.repairs ?? 0;
   }
@@ -57,7 +59,7 @@ export class InstalledRules {
       return [];
     }
     if (capture !== undefined) return await capture.change(build);
-    this.capture = await HeldCapture.apply(request, build, this.io, this.say, taken);
+    this.capture = await HeldCapture.apply(request, build, this.telling, taken);
     return this.capture.changes;
   }
 
@@ -66,17 +68,17 @@ export class InstalledRules {
     return this.capture !== undefined;
   }
 
-  /** What a new process needs to go on with them; until `thaw` they are left alone. */
+  /** Returns what a new process needs to take them over; until `thaw` nothing is repaired. */
   lend(): TakenCapture | undefined {
     return this.capture?.lend();
   }
 
-  /** Looks after them again. */
+  /** Restores and repairs them again. */
   thaw(): void {
     this.capture?.thaw();
   }
 
-  /** Lets go of them: another process has them. */
+  /** Leaves them to another process, which has them now. */
   abandon(): void {
     this.capture?.abandon();
     this.capture = undefined;

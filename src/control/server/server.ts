@@ -100,10 +100,10 @@ export class Server implements ServerParts {
     this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
-    this.paths = new CarriedServices(io, this.log, !isNameless, (...which) =>
+    this.paths = new CarriedServices(settings, this.log, (...which) =>
       this.pools.standingOf(...which),
     );
-    this.rules = new InstalledRules(io, !isNameless, warn);
+    this.rules = new InstalledRules(settings, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
       lossless: configuration.log.lossless,

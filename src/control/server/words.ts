@@ -2,13 +2,14 @@
 
 import { planText } from "../../config/capture-check.ts";
 import type { Obstacle } from "../../config/kernel-path.ts";
+import { fileSetting, type SettingWords } from "../../config/setting-words.ts";
 import { pathWords } from "../../config/words.ts";
 import { type WordsOf, worded } from "../../net/issue.ts";
 import { quote } from "../../net/result.ts";
 import type { Lowered } from "../places.ts";
 import type { ServiceIssueArgs, ServiceProblem } from "./issues.ts";
 
-/** How a server words what it finds wrong: with flags, or with the names of a file. */
+/** How a server words its problems: with flags, or with the keys of a file. */
 export interface ServerWords {
   /** The line that tells a problem. */
   readonly problem: (problem: ServiceProblem) => string;
@@ -16,6 +17,7 @@ export interface ServerWords {
   readonly lowered: (service: string, lowered: Lowered) => string;
   /** The line about a service that the relay carries because of these obstacles. */
   readonly relayed: (service: string, obstacles: readonly Obstacle[]) => string;
+  readonly setting: SettingWords;
   /** The setting by which such lines end the start. */
   readonly strictLimits: string;
   /** The setting that has connections come from this host. */
@@ -94,6 +96,7 @@ export const fileWords: ServerWords = {
   relayed: (service, obstacles) =>
     `service ${quote(service)}: the relay carries connections, not the kernel: ` +
     obstacles.map(({ why }) => why).join("; "),
+  setting: fileSetting,
   strictLimits: "strict-limits",
   ownSource: 'source = "self"',
   uncaptured: 'give [routes] install = "auto", or rules of your own',

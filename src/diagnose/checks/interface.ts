@@ -16,7 +16,7 @@ export function checkInterface(facts: PathFacts): Finding | undefined {
     const text =
       `${iif} is a port of the ${master.kind} ${master.name}: what arrives there comes in by ` +
       `${master.name}, so rules for ${iif} do not match it.`;
-    return failure("interface", text, `--in ${master.name} instead of --in ${iif}`);
+    return failure("interface", text, `capture what comes in by ${master.name} instead of ${iif}`);
   }
   if (link.up) return undefined;
   return warning("interface", `${iif} is down: nothing comes in by it.`, `ip link set ${iif} up`);

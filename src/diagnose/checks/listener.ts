@@ -22,7 +22,7 @@ export function checkListener(
   const [first] = waiting;
   const found =
     address === undefined ? first : findSocket(sockets, { protocol, address, port, iif: 0 });
-  const start = `tproxy listen ${protocol === "udp" ? "--udp " : ""}:${port}`;
+  const start = protocol === "udp" ? `tproxy listen --udp :${port}` : `tproxy listen :${port}`;
   if (first === undefined) {
     return failure("listener", `Nothing listens on ${protocol} port ${port}.`, start);
   }

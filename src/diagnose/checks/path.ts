@@ -121,7 +121,11 @@ function checkOverlap({ tables, capture, decision }: PathFacts): Finding | undef
   const text =
     `Ip rule ${describe(first)} reads bits of mark ${formatMark(capture.mark)} too: ` +
     "what the one marks, the other may route.";
-  return warning("marks", text, "choose bits that nobody uses: --mark 0x10000000/0x10000000");
+  return warning(
+    "marks",
+    text,
+    "choose bits of the mark that nobody uses, such as 0x10000000/0x10000000",
+  );
 }
 
 /** UDP answers leave from a socket bound to the original destination, where nothing refuses it. */

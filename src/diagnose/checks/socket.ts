@@ -17,7 +17,7 @@ export function checkSocket(facts: PathFacts): Finding {
   const endpoint = endpointText(wanted.address, port);
   const loss =
     passage?.missed === undefined ? "" : `, so rule ${ruleText(passage.missed)} gives up`;
-  const start = `tproxy listen ${protocol === "udp" ? "--udp " : ""}:${port}`;
+  const start = protocol === "udp" ? `tproxy listen --udp :${port}` : `tproxy listen :${port}`;
   if (first === undefined) {
     return failure("listener", `Nothing ${verb} on ${protocol} port ${port}${loss}.`, start);
   }
@@ -34,8 +34,8 @@ export function checkSocket(facts: PathFacts): Finding {
       `${held.join(", ")}${loss}.`;
     const own = formatBytes(first.local);
     const repair = isTproxy
-      ? `bind it to 0.0.0.0:${port}, or name its address in the rule: --on-ip ${own} (iptables), ` +
-        `tproxy to ${boundTo(first)} (nft)`
+      ? `bind it to 0.0.0.0:${port}, or name its address in the rule (iptables: ` +
+        `-j TPROXY --on-ip ${own}; nft: tproxy to ${boundTo(first)})`
       : `bind it to ${packet.destination.family === 4 ? "0.0.0.0" : "[::]"}:${port}`;
     return failure("listener", text, repair);
   }

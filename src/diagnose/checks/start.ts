@@ -1,7 +1,4 @@
-/**
- * Finds what keeps packets away from rules that are about to be applied, as far as facts alone
- * show it. Pure.
- */
+/** Finds obstacles between packets and rules that are about to be applied, by facts alone. Pure. */
 
 import { AF_INET6 } from "../../../ffi/constants.ts";
 import { FR_ACT_TO_TBL, RT_TABLE_LOCAL } from "../../../ffi/netlink/constants.ts";
@@ -9,6 +6,7 @@ import type { Link } from "../../../ffi/netlink/link.ts";
 import type { Rule } from "../../../ffi/netlink/rule.ts";
 import { describeRule } from "../../capture/live/describe.ts";
 import type { Intent } from "../../capture/plan/intent.ts";
+import type { SettingWords } from "../../config/setting-words.ts";
 import type { Family } from "../../net/address.ts";
 import { type Cidr, cidrContains } from "../../net/cidr.ts";
 import { isPrefix, patternMatches } from "../../net/interface.ts";
@@ -25,17 +23,21 @@ export interface StartFacts {
   readonly sysctl: (name: string) => number | undefined;
 }
 
-/** A line for each. */
-export function startWarnings(intent: Intent, facts: StartFacts): string[] {
+/** A line for each obstacle. */
+export function startWarnings(intent: Intent, facts: StartFacts, spell: SettingWords): string[] {
   if (!intent.captures) return [];
   return [
-    ...interfaceWarnings(intent, facts),
+    ...interfaceWarnings(intent, facts, spell),
     ...bridgeWarnings(intent, facts),
-    ...(intent.redirect ? [] : orderWarnings(intent, facts)),
+    ...(intent.redirect ? [] : orderWarnings(intent, facts, spell)),
   ];
 }
 
-function interfaceWarnings({ interfaces }: Intent, { links }: StartFacts): string[] {
+function interfaceWarnings(
+  { interfaces }: Intent,
+  { links }: StartFacts,
+  spell: SettingWords,
+): string[] {
   return interfaces.flatMap((pattern) => {
     const found = links.filter(({ name }) => patternMatches(pattern, name));
     if (found.length === 0) {
@@ -43,18 +45,20 @@ function interfaceWarnings({ interfaces }: Intent, { links }: StartFacts): strin
         ? "no interface's name begins so"
         : "there is no such interface";
       const known = links.map(({ name }) => name).join(", ");
-      return [`--in ${pattern}: ${none}, nothing is captured until one comes; there are ${known}`];
+      return [
+        `${spell("in", pattern)}: ${none}, nothing is captured until one comes; there are ${known}`,
+      ];
     }
-    return found.flatMap((link) => portWarning(link, links));
+    return found.flatMap((link) => portWarning(link, links, spell));
   });
 }
 
-function portWarning(port: Link, links: readonly Link[]): string[] {
+function portWarning(port: Link, links: readonly Link[], spell: SettingWords): string[] {
   const owner = masterOf(port, links);
   if (owner === undefined) return [];
   return [
-    `--in ${port.name}: it is a port of the ${owner.kind} ${owner.name}, and what comes in by it ` +
-      `is taken for ${owner.name}'s: give --in ${owner.name}`,
+    `${spell("in", port.name)}: it is a port of the ${owner.kind} ${owner.name}, and the rules ` +
+      `see its packets as those of ${owner.name}: give ${spell("in", owner.name)}`,
   ];
 }
 
@@ -76,16 +80,16 @@ function bridgeWarnings({ interfaces, families }: Intent, facts: StartFacts): st
 }
 
 /** Ip rules that are tried before ours and may take what is captured. */
-function orderWarnings(intent: Intent, facts: StartFacts): string[] {
+function orderWarnings(intent: Intent, facts: StartFacts, spell: SettingWords): string[] {
   return intent.families.flatMap((family) =>
     facts.rules
       .filter((rule) => (rule.family === AF_INET6 ? 6 : 4) === family)
       .filter((rule) => comesBefore(rule, intent) && mayTake(rule, intent, family, facts))
       .map(
         (rule) =>
-          `"${describeRule(rule)}" comes before ours (${intent.priority}), and what it matches` +
-          ` is not captured: give a --priority below ${rule.priority ?? 0}, or a priority above ` +
-          `${intent.priority} to that one`,
+          `"${describeRule(rule)}" comes before ours (${intent.priority}), and what it matches ` +
+          `is not captured: give a ${spell("priority")} below ${rule.priority ?? 0}, or that ` +
+          `rule a priority above ${intent.priority}`,
       ),
   );
 }

@@ -9,7 +9,8 @@ import { partsOf } from "../../../../src/capture/live/desired-state.ts";
 import type { Setup } from "../../../../src/capture/live/setups.ts";
 import { parseIntent } from "../../../../src/capture/plan/intent.ts";
 import { makePlan } from "../../../../src/capture/plan/plan.ts";
-import { conflictLine } from "../../../../src/control/conflict-words.ts";
+import { flagSetting } from "../../../../src/cli/words/flag-setting.ts";
+import { conflictLine } from "../../../../src/control/apply-rules.ts";
 
 const tag = 116;
 
@@ -180,7 +181,7 @@ describe("conflicts:", () => {
   for (const [what, request, live, expected] of cases) {
     test(what, () => {
       const conflicts = findConflicts(partsFor(request), { ...nothing, ...live }, tag);
-      const found = conflicts.map(conflictLine).join("\n");
+      const found = conflicts.map((each) => conflictLine(each, flagSetting)).join("\n");
       if (expected === undefined) expect(found).toBe("");
       else expect(found).toMatch(expected);
     });
