@@ -233,8 +233,6 @@ export class WorkerContext implements Handler, ServiceHost {
         return this.remove(command.id, command.drainMs);
       case "suspend":
         return this.suspend(command.protocols);
-      case "mark":
-        return this.post({ kind: "reached", generation: command.generation });
       case "table":
         return this.showTable();
       case "query":

@@ -26,12 +26,10 @@ import { readRecords, withRecords } from "./records.ts";
 import type { ScanAnswer } from "./scan-requests.ts";
 import { type Capacity, capacityOf, taskChange } from "./task-change.ts";
 
-/** What a handle tells the pool. */
+/** How a handle reports to the pool. */
 export interface WorkerHandleOwner {
   /** A batch of events; `printed` lets the Worker send another. */
   onEvents(handle: WorkerHandle, events: readonly WorkerEvent[], printed: () => void): void;
-  /** Its Worker has carried out all commands up to the mark of this generation. */
-  onReached(handle: WorkerHandle, generation: number): void;
   /** Its Worker died of `cause`, having counted `counters`; all its descriptors are closed. */
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
   /** Its Worker has answered a query or a kill. */
@@ -59,8 +57,6 @@ export class WorkerHandle {
   generation = 0;
   /** Listeners that its Worker was told to close, and may not have. */
   private readonly leaving = new Set<number>();
-  /** The newest mark that its Worker was sent; 0: none. */
-  private mark = 0;
   /** Our end of the port for commands to the Worker. */
   private commandPort: MessagePort | undefined;
   /** Its services have ended. */
@@ -111,7 +107,6 @@ export class WorkerHandle {
         );
       }
       if (message.kind === "removed") return this.onRemoved(message.id);
-      if (message.kind === "reached") return this.owner.onReached(this, message.generation);
       if (message.kind === "rows" || message.kind === "killed") {
         return this.owner.onAnswer(this, message.request, answerOf(message, origin));
       }
@@ -126,7 +121,6 @@ export class WorkerHandle {
     });
     this.send({ kind: "suspend", protocols: this.suspended });
     for (const [id, task] of this.services) this.begin(id, task);
-    if (this.mark > 0) this.send({ kind: "mark", generation: this.mark });
   }
 
   /** Has its services receive nothing new of these protocols, and everything of the others. */
@@ -178,12 +172,6 @@ export class WorkerHandle {
     this.give(next.sockets);
     this.send({ kind: "update", id, change: ends === undefined ? change : { ...change, ends } });
     this.send({ kind: "replace", id, task: next, replaced });
-  }
-
-  /** Has its Worker answer `onReached` once it has carried out all commands before. */
-  markReached(generation: number): void {
-    this.mark = generation;
-    this.send({ kind: "mark", generation });
   }
 
   /** Changes a service. A Worker that takes this one's place is given it as it is then. */

@@ -31,13 +31,6 @@ interface Removal {
   readonly done: PromiseWithResolvers<void>;
 }
 
-/** Changes that are on their way to the Workers. */
-interface Reaching {
-  readonly generation: number;
-  readonly left: Set<WorkerHandle>;
-  readonly done: PromiseWithResolvers<void>;
-}
-
 /** Listeners that a service lets go of in one Worker. */
 export interface ReleasedSockets {
   readonly closed: readonly number[];
@@ -71,8 +64,6 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
   private readonly removals = new Map<number, Removal>();
-  /** Workers that have not yet carried out the newest changes. */
-  private reaching: Reaching | undefined;
   private readonly scans = new ScanRequests(() => this.handles.filter(({ hasEnded }) => !hasEnded));
   /** Whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
@@ -149,22 +140,6 @@ export class WorkerPool implements WorkerHandleOwner {
     }
   }
 
-  /**
-   * Settles when every Worker has carried out what it was told before, or after `timeoutMs` with
-   * the numbers of those that have not.
-   */
-  async reached(generation: number, timeoutMs: number): Promise<readonly number[]> {
-    const done = Promise.withResolvers<void>();
-    const left = new Set(this.handles);
-    this.reaching = { generation, left, done };
-    if (this.over) return [];
-    for (const handle of this.handles) handle.markReached(generation);
-    const late = setTimeout(() => done.resolve(), timeoutMs);
-    await done.promise;
-    clearTimeout(late);
-    return [...left].map(({ number }) => number);
-  }
-
   /** Changes service number `id` in every Worker, in its next turn. Never blocks. */
   update(id: number, change: ServiceChange): void {
     if (!this.over) for (const handle of this.handles) handle.update(id, change);
@@ -210,10 +185,16 @@ export class WorkerPool implements WorkerHandleOwner {
     if (!this.over) for (const handle of this.handles) handle.suspend(protocols);
   }
 
-  /** Settles once every Worker has passed a turn from now on: all commands so far are done. */
-  async turned(): Promise<void> {
+  /**
+   * Settles once every Worker has passed a turn from now on, so has carried out all commands so
+   * far, or after `timeoutMs`. Returns the numbers of the Workers that have not.
+   */
+  async turned(timeoutMs = Number.POSITIVE_INFINITY): Promise<readonly number[]> {
+    if (this.over) return [];
     this.askForTurn();
-    while (!this.allTurned) await Bun.sleep(turnPollMs);
+    const end = performance.now() + timeoutMs;
+    while (!this.allTurned && performance.now() < end) await Bun.sleep(turnPollMs);
+    return this.handles.filter(({ hasTurned }) => !hasTurned).map(({ number }) => number);
   }
 
   /** Has every Worker pass a turn, of which `allTurned` tells. */
@@ -332,13 +313,6 @@ export class WorkerPool implements WorkerHandleOwner {
     } catch (failed) {
       handle.fail(failed as Error);
     }
-  }
-
-  onReached(handle: WorkerHandle, generation: number): void {
-    const { reaching } = this;
-    if (reaching?.generation !== generation) return;
-    reaching.left.delete(handle);
-    if (reaching.left.size === 0) reaching.done.resolve();
   }
 
   onAnswer(handle: WorkerHandle, request: number, answer: Partial<ScanAnswer>): void {

@@ -265,8 +265,6 @@ export type Command =
    * `drainMs` is how long that may take; without it the service's own time.
    */
   | { readonly kind: "remove"; readonly id: number; readonly drainMs?: number }
-  /** Post that all commands before this one have been carried out. */
-  | { readonly kind: "mark"; readonly generation: number }
   /** Report every connection and session that is open. */
   | { readonly kind: "table" }
   /** Return rows of what is open; `request` is in the message that answers. */
@@ -375,8 +373,6 @@ export type WorkerMessage =
   | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
   /** A service has ended because it was removed, and holds nothing. */
   | { readonly kind: "removed"; readonly id: number }
-  /** All commands up to a `mark` have been carried out. */
-  | { readonly kind: "reached"; readonly generation: number }
   | { readonly kind: "rows"; readonly request: number; readonly rows: WorkerRows }
   /** So many connections and sessions were ended. */
   | { readonly kind: "killed"; readonly request: number; readonly ended: number }

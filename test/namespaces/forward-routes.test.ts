@@ -277,7 +277,7 @@ testRoutes("print: the same rules as a script, and nothing is changed", async ()
     forward :50080 --to 10.9.2.2:8080
     curling http://8.8.8.8/
     ended
-    grep '^# Printed by' rules.sh
+    grep -A 1 '^# Printed by' rules.sh
     routes --remove > removed.log
     dump after; same before after removed
   `);

@@ -317,7 +317,7 @@ export class Server implements ServerParts {
     this.generation++;
     this.handOver(prepared, options);
     if (log.level !== undefined) this.changeLevel();
-    const behind = await pool.reached(this.generation, reloadWaitMs);
+    const behind = await pool.turned(reloadWaitMs);
     logOpened(log, before, [...this.running.values()], [...lateLines(behind), ...prepared.doubts]);
     if (!prepared.leaving.isEmpty) this.vacantAt = performance.now() + 2 * removedListenerMs;
     this.ports.replace([...this.running.values()].flatMap(({ sets }) => sets.flat()));

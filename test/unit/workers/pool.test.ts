@@ -44,8 +44,9 @@ test("every worker has to turn, be it asleep, and one that has ended has not", a
   pool.start(echo);
   pool.add([noTask, noTask]);
   // They are not there yet, as one that hangs would not be.
-  pool.askForTurn();
+  expect(await pool.turned(0)).toEqual([1, 2]);
   expect(pool.allTurned).toBe(false);
+  expect(await pool.turned()).toEqual([]);
   for (let round = 0; round < 3; round++) {
     await eventually("their turns", () => pool.allTurned);
     pool.askForTurn();
@@ -55,6 +56,7 @@ test("every worker has to turn, be it asleep, and one that has ended has not", a
   expect(pool.allTurned).toBe(true);
   pool.askForTurn();
   expect(pool.allTurned).toBe(true);
+  expect(await pool.turned()).toEqual([]);
 });
 
 test("services come and go; a number is given again, and what it had counted stays", async () => {
