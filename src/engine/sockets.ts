@@ -38,7 +38,7 @@ import {
   TCP_SAVE_SYN,
   TCP_USER_TIMEOUT,
 } from "../../ffi/constants.ts";
-import { EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
+import { ECONNREFUSED, EINPROGRESS, SyscallError } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate } from "../../ffi/memory.ts";
 import { decodeSockaddr, encodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
@@ -77,6 +77,8 @@ export interface SocketOptions {
 }
 
 const name = allocate(sockaddr_storage.size);
+const ownName = allocate(sockaddr_storage.size);
+const [nameWords, ownWords] = [name.words(), ownName.words()];
 
 /**
  * A non-blocking, close-on-exec socket bound to `local`, whose address bytes decide the family.
@@ -192,9 +194,29 @@ export function bindTo(fd: number, address: Uint8Array, port: number, scopeId: n
   return sys.bind(fd, name.address, encodeSockaddr(name.view, 0, address, port, scopeId));
 }
 
-/** `connect(2)`; -EINPROGRESS from a stream that does not block. */
+/** `connect(2)`; -EINPROGRESS from a stream that does not block, -ECONNREFUSED from itself. */
 export function connectTo(fd: number, { address, port, scopeId }: SocketAddress): Result {
-  return sys.connect(fd, name.address, encodeSockaddr(name.view, 0, address, port, scopeId));
+  const size = encodeSockaddr(name.view, 0, address, port, scopeId);
+  const result = sys.connect(fd, name.address, size);
+  if ((result < 0 && result !== -EINPROGRESS) || !isItsOwnPeer(fd)) return result;
+  // Leaves no TIME_WAIT behind, which would keep a server from the port.
+  sys.setLinger(fd, true, 0);
+  return -ECONNREFUSED;
+}
+
+/**
+ * Whether a socket that connects to `name` has that address itself. Where nobody serves a port of
+ * this host that the kernel may choose for the socket, the kernel now and then chooses that port,
+ * and connects the socket to itself (RFC 9293, 3.5): it would receive whatever it sends.
+ */
+function isItsOwnPeer(fd: number): boolean {
+  if (sys.getsockname(fd, ownName.address, ownName.size) < 0) return false;
+  // Family and port; then the address.
+  if (ownWords[0] !== nameWords[0]) return false;
+  const isV4 = ((nameWords[0] as number) & 0xffff) === AF_INET;
+  const [from, to] = isV4 ? [1, 2] : [2, 6];
+  for (let at = from; at < to; at++) if (ownWords[at] !== nameWords[at]) return false;
+  return true;
 }
 
 /**
