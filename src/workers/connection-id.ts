@@ -1,10 +1,13 @@
-/** The ids of connections and sessions, `worker.sequence.generation`, as text. Pure. */
+/**
+ * The ids of connections and sessions, `worker.sequence.generation`, as text. Of the kernel path
+ * the worker is 0, the sequence is the kernel's id, and the generation the service's number. Pure.
+ */
 
 import { ok, type Parsed, quote, refuse } from "../net/result.ts";
 
 /** The Worker that a connection is of. */
 export interface IdOrigin {
-  /** The Worker's number, from 1. */
+  /** The Worker's number, from 1; 0: the kernel. */
   readonly worker: number;
   /** How many Workers have had this number: each begins its sequence at 1. */
   readonly generation: number;
@@ -22,7 +25,7 @@ export function formatConnectionId({ worker, sequence, generation }: ConnectionI
 
 /** Parses `1.42.1`. */
 export function parseConnectionId(text: string): Parsed<ConnectionId> {
-  const parts = /^([1-9][0-9]{0,3})\.([1-9][0-9]{0,15})\.([1-9][0-9]{0,9})$/.exec(text);
+  const parts = /^(0|[1-9][0-9]{0,3})\.([1-9][0-9]{0,15})\.([1-9][0-9]{0,9})$/.exec(text);
   const [worker, sequence, generation] = (parts ?? []).slice(1).map(Number);
   if (worker !== undefined && sequence !== undefined && generation !== undefined) {
     if (sequence <= Number.MAX_SAFE_INTEGER) return ok({ worker, sequence, generation });

@@ -6,10 +6,12 @@ import type { Settings } from "../../config/settings.ts";
 import { CommandError, exitStatus } from "../../errors.ts";
 import { printJson } from "../../net/printable.ts";
 import { quote } from "../../net/result.ts";
+import { mergeRows } from "../../workers/merge-rows.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { RowQuery } from "../../workers/query.ts";
 import { parseFilterPart, type RowFilter } from "../../workers/row-filter.ts";
 import type { Rows, Selection } from "../../workers/scan-requests.ts";
+import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import { metricsContentType } from "../metrics/text.ts";
 import type { UpstreamAnswer, UpstreamRequest } from "../pools/pools.ts";
 import type { ProcessIo } from "../process-io.ts";
@@ -32,6 +34,8 @@ export interface Server extends Reloadable {
   status(): ServerStatus;
   readonly configuration: { readonly settings: Settings };
   readonly pool: Pick<WorkerPool, "query" | "kill">;
+  /** What the kernel carries. */
+  readonly paths: Pick<CarriedServices, "query" | "kill">;
   setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer;
   /** False if there is no such service. */
   setServiceState(name: string, state: "ready" | "drained" | "down"): Promise<boolean>;
@@ -78,13 +82,19 @@ export class ServerControl implements Controlled {
     this.log.note(`[ ] Admin: ${text}`, { event: "admin", change: text });
   }
 
-  query(query: RowQuery): Promise<Rows> {
-    return this.server.pool.query({ ...query, filter: this.named(query.filter) });
+  async query(query: RowQuery): Promise<Rows> {
+    const { pool, paths } = this.server;
+    const named = { ...query, filter: this.named(query.filter) };
+    return mergeRows(await Promise.all([pool.query(named), paths.query(named)]), query);
   }
 
-  kill(selection: Selection): Promise<number> {
-    if (selection.kind === "ids") return this.server.pool.kill(selection);
-    return this.server.pool.kill({ kind: "filter", filter: this.named(selection.filter) });
+  async kill(selection: Selection): Promise<number> {
+    const { pool, paths } = this.server;
+    const named: Selection =
+      selection.kind === "ids"
+        ? selection
+        : { kind: "filter", filter: this.named(selection.filter) };
+    return paths.kill(named) + (await pool.kill(named));
   }
 
   /** The filter with the addresses of the upstream that it names, which Workers know by those. */

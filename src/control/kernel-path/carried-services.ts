@@ -11,9 +11,12 @@ import type { SettingWords } from "../../config/setting-words.ts";
 import type { Log } from "../../log/log.ts";
 import { type Counters, sumValues } from "../../workers/counters.ts";
 import { LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
+import type { RowQuery } from "../../workers/query.ts";
+import type { Rows, Selection } from "../../workers/scan-requests.ts";
 import type { ServerSettings } from "../server/settings.ts";
 import type { PathCandidate } from "./choose-path.ts";
 import { guardMarkOf, type StandingOf } from "./describe-service.ts";
+import { killFlows, queryFlows } from "./flow-scans.ts";
 import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath } from "./held-path.ts";
 import { type Carried, pathIntent, unwatched } from "./path-intent.ts";
@@ -108,6 +111,20 @@ export class CarriedServices {
     return [...this.carried.values()].flatMap(({ watch }) => watch?.counters() ?? []);
   }
 
+  /** Returns rows of what is open. @throws ScanError */
+  query(query: RowQuery): Promise<Rows> {
+    return queryFlows(this.watches, query);
+  }
+
+  /** Ends connections and sessions; returns how many. @throws ScanError */
+  kill(selection: Selection): number {
+    return killFlows(this.watches, selection);
+  }
+
+  private get watches(): FlowWatch[] {
+    return [...this.carried.values()].flatMap(({ watch }) => watch ?? []);
+  }
+
   /** Logs the open connections. */
   private report(): void {
     for (const { watch } of this.carried.values()) watch?.report();
@@ -172,6 +189,7 @@ export class CarriedServices {
     const { name, log, route } = service;
     const named = (event: WorkerEvent) => ({ ...event, service: name }) as WorkerEvent;
     return new FlowWatch({
+      names: { service: name, pool: route.pool.name },
       service: { number, timeouts, source: route.source.kind, level: LogLevel[log.level] },
       pool: route.pool,
       print: (events) => void this.log.print(this.isNamed ? events.map(named) : events),

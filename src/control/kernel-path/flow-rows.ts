@@ -12,12 +12,15 @@ import { ECONNREFUSED } from "../../../ffi/errno.ts";
 import type { ConntrackEntry, Tuple } from "../../../ffi/netlink/conntrack.ts";
 import * as c from "../../../ffi/netlink/conntrack-constants.ts";
 import { IPS_SEEN_REPLY } from "../../../ffi/netlink/nftables/expr/ct.ts";
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { PathTimeouts } from "../../capture/kernel-path/intent.ts";
 import { tcpSeconds } from "../../capture/kernel-path/objects.ts";
 import type { TcpTimeout } from "../../capture/plan/flow-rule.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import { type End, ended } from "../../workers/end-reason.ts";
 import type { ConnectionEvent } from "../../workers/protocol.ts";
+import type { Rate } from "../../workers/query.ts";
+import type { FilteredRow } from "../../workers/row-filter.ts";
 
 /** The service that connections are of. */
 export interface FlowOwner {
@@ -53,9 +56,27 @@ const timeoutNames: Readonly<Record<number, TcpTimeout>> = {
   [c.TCP_CONNTRACK_CLOSE]: "close",
 };
 
+/** A connection as filters look at it; `now` in ms since 1970. */
+export function filteredRow(entry: ConntrackEntry, owner: FlowOwner, now: number): FilteredRow {
+  const { original, reply } = entry;
+  return {
+    client: socketAddress(original, "source"),
+    original: socketAddress(original, "destination"),
+    upstream: socketAddress(reply, "source"),
+    phase: stateOf(entry),
+    startedAt: now - ageMs(entry, now),
+    lastActive: now - idleMsOf(entry, owner.timeouts, now),
+  };
+}
+
+/** Bytes from the client, and to it. */
+export function amountsOf({ original, sent, received }: ConntrackEntry): Rate {
+  return { client: bytesOf(sent, original), upstream: bytesOf(received, original) };
+}
+
 /** What a row of the table shows of a connection that is open, at the time `now` (since 1970). */
 export function openRow(entry: ConntrackEntry, owner: FlowOwner, now: number): ConnectionEvent {
-  const idleMs = idleMsOf(entry, owner.timeouts);
+  const idleMs = idleMsOf(entry, owner.timeouts, now);
   return { ...rowOf(entry, owner, "open", now), idleMs, ms: ageMs(entry, now) };
 }
 
@@ -99,6 +120,7 @@ function rowOf(
   time: number,
 ): ConnectionEvent {
   const { original, reply, sent, received } = entry;
+  const { client: clientBytes, upstream: upstreamBytes } = amountsOf(entry);
   const isUdp = original.protocol === IPPROTO_UDP;
   return {
     ...{ kind, worker: 0, protocol: isUdp ? "udp" : "tcp", id: flowId(entry, owner), time },
@@ -107,8 +129,7 @@ function rowOf(
     local: endpoint(original, "destination"),
     upstream: endpoint(reply, "source"),
     source: owner.source,
-    clientBytes: bytesOf(sent, original),
-    upstreamBytes: bytesOf(received, original),
+    ...{ clientBytes, upstreamBytes },
     clientDatagrams: isUdp ? (sent?.packets ?? 0) : 0,
     upstreamDatagrams: isUdp ? (received?.packets ?? 0) : 0,
     ...{ ms: 0, idleMs: 0, end: undefined },
@@ -129,8 +150,12 @@ function bytesOf(amount: ConntrackEntry["sent"], { protocol, source }: Tuple): n
 }
 
 function endpoint(tuple: Tuple, side: "source" | "destination"): string {
+  return formatSocketAddress(socketAddress(tuple, side));
+}
+
+function socketAddress(tuple: Tuple, side: "source" | "destination"): SocketAddress {
   const port = side === "source" ? tuple.sourcePort : tuple.destinationPort;
-  return formatSocketAddress({ address: tuple[side], port: port ?? 0, scopeId: 0 });
+  return { address: tuple[side], port: port ?? 0, scopeId: 0 };
 }
 
 /**
@@ -165,10 +190,12 @@ function ageMs({ startedAt }: ConntrackEntry, until: number): number {
 }
 
 /** How long it has carried nothing. Before a flow is offloaded, or after, this is not exact. */
-function idleMsOf(entry: ConntrackEntry, timeouts: PathTimeouts): number {
+function idleMsOf(entry: ConntrackEntry, timeouts: PathTimeouts, now: number): number {
   const whole = timeoutOf(entry, timeouts);
   if (whole === undefined || entry.timeoutS === undefined) return 0;
-  return 1000 * Math.max(0, whole - entry.timeoutS);
+  const idleMs = 1000 * Math.max(0, whole - entry.timeoutS);
+  // The kernel has whole seconds.
+  return entry.startedAt === undefined ? idleMs : Math.min(idleMs, ageMs(entry, now));
 }
 
 function timeoutOf(

@@ -25,15 +25,20 @@ import { formatBytes } from "../../net/address.ts";
 import { type Counters, sumValues } from "../../workers/counters.ts";
 import { type End, ended } from "../../workers/end-reason.ts";
 import { type ConnectionEvent, LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
+import type { RowNames } from "../../workers/row-filter.ts";
 import { isDown } from "../../workers/upstream-board.ts";
 import { FlowLog, type LoggedService } from "./flow-log.ts";
-import { isOpen, openRow } from "./flow-rows.ts";
+import { FlowRates } from "./flow-rates.ts";
+import { type FlowOwner, isOpen, openRow } from "./flow-rows.ts";
+import type { ScannedService } from "./flow-scans.ts";
 import { deleteFlows, readFlows } from "./flows.ts";
 import { type HealthChange, PathHealth } from "./health.ts";
 import { flowsToEnd } from "./lost-upstream.ts";
 import type { PathLoad, PathUpstream } from "./path-slots.ts";
 
 export interface WatchSettings {
+  /** Of the rows of queries. */
+  readonly names: RowNames;
   readonly service: LoggedService;
   readonly pool: Pick<Pool, "balance" | "onDown" | "backOff">;
   readonly print: (events: readonly WorkerEvent[]) => void;
@@ -57,8 +62,9 @@ const counting = [
   { name: "net.netfilter.nf_conntrack_events", lacks: "connections are not logged" },
 ] as const;
 
-export class FlowWatch {
+export class FlowWatch implements ScannedService {
   readonly health: PathHealth;
+  readonly rates = new FlowRates();
   private readonly settings: WatchSettings;
   /** Not the socket that owns the table: nothing else may wait for these dumps. */
   private readonly channel = NetlinkSocket.open(NETLINK_NETFILTER);
@@ -150,16 +156,34 @@ export class FlowWatch {
     return this.counted;
   }
 
+  get names(): RowNames {
+    return this.settings.names;
+  }
+
+  get owner(): FlowOwner {
+    return this.settings.service;
+  }
+
+  /** Those that are closed, and only remembered, are not among them. @throws SyscallError */
+  openFlows(): ConntrackEntry[] {
+    return readFlows(this.channel, { mark: this.mark }).filter(isOpen);
+  }
+
+  /** What a client sends of TCP after that is reset; of UDP it begins a new session. */
+  kill(entries: readonly ConntrackEntry[]): number {
+    return this.delete(entries, ended("killed"));
+  }
+
   private rows(): ConnectionEvent[] {
     const now = Date.now();
-    return this.open().map((entry) => openRow(entry, this.settings.service, now));
+    return this.openFlows().map((entry) => openRow(entry, this.settings.service, now));
   }
 
   /** How many connections of TCP are open. UDP has no end that could be awaited. */
   openStreams(): number {
     let count = 0;
     this.attempt(() => {
-      count = this.open().filter(({ tcpState }) => tcpState !== undefined).length;
+      count = this.openFlows().filter(({ tcpState }) => tcpState !== undefined).length;
     });
     return count;
   }
@@ -167,7 +191,7 @@ export class FlowWatch {
   /** Ends what is still open: nothing translates it any more. */
   end(): void {
     for (const timer of this.timers.splice(0)) clearInterval(timer);
-    this.attempt(() => this.delete(this.open(), ended("stopped")));
+    this.attempt(() => this.delete(this.openFlows(), ended("stopped")));
     this.log.poll(Date.now());
   }
 
@@ -192,7 +216,7 @@ export class FlowWatch {
   /** Open connections by upstream; as many are to come as have ended in the last interval. */
   private count(): PathLoad {
     const open = new Map<string, number>();
-    for (const { reply } of this.open()) {
+    for (const { reply } of this.openFlows()) {
       const key = keyOf(reply.source, reply.sourcePort);
       open.set(key, (open.get(key) ?? 0) + 1);
     }
@@ -267,13 +291,9 @@ export class FlowWatch {
     return flowMark(this.settings.service.number);
   }
 
-  private open(): ConntrackEntry[] {
-    return readFlows(this.channel, { mark: this.mark }).filter(isOpen);
-  }
-
-  private delete(entries: readonly ConntrackEntry[], why: End | undefined): void {
+  private delete(entries: readonly ConntrackEntry[], why: End | undefined): number {
     this.log.deleting(entries, why);
-    deleteFlows(this.channel, entries);
+    return deleteFlows(this.channel, entries);
   }
 
   private sum(open: readonly ConnectionEvent[]): Counters {

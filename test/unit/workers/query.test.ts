@@ -29,16 +29,7 @@ test("an id is read back, and any other text rejected", () => {
       },
     ),
   );
-  for (const text of [
-    "",
-    "1",
-    "1.2",
-    "0.1.1",
-    "1.02.1",
-    "1.1.1.1",
-    "1.1.1 ",
-    "1.99999999999999999.1",
-  ]) {
+  for (const text of ["", "1", "1.2", "1.02.1", "1.1.1.1", "1.1.1 ", "1.99999999999999999.1"]) {
     expect(parseConnectionId(text)).toMatchObject({ ok: false });
   }
 });

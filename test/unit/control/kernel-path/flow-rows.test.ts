@@ -26,10 +26,12 @@ describe("open connections", () => {
 
   test("a session has datagrams, and bytes without their headers", () => {
     const entry = session({ timeoutS: 100 });
-    expect(openRow(entry, owner, startedAt)).toMatchObject({
+    expect(openRow(entry, owner, startedAt + 60_000)).toMatchObject({
       ...{ protocol: "udp", state: "answered", clientDatagrams: 5, upstreamDatagrams: 4 },
       ...{ clientBytes: 300 - 5 * 28, upstreamBytes: 4000 - 4 * 28, idleMs: 20_000 },
     });
+    // A connection is silent for no longer than it is there: the kernel counts whole seconds.
+    expect(openRow(entry, owner, startedAt + 300)).toMatchObject({ ms: 300, idleMs: 300 });
     expect(openRow(session({ status: 0 }), owner, startedAt).state).toBe("unanswered");
     const original = { ...session().original, source: ip("fd00::1"), destination: ip("fd00::2") };
     expect(openRow(session({ original }), owner, startedAt)).toMatchObject({
