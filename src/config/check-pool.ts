@@ -19,6 +19,8 @@ export interface PoolIssueArgs {
   "needs-upstream": { readonly setting: string };
   /** The setting is of other types of checks. */
   "needs-check-type": { readonly setting: string; readonly types: readonly string[] };
+  /** An upstream without a port of its own is checked. */
+  "check-without-port": Record<never, never>;
   /** The first back-off is longer than the longest one. */
   "back-off-order": Record<never, never>;
 }
@@ -48,13 +50,22 @@ export function checkPoolSettings(
       issues.push({ path: [...path, setting], code: "needs-upstream", args: { setting } });
     }
   }
-  if (check !== undefined) issues.push(...checkCheck([...path, "check"], check));
+  if (check === undefined) return issues;
+  issues.push(...checkCheck([...path, "check"], check));
+  if (check.port === undefined && targetsOf(pool).some(isPortless)) {
+    issues.push({ path: [...path, "check"], code: "check-without-port", args: {} });
+  }
   return issues;
 }
 
 /** Where the connections of a pool go. */
 export function targetsOf({ to, upstream }: PoolSettings): readonly UpstreamTarget[] {
   return to ?? upstream?.flatMap((each) => each.to ?? []) ?? [];
+}
+
+/** Whether connections go on to the port that their client has asked for. */
+export function isPortless(to: UpstreamTarget): boolean {
+  return to !== "original" && to.port === 0;
 }
 
 /** Issues for the settings that are not there. */

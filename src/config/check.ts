@@ -9,6 +9,7 @@ import type { IssueOf, Path } from "../net/issue.ts";
 import type { Scheme } from "../net/target.ts";
 import {
   checkPoolSettings,
+  isPortless,
   missing,
   originalAlone,
   type PoolIssueArgs,
@@ -216,7 +217,7 @@ function checkProtocols(
   if (all["send-proxy"] === "v1") {
     issues.push({ path: [...path, "send-proxy"], code: "proxy-v1-udp", args: {} });
   }
-  if (all.redirect === true && to.includes("original")) {
+  if (all.redirect === true && to.some((each) => each === "original" || isPortless(each))) {
     issues.push({ path: [...path, "redirect"], code: "redirect-original-udp", args: {} });
   }
   return issues;

@@ -1,6 +1,7 @@
 /** What keeps a service from the kernel path. Pure. */
 
 import { type Address, type Family, isLoopback } from "../net/address.ts";
+import { isPortless } from "./check-pool.ts";
 import type { Service } from "./service.ts";
 
 /** A reason, and the setting that would have to go. */
@@ -41,6 +42,11 @@ function settingObstacles({ ingress, route, dial, limits, timeouts, listen }: Se
       pool.upstreams.some(({ to }) => to === "original"),
       "to",
       '"original" is what plain routing does, without any proxy',
+    ],
+    [
+      pool.upstreams.some(({ to }) => isPortless(to)),
+      "to",
+      "the map of the kernel needs the port of each upstream",
     ],
     [ingress.redirected, "redirect", "connections would be redirected to a listener"],
     [route.sourceFallback, "source-fallback", "a connection keeps its family from end to end"],

@@ -15,8 +15,19 @@ export interface Listen {
   readonly ports: PortRange;
 }
 
+/** What `parseListen` reads, where a protocol may be left open. */
+export interface OpenListen extends Omit<Listen, "protocol"> {
+  readonly protocol: Scheme | undefined;
+}
+
 /** Parses `:50080`, `udp://[::]:53`, `192.0.2.1:20000-20100`; TCP unless `udp://` is in front. */
 export function parseListen(text: string): Parsed<Listen> {
+  const parsed = parseOpenListen(text);
+  return parsed.ok ? ok({ ...parsed.value, protocol: parsed.value.protocol ?? "tcp" }) : parsed;
+}
+
+/** The same without a protocol where none is in front. */
+export function parseOpenListen(text: string): Parsed<OpenListen> {
   const parts = /^(.*):([0-9]+-[0-9]+)$/.exec(text);
   const range = parts === null ? undefined : parsePortRange(parts[2] as string);
   if (range !== undefined && !range.ok) return refuse(`${quote(text)}: ${range.error}`);
@@ -24,13 +35,13 @@ export function parseListen(text: string): Parsed<Listen> {
   const parsed = parseSchemedEndpoint(single, { portZero: true });
   // Errors in the rest quote the text as it was given.
   if (!parsed.ok) return refuse(parsed.error.replace(quote(single), () => quote(text)));
-  const { scheme: protocol = "tcp", endpoint } = parsed.value;
+  const { scheme: protocol, endpoint } = parsed.value;
   const ports = range?.value ?? { from: endpoint.port, to: endpoint.port };
   return ok({ protocol, address: endpoint.address, ports });
 }
 
 /** The text that `parseListen` reads back. */
-export function formatListen({ protocol, address, ports: { from, to } }: Listen): string {
+export function formatListen({ protocol, address, ports: { from, to } }: OpenListen): string {
   const endpoint = formatEndpoint({ address, port: from }).replace(/^\*/, "");
   return `${protocol === "udp" ? "udp://" : ""}${endpoint}${from === to ? "" : `-${to}`}`;
 }

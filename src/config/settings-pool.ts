@@ -126,7 +126,7 @@ export const poolDefaults = {
 
 const pooled = table({
   name: setting(name, "The name of the upstream; what to says, if it is missing."),
-  to: required(upstream, "The upstream: HOST:PORT, all addresses of a name, or original."),
+  to: required(upstream, "The upstream: HOST:PORT, HOST for the port asked for, or original."),
   weight: setting(integer(0, 256), "Its share among the others, 100 if it is missing; 0: none."),
   backup: setting(yesNo, "Give it connections only while no other one can have them."),
   "slow-start": setting(slowStart, "Raise its share bit by bit for so long after it came up."),
@@ -135,7 +135,10 @@ const pooled = table({
 /** A pool, of `to` alone or of tables of upstreams. */
 export const pool = table({
   name: required(name, "The name of the pool, which no other one has."),
-  to: setting(upstreams, "The upstreams: HOST:PORT, or original; short for [[pool.upstream]]."),
+  to: setting(
+    upstreams,
+    "The upstreams: HOST:PORT, HOST, or original; short for [[pool.upstream]].",
+  ),
   upstream: setting(list(pooled, upstreamsMax), "An upstream, with its weight."),
   ...poolDefaults,
   check: setting(check, "Ask each upstream at intervals whether it is well."),

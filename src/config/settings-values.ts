@@ -44,6 +44,6 @@ export const plain: Syntax<string> = {
 export const count = integer(1, 1_000_000);
 export const balance = word("round-robin", "least-connections", "source-hash");
 export const upstream = text(upstreamSyntax, {
-  examples: ["192.0.2.10:8080", "web.example:8080", "original"],
+  examples: ["192.0.2.10:8080", "web.example:8080", "192.0.2.10", "original"],
 });
 export const upstreams = list(upstream, upstreamsMax);

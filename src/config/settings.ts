@@ -232,7 +232,10 @@ const service = table({
     "Where to accept; TCP unless udp:// is in front.",
   ),
   pool: setting(name, "The [[pool]] of upstreams that connections are carried to."),
-  to: setting(upstreams, "The upstreams, in place of a pool; original: where the client goes."),
+  to: setting(
+    upstreams,
+    "The upstreams, in place of a pool: HOST:PORT, HOST for the port asked for, or original.",
+  ),
   capture: setting(capture, "What is captured for this service; needs [routes] install."),
   enabled: setting(yesNo, "Whether the service is served; true unless it is set to false."),
   ...shared,

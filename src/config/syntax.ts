@@ -8,7 +8,7 @@ import { formatDuration, parseDuration } from "../net/duration.ts";
 import { formatMark, fullMask, parseMark } from "../net/mark.ts";
 import { ok, type Parsed, quote, refuse } from "../net/result.ts";
 import { similarTo } from "../net/similar.ts";
-import { formatTarget, parseTarget, type Target } from "../net/target.ts";
+import { formatTarget, parsePortless, parseTarget, type Target } from "../net/target.ts";
 import type { NetworkFile } from "./networks.ts";
 
 /** How values of a type are read from text and written as text. */
@@ -18,7 +18,10 @@ export interface Syntax<T> {
   readonly format: (value: T) => string;
 }
 
-/** Where a connection goes: a host and port, or where the client wanted to go. */
+/**
+ * Where a connection goes: a host and port, a host alone (port 0: the port that the client wanted),
+ * or where the client wanted to go.
+ */
 export type UpstreamTarget = Target | "original";
 
 /** Which of several upstreams a connection gets. */
@@ -89,7 +92,7 @@ export const positiveDurationSyntax: Syntax<number> = {
   format: formatDuration,
 };
 
-/** An upstream: `HOST:PORT`, or the word `original`. */
+/** An upstream: `HOST:PORT`, `HOST` for the port asked for, or the word `original`. */
 export const upstreamSyntax: Syntax<UpstreamTarget> = {
   parse: (text) => {
     if (text === "original") return ok(text);
@@ -105,7 +108,8 @@ export const upstreamSyntax: Syntax<UpstreamTarget> = {
 
 /** No link-local address without its interface: every connect would fail with EINVAL. */
 function parseUpstream(text: string): Parsed<Target> {
-  const target = parseTarget(text);
+  const portless = parsePortless(text);
+  const target = portless === undefined ? parseTarget(text) : ok(portless);
   if (!target.ok || typeof target.value.host === "string") return target;
   const { family, bytes, zone } = target.value.host;
   const isLinkLocal = family === 6 && bytes[0] === 0xfe && ((bytes[1] as number) & 0xc0) === 0x80;

@@ -35,12 +35,13 @@ const words: WordsOf<IssueArgs> = {
     "give the service or that pool another name",
   "needs-upstream": () => 'this needs upstreams to choose among, and the only one is "original"',
   "needs-check-type": ({ types }) => `this needs a check of type ${types.map(quote).join(" or ")}`,
+  "check-without-port": () => "an upstream has no port of its own: give the port to check",
   "back-off-order": () => '"rest" is longer than "rest-max": give at most that',
   "needs-protocol": ({ protocol }) =>
     `this needs a listener for ${protocol}, and the service has none`,
   "proxy-v1-udp": () => 'version 1 supports TCP only: give "v2", or listen for TCP only',
   "redirect-original-udp": () =>
-    'NAT loses the original destination of datagrams: give an upstream other than "original"',
+    'NAT loses the original destination of datagrams: give upstreams as "HOST:PORT"',
   "less-than-workers": ({ count, workers }) =>
     `${count} is less than one for each of the ${workers} workers: give at least ${workers}`,
   "keepalive-range": ({ ms }) => `"${formatDuration(ms)}" is not accepted: give "1s" to "9h"`,

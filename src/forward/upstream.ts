@@ -54,6 +54,13 @@ export function upstreamKey({ address, port, scopeId }: SocketAddress): string {
   return `${address.join(".")}:${port}%${scopeId}`;
 }
 
+/** Where a connection to `original` goes: an upstream without a port has that of `original`. */
+export function targetOf(picked: Upstream | undefined, original: SocketAddress): SocketAddress {
+  if (picked === undefined) return original;
+  const { address } = picked;
+  return address.port === 0 ? { ...address, port: original.port } : address;
+}
+
 /** An upstream of which nothing is known; its pool fills in what the board has. */
 export function newUpstream(pooled: PooledAddress, key: string): Upstream {
   const { address, slot, isBackup, slowStartMs } = pooled;

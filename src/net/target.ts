@@ -1,5 +1,5 @@
 import type { Port } from "../../ffi/types.ts";
-import { type Address, formatAddress } from "./address.ts";
+import { type Address, formatAddress, parseAddress } from "./address.ts";
 import { type Endpoint, type EndpointOptions, formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import { parsePort } from "./port.ts";
 import { ok, type Parsed, quote, refuse } from "./result.ts";
@@ -17,6 +17,7 @@ export interface SchemedEndpoint {
 export interface Target {
   readonly scheme: Scheme | undefined;
   readonly host: Address | string;
+  /** 0, of an upstream alone: the port of the original destination. */
   readonly port: Port;
 }
 
@@ -59,9 +60,25 @@ export function parseTarget(text: string): Parsed<Target> {
   );
 }
 
+/**
+ * Parses `HOST` without a port, which stands for the port of the original destination. A name has
+ * at least one dot: any other word is rather a mistake.
+ */
+export function parsePortless(text: string): Target | undefined {
+  const { scheme, rest } = splitScheme(text);
+  const bracketed = /^\[(.*)\]$/.exec(rest);
+  const address = parseAddress(bracketed?.[1] ?? rest, { zone: true });
+  const port = 0 as Port;
+  if (address.ok && (bracketed === null || address.value.family === 6)) {
+    return { scheme, host: address.value, port };
+  }
+  return isName(rest) && rest.includes(".") ? { scheme, host: rest, port } : undefined;
+}
+
 /** The text of a target without its scheme. */
 export function formatTarget(target: Target): string {
   const { host, port } = target;
+  if (port === 0) return typeof host === "string" ? host : formatAddress(host);
   if (typeof host === "string") return `${host}:${port}`;
   return host.family === 4 ? `${formatAddress(host)}:${port}` : `[${formatAddress(host)}]:${port}`;
 }

@@ -104,7 +104,7 @@ function refuse(options: ForwardOptions, settings: Settings): void {
   if (options.printConfig) {
     throw new UsageError("--print-config and --routes print exclude each other: give one of them");
   }
-  if (options.addresses.some(({ endpoint }) => endpoint.port === 0)) {
+  if (options.addresses.some(({ ports }) => ports.from === 0)) {
     throw new UsageError('--routes print excludes port "0": give the port to listen on');
   }
 }

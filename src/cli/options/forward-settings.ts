@@ -88,11 +88,8 @@ function listensOf({ addresses, tcp, udp }: ForwardOptions): Listen[] {
   const protocols: Scheme[] = [];
   if (tcp || !udp) protocols.push("tcp");
   if (udp) protocols.push("udp");
-  return addresses.flatMap(({ scheme, endpoint: { address, port } }) =>
-    (scheme === undefined ? protocols : [scheme]).map((protocol) => ({
-      ...{ protocol, address },
-      ports: { from: port, to: port },
-    })),
+  return addresses.flatMap(({ protocol: own, address, ports }) =>
+    (own === undefined ? protocols : [own]).map((protocol) => ({ protocol, address, ports })),
   );
 }
 

@@ -18,10 +18,10 @@ import { userOption } from "./user.ts";
 import {
   durationValue,
   fileValue,
+  listenValue,
   listValue,
   markValue,
   numberValue,
-  schemedEndpointValue,
   sourceValue,
   timeoutValue,
   udpTimeoutValue,
@@ -38,9 +38,9 @@ export const forwardFields = object({
   command: constant("forward"),
   ...inGroup("Arguments", {
     addresses: multiple(
-      argument(schemedEndpointValue({ portZero: true }), {
+      argument(listenValue(), {
         description: prose`Where to listen: ${":80"} for every IPv4 address, ${"[::]:80"} for both
-          families.`,
+          families, ${":20000-20100"} for a range of ports.`,
       }),
       {
         min: 1,
@@ -98,7 +98,8 @@ export const forwardFields = object({
     to: multiple(
       option("--to", upstreamValue(), {
         description: prose`An upstream. With several, ${"--balance"} chooses one, and the next is
-          tried if it cannot be reached. ${"original"}: the address that the client asked for.`,
+          tried if it cannot be reached. Without a port, connections go to the port that the client
+          asked for. ${"original"}: the address that the client asked for.`,
       }),
       { min: 1, errors: { tooFew: prose`--to is missing: give HOST:PORT or ${"original"}` } },
     ),

@@ -9,6 +9,7 @@ import type { NonEmptyString } from "@optique/core/nonempty";
 import type { Suggestion } from "@optique/core/parser";
 import type { ValueParser } from "@optique/core/valueparser";
 import type { Mark, Port } from "../../../ffi/types.ts";
+import { formatListen, type OpenListen, parseOpenListen } from "../../config/listen.ts";
 import { socketPathSyntax } from "../../config/settings-admin.ts";
 import {
   durationSyntax,
@@ -82,6 +83,20 @@ export function schemedEndpointValue(options: EndpointOptions = {}): Value<Schem
   });
 }
 
+/** Where `forward` listens: the same, with a port or a range of ports. */
+export function listenValue(): Value<OpenListen> {
+  return makeValue({
+    metavar: "[ADDR]:PORT[-PORT]",
+    placeholder: {
+      protocol: undefined,
+      address: undefined,
+      ports: { from: 1, to: 1 } as PortRange,
+    },
+    parse: parseOpenListen,
+    format: formatListen,
+  });
+}
+
 /** `HOST:PORT` to send to, with an optional scheme; HOST is an address or a name. */
 export function targetValue(): Value<Target> {
   return makeValue({
@@ -92,10 +107,10 @@ export function targetValue(): Value<Target> {
   });
 }
 
-/** An upstream: `HOST:PORT`, or the word `original`. */
+/** An upstream: `HOST:PORT`, `HOST`, or the word `original`. */
 export function upstreamValue(): Value<UpstreamTarget> {
   return makeValue<UpstreamTarget>({
-    metavar: "HOST:PORT|original",
+    metavar: "HOST[:PORT]|original",
     placeholder: "original",
     ...upstreamSyntax,
     suggest: suggestWords(["original"]),

@@ -23,6 +23,7 @@ const words: WordsOf<IssueArgs> = {
   "pool-of-service": ({ name }) => `the name ${quote(name)} is given twice: give each its own`,
   "needs-upstream": ({ setting }) => `--${setting} needs --to HOST:PORT`,
   "needs-check-type": ({ setting, types }) => `${setting} needs a check of ${types.join(" or ")}`,
+  "check-without-port": () => "an upstream without a port needs a port to check: give it",
   "back-off-order": () => "the first back-off is longer than the longest: give at most that",
   "needs-protocol": ({ setting, protocol }) => {
     const value = setting === "send-proxy" ? " v2:every" : "";

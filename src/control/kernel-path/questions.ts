@@ -50,7 +50,8 @@ export function carriedQuestions(
       };
       const ends = sampleEnds(selected, machine, family);
       const packet = { protocol, port: request.ports?.[0]?.from ?? port, ...ends };
-      return [{ packet, upstream, keepsClient, table }];
+      const to = upstream.port === 0 ? { ...upstream, port: packet.port } : upstream;
+      return [{ packet, upstream: to, keepsClient, table }];
     }),
   );
 }

@@ -9,7 +9,7 @@ import type { Pool, PoolUpstream } from "../../config/pool.ts";
 import { upstreamSyntax } from "../../config/syntax.ts";
 import { shareAt } from "../../forward/upstream.ts";
 import { formatBytes } from "../../net/address.ts";
-import { formatSocketAddress } from "../../net/socket-address.ts";
+import { formatUpstream } from "../../net/socket-address.ts";
 import type { HealthTarget } from "../../workers/health-task.ts";
 import type { PooledAddress, Upstreams } from "../../workers/protocol.ts";
 import { type UpstreamBoard, UpstreamState } from "../../workers/upstream-board.ts";
@@ -148,7 +148,7 @@ export class PoolStates {
       const before = entry.addresses;
       entry.addresses = new Map();
       for (const address of this.source.addressesOf(i)) {
-        const key = formatSocketAddress(address);
+        const key = formatUpstream(address);
         const slot = this.slots.take(this.keyOf(settings.name, key));
         if (slot < 0) {
           this.left++;
@@ -211,7 +211,7 @@ export class PoolStates {
   /** The standing of an address; undefined: the upstream has no such address. */
   standingOf(name: string, address: SocketAddress, now: number): Standing | undefined {
     const entry = this.entries.find(({ settings }) => settings.name === name);
-    const known = entry?.addresses.get(formatSocketAddress(address));
+    const known = entry?.addresses.get(formatUpstream(address));
     if (entry === undefined || known === undefined) return undefined;
     const { slot, isUp, since } = known;
     const { board } = this.slots;

@@ -14,7 +14,8 @@ export function placed(backend: BackendRequest): BackendRequest {
 /** An upstream's address as a backend. */
 export function backendOf({ address, port }: Pick<SocketAddress, "address" | "port">) {
   const family = address.length === 4 ? 4 : 6;
-  return placed({ address: { family, bytes: address }, port: port as Port });
+  const own = port === 0 ? {} : { port: port as Port };
+  return placed({ address: { family, bytes: address }, ...own });
 }
 
 /** The upstreams of a pool that are addresses. */

@@ -88,7 +88,8 @@ export function intentOf(
   const parsed = parseIntent(complete);
   if (parsed.ok) return parsed.value;
   const { issue } = parsed;
-  throw problem(name, { path: ["capture", ...issue.path], code: "plan", args: { issue } });
+  const path = issue.path[0] === "backends" ? ["to"] : ["capture", ...issue.path];
+  throw problem(name, { path, code: "plan", args: { issue } });
 }
 
 /** SO_MARK of a service's connections to upstreams, which no capture may take. @throws */

@@ -1,11 +1,12 @@
 /** A service of a server: its description, its sockets, its upstreams. */
 
+import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import { networksOf } from "../../config/request.ts";
 import type { Service } from "../../config/service.ts";
 import { addressKey, isSelf } from "../../forward/dial.ts";
 import type { Cidr } from "../../net/cidr.ts";
-import { formatSocketAddress } from "../../net/socket-address.ts";
+import { formatUpstream } from "../../net/socket-address.ts";
 import type { InheritedSockets } from "../inherited-sockets.ts";
 import type { LeavingSockets } from "../leaving-sockets.ts";
 import { type OpenSocket, openForWorkers } from "../listeners.ts";
@@ -86,6 +87,21 @@ export function openService(
   return { service, request, sets, sockets, upstreams, senders: senders.value, share };
 }
 
+/**
+ * Where connections to an upstream go. One without a port has that of a listener, where nothing but
+ * the listener's own port can be the original one.
+ */
+function goalsOf(
+  upstream: SocketAddress,
+  { ingress }: Service,
+  listeners: readonly SocketAddress[],
+): SocketAddress[] {
+  const { transparent, redirected, acceptProxy } = ingress;
+  const isOpen = transparent || redirected || acceptProxy !== undefined;
+  if (upstream.port !== 0 || isOpen) return [upstream];
+  return listeners.map(({ port }) => ({ ...upstream, port }));
+}
+
 /** @throws ServiceProblem where all that a protocol accepts would go to its own listeners */
 export function refuseSelf(
   { service, upstreams, sockets }: OpenService,
@@ -96,8 +112,9 @@ export function refuseSelf(
   const own = new Set(ownAddresses.map(addressKey));
   for (const name of protocolsOf(service)) {
     const listeners = sockets.filter(({ protocol }) => protocol === name).map(({ local }) => local);
-    if (!fixed.every((address) => isSelf({ own, listeners }, address))) continue;
-    const [upstream = ""] = fixed.map(formatSocketAddress);
+    const goals = fixed.flatMap((each) => goalsOf(each, service, listeners));
+    if (!goals.every((address) => isSelf({ own, listeners }, address))) continue;
+    const [upstream = ""] = goals.map(formatUpstream);
     throw new ServiceProblem(service.name, {
       ...{ path: ["to"], code: "upstream-is-self", args: { upstream } },
     });

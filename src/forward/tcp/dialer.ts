@@ -15,7 +15,7 @@ import type { Tally } from "../../workers/tally.ts";
 import { type Dial, dialFor, sourceName } from "../dial.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
-import { failureKind, type Upstream } from "../upstream.ts";
+import { failureKind, targetOf, type Upstream } from "../upstream.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
@@ -56,7 +56,7 @@ export class Dialer implements PhaseHandler<TcpConnection> {
   enter(connection: TcpConnection): void {
     const { kernel, loop, loopDetector, router, task } = this.parts;
     const { rules } = router;
-    const target = connection.picked?.address ?? connection.original;
+    const target = targetOf(connection.picked, connection.original);
     const choice = dialFor(rules, connection.client, target);
     // A name may have addresses of both families: report the attempt that failed, not this one.
     if ("refusal" in choice) {

@@ -32,6 +32,7 @@ import { type Dial, dialFor, isOwn, sourceName, upstreamFamily } from "../dial.t
 import { keptPortRefusal } from "../kept-port.ts";
 import { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
+import { targetOf } from "../upstream.ts";
 import { NONE_TRIED } from "../upstream-pool.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { UdpListener } from "./listener.ts";
@@ -144,7 +145,7 @@ export class SessionManager {
     const passed = this.task.dial.sendProxy && passedOn?.();
     const arrived = { listener, sender, destination, visits };
     const ends = { id, ...arrived, client, originalDestination, picked, passed };
-    const session = this.connect(ends, picked?.address ?? originalDestination);
+    const session = this.connect(ends, targetOf(picked, originalDestination));
     if (session instanceof Session) return session;
     if (session === "unreachable") {
       this.evidence.failed(ends, rules.source.kind, "no route");

@@ -36,6 +36,19 @@ describe("contradictions", () => {
     expect(of({ listen: [tcp, udp], "idle-timeout": 5, "udp-timeout": [] })).toEqual([]);
   });
 
+  test("a check of an upstream without a port needs one, and NAT loses that of datagrams", () => {
+    const portless = { scheme: undefined, host: "web.example", port: 0 as never };
+    const check = { type: "tcp" as const };
+    const pool = { name: "p", to: [portless], check };
+    const own = [{ name: "web", listen: [tcp], pool: "p" }];
+    expect(issuesOf({ service: own, pool: [pool] })).toEqual(["pool.0.check: check-without-port"]);
+    const withPort = { ...pool, check: { ...check, port: 80 } };
+    expect(issuesOf({ service: own, pool: [withPort] })).toEqual([]);
+    expect(of({ to: [portless], listen: [udp], redirect: true })).toEqual([
+      "service.0.redirect: redirect-original-udp",
+    ]);
+  });
+
   test("what is missing", () => {
     expect(issuesOf({})).toEqual([": missing"]);
     expect(issuesOf({ service: [{}], pool: [{}] })).toEqual([
@@ -243,7 +256,8 @@ describe("sockets", () => {
 
 test("each code has been shown here", () => {
   expect([...seen].sort()).toEqual([
-    ...(["back-off-order", "capture-without-routes", "header-without-proxy"] as const),
+    ...(["back-off-order", "capture-without-routes", "check-without-port"] as const),
+    "header-without-proxy",
     ...(["keepalive-range", "less-than-workers", "missing", "needs-check-type"] as const),
     ...(["needs-protocol", "needs-upstream", "newer-version"] as const),
     ...(["no-such-pool", "of-the-pool", "original-alone", "pool-and-to"] as const),

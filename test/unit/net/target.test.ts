@@ -3,6 +3,7 @@ import fc from "fast-check";
 import {
   formatSchemedEndpoint,
   formatTarget,
+  parsePortless,
   parseSchemedEndpoint,
   parseTarget,
 } from "../../../src/net/target.ts";
@@ -47,6 +48,24 @@ describe("parseTarget", () => {
     );
     fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => void parseTarget(text)));
   });
+});
+
+describe("a host without a port", () => {
+  test.each([
+    ["192.0.2.1", "192.0.2.1"],
+    ["2001:db8::9", "2001:db8::9"],
+    ["[2001:db8::9]", "2001:db8::9"],
+    ["udp://web.example", "web.example"],
+  ])("%p stands for the port of the original destination", (text, formatted) => {
+    const target = parsePortless(text);
+    expect(target?.port).toBe(0 as never);
+    expect(target && formatTarget(target)).toBe(formatted);
+  });
+
+  test.each(["web", "orignal", "8080", "1.2.3", "[192.0.2.1]", "a b.c", "", "web.example:"])(
+    "%p is none",
+    (text) => expect(parsePortless(text)).toBeUndefined(),
+  );
 });
 
 test("an endpoint with a scheme reads back as it was", () => {
