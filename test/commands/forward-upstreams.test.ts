@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { once } from "node:events";
 import { connect, createServer, type Server } from "node:net";
+import { freePort } from "../helpers/ports.ts";
 import { eventually, type Running, start } from "../helpers/tproxy.ts";
 
 const cleanups: (() => unknown)[] = [];
@@ -24,23 +25,13 @@ async function listen(server: Server, at = 0, address = "127.0.0.1"): Promise<nu
   return (server.address() as { port: number }).port;
 }
 
-/** A port on which nothing listens: one that the kernel chose a moment ago. */
-async function deadPort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
 async function forward(...args: string[]): Promise<{ proxy: Running; port: number; ask: Ask }> {
   const proxy = start(["forward", "--no-transparent", "--source", "self", "127.0.0.1:0", ...args]);
   cleanups.push(async () => {
     proxy.kill("SIGKILL");
     await proxy.finished();
   });
-  const [, port] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+  const [, port] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\n/);
   return { proxy, port: Number(port), ask: (from) => answer(Number(port), from) };
 }
 
@@ -59,7 +50,7 @@ async function answer(port: number, from = "127.0.0.1"): Promise<string> {
 }
 
 test("a dead upstream backs off after three failures, said once; clients see none", async () => {
-  const [dead, alive] = [await deadPort(), await backend("alive")];
+  const [dead, alive] = [freePort(), await backend("alive")];
   const { proxy, ask } = await forward("--to", `127.0.0.1:${dead}`, "--to", `127.0.0.1:${alive}`);
   for (let i = 0; i < 12; i++) expect(await ask()).toBe("alive");
   const rests = `upstream 127.0.0.1:${dead} backs off for 10 s: 3 failures in a row`;
@@ -69,7 +60,7 @@ test("a dead upstream backs off after three failures, said once; clients see non
 });
 
 test("when all rest one is tried all the same, and is back once it answers", async () => {
-  const dead = await deadPort();
+  const dead = freePort();
   const { proxy, ask } = await forward("--to", `127.0.0.1:${dead}`);
   for (let i = 0; i < 4; i++) expect(await ask()).toBe("");
   await proxy.until(/backs off for 10 s/);
@@ -96,18 +87,21 @@ test("--balance least-connections: what has ended, in whatever way, does not cou
       else socket.write("reset me");
     });
   });
-  const ports = [await listen(holding), await listen(ending), await deadPort()];
+  const ports = [await listen(holding), await listen(ending), freePort()];
   const to = ports.flatMap((port) => ["--to", `127.0.0.1:${port}`]);
   const { proxy, port } = await forward("--balance", "least-connections", ...to);
   for (let i = 0; i < 20; i++) {
     const socket = connect({ port, host: "127.0.0.1" });
     cleanups.push(() => socket.destroy());
-    socket.on("error", () => {});
+    const seen: unknown[] = [];
+    for (const event of ["connect", "data", "end", "error", "close"]) {
+      socket.on(event, (value) => seen.push(`${event} ${value ?? ""}`));
+    }
     socket.write("hello");
     socket.on("end", () => socket.end());
     socket.on("data", (text) => String(text) === "reset me" && socket.resetAndDestroy());
     const isOver = () => held + (proxy.stdout().match(/ bytes out, /g)?.length ?? 0) > i;
-    await eventually("it is held or has ended", isOver);
+    await eventually("it is held or has ended", isOver, () => ({ i, held, ended, seen, ports }));
   }
   expect([held, ended]).toEqual([1, 19]);
 });

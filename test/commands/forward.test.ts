@@ -85,7 +85,7 @@ describe("forward on loopback", () => {
       socket.on("close", () => open.delete(socket));
     });
     const { proxy, port: entry } = await forward(port, "--max-connections", "3", "127.0.0.1:0");
-    const [, second] = await proxy.until(/Bound.*\n.*Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+    const [, second] = await proxy.until(/Bound.*\n.*Bound to tcp:\/\/127\.0\.0\.1:(\d+)\D/);
     const clients = [entry, Number(second)].flatMap((to) =>
       Array.from({ length: 12 }, () => connect({ port: to, host: "127.0.0.1" })),
     );
@@ -108,7 +108,7 @@ describe("forward on loopback", () => {
     const to = `[::ffff:127.0.0.1]:${port}`;
     const proxy = start(["forward", "--no-transparent", "127.0.0.1:0", "--to", to]);
     cleanups.push(() => proxy.kill("SIGKILL"));
-    const [, entry] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+    const [, entry] = await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\D/);
     expect((await exchange(Number(entry), [])).toString()).toBe("here");
   });
 

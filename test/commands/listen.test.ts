@@ -261,7 +261,7 @@ describe("many at once", () => {
       prefix: ["prlimit", "--nofile=128:128"],
     });
     running.push(server);
-    const [, port] = await server.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/);
+    const [, port] = await server.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\D/);
     const peers = Array.from({ length: 200 }, () => peer(Number(port)));
     await Promise.all(peers.map(({ connected }) => connected));
     const used = () => descriptors(server.pid).length;

@@ -92,7 +92,7 @@ describe("a reader that stands still", () => {
     async (kind) => {
       const args = ["listen", "--udp", "--reply", "ok", "--json", ...own];
       const running = started(args, [...blocked, kind, ...tproxy]);
-      const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+      const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
       const count = 1500;
       expect(await ask(Number(port), count, 60_000)).toBe(count);
       running.write("\n");
@@ -117,7 +117,7 @@ describe("a reader that stands still", () => {
       const args = ["forward", ...own, "--source", "self", "--to", `127.0.0.1:${to}`];
       const log = ["--json", "--log-level", "debug", "--workers", "2"];
       const running = started([...args, ...log], [...blocked, kind, ...tproxy]);
-      const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+      const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
       // 64 KiB are in the pipe after some 100 of them.
       for (let turn = 0; turn < 10; turn++) {
         const burst = Array.from({ length: 50 }, () => exchange(Number(port), [new Uint8Array(1)]));
@@ -133,7 +133,7 @@ describe("a reader that stands still", () => {
   test("is waited for with --log-lossless, but not at the end", async () => {
     const args = ["listen", "--udp", "--reply", "ok", "--json", "--log-lossless", ...own];
     const running = started(args, [...blocked, "pipe", ...tproxy]);
-    const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+    const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
     const count = 1500;
     const answered = await ask(Number(port), count, 60_000);
     expect(answered).toBeLessThan(count);
@@ -155,7 +155,7 @@ describe("a reader that has gone", () => {
     const args = ["forward", ...own, ...to(await echo())].join(" ");
     const line = `{ ${tproxy.join(" ")} ${args}; echo "status $?" >&2; } | head -n 1`;
     const running = started([], ["sh", "-c", line]);
-    const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+    const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
     const [pid] = pidsOf(running.pid);
     for (let i = 0; i < 3; i++) await exchange(Number(port), [new Uint8Array(1)]);
     await eventually("it says so", () => running.stderr() !== "");
@@ -170,7 +170,7 @@ describe("a reader that has gone", () => {
     const args = ["forward", ...own, ...to(await echo()), "--log-lossless"].join(" ");
     const line = `{ ${tproxy.join(" ")} ${args}; echo "status $?" >&2; } | head -n 1`;
     const running = started([], ["sh", "-c", line]);
-    const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+    const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
     await eventually("the end", () => {
       void exchange(Number(port), [new Uint8Array(1)]);
       return running.stderr() === "status 141\n";

@@ -1,12 +1,12 @@
 /** Checks of upstreams, against real servers that die, hang, answer with errors and come back. */
 
 import { afterEach, expect } from "bun:test";
-import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { nginxConfiguration } from "../helpers/forward-lab.ts";
+import { freePorts } from "../helpers/ports.ts";
 import { testWith, which } from "../helpers/tools.ts";
 import { eventually, type Running, start } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
@@ -20,16 +20,6 @@ function folder(): string {
   const path = mkdtempSync(join(tmpdir(), "tproxy-health-"));
   cleanups.push(() => rmSync(path, { recursive: true }));
   return path;
-}
-
-/** Ports that the kernel chose a moment ago. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  for (const server of servers) server.close();
-  await Promise.all(servers.map((server) => once(server, "close")));
-  return ports;
 }
 
 /** A program of the system, until the test ends. */
@@ -75,7 +65,7 @@ async function serve(
     proxy.kill("SIGKILL");
     await proxy.finished();
   });
-  const [, port] = await proxy.until(/Bound to \w+:\/\/127\.0\.0\.1:(\d+)/);
+  const [, port] = await proxy.until(/Bound to \w+:\/\/127\.0\.0\.1:(\d+)\D/);
   return { proxy, port: Number(port) };
 }
 
@@ -94,7 +84,7 @@ async function ask(port: number): Promise<string> {
 testWith(["nginx"])(
   "http: under load no connection fails once a check has found an upstream down",
   async () => {
-    const [a = 0, b = 0] = await freePorts(2);
+    const [a = 0, b = 0] = freePorts(2);
     const [first, second] = [nginx("a", a), nginx("b", b)];
     const server = first.start();
     second.start();
@@ -138,7 +128,7 @@ testWith(["nginx"])(
 
 testWith(["socat"])("on-down = close ends what is open, keep does not", async () => {
   for (const rule of ["close", "keep"]) {
-    const [a = 0] = await freePorts(1);
+    const [a = 0] = freePorts(1);
     const echo = run("socat", [`TCP-LISTEN:${a},bind=127.0.0.1,fork,reuseaddr`, "EXEC:cat"]);
     const { proxy, port } = await serve(`on-down = "${rule}"
       check = { type = "tcp", interval = "100ms", fall = 2, rise = 1 }\nto = "127.0.0.1:${a}"`);
@@ -175,7 +165,7 @@ testWith(["socat"])("on-down = close ends what is open, keep does not", async ()
 
 testWith(["openssl"])("tls: a ServerHello is an answer, other bytes are none", async () => {
   const home = folder();
-  const [plain = 0, secret = 0] = await freePorts(2);
+  const [plain = 0, secret = 0] = freePorts(2);
   const server = createServer((socket) => {
     socket.on("error", () => {});
     socket.end("220 no TLS here\r\n");

@@ -7,21 +7,13 @@ import { writeFile } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import { backend, cleanUp, cleanups, eventsOf } from "../helpers/forward.ts";
+import { freePorts } from "../helpers/ports.ts";
 import { generator } from "../helpers/random.ts";
 import { runServer } from "../helpers/run.ts";
 import { eventually, run } from "../helpers/tproxy.ts";
 import { ask, udpPeer } from "../helpers/udp.ts";
 
 afterEach(cleanUp);
-
-/** Ports that are free at the moment. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
-  return ports;
-}
 
 /** A server that gives its name in front of all that it sends back. */
 const named = (name: string) =>
@@ -92,7 +84,7 @@ describe("run", () => {
   test("several services in two Workers, and a name that is not known yet", async () => {
     const to = await named("one");
     const answering = await udpPeer((data) => Buffer.from(`answer to ${data}`));
-    const [web, dns, dead, off] = (await freePorts(4)) as [number, number, number, number];
+    const [web, dns, dead, off] = freePorts(4) as [number, number, number, number];
     const { proxy } = await runServer(
       `workers = 2
        [log]
@@ -144,7 +136,7 @@ describe("run", () => {
   });
 
   test("a contradiction with this host: one line, status 2", async () => {
-    const [port] = await freePorts(1);
+    const [port] = freePorts(1);
     const text = service("a", `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${port}"`);
     const { status, stderr } = await run(["run", "-c", "-"], { input: text });
     expect(stderr).toBe(
@@ -158,7 +150,7 @@ describe("run", () => {
 describe("a reload", () => {
   test("that cannot be taken over changes nothing, and the next one is taken over", async () => {
     const to = await named("one");
-    const [first, second] = (await freePorts(2)) as [number, number];
+    const [first, second] = freePorts(2) as [number, number];
     const taken = createServer().listen(0, "127.0.0.1");
     await once(taken, "listening");
     cleanups.push(() => taken.close());
@@ -195,7 +187,7 @@ describe("a reload", () => {
 
   test("time-outs apply to open connections; those of what is gone go on", async () => {
     const [one, two] = [await named("one"), await named("two")];
-    const [first, second, third] = (await freePorts(3)) as [number, number, number];
+    const [first, second, third] = freePorts(3) as [number, number, number];
     const at = (port: number, to: number, more = "") =>
       service("a", `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${to}"\n${more}`);
     const gone = service("b", `listen = "127.0.0.1:${second}"\nto = "127.0.0.1:${one}"`);
@@ -216,7 +208,7 @@ describe("a reload", () => {
   });
 
   test("sessions of an upstream that is gone end, and begin anew", async () => {
-    const [port] = (await freePorts(1)) as [number];
+    const [port] = freePorts(1) as [number];
     const [one, two] = [
       await udpPeer(() => Buffer.from("1")),
       await udpPeer(() => Buffer.from("2")),
@@ -238,7 +230,7 @@ describe("a listener that takes the place of others", () => {
 
   test("TCP: under load nobody is refused, whichever of both is wider", async () => {
     const to = await named("one");
-    const [port] = (await freePorts(1)) as [number];
+    const [port] = freePorts(1) as [number];
     const at = (address: string, name = "a") =>
       service(name, `listen = "${address}:${port}"\nto = "127.0.0.1:${to}"`);
     const { proxy, reload } = await runServer(at("127.0.0.1"), 1);
@@ -269,7 +261,7 @@ describe("a listener that takes the place of others", () => {
 
   test("several Workers, whose sockets may have an owner of their own", async () => {
     const to = await named("one");
-    const [port] = (await freePorts(1)) as [number];
+    const [port] = freePorts(1) as [number];
     const at = (address: string) =>
       `workers = 2\n[log]\nformat = "json"\n` +
       service("a", `listen = "${address}:${port}"\nto = "127.0.0.1:${to}"`);
@@ -283,7 +275,7 @@ describe("a listener that takes the place of others", () => {
 
   test("UDP: each question is answered, and sessions begin anew", async () => {
     const answering = await udpPeer((data) => Buffer.from(`answer to ${data}`));
-    const [port] = (await freePorts(1)) as [number];
+    const [port] = freePorts(1) as [number];
     const at = (address: string) =>
       service("a", `listen = "udp://${address}:${port}"\nto = "127.0.0.1:${answering.port}"`);
     const { proxy, reload } = await runServer(at("127.0.0.1"), 1);
@@ -299,7 +291,7 @@ describe("a listener that takes the place of others", () => {
     "a service of another name may be transparent",
     async () => {
       const to = await named("one");
-      const [port] = (await freePorts(1)) as [number];
+      const [port] = freePorts(1) as [number];
       const at = (name: string, isTransparent: boolean) =>
         service(name, `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${to}"`).replace(
           "transparent = false",
@@ -325,7 +317,7 @@ describe("a listener that takes the place of others", () => {
     await once(taken, "listening");
     cleanups.push(() => taken.close());
     const { port: other } = taken.address() as { port: number };
-    const [port] = (await freePorts(1)) as [number];
+    const [port] = freePorts(1) as [number];
     const at = (...listen: string[]) =>
       service("a", `listen = ${JSON.stringify(listen)}\nto = "127.0.0.1:${to}"`);
     for (const [old, next] of [
@@ -352,7 +344,7 @@ describe("a listener that takes the place of others", () => {
 describe("tproxy reload", () => {
   test("prints each change, and the status says what has come of it", async () => {
     const to = await named("one");
-    const [port, other] = (await freePorts(2)) as [number, number];
+    const [port, other] = freePorts(2) as [number, number];
     const own = service("a", `listen = "127.0.0.1:${port}"\nto = "127.0.0.1:${to}"`);
     const more = `${own}idle-timeout = "5m"\n`;
     const { proxy, file } = await runServer(own, 1, { args: ["--admin", "admin.sock"] });
@@ -478,7 +470,7 @@ describe("random pairs of configurations", () => {
     const next = generator(seed);
     const servers = [await named("one"), await named("two"), await named("three")];
     const peers = await Promise.all(names.map((name) => udpPeer(() => Buffer.from(name))));
-    const ports = await freePorts(7);
+    const ports = freePorts(7);
     const text = (services: readonly RandomService[]) =>
       textOf(services, workers, ({ protocol, to }) =>
         Number(protocol === "tcp" ? servers[to] : peers[to]?.port),

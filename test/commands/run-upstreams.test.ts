@@ -77,7 +77,7 @@ async function serve() {
     proxy.kill("SIGKILL");
     await proxy.finished();
   });
-  const port = Number((await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)/))[1]);
+  const port = Number((await proxy.until(/Bound to tcp:\/\/127\.0\.0\.1:(\d+)\D/))[1]);
   const admin = async (...args: string[]) => {
     const [command = "", ...rest] = args;
     return run([command, ...rest, "--admin", socket]);

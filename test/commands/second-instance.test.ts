@@ -22,7 +22,7 @@ const forward = (address: string, more: readonly string[]) => [
 async function first(more: readonly string[]) {
   const server = start(forward("127.0.0.1:0", more));
   cleanups.push(() => server.kill("SIGKILL"));
-  const [, port] = await server.until(/\w+:\/\/127\.0\.0\.1:(\d+)/);
+  const [, port] = await server.until(/\w+:\/\/127\.0\.0\.1:(\d+)\D/);
   return { pid: server.pid, port };
 }
 
@@ -54,7 +54,7 @@ time.sleep(60)
 `;
     const other = start([], { command: ["python3", "-c", program] });
     cleanups.push(() => other.kill("SIGKILL"));
-    const [, port] = await other.until(/port (\d+)/);
+    const [, port] = await other.until(/port (\d+)\D/);
     const protocol = type === "STREAM" ? "--tcp" : "--udp";
     for (const args of [
       forward(`127.0.0.1:${port}`, [protocol, "--workers", "2"]),

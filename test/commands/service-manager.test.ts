@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { SOCK_DGRAM, SOCK_STREAM } from "../../ffi/constants.ts";
 import * as sys from "../../ffi/sys.ts";
 import { backend, cleanUp } from "../helpers/forward.ts";
+import { freePort } from "../helpers/ports.ts";
 import { TestManager } from "../helpers/service-manager.ts";
 import { boundSocket, localAddress } from "../helpers/sockets.ts";
 import { testWith } from "../helpers/tools.ts";
@@ -45,14 +46,6 @@ function service(name: string, listen: readonly string[], to: number): string {
     `to = "127.0.0.1:${to}"`,
     'transparent = false\nsource = "self"\n',
   ].join("\n");
-}
-
-/** A free port of TCP, for which nothing is left bound. */
-function freePort(): number {
-  const fd = boundSocket(SOCK_STREAM);
-  const port = portOf(fd);
-  sys.close(fd);
-  return port;
 }
 
 const greeting = () => backend((socket) => void socket.end("hello"));

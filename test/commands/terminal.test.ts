@@ -14,7 +14,7 @@ test.each(["", "--json"])("listen shows what it is sent: %p", async (json) => {
   const words = ["listen", "--udp", "--no-transparent", "127.0.0.1:0", json].filter(Boolean);
   const running = start(words);
   cleanups.push(() => running.kill("SIGKILL"));
-  const [, port] = await running.until(/127\.0\.0\.1:(\d+)/);
+  const [, port] = await running.until(/127\.0\.0\.1:(\d+)\D/);
   const socket = createSocket("udp4");
   cleanups.push(() => socket.close());
   socket.send(evil, Number(port), "127.0.0.1");

@@ -5,10 +5,8 @@ import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "no
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { SOCK_DGRAM, SOCK_STREAM } from "../../ffi/constants.ts";
-import * as sys from "../../ffi/sys.ts";
 import { backend, cleanUp, cleanups } from "../helpers/forward.ts";
-import { boundSocket, localAddress } from "../helpers/sockets.ts";
+import { freePort } from "../helpers/ports.ts";
 import { executable, isStatic } from "../helpers/static-file.ts";
 import { eventually, type Running, run, start } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
@@ -17,20 +15,13 @@ afterEach(cleanUp);
 
 const mortal = join(import.meta.dir, "../helpers/mortal-upgrade.ts");
 
-function freePort(type: number): number {
-  const fd = boundSocket(type);
-  const { port } = localAddress(fd);
-  sys.close(fd);
-  return port;
-}
-
 /** A running proxy of TCP and UDP, of which the executable can be replaced. */
 async function proxied() {
   const folder = mkdtempSync(join(tmpdir(), "tproxy-upgrade-"));
   cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
   const program = join(folder, "tproxy");
   copyFileSync(executable, program);
-  const [tcp, udp] = [freePort(SOCK_STREAM), freePort(SOCK_DGRAM)];
+  const [tcp, udp] = [freePort(), freePort()];
   const upstream = await backend((socket) => void socket.pipe(socket));
   const peer = await udpPeer((data) => data);
   const service = (name: string, at: string, to: number) =>

@@ -47,7 +47,7 @@ export async function forwardBy(
     proxy.kill("SIGKILL");
     await proxy.finished();
   });
-  const [, bound] = await proxy.until(/(?:(?:tcp|udp):\/\/|"address":")127\.0\.0\.1:(\d+)/);
+  const [, bound] = await proxy.until(/(?:(?:tcp|udp):\/\/|"address":")127\.0\.0\.1:(\d+)\D/);
   return { proxy, port: Number(bound) };
 }
 

@@ -42,6 +42,31 @@ export interface StartOptions {
   readonly prefix?: readonly string[];
 }
 
+/** How long something may take on a slow machine, in ms: less than the time-out of a test. */
+const patienceMs = 40_000;
+
+/** The last processes that were started: what they printed says why something did not happen. */
+const latest: Running[] = [];
+const latestMax = 6;
+const shownChars = 2_500;
+
+/** The ends of their output, for the error of a test. */
+function outputs(): string {
+  const end = (text: string) => text.slice(-shownChars);
+  return latest
+    .map(({ pid, stdout, stderr }) => `\n--- process ${pid}:\n${end(stdout())}${end(stderr())}`)
+    .join("");
+}
+
+/** Fails where `promise` has not settled in time, naming `what` and all that was printed. */
+async function inTime<T>(what: string, promise: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`never: ${what}${outputs()}`)), patienceMs);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 /** Starts tproxy with open standard input. */
 export function start(args: readonly string[], options: StartOptions = {}): Running {
   const child = Bun.spawn([...(options.prefix ?? []), ...(options.command ?? tproxy), ...args], {
@@ -66,22 +91,23 @@ export function start(args: readonly string[], options: StartOptions = {}): Runn
     ended = true;
     for (const wake of waiting) wake();
   });
-  return {
+  const until = (pattern: RegExp) =>
+    new Promise<RegExpMatchArray>((resolve, reject) => {
+      const look = () => {
+        const match = output.stdout.match(pattern);
+        if (match === null && !ended) return;
+        waiting.delete(look);
+        if (match !== null) resolve(match);
+        else reject(new Error(`no ${pattern} in ${JSON.stringify(output)}`));
+      };
+      waiting.add(look);
+      look();
+    });
+  const running: Running = {
     pid: child.pid,
     stdout: () => output.stdout,
     stderr: () => output.stderr,
-    until: (pattern) =>
-      new Promise((resolve, reject) => {
-        const look = () => {
-          const match = output.stdout.match(pattern);
-          if (match === null && !ended) return;
-          waiting.delete(look);
-          if (match !== null) resolve(match);
-          else reject(new Error(`no ${pattern} in ${JSON.stringify(output)}`));
-        };
-        waiting.add(look);
-        look();
-      }),
+    until: (pattern) => inTime(`${pattern} of process ${child.pid}`, until(pattern)),
     write: (text) => {
       child.stdin.write(text);
       child.stdin.flush();
@@ -91,11 +117,13 @@ export function start(args: readonly string[], options: StartOptions = {}): Runn
     },
     kill: (signal) => child.kill(signal),
     finished: async () => {
-      await child.exited;
-      await drained;
+      await inTime(`the end of process ${child.pid}`, Promise.all([child.exited, drained]));
       return { status: child.exitCode, signal: child.signalCode as Run["signal"], ...output };
     },
   };
+  latest.push(running);
+  if (latest.length > latestMax) latest.shift();
+  return running;
 }
 
 /** Runs tproxy to its end with `input` as standard input. */
@@ -137,11 +165,21 @@ export function descriptors(pid: number): string[] {
   });
 }
 
-/** Waits until `condition` holds; fails after a generous time, naming `what`. */
-export async function eventually(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 15_000;
+/**
+ * Waits until `condition` holds. Otherwise it fails after a generous time, with `what` and all that
+ * was printed; `seen` adds what else tells why.
+ */
+export async function eventually(
+  what: string,
+  condition: () => boolean,
+  seen?: () => unknown,
+): Promise<void> {
+  const deadline = performance.now() + patienceMs;
   while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`never: ${what}`);
+    if (performance.now() > deadline) {
+      const more = seen === undefined ? "" : `: ${JSON.stringify(seen())}`;
+      throw new Error(`never: ${what}${more}${outputs()}`);
+    }
     await Bun.sleep(5);
   }
 }
