@@ -1,7 +1,7 @@
 /** Every bound of the engine, in one place. Nothing on the data path grows past these. */
 
-/** Events taken from the kernel in one `epoll_wait`. */
-export const eventsPerWait = 512;
+/** Events taken from the kernel in one turn. Those that are left come first in the next one. */
+export const eventsPerWait = 128;
 
 /**
  * A Worker collects garbage after `quietMs` without events, once this many descriptors were closed
@@ -14,8 +14,10 @@ export const closedUntilQuiet = 4096;
 /** Connections accepted from one listener before others get their turn. */
 export const acceptsPerTurn = 64;
 
-/** The longest time in ms that one listener accepts before others get their turn. */
-export const acceptMsPerTurn = 2;
+/** The part of the last turn's time for which listeners accept in a turn; its bounds in ms. */
+export const acceptShare = 0.25;
+export const acceptMsLeast = 0.25;
+export const acceptMsMost = 2;
 
 /** Reads from one connection, and datagrams from one socket, before others get their turn. */
 export const readsPerTurn = 8;
@@ -107,8 +109,8 @@ export const pipeBytes = 1024 * 1024;
  */
 export const spliceBytesMax = 1024 * 1024;
 
-/** Bytes that all relays of a Worker together move in one turn of the loop, about 5 ms. */
-export const relayBytesPerTurn = 16 * 1024 * 1024;
+/** Bytes that all streams of a Worker together move in one turn of the loop, about 1 ms. */
+export const streamBytesPerTurn = 2 * 1024 * 1024;
 
 /**
  * TCP's memory is short above this part of the memory without regulation (the first value of
@@ -289,10 +291,10 @@ export const silenceMs = 3_000;
 export const silentSessionsMax = 3;
 export const silentUpstreamsMax = 256;
 
-/** Descriptors in a Worker's map of open ones: more than `connectionsMax` allows. */
 /** Services at once. Each has a block of counters in the memory that a Worker shares. */
 export const servicesMax = 1_024;
 
+/** Descriptors in a Worker's map of open ones: more than `connectionsMax` allows. */
 export const descriptorsMax = 1 << 20;
 
 /** This many Workers may die within this time and are replaced; one more ends the process. */

@@ -12,7 +12,9 @@ import { check, EINTR, SyscallError } from "../../ffi/errno.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
 import { closedUntilQuiet, eventsPerWait, quietMs } from "./limits.ts";
+import { StreamTurns } from "./stream-turns.ts";
 import { TimerWheel } from "./timers.ts";
+import { TurnBudget } from "./turn-budget.ts";
 
 /** The owner of a registered descriptor. */
 export interface Handler {
@@ -24,6 +26,9 @@ export class EventLoop {
   /** Milliseconds of the monotonic clock, read once a turn. */
   now = performance.now();
   readonly timers = new TimerWheel(this.now);
+  /** What streams and listeners may do in the current turn. */
+  readonly budget = new TurnBudget();
+  readonly streams = new StreamTurns(this, this.budget);
   private readonly epoll: Fd;
   private readonly ready = new EpollEvents(eventsPerWait);
   private readonly change = new EpollEvents(1);
@@ -31,8 +36,6 @@ export class EventLoop {
   private readonly generations: number[] = [];
   private deferred: (() => void)[] = [];
   private running = false;
-  /** The work of one turn: handlers and deferred callbacks to call, at least 1. */
-  private due = 1;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
   /**
@@ -81,14 +84,6 @@ export class EventLoop {
     this.deferred.push(callback);
   }
 
-  /**
-   * Each handler's part of `total` in this turn, from `least` to `most`. So a turn stays short,
-   * however many handlers are ready.
-   */
-  share(total: number, least: number, most: number): number {
-    return Math.max(least, Math.min(most, Math.floor(total / this.due)));
-  }
-
   /** Runs turns until `stop`. */
   run(): void {
     this.running = true;
@@ -104,11 +99,11 @@ export class EventLoop {
   private turn(): void {
     this.onTurn();
     if (!this.running) return;
-    const timeout = this.deferred.length > 0 ? 0 : this.timers.delay(performance.now());
-    const count = this.wait(timeout);
+    const end = performance.now();
+    this.budget.begin(end - this.now);
+    const count = this.wait(this.deferred.length > 0 ? 0 : this.timers.delay(end));
     this.now = performance.now();
     if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
-    this.due = Math.max(1, count + this.deferred.length);
     for (let i = 0; i < count; i++) {
       const fd = this.ready.fd(i);
       if (this.generations[fd] !== this.ready.generation(i)) continue;

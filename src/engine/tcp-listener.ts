@@ -23,7 +23,7 @@ import type { NativeBuffer } from "../../ffi/memory.ts";
 import { refused } from "../../ffi/refused-calls.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import { acceptMsPerTurn, acceptPauseMs, acceptsPerTurn, backlog } from "./limits.ts";
+import { acceptPauseMs, acceptsPerTurn, backlog } from "./limits.ts";
 import type { EventLoop, Handler } from "./loop.ts";
 import { Timer } from "./timers.ts";
 
@@ -53,10 +53,15 @@ export class Listener implements Handler {
   }
 
   onReady(): void {
-    const end = performance.now() + acceptMsPerTurn;
+    const { budget } = this.owner.loop;
+    const from = performance.now();
+    const end = from + budget.acceptMs;
+    let now = from;
     for (let turn = 0; turn < acceptsPerTurn && this.acceptOne(); turn++) {
-      if (performance.now() >= end) return;
+      now = performance.now();
+      if (now >= end) break;
     }
+    budget.accepted(now - from);
   }
 
   /** Pauses accepting until `resume`: new connections wait in the backlog. */

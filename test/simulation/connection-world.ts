@@ -5,6 +5,7 @@
  */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import { StreamTurns } from "../../src/engine/stream-turns.ts";
 import { TimerWheel } from "../../src/engine/timers.ts";
 import { ClientCounts } from "../../src/fairness/client-counts.ts";
 import type { TcpConnection } from "../../src/forward/tcp/connection.ts";
@@ -114,7 +115,10 @@ export class ConnectionWorld implements World {
             return world.now;
           },
           timers: this.timers,
-          defer: (callback) => this.deferred.push(callback),
+          streams: new StreamTurns(
+            { defer: (callback) => this.deferred.push(callback) },
+            this.relayKernel,
+          ),
         },
         log: {
           warn: () => {},

@@ -132,6 +132,17 @@ export class SimulatedRelayKernel implements RelayKernel {
     return bufferBytes * (1 + this.random(16));
   }
 
+  /** Whether streams have moved all bytes of a turn. */
+  get isSpent(): boolean {
+    return this.random(4) === 0;
+  }
+
+  leftOver(): void {}
+
+  carried(bytes: number): void {
+    if (bytes < bufferBytes) throw new Error(`${bytes} bytes are no stream`);
+  }
+
   /** Pipes that have been taken and neither given back nor closed. */
   get pipesOut(): number {
     return this.pipes.size;

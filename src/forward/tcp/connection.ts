@@ -8,6 +8,7 @@ import { EPOLLERR } from "../../../ffi/constants.ts";
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import type { EventLoop } from "../../engine/loop.ts";
+import type { TurnTaker } from "../../engine/stream-turns.ts";
 import { Timer } from "../../engine/timers.ts";
 import type { Applicant } from "../../fairness/admission.ts";
 import type { PassedOn } from "../../proto/proxy-header.ts";
@@ -32,7 +33,7 @@ export interface ConnectionOwner {
   closed(connection: TcpConnection): void;
 }
 
-export class TcpConnection implements Recorded, Applicant {
+export class TcpConnection implements Recorded, Applicant, TurnTaker {
   readonly protocol = "tcp";
   readonly sentDatagrams = 0;
   readonly receivedDatagrams = 0;
@@ -78,8 +79,7 @@ export class TcpConnection implements Recorded, Applicant {
   isUnconfirmed = false;
   isHalfClosed = false;
   sample: RateSample | undefined;
-  /** The relay continues in the next turn of the loop. */
-  isDeferred = false;
+  isWaitingForTurn = false;
   private readonly owner: ConnectionOwner;
   private state: Phase;
 
@@ -188,6 +188,10 @@ export class TcpConnection implements Recorded, Applicant {
     this.closeUpstream();
     kernel.close(this.clientFd);
     this.owner.closed(this);
+  }
+
+  takeTurn(): void {
+    if (this.state === "relay") this.owner.phases.relay.onTurn?.(this);
   }
 
   private move(next: Phase): void {

@@ -41,7 +41,7 @@ import { StreamHeaders } from "./stream-headers.ts";
 
 /** What connections use of the Worker. */
 export interface Surroundings {
-  readonly loop: Pick<EventLoop, "now" | "timers" | "defer">;
+  readonly loop: Pick<EventLoop, "now" | "timers" | "streams">;
   readonly log: Pick<ServiceContext, "warn" | "recordProgress" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
   readonly tally: Pick<Tally, "ended" | "lasted" | "connected">;

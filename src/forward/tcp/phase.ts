@@ -36,6 +36,8 @@ export interface PhaseHandler<Connection> {
   onClient?(connection: Connection, mask: number): void;
   /** The same for the socket towards the upstream, which `dial` has opened. */
   onUpstream?(connection: Connection, mask: number): void;
+  /** Its turn has come (`StreamTurns`). */
+  onTurn?(connection: Connection): void;
   /** The connection's timer has fired. A phase that waits arms it in `enter`. */
   onTimer?(connection: Connection): void;
 }

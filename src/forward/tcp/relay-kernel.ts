@@ -29,15 +29,10 @@ import {
 import { allocate } from "../../../ffi/memory.ts";
 import { refused } from "../../../ffi/refused-calls.ts";
 import * as sys from "../../../ffi/sys.ts";
-import {
-  pipeBytes,
-  receiveBytes,
-  relayBytesPerTurn,
-  spliceBytesMax,
-  wideEarnedBytes,
-} from "../../engine/limits.ts";
+import { pipeBytes, receiveBytes, wideEarnedBytes } from "../../engine/limits.ts";
 import type { EventLoop } from "../../engine/loop.ts";
 import { Spares } from "../../engine/spares.ts";
+import type { TurnBudget } from "../../engine/turn-budget.ts";
 import type { Pipe } from "./direction.ts";
 import type { RelayKernel } from "./relay.ts";
 import type { StreamBuffers } from "./stream-buffers.ts";
@@ -78,19 +73,28 @@ export class SystemKernel implements RelayKernel {
   private refused = false;
 
   private readonly watcher: PipeWatcher;
-  private readonly loop: EventLoop;
+  private readonly budget: TurnBudget;
   private readonly buffers: StreamBuffers;
 
   /** `pipesMax`: pipes that this thread may have at once, two descriptors each. */
-  constructor(pipesMax: number, watcher: PipeWatcher, loop: EventLoop, buffers: StreamBuffers) {
+  constructor(
+    pipesMax: number,
+    watcher: PipeWatcher,
+    { budget }: Pick<EventLoop, "budget">,
+    buffers: StreamBuffers,
+  ) {
     this.buffers = buffers;
     this.pipesMax = pipesMax;
     this.watcher = watcher;
-    this.loop = loop;
+    this.budget = budget;
   }
 
   get bytesPerTurn(): number {
-    return this.loop.share(relayBytesPerTurn, receiveBytes, spliceBytesMax);
+    return this.budget.streamBytes;
+  }
+
+  carried(bytes: number): void {
+    this.budget.carried(bytes);
   }
 
   recv(fd: number, offset: number): number {

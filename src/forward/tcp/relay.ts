@@ -79,6 +79,8 @@ export interface RelayKernel {
   readonly earnedBytes: number;
   /** The most bytes of one direction that one turn moves. */
   readonly bytesPerTurn: number;
+  /** One direction has moved so many bytes in this turn, at least a buffer. */
+  carried(bytes: number): void;
 }
 
 /** The result of a turn. */
@@ -127,6 +129,11 @@ export class Relay {
   /** Whether one side has ended its stream and the other has not. */
   get isHalfClosed(): boolean {
     return this.outward.ended !== this.inward.ended;
+  }
+
+  /** Whether either direction carries more than messages now. */
+  get isStream(): boolean {
+    return this.outward.splicing || this.inward.splicing;
   }
 
   /** Whether either direction has received bytes that it has not delivered. */
@@ -189,7 +196,10 @@ export class Relay {
 
   /** Moves bytes in one direction; returns true if only the budget of the turn stopped it. */
   private pump(direction: Direction): boolean {
+    const { bytes } = direction;
     const isMore = this.move(direction);
+    const moved = direction.bytes - bytes;
+    if (moved >= this.kernel.bufferBytes) this.kernel.carried(moved);
     if (direction.bytes >= direction.widenAt) this.widen(direction);
     if (direction.corked && !isMore && direction.held === 0) {
       direction.corked = false;

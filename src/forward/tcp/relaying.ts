@@ -14,7 +14,7 @@ import { Relay, type RelayKernel } from "./relay.ts";
 
 /** What it works with. */
 export interface RelayingParts {
-  readonly loop: Pick<EventLoop, "now" | "defer">;
+  readonly loop: Pick<EventLoop, "now" | "streams">;
   readonly task: Pick<ForwardTask, "dial" | "timeouts">;
   readonly kernel: ConnectionKernel;
   readonly relayKernel: RelayKernel;
@@ -59,14 +59,26 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   onClient(connection: TcpConnection, mask: number): void {
     const relay = connection.relay as Relay;
     relay.ready("client", mask);
-    this.run(connection, relay);
+    this.proceed(connection, relay);
   }
 
   onUpstream(connection: TcpConnection, mask: number): void {
     if (connection.isUnconfirmed && (mask & EPOLLERR) === 0) this.owner.confirmed(connection);
     const relay = connection.relay as Relay;
     relay.ready("upstream", mask);
-    this.run(connection, relay);
+    this.proceed(connection, relay);
+  }
+
+  /** Messages go at once; streams behind them (`StreamTurns`). */
+  private proceed(connection: TcpConnection, relay: Relay): void {
+    const { streams } = this.parts.loop;
+    if (connection.isWaitingForTurn) return;
+    if (relay.isStream && streams.mustWait) streams.add(connection);
+    else this.run(connection, relay);
+  }
+
+  onTurn(connection: TcpConnection): void {
+    this.run(connection, connection.relay as Relay);
   }
 
   /** Traffic only notes the time; when the timer fires, it compares, and arms itself again. */
@@ -105,7 +117,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
       case "open":
         return this.noteHalfClose(connection, relay);
       case "more":
-        return this.defer(connection, relay);
+        return this.parts.loop.streams.add(connection);
       case "done":
         return connection.close(ended("done", relay.firstEnd), false);
       case "failed":
@@ -118,15 +130,6 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     if (connection.isHalfClosed || !relay.isHalfClosed) return;
     connection.isHalfClosed = true;
     connection.arm(this.timeoutMs(connection));
-  }
-
-  private defer(connection: TcpConnection, relay: Relay): void {
-    if (connection.isDeferred) return;
-    connection.isDeferred = true;
-    this.parts.loop.defer(() => {
-      connection.isDeferred = false;
-      if (connection.isIn("relay")) this.run(connection, relay);
-    });
   }
 
   private timeoutMs({ isHalfClosed, isUnconfirmed }: TcpConnection): number {

@@ -12,7 +12,7 @@ import { sockaddr_storage } from "../../../ffi/layout.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
-import { acceptMsPerTurn, acceptsPerTurn } from "../../../src/engine/limits.ts";
+import { acceptMsMost, acceptsPerTurn } from "../../../src/engine/limits.ts";
 import { EventLoop } from "../../../src/engine/loop.ts";
 import { Listener } from "../../../src/engine/tcp-listener.ts";
 import { boundSocket, connectTo } from "../../helpers/sockets.ts";
@@ -57,7 +57,7 @@ test("accepting what costs much leaves others their turn", () => {
     accepted: (connection: Fd) => {
       log.push("accepted");
       sys.close(connection);
-      Bun.sleepSync(acceptMsPerTurn);
+      Bun.sleepSync(acceptMsMost);
       if (log.filter((each) => each === "accepted").length === clients.length) loop.stop();
     },
     acceptFailed: () => {},
@@ -69,4 +69,22 @@ test("accepting what costs much leaves others their turn", () => {
   // One after each that was accepted, but for the last, whatever comes first in a turn.
   expect(log.filter((each) => each === "other").length).toBeGreaterThanOrEqual(clients.length - 1);
   for (const each of [...clients, other, fd]) sys.close(each);
+});
+
+test("all listeners of a loop share the time for accepting", () => {
+  const loop = new EventLoop();
+  const { fd, clients } = queued(2);
+  const owner = {
+    loop,
+    peerName: allocate(sockaddr_storage.size),
+    accepted: (connection: Fd) => {
+      sys.close(connection);
+      Bun.sleepSync(acceptMsMost);
+    },
+    acceptFailed: () => {},
+  };
+  expect(loop.budget.acceptMs).toBeGreaterThan(0);
+  new Listener(owner, fd).onReady();
+  expect(loop.budget.acceptMs).toBe(0);
+  for (const each of [...clients, fd]) sys.close(each);
 });
