@@ -151,7 +151,10 @@ function listText(path: string, before: Written | undefined, after: Written | un
 function textOf(value: Written | undefined): string {
   if (value === undefined) return "(none)";
   if (Array.isArray(value)) return value.map(textOf).join(", ");
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (typeof value !== "object") return String(value);
+  // A table that appears, or goes, as a whole: `type http; path /health`.
+  const settings = Object.entries(value).map(([key, each]) => `${key} ${textOf(each)}`);
+  return settings.join("; ");
 }
 
 /** Of several services that would capture a packet, the first one in the configuration gets it. */

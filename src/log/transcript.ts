@@ -183,7 +183,7 @@ export function eventFields(
   if ("idleMs" in event) return { level, ...connectionFields(event), ...more };
   const { kind, ...rest } = event;
   const fields: Record<string, unknown> = {
-    event: kind === "connection" ? "accepted" : kind,
+    event: events[kind] ?? kind,
     level,
   };
   for (const [key, value] of Object.entries(rest)) {
@@ -198,6 +198,9 @@ export function eventFields(
   }
   return Object.assign(fields, more);
 }
+
+/** Events of `listen` by the names that the same events have for a proxied connection. */
+const events: Readonly<Record<string, string>> = { connection: "accepted", closed: "forwarded" };
 
 /** Fields that JSON has by another name. */
 const names: Readonly<Record<string, string>> = {

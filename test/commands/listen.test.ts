@@ -158,13 +158,13 @@ describe("the seed's server", () => {
     running.push(server);
     const [, port] = await server.until(/"address":"127\.0\.0\.1:(\d+)"/);
     await ask(Number(port), "caf\u00e9");
-    await server.until(/"closed"/);
+    await server.until(/"forwarded"/);
     server.kill("SIGTERM");
     const lines = (await server.finished()).stdout
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line));
-    expect(lines.map((line) => line.event)).toEqual(["bound", "accepted", "data", "closed"]);
+    expect(lines.map((line) => line.event)).toEqual(["bound", "accepted", "data", "forwarded"]);
     expect(lines[2]).toMatchObject({ text: "caf\u00e9", bytes: 5, id: 1, protocol: "tcp" });
     expect(lines[3]).toMatchObject({ reason: "done", client_bytes: 5, upstream_bytes: 12 });
   });

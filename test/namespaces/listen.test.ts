@@ -62,7 +62,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       capture --proto tcp --dport 80 --family both
       serve listen --json '[::]:80'
       within client curl -sS --max-time 10 --http0.9 'http://${destination}/'
-      seen closed
+      seen forwarded
     `);
       expect(stdout).toContain("hello world");
       const connection = events.find(({ event }) => event === "accepted");
@@ -76,7 +76,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       capture --proto tcp --dport 1-1000 --to-port 50080 --family both
       serve listen --json '[::]:50080'
       within client curl -sS --max-time 10 --http0.9 'http://${destination}:443/'
-      seen closed
+      seen forwarded
     `);
     expect(stdout).toContain("hello world");
     const connection = events.find(({ event }) => event === "accepted");

@@ -51,14 +51,15 @@ export function applyParts(
   const missing = missingRouting(parts, live);
   const stale = staleRouting(parts, live, options.tag);
   const hasClosed = live.tables.some((table) => table.name === name + closedSuffix);
+  const isHeld = live.firewall?.table.owner === kernel.netfilter.portId;
   const changesFirewall =
-    options.owned === true ||
+    (options.owned === true && !isHeld) ||
     options.pending === true ||
     hasClosed ||
     !isSameFirewall(parts.firewall, live.firewall);
   const batch = (owned: boolean) => firewallBatch(parts, live, { ...options, owned });
   const added: RoutingPart[] = [];
-  let owned = false;
+  let owned = isHeld;
   try {
     for (const part of missing) {
       kernel.route.request(part.message);

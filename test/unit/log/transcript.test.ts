@@ -110,7 +110,7 @@ test("a connection of listen has the names that one of forward has", () => {
   const end = ended("done", "client");
   const closed = { kind: "closed", id: 1, client, local, clientBytes: 5, upstreamBytes: 7, end };
   expect(JSON.parse(transcript.render(closed as WorkerEvent))).toEqual({
-    ...{ event: "closed", time: "1970-01-01T00:00:00.000Z", level: "info" },
+    ...{ event: "forwarded", time: "1970-01-01T00:00:00.000Z", level: "info" },
     ...{ protocol: "tcp", id: 1, client },
     ...{ original_destination: local, client_bytes: 5, upstream_bytes: 7 },
     ...{ ended_by: "client", reason: "done" },

@@ -94,15 +94,23 @@ const differences = (kernel: FakeKernel, wanted: Case) =>
 describe("whatever is there before:", () => {
   test("applied, it is as the Plan says, and a second time changes nothing", () => {
     fc.assert(
-      fc.property(foreign, cases, cases, fc.boolean(), (others, earlier, wanted, hasEarlier) => {
-        const kernel = withForeign(others);
-        if (hasEarlier) apply(kernel, earlier);
-        apply(kernel, wanted);
-        expect(differences(kernel, wanted)).toEqual([]);
-        const changes = kernel.changes;
-        expect(apply(kernel, wanted).changes).toEqual([]);
-        expect(kernel.changes).toBe(changes);
-      }),
+      fc.property(
+        foreign,
+        fc.option(cases),
+        cases,
+        fc.boolean(),
+        (others, earlier, wanted, owned) => {
+          const kernel = withForeign(others);
+          if (earlier !== null) apply(kernel, earlier, { owned });
+          const first = apply(kernel, wanted, { owned });
+          expect(first.owned).toBe(owned);
+          expect(differences(kernel, wanted)).toEqual([]);
+          const changes = kernel.changes;
+          expect(apply(kernel, wanted, { owned })).toEqual({ changes: [], owned });
+          expect(kernel.changes).toBe(changes);
+        },
+      ),
+      { numRuns: 60 },
     );
   });
 
