@@ -3,14 +3,13 @@
 import { SO_DOMAIN, SOL_SOCKET } from "../../ffi/constants.ts";
 import * as sys from "../../ffi/sys.ts";
 import type { Fd } from "../../ffi/types.ts";
-import * as limits from "../engine/limits.ts";
+import { respondTask } from "../control/respond-task.ts";
 import { bindSocket, listenOn } from "../engine/sockets.ts";
-import { unbounded } from "../fairness/client-limits.ts";
 import { TextTranscript } from "../log/transcript.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { formatUrl } from "../net/endpoint.ts";
 import { WorkerPool } from "../workers/pool.ts";
-import type { Responding, RespondTask, WorkerEvent } from "../workers/protocol.ts";
+import type { Responding, WorkerEvent } from "../workers/protocol.ts";
 import type { Host } from "./topology-builder.ts";
 import { waitFor } from "./wait.ts";
 
@@ -65,18 +64,7 @@ export class Server {
     this.lines = `[+] Bound to ${formatUrl(protocol, endpoint)}\n`;
     this.pool = new WorkerPool(async (events) => this.onEvents(events));
     const domain = sys.getsockopt(this.fd, SOL_SOCKET, SO_DOMAIN);
-    const task: RespondTask = {
-      kind: "respond",
-      sockets: [{ fd: this.fd, protocol, domain, address, port }],
-      answer,
-      answers: { amplifies: true, perSecond: 0 },
-      max: 0,
-      idleTimeoutMs: limits.idleTimeoutMs,
-      connectionsMax: limits.heldConnectionsMax,
-      queueMax: limits.queueMin,
-      clients: unbounded,
-      report: true,
-    };
+    const task = respondTask({ fd: this.fd, protocol, domain, address, port }, answer);
     this.pool.start(setting.workerEntry);
     this.pool.add([task]);
   }

@@ -18,7 +18,7 @@ export function statusAfter(seconds: number, changes: Partial<Status> = {}): Sta
   return {
     ...{ time: new Date(start + 1_000 * seconds).toISOString(), version: "0.1.0", pid: 7 },
     ...{ start_time: new Date(start).toISOString(), generation: 2, workers: 2 },
-    ...{ is_stopping: false, counters, total: 3, matched: 3 },
+    ...{ problems: ["upstream web/web2 down"], counters, total: 3, matched: 3 },
     services: [
       {
         ...{ name: "web", state: "up", pool: "web", counters },

@@ -18,6 +18,7 @@ import {
 import { checkPrivileges, portStart } from "../../control/privileges.ts";
 import type { ProcessIo } from "../../control/process-io.ts";
 import { nothing } from "../../control/reduce-privileges.ts";
+import { respondTask } from "../../control/respond-task.ts";
 import { failure, serve } from "../../control/supervisor.ts";
 import { checkThreads } from "../../control/threads.ts";
 import { bindNeeds } from "../../diagnose/checks/privileges.ts";
@@ -25,7 +26,6 @@ import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
 import * as limits from "../../engine/limits.ts";
 import type { SocketOptions } from "../../engine/sockets.ts";
 import { CommandError, cutOffStatus, exitStatus, UsageError } from "../../errors.ts";
-import { unbounded } from "../../fairness/client-limits.ts";
 import { Log } from "../../log/log.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "../../log/transcript.ts";
 import { formatBytes } from "../../net/address.ts";
@@ -180,18 +180,7 @@ async function hold(
   });
   const { text, fields } = bound(socket, socketOptions, { kind: "receive" });
   log.note(text, fields);
-  const task: Task = {
-    kind: "respond",
-    sockets: [served(socket)],
-    answer: { kind: "discard" },
-    answers: { amplifies: true, perSecond: 0 },
-    max: 0,
-    idleTimeoutMs: limits.idleTimeoutMs,
-    connectionsMax: limits.heldConnectionsMax,
-    queueMax: limits.queueMin,
-    clients: unbounded,
-    report: true,
-  };
+  const task = respondTask(served(socket), { kind: "discard" });
   const { stoppedBy } = await serve(io, [task], log, {
     timeoutMs: options.timeout ?? 0,
     remaining: nothing,

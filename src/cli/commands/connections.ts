@@ -17,6 +17,7 @@ import { inGroup, usageLine } from "../options/groups.ts";
 import { numberValue, wordValue } from "../options/values.ts";
 import { prose } from "../prose.ts";
 import { type Column, tableText } from "../table.ts";
+import type { Connection } from "../top/data.ts";
 import { bytesText, rateText, timeText } from "../words/amounts.ts";
 
 const fields = object({
@@ -56,23 +57,6 @@ export const connectionsCommand = command("connections", fields, {
   ]),
 });
 
-/** A row, as the API has it. */
-interface Row {
-  readonly id: string;
-  readonly service: string;
-  readonly protocol: string;
-  readonly state: string;
-  readonly client: string;
-  readonly original_destination: string;
-  readonly upstream?: string;
-  readonly client_bytes: number;
-  readonly upstream_bytes: number;
-  readonly client_rate?: number;
-  readonly upstream_rate?: number;
-  readonly ms: number;
-  readonly idle_ms: number;
-}
-
 /** Runs `connections`; the exit status. @throws UsageError, CommandError */
 export async function runConnections(
   { admin, sort, limit, json, ...filter }: InferValue<typeof fields>,
@@ -89,7 +73,7 @@ export async function runConnections(
   const { total, matched, connections } = answer as {
     readonly total: number;
     readonly matched: number;
-    readonly connections: readonly Row[];
+    readonly connections: readonly Connection[];
   };
   void stdout.write(connectionsTable(connections, stdout.columns));
   const shown = connections.length;
@@ -98,7 +82,7 @@ export async function runConnections(
   return exitStatus.success;
 }
 
-function connectionsTable(rows: readonly Row[], room: number | undefined): string {
+function connectionsTable(rows: readonly Connection[], room: number | undefined): string {
   const hasRates = rows.some(({ client_rate }) => client_rate !== undefined);
   const columns: Column[] = [
     { title: "ID" },
@@ -114,7 +98,7 @@ function connectionsTable(rows: readonly Row[], room: number | undefined): strin
   ];
   const cells = rows.map((row) => [
     row.id,
-    row.service,
+    row.service ?? "",
     `${row.protocol} ${row.client}`,
     row.original_destination,
     row.upstream ?? "",

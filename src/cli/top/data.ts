@@ -76,8 +76,8 @@ export interface Status {
   readonly start_time: string;
   readonly generation: number;
   readonly workers: number;
-  readonly is_stopping: boolean;
-  readonly last_reload?: { readonly is_successful: boolean };
+  /** In a few words each; none if all is well. */
+  readonly problems: readonly string[];
   readonly services: readonly Service[];
   readonly pools: readonly Pool[];
   readonly counters: Counters;
@@ -92,20 +92,4 @@ export interface LogLine {
   readonly time: string;
   readonly level: string;
   readonly text: string;
-}
-
-/** What is wrong, in a few words each. */
-export function problemsOf(status: Status): string[] {
-  const problems: string[] = [];
-  if (status.is_stopping) problems.push("stopping");
-  if (status.last_reload?.is_successful === false) problems.push("the last reload failed");
-  for (const { name, state } of status.services) {
-    if (state !== "up") problems.push(`service ${name} ${state}`);
-  }
-  for (const pool of status.pools) {
-    for (const { name, state } of pool.upstreams) {
-      if (state !== "up") problems.push(`upstream ${pool.name}/${name} ${state}`);
-    }
-  }
-  return problems;
 }

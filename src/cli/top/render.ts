@@ -3,7 +3,7 @@
 import { printLine } from "../../net/printable.ts";
 import { tableText } from "../table.ts";
 import { frequencyText, rateText, timeText } from "../words/amounts.ts";
-import { problemsOf, type Status } from "./data.ts";
+import type { Status } from "./data.ts";
 import type { TopModel } from "./model.ts";
 import { columnsOf, type Row, type View, views } from "./views.ts";
 
@@ -98,7 +98,7 @@ function stateOf({ problem, isPaused }: TopModel, wrong: string): Line {
 }
 
 function wrongOf(status: Status): string {
-  return problemsOf(status).map(printLine).join(", ");
+  return status.problems.map(printLine).join(", ");
 }
 
 const titleOf = (view: View) => view;

@@ -200,21 +200,6 @@
 
   const rateOf = (key) => rates.get(key) ?? [0, 0, 0];
 
-  function problemsOf(status) {
-    const problems = [];
-    if (status.is_stopping) problems.push("stopping");
-    if (status.last_reload?.is_successful === false) problems.push("the last reload failed");
-    for (const { name, state } of status.services) {
-      if (state !== "up") problems.push(`service ${name} ${state}`);
-    }
-    for (const pool of status.pools) {
-      for (const { name, state } of pool.upstreams) {
-        if (state !== "up") problems.push(`upstream ${pool.name}/${name} ${state}`);
-      }
-    }
-    return problems;
-  }
-
   function showState(text, isBad) {
     const state = byId("state");
     // A screen reader is told only what has changed.
@@ -234,7 +219,7 @@
       `${openOf(status.counters)} open`,
     ];
     byId("about").textContent = parts.join(" · ");
-    const problems = problemsOf(status);
+    const { problems } = status;
     showState(problems.length === 0 ? "all is well" : problems.join(", "), problems.length > 0);
     showServices(status);
     showUpstreams(status);

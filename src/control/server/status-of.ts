@@ -7,6 +7,7 @@ import type { WorkerPool } from "../../workers/pool.ts";
 import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import type { Pools } from "../pools/pools.ts";
 import type { InstalledRules } from "./installed-rules.ts";
+import { problemsOf } from "./problems.ts";
 import type { RunningService } from "./running-service.ts";
 import { boundAt } from "./start-lines.ts";
 import type { ReloadStatus, ServerStatus, ServiceState, ServiceStatus } from "./status.ts";
@@ -36,7 +37,7 @@ export function statusOf(parts: ServerParts): ServerStatus {
   const { configuration, startTime, generation, lastReload, isStopping, workers } = parts;
   const { pool, pools } = parts;
   const [captured] = parts.rules.intents;
-  return {
+  const status = {
     version,
     pid: process.pid,
     ...{ startTime, generation, lastReload, workers, isStopping },
@@ -49,6 +50,7 @@ export function statusOf(parts: ServerParts): ServerStatus {
     pools: pools.status(),
     counters: pool.counters(),
   };
+  return { ...status, problems: problemsOf(status) };
 }
 
 function serviceStatus(service: Service, parts: ServerParts): ServiceStatus {

@@ -94,4 +94,6 @@ export interface ServerStatus {
   readonly pools: readonly PoolStatus[];
   /** Of all services, and of those that are gone. */
   readonly counters: Counters;
+  /** In a few words each; none if all is well. */
+  readonly problems: readonly string[];
 }

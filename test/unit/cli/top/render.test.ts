@@ -27,7 +27,7 @@ test("the head tells what runs, how much it carries, and what is wrong", () => {
 test("where nothing is wrong, and where nothing comes", () => {
   const model = new TopModel("services");
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, false))).toContain("waiting");
-  model.update(statusAfter(1, { pools: [] }));
+  model.update(statusAfter(1, { pools: [], problems: [] }));
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, false))).toContain("all is well");
   model.problem = "no connection: the process has ended the stream";
   expect(plain(renderFrame(model, { columns: 80, rows: 10 }, true))).toContain("no connection");
