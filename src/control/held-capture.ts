@@ -5,7 +5,7 @@ import type { Mark } from "../../ffi/types.ts";
 import { applyParts } from "../capture/live/apply.ts";
 import { cgroupId } from "../capture/live/cgroups.ts";
 import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
-import { Hold } from "../capture/live/hold.ts";
+import { type HeldPart, Hold } from "../capture/live/hold.ts";
 import { interfaceIndex, openKernel } from "../capture/live/kernel.ts";
 import { breakLock, exclusively } from "../capture/live/lock.ts";
 import { drainingName } from "../capture/live/names.ts";
@@ -77,6 +77,8 @@ export class HeldCapture {
   private readonly owned: boolean;
   private draining: DesiredState;
   private over = false;
+  /** Nothing new is captured. */
+  private isDrained = false;
 
   private constructor(parts: CaptureParts, held: Held) {
     const { intents, situation } = parts;
@@ -163,6 +165,12 @@ export class HeldCapture {
     return this.hold.repairs;
   }
 
+  /** What is in place, by its kinds; of a capture that drains or is over nothing is. */
+  get parts(): readonly HeldPart[] {
+    const isGone = this.over || this.isDrained;
+    return isGone ? this.hold.parts.map(withoutIt) : this.hold.parts;
+  }
+
   /**
    * Installs the rules that `build` returns instead, in one transaction of the firewall; ip rules
    * and routes are added before it and removed after it. The set-up keeps its name, mark, table and
@@ -196,6 +204,7 @@ export class HeldCapture {
         this.settings.rename(this.draining.firewall.table.name);
       };
       exclusively(this.situation.kernel, change, true);
+      this.isDrained = true;
     } catch (error) {
       if (!(error instanceof SyscallError || error instanceof SysctlError)) throw error;
       this.telling.say(`the capture stays in place until the end: ${error.message}`);
@@ -257,6 +266,10 @@ function drainingParts(
 ): DesiredState {
   const plan = drainPlan(intents, drainingName(question.name, kernel.netfilter.portId));
   return partsOf(plan, (name) => interfaceIndex(kernel, name), cgroupId);
+}
+
+function withoutIt(part: HeldPart): HeldPart {
+  return { ...part, isInstalled: false };
 }
 
 function identityRequest({ mark, ...rest }: CaptureIdentity): IdentityRequest {

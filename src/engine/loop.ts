@@ -38,6 +38,8 @@ export class EventLoop {
   private running = false;
   /** Called once at the end of each turn, before the loop sleeps. */
   onTurn: () => void = () => {};
+  /** Called with the duration of each turn that has ended, and of `onQuiet`, in ms, and its end. */
+  onTurnEnd: (ms: number, end: number) => void = () => {};
   /**
    * Called after `quietMs` without events, if `closedUntilQuiet` descriptors have left the loop
    * since the last call.
@@ -87,6 +89,7 @@ export class EventLoop {
   /** Runs turns until `stop`. */
   run(): void {
     this.running = true;
+    this.now = performance.now();
     while (this.running) this.turn();
     sys.close(this.epoll);
   }
@@ -101,6 +104,7 @@ export class EventLoop {
     if (!this.running) return;
     const end = performance.now();
     this.budget.begin(end - this.now);
+    this.onTurnEnd(end - this.now, end);
     const count = this.wait(this.deferred.length > 0 ? 0 : this.timers.delay(end));
     this.now = performance.now();
     if (count < 0 && count !== -EINTR) throw new SyscallError("epoll_wait", -count);
@@ -121,7 +125,10 @@ export class EventLoop {
     const count = sys.epollWait(this.epoll, this.ready.address, eventsPerWait, ms);
     if (mayBeQuiet && count === 0) {
       this.closed = 0;
+      const begun = performance.now();
       this.onQuiet();
+      const end = performance.now();
+      this.onTurnEnd(end - begun, end);
     }
     return count;
   }

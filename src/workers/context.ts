@@ -96,6 +96,8 @@ export class WorkerContext implements Handler, ServiceHost {
     this.post = post;
     this.scans = new Scans(this);
     this.loop.onTurn = () => this.flushWhenDue();
+    const { turnTimes } = this.shared;
+    this.loop.onTurnEnd = (ms, end) => turnTimes.note(ms, end);
     // The runtime collects garbage when memory is asked for, and in the pauses of its own event
     // loop, which this thread has not: what a burst leaves would stay for good.
     this.loop.onQuiet = gcAndSweep;

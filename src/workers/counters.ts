@@ -5,9 +5,10 @@
  */
 
 import { descriptorsMax, servicesMax } from "../engine/limits.ts";
-import { TALLY_VALUES, Tally } from "./tally.ts";
+import { type DropReason, TALLY_VALUES, Tally } from "./tally.ts";
+import { TURN_CELLS, TurnTimes } from "./turn-times.ts";
 
-const CELLS = 6;
+const CELLS = 8;
 /** Batches that are not yet printed, and STOP: one cell, so that waiting for it misses neither. */
 const PROGRESS = 0;
 const STOP = 1 << 30;
@@ -18,6 +19,8 @@ const TURNS_ASKED = 2;
 const TURNS_PASSED = 3;
 /** The highest number of a block that was ever used: behind it all counts are 0. */
 const LAST_BLOCK = 4;
+/** Those of `TurnTimes`. */
+const TURN_TIMES = 5;
 
 /** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
@@ -57,13 +60,22 @@ export const Counter = {
   /** The part of `datagrams` that clients have sent, and upstreams: of `forward`. */
   clientDatagrams: 25,
   upstreamDatagrams: 26,
+  /** The part of `active` that waits for a PROXY header, or for a place. */
+  headerConnections: 27,
+  queuedConnections: 28,
+  /** The part of it that relays, and of that one the part of which a side has ended. */
+  relayingConnections: 29,
+  halfClosedConnections: 30,
 } as const;
 export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
 /** What says how much there is now, not how much there has been. */
-export const gauges: readonly CounterName[] = ["active", "pipes", "activeSessions"];
+export const gauges: readonly CounterName[] = [
+  ...(["active", "pipes", "activeSessions", "headerConnections"] as const),
+  ...(["queuedConnections", "relayingConnections", "halfClosedConnections"] as const),
+];
 
 const BLOCK_BYTES = counterNames.length * 8;
 /** Block 0 has what belongs to no service, and what removed services have counted. */
@@ -84,6 +96,12 @@ export class CounterBlock {
   /** Worker: adds to a counter. */
   count(counter: (typeof Counter)[CounterName], amount: number): void {
     this.values[counter] = (this.values[counter] as number) + amount;
+  }
+
+  /** Worker: datagrams of UDP were dropped. */
+  dropped(reason: DropReason, datagrams: number): void {
+    this.count(Counter.droppedDatagrams, datagrams);
+    this.tally.dropped(reason, datagrams);
   }
 }
 
@@ -136,6 +154,11 @@ export class SharedState {
   /** Worker: it has passed that turn, and carried out the commands that were sent before. */
   passTurn(turn: number): void {
     Atomics.store(this.cells, TURNS_PASSED, turn);
+  }
+
+  /** How long the Worker's turns take. */
+  get turnTimes(): TurnTimes {
+    return new TurnTimes(this.cells.subarray(TURN_TIMES, TURN_TIMES + TURN_CELLS));
   }
 
   /** Whether the Worker has passed a turn since the last one that was asked for. */

@@ -86,6 +86,11 @@ export class WorkerHandle {
     return this.shared.read(id);
   }
 
+  /** The longest turn of its Worker in the last one or two minutes, in ms. */
+  get longestTurnMs(): number {
+    return this.shared.turnTimes.longestMs(performance.now());
+  }
+
   /** How what it carried for one service has ended, by the places of `tally.ts`. */
   tallyOf(id: number): Float64Array {
     return this.shared.tallyOf(id);

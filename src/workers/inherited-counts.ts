@@ -1,6 +1,7 @@
 /** What another process has counted for services that are here now: part of their totals. */
 
 import { type Counters, valuesOf } from "./counters.ts";
+import { TALLY_VALUES } from "./tally.ts";
 
 /** What was counted for a service, as plain data. */
 export interface Counted {
@@ -28,6 +29,10 @@ export class InheritedCounts {
   /** Numbers to be added to the tally of a service. */
   tally(id: number): Float64Array[] {
     const { tally = [] } = this.all.get(id) ?? {};
-    return tally.length === 0 ? [] : [Float64Array.from(tally)];
+    if (tally.length === 0) return [];
+    // Another release may have more places, or fewer.
+    const values = new Float64Array(TALLY_VALUES);
+    values.set(tally.slice(0, TALLY_VALUES));
+    return [values];
   }
 }

@@ -69,8 +69,6 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
   private readonly deaths: number[] = [];
-  /** How many Workers have died. */
-  deathCount = 0;
 
   /**
    * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
@@ -255,6 +253,13 @@ export class WorkerPool implements WorkerHandleOwner {
     return sumValues([...own, ...others, ...this.inherited.counters(id)]);
   }
 
+  /** Each Worker: its number, how often it has died, and its longest turn of the last minutes. */
+  workers(): { number: number; deaths: number; longestTurnMs: number }[] {
+    return this.handles.map(({ number, generation, longestTurnMs }) => {
+      return { number, deaths: Math.max(0, generation - 1), longestTurnMs };
+    });
+  }
+
   /** What all Workers have counted for service number `id`, by `Counter`. */
   values(id: number): Float64Array {
     const own = this.handles.map((handle) => handle.read(id));
@@ -335,7 +340,6 @@ export class WorkerPool implements WorkerHandleOwner {
   /** Notes a death; whether there have been too many within the last seconds. */
   private diedTooOften(): boolean {
     const now = performance.now();
-    this.deathCount++;
     this.deaths.push(now);
     while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
     return this.deaths.length > workerDeathsMax;

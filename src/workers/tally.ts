@@ -24,8 +24,28 @@ const ENDS = 0;
 const REFUSED = ENDS + protocols.length * endedByList.length * endReasonList.length;
 const DURATION = REFUSED + endReasonList.length;
 const CONNECT = DURATION + durationBounds.length + 2;
+const DROPPED = CONNECT + connectBounds.length + 2;
+
+/** Why datagrams are dropped, in the order of their places: words that programs compare. */
+const dropReasons = [
+  /** Their session was rejected. */
+  "refused",
+  /** The kernel has not named where they were sent to. */
+  "no-destination",
+  "hop-limit",
+  /** Their sender may not speak the PROXY protocol, or does not. */
+  "proxy-sender",
+  "proxy-header",
+  /** An answer cannot leave in the name of the original destination. */
+  "unanswerable",
+  /** The kernel has refused to send them. */
+  "send-failed",
+] as const;
+
+export type DropReason = (typeof dropReasons)[number];
+
 /** How many numbers a tally has. */
-export const TALLY_VALUES = CONNECT + connectBounds.length + 2;
+export const TALLY_VALUES = DROPPED + dropReasons.length;
 
 /** Where one kind of end is counted in a tally. Connections that were rejected are among them. */
 export interface EndPlace {
@@ -46,6 +66,9 @@ export const endPlaces: readonly EndPlace[] = protocols.flatMap((protocol, i) =>
 export const refusedSessionPlaces: readonly Pick<EndPlace, "at" | "reason">[] = endReasonList.map(
   (reason, code) => ({ at: REFUSED + code, reason }),
 );
+
+/** Where datagrams are counted that were dropped. */
+export const dropPlaces = dropReasons.map((reason, place) => ({ at: DROPPED + place, reason }));
 
 /** Where a histogram is in a tally. */
 export interface HistogramPlace {
@@ -79,6 +102,12 @@ export class Tally {
   refusedSession(reason: EndReason): void {
     const at = REFUSED + endReasonCodes[reason];
     this.values[at] = (this.values[at] as number) + 1;
+  }
+
+  /** Datagrams were dropped. */
+  dropped(reason: DropReason, datagrams: number): void {
+    const at = DROPPED + dropReasons.indexOf(reason);
+    this.values[at] = (this.values[at] as number) + datagrams;
   }
 
   /** A connection of TCP has lasted so long. */

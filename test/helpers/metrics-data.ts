@@ -26,6 +26,7 @@ export function metricsData(
     tally.ended("tcp", "client", reason);
     tally.ended("udp", "proxy", reason);
     tally.refusedSession(reason);
+    tally.dropped("hop-limit", 1);
     tally.lasted(index * 100);
     tally.connected(index);
   }
@@ -33,13 +34,21 @@ export function metricsData(
   const counters = new Float64Array(COUNTER_VALUES);
   return {
     build: { version: "1.2.3", commit: "abc", bun: "1.4.5" },
-    ...{ startTime: 1_700_000_000_500, generation: 3, workers: 2, workerDeaths: 1 },
+    ...{ startTime: 1_700_000_000_500, generation: 3 },
+    workers: [
+      { number: 1, deaths: 0, longestTurnMs: 1.25 },
+      { number: 2, deaths: 1, longestTurnMs: 0 },
+    ],
     process: {
       ...{ startTime: 1_700_000_000_000, cpuSeconds: 12.5, residentBytes: 60_000_000 },
       ...{ openFds: 20, maxFds: 1024 },
     },
     reload: { isSuccessful: true, successTime: 1_700_000_001_000 },
-    routes: { isInstalled: true, repaired: 2 },
+    routes: [
+      { part: "firewall", isInstalled: true, repairs: 0 },
+      { part: "rule", isInstalled: false, repairs: 2 },
+      { part: "setting", isInstalled: true, repairs: 1 },
+    ],
     lostLines: { stdout: 4 },
     services: names.map((name) => ({
       ...{ labels: labels({ service: name }), pool: name, protocols: ["tcp", "udp"] as const },

@@ -12,6 +12,8 @@ ${ruleFunctions}
 routes --remove > removed.log
 dump before
 curling() { within client curl -sS --max-time 10 --http0.9 "$@"; }
+scrape() { curl -sS --unix-socket admin.sock http://localhost/metrics; }
+measured() { scrape | grep "^tproxy_routes_$1"; }
 `;
 
 describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
@@ -188,7 +190,9 @@ describe.each(["client", "self"])("--source %s", (source) => {
     ip route add 8.8.8.8/32 via 10.9.2.2
     dump before
     at_backend listen --echo --json '[::]:8080' '[::]:80'
-    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --source ${source}
+    socket="$PWD/admin.sock"
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --source ${source} --admin "$socket"
+    measured installed
     mkfifo in
     within client socat -t20 - tcp:8.8.8.8:80 < in > out &
     exec 3> in
@@ -197,6 +201,7 @@ describe.each(["client", "self"])("--source %s", (source) => {
     kill "$proxy"
     drained() { ! nft list ruleset | grep -q 'tproxyd: capture'; }
     until_true drained
+    measured installed
     past() { echo new | within client socat -t5 -T5 - tcp:8.8.8.8:80,connect-timeout=1; }
     until_true past 2> /dev/null
     echo after >&3
@@ -207,6 +212,9 @@ describe.each(["client", "self"])("--source %s", (source) => {
     dump after; same before after rules
   `);
     expect(stdout).toContain("new\nended with 0\nbefore\nafter\nrules: same\n");
+    const installed = (value: number) =>
+      ["firewall", "route", "rule"].map((part) => `installed{part="${part}"} ${value}`);
+    expect([...(stdout.match(/installed\{.*/g) ?? [])]).toEqual([...installed(1), ...installed(0)]);
     const asked = backend.filter(({ event }) => event === "accepted").map((each) => each);
     expect(asked.at(0)?.original_destination).toBe("10.9.2.2:8080");
     expect(asked.at(-1)).toMatchObject({ original_destination: "8.8.8.8:80" });
@@ -216,15 +224,18 @@ describe.each(["client", "self"])("--source %s", (source) => {
 testRoutes("what others remove is put back, and what they flush stays", async () => {
   const { stdout, proxy } = await inLab(`${bare}
     at_backend listen --json '[::]:8080'
-    forward :80 --to 10.9.2.2:8080 --routes auto --in p0
+    forward :80 --to 10.9.2.2:8080 --routes auto --in p0 --admin "$PWD/admin.sock"
     ip rule del priority 100
     nft flush ruleset
     until_true grep -q 'put back' proxy.log
+    measured '[a-z_]*{part="rule"}'
     curling http://8.8.8.8/
     kill "$proxy"; wait "$proxy"
     dump after; same before after rules
   `);
   expect(stdout).toContain("hello world\nrules: same\n");
+  expect(stdout).toContain('tproxy_routes_installed{part="rule"} 1\n');
+  expect(stdout).toContain('tproxy_routes_repaired_total{part="rule"} 1\n');
   expect(find(proxy, "warning")?.text).toContain("put back what another program removed: ip rule");
 });
 

@@ -10,7 +10,7 @@ import { TimerWheel } from "../../src/engine/timers.ts";
 import { ClientCounts } from "../../src/fairness/client-counts.ts";
 import type { TcpConnection } from "../../src/forward/tcp/connection.ts";
 import { TcpConnections } from "../../src/forward/tcp/connections.ts";
-import { Counter, type CounterName } from "../../src/workers/counters.ts";
+import { Counter, type CounterName, gauges } from "../../src/workers/counters.ts";
 import { type EndReason, isRefusal } from "../../src/workers/end-reason.ts";
 import { type ForwardTask, LogLevel } from "../../src/workers/protocol.ts";
 import { TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
@@ -312,6 +312,7 @@ export class ConnectionWorld implements World {
       ["failed", all - endsOf("done")],
       ["clientBytes", this.sent],
       ["upstreamBytes", this.received],
+      ...gauges.map((name): [CounterName, number] => [name, 0]),
       ["evictedConnections", endsOf("evicted")],
       ["stalledConnections", endsOf("stalled")],
       ["refusedConnections", endsOf("no-place", "client-limit", "client-rate")],

@@ -68,12 +68,27 @@ export interface Holding {
   readonly say: (line: string) => void;
 }
 
+/** The kinds of what is held. */
+export type HeldKind = "firewall" | "rule" | "route" | "setting";
+
+/** What is known of all that is held of a kind. */
+export interface HeldPart {
+  readonly part: HeldKind;
+  /** All of it is there, as far as the last look has shown. */
+  readonly isInstalled: boolean;
+  /** How often something of it was missing. */
+  readonly repairs: number;
+}
+
 /** How a hold came to its end. */
 export type HoldEnd = Extract<HoldAction, "keep" | "expire" | "abandon" | "release">;
 
 export class Hold {
   /** How often something that was missing was put back. */
   repairs = 0;
+  readonly #repairs: Record<HeldKind, number> = { firewall: 0, rule: 0, route: 0, setting: 0 };
+  /** What could not be put back. */
+  #lost: readonly RoutingPart[] = [];
   #holding: Holding;
   readonly #monitors: readonly NetlinkMonitor[];
   #state: HoldState;
@@ -100,6 +115,17 @@ export class Hold {
     if (!holding.owned || holding.closed)
       monitors.push(NetlinkMonitor.open(NETLINK_NETFILTER, [NFNLGRP_NFTABLES]));
     this.#monitors = monitors;
+  }
+
+  /** What is held, by its kinds. */
+  get parts(): readonly HeldPart[] {
+    const { routing } = this.#holding.parts;
+    const kinds = new Set<HeldKind>(["firewall", ...routing.map(({ kind }) => kind), "setting"]);
+    return [...kinds].map((part) => ({
+      part,
+      isInstalled: !this.#lost.some(({ kind }) => kind === part),
+      repairs: this.#repairs[part],
+    }));
   }
 
   /** Settles when the hold is over, and everything that belongs to its end is done. */
@@ -144,6 +170,7 @@ export class Hold {
       ...firewallBatch(parts, { tables: [] }, { owned, closed }),
     ]);
     this.#holding = { ...this.#holding, parts, question: { ...question, name } };
+    this.#lost = [];
   }
 
   /** Holds these from now on, which are in the system already; the table's name is the same. */
@@ -154,6 +181,7 @@ export class Hold {
   /** Holds these instead of the others, which the caller has put in place already. */
   adopt(parts: DesiredState): void {
     this.#holding = { ...this.#holding, parts };
+    this.#lost = [];
   }
 
   #guarded(work: () => void): void {
@@ -244,7 +272,7 @@ export class Hold {
     const closedName = parts.firewall.table.name + closedSuffix;
     const live = readCurrentState(kernel, this.#holding.question, owned);
     const missing = missingRouting(parts, live);
-    for (const part of missing) this.#putBack(part);
+    this.#lost = missing.filter((part) => !this.#putBack(part));
     const changed = !owned && !isSameFirewall(parts.firewall, live.firewall);
     if (changed) {
       const pending = this.#state.phase === "pending";
@@ -263,18 +291,24 @@ export class Hold {
     this.#conflicts = new Set(conflicts);
     const wasMissing = missing.length > 0 || changed || unclosed || settings.length > 0;
     if (wasMissing) this.repairs++;
+    for (const kind of new Set(missing.map((part) => part.kind))) this.#repairs[kind]++;
+    if (changed || unclosed) this.#repairs.firewall++;
+    if (settings.length > 0) this.#repairs.setting++;
     return wasMissing;
   }
 
-  #putBack(part: RoutingPart): void {
+  /** False: the kernel has refused it. */
+  #putBack(part: RoutingPart): boolean {
     const { kernel, say } = this.#holding;
     const what = `put back what another program removed: ${describePart(part)}`;
     try {
       kernel.route.request(part.message);
       say(what);
+      return true;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       say(`cannot ${what}: ${error.message}`);
+      return false;
     }
   }
 

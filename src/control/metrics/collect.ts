@@ -11,12 +11,12 @@ import { upstreamFigures } from "./upstream-figures.ts";
 
 /** The figures of now. */
 export function metricsOf(parts: ServerParts): MetricsData {
-  const { configuration, startTime, generation, lastReload, workers, pool, pools, rules } = parts;
+  const { configuration, startTime, generation, lastReload, pool, pools, rules } = parts;
   const { lost } = parts.log;
   const { lostLines } = pool.counters();
   return {
     build: { version, commit, bun: Bun.version },
-    ...{ startTime, generation, workers, workerDeaths: pool.deathCount },
+    ...{ startTime, generation, workers: pool.workers() },
     process: processFigures(),
     reload: {
       isSuccessful: lastReload?.isSuccessful ?? true,
@@ -24,7 +24,7 @@ export function metricsOf(parts: ServerParts): MetricsData {
     },
     services: configuration.services.flatMap((service) => serviceFigures(service, parts)),
     upstreams: pools.all.flatMap(upstreamFigures),
-    routes: rules.isInstalled ? { isInstalled: true, repaired: rules.repairs } : undefined,
+    routes: rules.parts,
     lostLines: { ...lost, stdout: (lost.stdout ?? 0) + lostLines },
   };
 }

@@ -1,5 +1,6 @@
 /** The figures that metrics are made of. */
 
+import type { HeldPart } from "../../capture/live/hold.ts";
 import type { Scheme } from "../../net/target.ts";
 import type { CheckCounts } from "../../workers/upstream-board.ts";
 
@@ -12,12 +13,11 @@ export interface MetricsData {
   readonly generation: number;
   /** When a configuration was applied, and whether the last attempt to apply one succeeded. */
   readonly reload: { readonly isSuccessful: boolean; readonly successTime: number };
-  readonly workers: number;
-  readonly workerDeaths: number;
+  readonly workers: readonly WorkerFigures[];
   readonly services: readonly ServiceFigures[];
   readonly upstreams: readonly UpstreamFigures[];
-  /** Undefined where this process installs no rules. */
-  readonly routes: { readonly isInstalled: boolean; readonly repaired: number } | undefined;
+  /** Empty where this process has installed no rules. */
+  readonly routes: readonly HeldPart[];
   /** Lines of the log that were dropped, by where they were to go. */
   readonly lostLines: Readonly<Record<string, number>>;
 }
@@ -30,6 +30,16 @@ export interface ProcessFigures {
   /** Undefined where the kernel does not tell it. */
   readonly openFds: number | undefined;
   readonly maxFds: number | undefined;
+}
+
+/** The place of a Worker. */
+export interface WorkerFigures {
+  /** From 1. */
+  readonly number: number;
+  /** How many have died in this place. */
+  readonly deaths: number;
+  /** Of the last one or two minutes. */
+  readonly longestTurnMs: number;
 }
 
 /** One service, in all Workers together: numbers, since there may be a thousand services. */

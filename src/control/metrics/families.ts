@@ -4,16 +4,25 @@
  * client sent, or an error's text: an attacker could make any number of series of those. Pure.
  */
 
-import { Counter } from "../../workers/counters.ts";
+import { Counter, type CounterName } from "../../workers/counters.ts";
 import { isRefusal } from "../../workers/end-reason.ts";
 import {
+  dropPlaces,
   durationPlace,
   type EndPlace,
   endPlaces,
   refusedSessionPlaces,
 } from "../../workers/tally.ts";
-import type { MetricsData } from "./data.ts";
-import { counted, type Metric, single, tallied, type WordPlace, wordPlaces } from "./metric.ts";
+import type { MetricsData, WorkerFigures } from "./data.ts";
+import {
+  counted,
+  type Kind,
+  type Metric,
+  single,
+  tallied,
+  type WordPlace,
+  wordPlaces,
+} from "./metric.ts";
 import { encoded, labels, writeMetrics } from "./text.ts";
 import { upstreamFamilies } from "./upstream-families.ts";
 
@@ -21,14 +30,37 @@ const endsOf = (wanted: EndPlace["protocol"]) =>
   endPlaces.filter(({ protocol }) => protocol === wanted);
 
 /** Places by their reason alone. */
-function byReason(places: readonly Pick<EndPlace, "at" | "reason">[]): readonly WordPlace[] {
+function byReason(places: readonly { at: number; reason: string }[]): readonly WordPlace[] {
   return wordPlaces(places.map(({ at, reason }) => ({ at, labels: `reason="${reason}"` })));
 }
+
+const states = {
+  header: encoded(',state="header"'),
+  queued: encoded(',state="queued"'),
+  connecting: encoded(',state="connecting"'),
+  relaying: encoded(',state="relaying"'),
+  halfClosed: encoded(',state="half-closed"'),
+};
 
 const directions = {
   client: encoded(',direction="client"'),
   upstream: encoded(',direction="upstream"'),
 };
+
+/** A figure of each Worker. */
+function ofWorkers(
+  name: string,
+  type: Kind,
+  help: string,
+  value: (figures: WorkerFigures) => number,
+): Metric {
+  return {
+    ...{ name, type, help },
+    samples: ({ workers }, out) => {
+      for (const each of workers) out.add(labels({ worker: String(each.number) }), value(each));
+    },
+  };
+}
 
 const processFamilies: readonly Metric[] = [
   {
@@ -89,22 +121,35 @@ const processFamilies: readonly Metric[] = [
     "When a configuration was last applied, in seconds since 1970",
     ({ reload }) => reload.successTime / 1000,
   ),
-  single("tproxy_workers", "gauge", "Workers that run", ({ workers }) => workers),
-  single(
+  single("tproxy_workers", "gauge", "Workers that run", ({ workers }) => workers.length),
+  ofWorkers(
     "tproxy_worker_deaths_total",
     "counter",
-    "Workers that died",
-    ({ workerDeaths }) => workerDeaths,
+    "Workers that died, by the place that another one has taken",
+    ({ deaths }) => deaths,
   ),
-  single("tproxy_routes_installed", "gauge", "Whether the rules are in place", ({ routes }) =>
-    routes === undefined ? undefined : routes.isInstalled ? 1 : 0,
+  ofWorkers(
+    "tproxy_worker_turn_seconds_max",
+    "gauge",
+    "The longest turn of a Worker's loop in the last one to two minutes: all that it carries waits",
+    ({ longestTurnMs }) => longestTurnMs / 1000,
   ),
-  single(
-    "tproxy_routes_repaired_total",
-    "counter",
-    "Times that missing rules were put back",
-    ({ routes }) => routes?.repaired,
-  ),
+  {
+    ...{ name: "tproxy_routes_installed", type: "gauge" },
+    help: "Whether the rules are in place, by their kind; 0 also while they drain",
+    samples: ({ routes }, out) => {
+      for (const { part, isInstalled } of routes) {
+        if (part !== "setting") out.add(labels({ part }), isInstalled ? 1 : 0);
+      }
+    },
+  },
+  {
+    ...{ name: "tproxy_routes_repaired_total", type: "counter" },
+    help: "Times that something was put back that another program had removed, by its kind",
+    samples: ({ routes }, out) => {
+      for (const { part, repairs } of routes) out.add(labels({ part }), repairs);
+    },
+  },
   {
     ...{ name: "tproxy_log_lines_dropped_total", type: "counter" },
     help: "Lines of the log that were dropped, by where they were to go",
@@ -122,7 +167,28 @@ const connectionFamilies: readonly Metric[] = [
     "accepted",
     "tcp",
   ),
-  counted("tproxy_connections_open", "gauge", "TCP connections that are open", "active", "tcp"),
+  {
+    ...{ name: "tproxy_connections_open", type: "gauge" },
+    help: "TCP connections that are open, by what they do",
+    samples: ({ services }, out) => {
+      for (const { labels: of, protocols, counters } of services) {
+        if (!protocols.includes("tcp")) continue;
+        const count = (name: CounterName) => counters[Counter[name]] as number;
+        const [header, queued] = [count("headerConnections"), count("queuedConnections")];
+        const [relaying, halfClosed] = [
+          count("relayingConnections"),
+          count("halfClosedConnections"),
+        ];
+        // A Worker may have written one of them and not yet the other.
+        const rest = (all: number, part: number) => Math.max(0, all - part);
+        out.add(of, header, states.header);
+        out.add(of, queued, states.queued);
+        out.add(of, rest(count("active"), header + queued + relaying), states.connecting);
+        out.add(of, rest(relaying, halfClosed), states.relaying);
+        out.add(of, halfClosed, states.halfClosed);
+      }
+    },
+  },
   tallied(
     "tproxy_connections_closed_total",
     "TCP connections that have ended, by who ended them and why",
@@ -219,12 +285,10 @@ const sessionFamilies: readonly Metric[] = [
       }
     },
   },
-  counted(
+  tallied(
     "tproxy_datagrams_dropped_total",
-    "counter",
-    "Datagrams that were dropped",
-    "droppedDatagrams",
-    "udp",
+    "Datagrams that were dropped, by why",
+    byReason(dropPlaces),
   ),
 ];
 

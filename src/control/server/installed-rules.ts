@@ -1,6 +1,7 @@
 /** The rules of all services of a server: installed while one of them needs any. */
 
 import * as sys from "../../../ffi/sys.ts";
+import type { HeldPart } from "../../capture/live/hold.ts";
 import type { Intent } from "../../capture/plan/intent.ts";
 import type { ServiceIntent } from "../../capture/plan/joint-plan.ts";
 import type { Configuration } from "../../config/service.ts";
@@ -17,6 +18,8 @@ export class InstalledRules {
   private readonly isNamed: boolean;
   private readonly telling: Telling;
   private capture: HeldCapture | undefined;
+  /** The last one that was released. */
+  private released: HeldCapture | undefined;
 
   /** `say` logs a line. */
   constructor(
@@ -63,6 +66,11 @@ export class InstalledRules {
     return this.capture.changes;
   }
 
+  /** What is in place, by its kinds; empty: nothing ever was. */
+  get parts(): readonly HeldPart[] {
+    return (this.capture ?? this.released)?.parts ?? [];
+  }
+
   /** Whether anything is installed. */
   get isInstalled(): boolean {
     return this.capture !== undefined;
@@ -92,6 +100,7 @@ export class InstalledRules {
   /** Removes all of it. A second time it does nothing. */
   release(): void {
     this.capture?.release();
+    this.released = this.capture ?? this.released;
     this.capture = undefined;
   }
 }

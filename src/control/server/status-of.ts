@@ -27,8 +27,8 @@ export interface ServerParts {
   readonly held: ReadonlyMap<string, "drained" | "down">;
   /** Services that are gone, and have connections. */
   readonly leaving: ReadonlySet<string>;
-  readonly pool: Pick<WorkerPool, "counters" | "values" | "tally" | "deathCount">;
-  readonly rules: Pick<InstalledRules, "intents" | "isInstalled" | "repairs">;
+  readonly pool: Pick<WorkerPool, "counters" | "values" | "tally" | "workers">;
+  readonly rules: Pick<InstalledRules, "intents" | "parts" | "repairs">;
   readonly log: Pick<Log, "lost">;
 }
 

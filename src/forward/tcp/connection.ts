@@ -29,6 +29,8 @@ export interface ConnectionOwner {
   readonly phases: PhaseHandlers<TcpConnection>;
   /** The flow with this handle can no longer return to us as a loop. */
   forgetFlow(handle: number): void;
+  /** A connection moves from one phase to another; a new one, from `closed`. */
+  moved(from: Phase, to: Phase): void;
   /** The connection is closed. Called once. */
   closed(connection: TcpConnection): void;
 }
@@ -102,6 +104,7 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
     this.startedAt = owner.loop.now;
     this.lastActive = this.startedAt;
     this.state = first;
+    owner.moved("closed", first);
   }
 
   get retries(): number {
@@ -196,6 +199,7 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
 
   private move(next: Phase): void {
     checkMove(this.state, next);
+    this.owner.moved(this.state, next);
     this.state = next;
   }
 

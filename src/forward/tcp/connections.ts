@@ -12,7 +12,7 @@ import type { EventLoop } from "../../engine/loop.ts";
 import { Admission, type AdmissionOwner, type Admitted } from "../../fairness/admission.ts";
 import { ClientLimits } from "../../fairness/client-limits.ts";
 import type { Flow, StallOwner } from "../../fairness/stall-watch.ts";
-import { Counter, type SharedState } from "../../workers/counters.ts";
+import { Counter, type CounterName, type SharedState } from "../../workers/counters.ts";
 import {
   type End,
   type EndReason,
@@ -32,7 +32,7 @@ import { type ConnectionOwner, TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import { Dialer, type DialerOwner } from "./dialer.ts";
 import { Handshake } from "./handshake.ts";
-import type { PhaseHandlers } from "./phase.ts";
+import type { Phase, PhaseHandlers } from "./phase.ts";
 import { Preface } from "./preface.ts";
 import type { RelayKernel } from "./relay.ts";
 import { Relaying, type RelayingOwner } from "./relaying.ts";
@@ -68,6 +68,13 @@ export interface ConnectionsOwner {
   /** A connection is closed and no longer counted. */
   closed(): void;
 }
+
+/** What counts the connections in a phase; those in others connect to their upstreams. */
+const phaseGauges: Readonly<Partial<Record<Phase, (typeof Counter)[CounterName]>>> = {
+  preface: Counter.headerConnections,
+  queue: Counter.queuedConnections,
+  relay: Counter.relayingConnections,
+};
 
 export class TcpConnections
   implements
@@ -242,12 +249,21 @@ export class TcpConnections
     this.around.loopDetector.flows.forget(handle);
   }
 
+  moved(from: Phase, to: Phase): void {
+    const { counters } = this.around;
+    const left = phaseGauges[from];
+    const entered = phaseGauges[to];
+    if (left !== undefined) counters.count(left, -1);
+    if (entered !== undefined) counters.count(entered, 1);
+  }
+
   closed(connection: TcpConnection): void {
     const { counters, log, task } = this.around;
     const { end } = connection;
     this.connections.delete(connection);
     this.dialer.forget(connection);
     counters.count(Counter.active, -1);
+    if (connection.isHalfClosed) counters.count(Counter.halfClosedConnections, -1);
     if (end !== undefined) this.countEnd(connection, end);
     const failed = end !== undefined && !isUsual(end, "tcp");
     if (failed) counters.count(Counter.failed, 1);

@@ -129,6 +129,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   private noteHalfClose(connection: TcpConnection, relay: Relay): void {
     if (connection.isHalfClosed || !relay.isHalfClosed) return;
     connection.isHalfClosed = true;
+    this.parts.counters.count(Counter.halfClosedConnections, 1);
     connection.arm(this.timeoutMs(connection));
   }
 

@@ -243,7 +243,8 @@ export class UdpForwarder implements Service {
   }
 
   private dropUnaddressed(): undefined {
-    this.manager.drop("a datagram without its original destination was dropped", 1);
+    const text = "a datagram without its original destination was dropped";
+    this.manager.drop("no-destination", text, 1);
   }
 
   /** Sends a session's messages of the batch at hand to its upstream. */
@@ -355,7 +356,7 @@ export class UdpForwarder implements Service {
     const { sending } = sender;
     if (session.replyMode === "unknown") {
       const refusal = replyModes.find(session);
-      if (refusal !== "") return manager.drop(refusal, sender.datagrams(count));
+      if (refusal !== "") return manager.drop("unanswerable", refusal, sender.datagrams(count));
     }
     if (session.replyMode === "raw") sender.flowByRaw(session, count, manager.raw);
     else sender.flowToClient(session, count, session.replyFd as Fd);
@@ -374,7 +375,7 @@ export class UdpForwarder implements Service {
     const error = describeErrno(errno);
     const isRaw = side === "client" && session.replyMode === "raw";
     const why = isRaw ? rawRefusal(errno) : `a datagram to the ${side} was dropped: ${error}`;
-    this.manager.drop(why, dropped);
+    this.manager.drop("send-failed", why, dropped);
     // These come from the far end by ICMP. Other failures (no route, a full queue) may pass.
     if (errno !== ECONNREFUSED && errno !== ENOPROTOOPT && errno !== EHOSTUNREACH) return;
     if (side === "client") return this.manager.fail(session, errno, side);

@@ -11,6 +11,7 @@ import { randomWord } from "../../engine/random.ts";
 import type { Cidr } from "../../net/cidr.ts";
 import { DatagramHeader } from "../../proto/proxy-datagram.ts";
 import { type PassedOn, plainHeader } from "../../proto/proxy-header.ts";
+import type { DropReason } from "../../workers/tally.ts";
 import { AllowedSenders } from "./allowed-senders.ts";
 import type { UdpListener } from "./listener.ts";
 import { SenderIndex } from "./sender-index.ts";
@@ -48,17 +49,17 @@ export class ProxiedSenders {
    */
   sessionOf(listener: UdpListener, index: number): Session | undefined {
     const { manager, arrivals, header } = this;
-    if (!this.allowed.has(manager.flowKey)) return this.drop(NOT_ALLOWED);
+    if (!this.allowed.has(manager.flowKey)) return this.drop("proxy-sender", NOT_ALLOWED);
     arrivals.trim(index, 0);
     const from = arrivals.slots.offset(index);
     this.headerAt = from;
     const length = arrivals.length(index);
     switch (header.read(this.bytes, from, from + length)) {
       case "broken":
-        return this.drop(`its PROXY protocol header is broken: ${header.error}`);
+        return this.drop("proxy-header", `its PROXY protocol header is broken: ${header.error}`);
       case "none": {
         const slot = this.senders.find(manager.flowKey);
-        return slot < 0 ? this.drop(UNKNOWN) : manager.at(slot);
+        return slot < 0 ? this.drop("proxy-sender", UNKNOWN) : manager.at(slot);
       }
       case "header":
         arrivals.trim(index, header.length);
@@ -97,7 +98,7 @@ export class ProxiedSenders {
     return { ...plainHeader, names: passed.names };
   }
 
-  private drop(reason: string): undefined {
-    this.manager.drop(`a datagram was dropped: ${reason}`, 1);
+  private drop(reason: DropReason, text: string): undefined {
+    this.manager.drop(reason, `a datagram was dropped: ${text}`, 1);
   }
 }

@@ -28,6 +28,9 @@ export const refusals = {
   loop: { reason: "loop", text: "it has come back to this proxy" },
 } as const satisfies Record<string, Refusal>;
 
+/** Of datagrams whose session goes on. */
+export const expiredText = "a datagram was dropped: its hop limit was used up, as in a loop";
+
 /** One object for all rejected sessions: a flood of them allocates nothing here. */
 export class Rejection implements Recorded {
   readonly protocol = "udp";

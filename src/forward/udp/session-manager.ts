@@ -28,6 +28,7 @@ import { Counter } from "../../workers/counters.ts";
 import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
 import type { ForwardTask, SessionSettings } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
+import type { DropReason } from "../../workers/tally.ts";
 import { type Dial, dialFor, isOwn, sourceName, upstreamFamily } from "../dial.ts";
 import { keptPortRefusal } from "../kept-port.ts";
 import { LoopDetector } from "../loop-detector.ts";
@@ -36,7 +37,7 @@ import { targetOf } from "../upstream.ts";
 import { NONE_TRIED } from "../upstream-pool.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { UdpListener } from "./listener.ts";
-import { type Refusal, Rejection, refusals } from "./rejection.ts";
+import { expiredText, type Refusal, Rejection, refusals } from "./rejection.ts";
 import { Session, type SessionEnds, type SessionEvents, type SessionStart } from "./session.ts";
 import { SessionPlaces } from "./session-places.ts";
 import type { SessionTable } from "./session-table.ts";
@@ -215,7 +216,7 @@ export class SessionManager {
 
   /** Drops datagrams of a session that had no hop left, as a router does. */
   expired({ start: { sender, destination } }: Session, datagrams: number): void {
-    this.drop("a datagram was dropped: its hop limit was used up, as in a loop", datagrams);
+    this.drop("hop-limit", expiredText, datagrams);
     if (!this.isProxied) this.icmp.expired(sender, destination);
   }
 
@@ -233,9 +234,9 @@ export class SessionManager {
   }
 
   /** Counts dropped datagrams and logs the reason. */
-  drop(reason: string, datagrams: number): void {
-    this.context.shared.count(Counter.droppedDatagrams, datagrams);
-    this.context.warn(reason, { amount: datagrams });
+  drop(reason: DropReason, text: string, datagrams: number): void {
+    this.context.shared.dropped(reason, datagrams);
+    this.context.warn(text, { amount: datagrams });
   }
 
   /**
@@ -289,8 +290,7 @@ export class SessionManager {
     if (typeof fd !== "number") {
       this.places.release(slot);
       this.reject(ends, { reason: "failed", text: describeFailure(fd) });
-      const { errno } = fd;
-      return errno === ENETUNREACH || errno === EHOSTUNREACH ? "unreachable" : undefined;
+      return fd.errno === ENETUNREACH || fd.errno === EHOSTUNREACH ? "unreachable" : undefined;
     }
     if (ends.picked !== undefined) hearSoftErrors(fd, upstream, true);
     const source = sourceName(choice, rules);
@@ -343,7 +343,7 @@ export class SessionManager {
   /** Sends the session at the other end the ICMP error of a closed port, and so ends it. */
   private rejectLoop(tried: TriedSession, from: SocketAddress, to: SocketAddress): undefined {
     this.refuse(tried, refusals.loop);
-    this.context.shared.count(Counter.droppedDatagrams, 1);
+    this.context.shared.dropped("refused", 1);
     this.loops.refused(to);
     if (isOwn(this.router.rules, from.address)) this.icmp.refusedHere(from, to);
   }
@@ -355,7 +355,7 @@ export class SessionManager {
 
   private reject(tried: TriedSession, refusal: Refusal): undefined {
     this.refuse(tried, refusal);
-    this.drop(`a session was refused: ${refusal.text}`, 1);
+    this.drop("refused", `a session was refused: ${refusal.text}`, 1);
   }
 
   /** Counts and logs a session that does not begin. */

@@ -107,6 +107,19 @@ describe("a quiet moment", () => {
     expect(quiet).toBe(1);
   });
 
+  test("is told with its duration, as each turn is", () => {
+    const loop = used(closedUntilQuiet);
+    const turns: number[] = [];
+    loop.onTurnEnd = (ms) => turns.push(ms);
+    loop.onQuiet = () => {
+      for (const end = performance.now() + 20; performance.now() < end; );
+    };
+    loop.timers.arm(new Timer(() => loop.stop()), loop.now + 2 * quietMs);
+    loop.run();
+    expect(turns.length).toBeGreaterThan(1);
+    expect(Math.max(...turns)).toBeGreaterThanOrEqual(20);
+  });
+
   test("does not come after little", () => {
     const loop = used(closedUntilQuiet - 1);
     let quiet = 0;

@@ -1,4 +1,7 @@
 import { expect, test } from "bun:test";
+import type { ServiceFigures } from "../../../../src/control/metrics/data.ts";
+import { type CounterName, valuesOf } from "../../../../src/workers/counters.ts";
+import { endReasonList } from "../../../../src/workers/end-reason.ts";
 import { metricsData, metricsString } from "../../../helpers/metrics-data.ts";
 import { testWith, which } from "../../../helpers/tools.ts";
 
@@ -27,12 +30,40 @@ test("each figure has a sample with its labels", () => {
     'tproxy_upstream_connects_total{pool="service0",upstream="192.0.2.0:80"} 1000',
     'tproxy_upstream_check_seconds{pool="service0",upstream="192.0.2.0:80"} 0.0015',
     'tproxy_log_lines_dropped_total{sink="stdout"} 4',
+    'tproxy_routes_installed{part="firewall"} 1',
+    'tproxy_routes_installed{part="rule"} 0',
+    'tproxy_routes_repaired_total{part="setting"} 1',
+    'tproxy_worker_deaths_total{worker="2"} 1',
+    'tproxy_worker_turn_seconds_max{worker="1"} 0.00125',
+    `tproxy_datagrams_dropped_total{service="service0",reason="hop-limit"} ${endReasonList.length}`,
   ]) {
     expect(text).toContain(`${line}\n`);
   }
   const failures = samplesOf(text, "tproxy_upstream_connect_failures_total");
   expect(failures.map((line) => /reason.*$/.exec(line)?.[0])).toEqual(['reason="refused"} 1']);
+  expect(samplesOf(text, "tproxy_routes_installed").length).toBe(2);
   expect(samplesOf(text, "tproxy_connections_closed_total").join()).not.toContain("client-limit");
+});
+
+test("open connections are counted by what they do, and none is counted twice", () => {
+  const [only] = metricsData(1, 0).services as [ServiceFigures];
+  const open = (figures: Partial<Record<CounterName, number>>) => {
+    const services = [{ ...only, counters: valuesOf(figures) }];
+    const samples = samplesOf(
+      metricsString({ ...metricsData(1, 0), services }),
+      "tproxy_connections_open",
+    );
+    return samples.map((line) => /state="(.*)"} (.*)$/.exec(line)?.slice(1).join(" "));
+  };
+  const waiting = { headerConnections: 1, queuedConnections: 2 };
+  const relaying = { relayingConnections: 5, halfClosedConnections: 3 };
+  expect(open({ active: 12, ...waiting, ...relaying })).toEqual([
+    ...["header 1", "queued 2", "connecting 4", "relaying 2", "half-closed 3"],
+  ]);
+  // Read while a Worker has counted a move by half.
+  expect(open({ active: 0, relayingConnections: 1, halfClosedConnections: 2 })).toEqual([
+    ...["header 0", "queued 0", "connecting 0", "relaying 0", "half-closed 2"],
+  ]);
 });
 
 test("a histogram is cumulative, and its last class has all", () => {
@@ -75,7 +106,7 @@ test("whatever a label holds, it cannot make a line or a label", () => {
 test("what is not there has no sample", () => {
   const data = metricsData(0, 0);
   const process = { ...data.process, openFds: undefined };
-  const text = metricsString({ ...data, process, routes: undefined });
+  const text = metricsString({ ...data, process, routes: [] });
   for (const name of ["process_open_fds", "tproxy_routes_installed", "tproxy_upstream_up"]) {
     expect(text).not.toContain(name);
   }

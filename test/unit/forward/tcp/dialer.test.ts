@@ -55,7 +55,7 @@ function lab(descriptors: number) {
     },
   };
   const owner: ConnectionOwner = {
-    ...{ loop, kernel, forgetFlow: () => {} },
+    ...{ loop, kernel, forgetFlow: () => {}, moved: () => {} },
     phases: { route, dial: dialer } as unknown as PhaseHandlers<TcpConnection>,
     closed: (connection) => {
       log.push(`end ${connection.id}`);
