@@ -24,6 +24,11 @@ export function cutOffStatus(reason: StopReason): number {
   return reason === "SIGTERM" ? exitStatus.terminated : exitStatus.brokenPipe;
 }
 
+/** The status of a command that served until a signal, or until nobody read its output. */
+export function servedStatus(stoppedBy: string | undefined): number {
+  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+}
+
 /** The arguments cannot be carried out as they are. Exit status 2; nothing has been changed. */
 export class UsageError extends Error {
   readonly status = exitStatus.usage;

@@ -18,6 +18,8 @@ import {
   ENOBUFS,
   ENOMEM,
   EPERM,
+  errnoName,
+  errnoText,
 } from "../../ffi/errno.ts";
 import type { NativeBuffer } from "../../ffi/memory.ts";
 import { refused } from "../../ffi/refused-calls.ts";
@@ -143,6 +145,12 @@ export class Listener implements Handler {
     }
     this.owner.acceptFailed(errno, resting);
   }
+}
+
+/** The line about a failed accept4(2); `resting`: the listener pauses. */
+export function acceptWarning(errno: number, resting: boolean): string {
+  const consequence = resting ? "accepting pauses until descriptors or memory are free" : "skipped";
+  return `accept4: ${errnoText(errno)} (${errnoName(errno)}): ${consequence}`;
 }
 
 /** Whether a call failed for lack of descriptors or memory, which may be free later. */

@@ -1,10 +1,8 @@
 /** An upstream as one Worker knows it. */
 
-import { ECONNREFUSED, ECONNRESET, ETIMEDOUT } from "../../ffi/errno.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { slowStartLeast } from "../engine/limits.ts";
 import type { PooledAddress } from "../workers/protocol.ts";
-import type { ConnectFailure } from "../workers/upstream-board.ts";
 import type { ClientKey } from "./client-back-offs.ts";
 import { hashBytes, mix } from "./hash.ts";
 
@@ -82,19 +80,4 @@ export function shareAt(
 ): number {
   if (now >= rampFrom + slowStartMs) return weight;
   return weight * Math.max(slowStartLeast, (now - rampFrom) / slowStartMs);
-}
-
-/** Why connecting failed, by its errno; undefined: it took too long. */
-export function failureKind(errno: number | undefined): ConnectFailure {
-  switch (errno) {
-    case undefined:
-    case ETIMEDOUT:
-      return "timeout";
-    case ECONNREFUSED:
-      return "refused";
-    case ECONNRESET:
-      return "reset";
-    default:
-      return "unreachable";
-  }
 }

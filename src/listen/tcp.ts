@@ -1,7 +1,7 @@
 /** The TCP side of `listen`: accepts connections within the limits, and counts and logs them. */
 
 import { EPOLLIN } from "../../ffi/constants.ts";
-import { errnoName, errnoText } from "../../ffi/errno.ts";
+import { errnoName } from "../../ffi/errno.ts";
 import { sockaddr_storage } from "../../ffi/layout.ts";
 import { allocate, type NativeBuffer } from "../../ffi/memory.ts";
 import { decodeSockaddr, type SocketAddress } from "../../ffi/sockaddr.ts";
@@ -10,7 +10,7 @@ import type { Address, Fd } from "../../ffi/types.ts";
 import { IdleSweep, type SweptPlaces } from "../engine/idle-sweep.ts";
 import { receiveBytes, sweptIdlePart } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
-import { Listener, type ListenerOwner, resumeAll } from "../engine/tcp-listener.ts";
+import { acceptWarning, Listener, type ListenerOwner, resumeAll } from "../engine/tcp-listener.ts";
 import { TcpMemory } from "../engine/tcp-memory.ts";
 import { Admission, type AdmissionOwner } from "../fairness/admission.ts";
 import { ClientLimits } from "../fairness/client-limits.ts";
@@ -141,11 +141,8 @@ export class TcpService
   }
 
   acceptFailed(errno: number, resting: boolean): void {
-    const consequence = resting
-      ? "accepting pauses until descriptors or memory are free"
-      : "skipped";
     this.counters.count(Counter.acceptFailures, 1);
-    this.context.warn(`accept4: ${errnoText(errno)}: ${consequence}`, { kind: errnoName(errno) });
+    this.context.warn(acceptWarning(errno, resting), { kind: errnoName(errno) });
   }
 
   data(connection: Responder, count: number): void {

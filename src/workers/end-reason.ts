@@ -150,6 +150,10 @@ export function endText({ reason, by, failure, detail }: End, protocol: "tcp" | 
 }
 
 function wordOf(reason: EndReason, { errno }: CallFailure): string {
-  const isRefused = reason === "unreachable" && errno === ECONNREFUSED;
-  return isRefused ? "refused" : describeErrno(errno);
+  return reason === "unreachable" ? icmpText(errno) : describeErrno(errno);
+}
+
+/** The text of an ICMP error, by the errno that the kernel makes of it. */
+export function icmpText(errno: number): string {
+  return errno === ECONNREFUSED ? "refused" : describeErrno(errno);
 }

@@ -1,6 +1,6 @@
 /** Books about what connections take and have to give back: picks of a pool, and flows. */
 
-import { isUpstreamsFault } from "../../src/forward/tcp/upstream-socket.ts";
+import { isUpstreamsFault } from "../../src/forward/connect-errors.ts";
 import type { Upstream } from "../../src/forward/upstream.ts";
 import { UpstreamPool } from "../../src/forward/upstream-pool.ts";
 import type { PooledAddress, PoolRules } from "../../src/workers/protocol.ts";

@@ -25,7 +25,7 @@ import { bindNeeds } from "../../diagnose/checks/privileges.ts";
 import { isLocalAddress } from "../../diagnose/snapshot/refusal-facts.ts";
 import * as limits from "../../engine/limits.ts";
 import type { SocketOptions } from "../../engine/sockets.ts";
-import { CommandError, cutOffStatus, exitStatus, UsageError } from "../../errors.ts";
+import { CommandError, cutOffStatus, exitStatus, servedStatus, UsageError } from "../../errors.ts";
 import { Log } from "../../log/log.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "../../log/transcript.ts";
 import { formatBytes } from "../../net/address.ts";
@@ -185,7 +185,7 @@ async function hold(
     timeoutMs: options.timeout ?? 0,
     remaining: nothing,
   });
-  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  return servedStatus(stoppedBy);
 }
 
 interface Conversation {

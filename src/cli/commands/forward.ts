@@ -17,7 +17,7 @@ import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { coreCount } from "../../control/threads.ts";
 import { UpstreamList } from "../../control/upstreams.ts";
-import { exitStatus, UsageError } from "../../errors.ts";
+import { exitStatus, servedStatus, UsageError } from "../../errors.ts";
 import type { ForwardOptions } from "../options/forward.ts";
 import { settingsOf, withoutStdin } from "../options/forward-settings.ts";
 import { wantedUser } from "../options/user.ts";
@@ -56,7 +56,7 @@ async function serve(configuration: Configuration, io: ProcessIo): Promise<numbe
   const settings = { io, words: flagWords, user, isNameless: true };
   const server = await Server.start(configuration, settings);
   const { stoppedBy } = await server.finished();
-  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  return servedStatus(stoppedBy);
 }
 
 /** @throws ServiceProblem */

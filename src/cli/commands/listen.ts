@@ -18,7 +18,7 @@ import { listenRunning } from "../../control/reduce-privileges.ts";
 import { serve } from "../../control/supervisor.ts";
 import { checkThreads, workerCount } from "../../control/threads.ts";
 import * as limits from "../../engine/limits.ts";
-import { exitStatus, UsageError } from "../../errors.ts";
+import { servedStatus, UsageError } from "../../errors.ts";
 import { Log } from "../../log/log.ts";
 import { quote } from "../../net/result.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
@@ -212,7 +212,7 @@ export async function runListen(options: ListenOptions, io: ProcessIo): Promise<
       user,
     },
   });
-  return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+  return servedStatus(stoppedBy);
 }
 
 function hasUdp(wanted: readonly Listener[]): boolean {

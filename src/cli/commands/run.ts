@@ -13,7 +13,7 @@ import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { fileWords } from "../../control/server/words.ts";
 import { Notifier } from "../../control/systemd/notifier.ts";
-import { exitStatus, UsageError } from "../../errors.ts";
+import { exitStatus, servedStatus, UsageError } from "../../errors.ts";
 import { printLine } from "../../net/printable.ts";
 import { examplesFooter } from "../examples.ts";
 import { servedAdminOption } from "../options/admin.ts";
@@ -105,7 +105,7 @@ async function serve(
     });
     started.resolve(server);
     const { stoppedBy } = await server.finished();
-    return stoppedBy === "EPIPE" ? exitStatus.brokenPipe : exitStatus.success;
+    return servedStatus(stoppedBy);
   } catch (error) {
     if (error instanceof ServiceProblem) throw new UsageError(fileWords.problem(error));
     throw error;

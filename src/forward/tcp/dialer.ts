@@ -12,14 +12,14 @@ import { isShortage } from "../../engine/tcp-listener.ts";
 import { dialRejected, type End, ended, endText } from "../../workers/end-reason.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { Tally } from "../../workers/tally.ts";
+import { failureKind, isUpstreamsFault } from "../connect-errors.ts";
 import { type Dial, dialFor, sourceName } from "../dial.ts";
 import type { LoopDetector } from "../loop-detector.ts";
 import type { Router } from "../router.ts";
-import { failureKind, targetOf, type Upstream } from "../upstream.ts";
+import { targetOf, type Upstream } from "../upstream.ts";
 import type { TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import type { PhaseHandler } from "./phase.ts";
-import { isUpstreamsFault } from "./upstream-socket.ts";
 
 /** What the dialer uses. */
 export interface DialerParts {

@@ -11,7 +11,7 @@ import {
   SO_ORIGINAL_DST,
   TCP_SAVED_SYN,
 } from "../../../ffi/constants.ts";
-import { errnoName, errnoText } from "../../../ffi/errno.ts";
+import { errnoName } from "../../../ffi/errno.ts";
 import { ip6_hdr, iphdr, sockaddr_storage } from "../../../ffi/layout.ts";
 import { allocate } from "../../../ffi/memory.ts";
 import { decodeSockaddr, type SocketAddress } from "../../../ffi/sockaddr.ts";
@@ -19,7 +19,13 @@ import * as sys from "../../../ffi/sys.ts";
 import type { Fd } from "../../../ffi/types.ts";
 import { KEY_WORDS, readKey } from "../../engine/flow-key.ts";
 import { loopRoundsMax, removedListenerMs } from "../../engine/limits.ts";
-import { Listener, type ListenerOwner, pauseAll, resumeAll } from "../../engine/tcp-listener.ts";
+import {
+  acceptWarning,
+  Listener,
+  type ListenerOwner,
+  pauseAll,
+  resumeAll,
+} from "../../engine/tcp-listener.ts";
 import { TcpMemory } from "../../engine/tcp-memory.ts";
 import { Timer } from "../../engine/timers.ts";
 import { StallWatch } from "../../fairness/stall-watch.ts";
@@ -185,12 +191,8 @@ export class TcpForwarder implements Service, ListenerOwner, ConnectionsOwner, P
 
   acceptFailed(errno: number, resting: boolean): void {
     if (resting) this.relayKernel.closeIdle();
-    const consequence = resting
-      ? "accepting pauses until descriptors or memory are free"
-      : "skipped";
-    const name = errnoName(errno);
     this.context.shared.count(Counter.acceptFailures, 1);
-    this.context.warn(`accept4: ${errnoText(errno)} (${name}): ${consequence}`, { kind: name });
+    this.context.warn(acceptWarning(errno, resting), { kind: errnoName(errno) });
   }
 
   pipesChanged(change: number): void {

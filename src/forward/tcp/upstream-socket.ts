@@ -21,14 +21,7 @@ import {
   TCP_NODELAY,
   TCP_QUICKACK,
 } from "../../../ffi/constants.ts";
-import {
-  type CallFailure,
-  EADDRNOTAVAIL,
-  EINPROGRESS,
-  ENOBUFS,
-  ENOMEM,
-  EPERM,
-} from "../../../ffi/errno.ts";
+import { type CallFailure, EINPROGRESS } from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
 import type { Fd, Result } from "../../../ffi/types.ts";
 import { portReusesTried } from "../../engine/limits.ts";
@@ -165,12 +158,4 @@ export class UpstreamSockets {
     result = bindTo(fd, source.address, source.port, 0);
     return result < 0 ? { call: "bind", errno: -result } : undefined;
   }
-}
-
-/** Errors of connect(2) that this host causes: no free port, no memory, its own firewall. */
-const ownFaults: readonly number[] = [EADDRNOTAVAIL, EPERM, ENOBUFS, ENOMEM];
-
-/** Whether the upstream caused a failure: it refused the connection or does not answer. */
-export function isUpstreamsFault({ call, errno }: CallFailure): boolean {
-  return call === "connect" && !ownFaults.includes(errno);
 }

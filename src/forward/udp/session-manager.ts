@@ -6,10 +6,8 @@
 import { EPOLLET, EPOLLIN } from "../../../ffi/constants.ts";
 import {
   type CallFailure,
-  describeErrno,
   describeFailure,
   EBADF,
-  ECONNREFUSED,
   EHOSTUNREACH,
   EMFILE,
   ENETUNREACH,
@@ -25,7 +23,7 @@ import { isMulticast } from "../../net/ip.ts";
 import { destinationFault, type PassedOn, sourceFault } from "../../proto/proxy-header.ts";
 import { encodeProxyV2 } from "../../proto/proxy-protocol-v2.ts";
 import { Counter } from "../../workers/counters.ts";
-import { type End, type EndReason, ended, isUsual } from "../../workers/end-reason.ts";
+import { type End, type EndReason, ended, icmpText, isUsual } from "../../workers/end-reason.ts";
 import type { ForwardTask, SessionSettings } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
 import type { DropReason } from "../../workers/tally.ts";
@@ -193,7 +191,7 @@ export class SessionManager {
   /** Ends a session whose `side` has sent an ICMP error: nothing arrives there. */
   fail(session: Session, errno: number, side: "client" | "upstream"): void {
     if (session.isEnded) return;
-    const word = errno === ECONNREFUSED ? "refused" : describeErrno(errno);
+    const word = icmpText(errno);
     this.context.shared.count(Counter.failedSessions, 1);
     if (side === "upstream") {
       const { sender, destination } = session.start;

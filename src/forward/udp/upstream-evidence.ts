@@ -5,7 +5,7 @@ import { silenceMs, silentSessionsMax } from "../../engine/limits.ts";
 import { hearSoftErrors } from "../../engine/udp-sockets.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
-import { failureKind } from "../upstream.ts";
+import { failureKind } from "../connect-errors.ts";
 import type { UpstreamPool } from "../upstream-pool.ts";
 import type { Session, SessionStart } from "./session.ts";
 import type { SessionTable } from "./session-table.ts";

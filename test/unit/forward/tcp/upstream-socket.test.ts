@@ -4,7 +4,8 @@ import { describeFailure, EADDRNOTAVAIL, ECONNREFUSED } from "../../../../ffi/er
 import { allocate } from "../../../../ffi/memory.ts";
 import * as sys from "../../../../ffi/sys.ts";
 import { portWindow } from "../../../../src/engine/limits.ts";
-import { isUpstreamsFault, UpstreamSockets } from "../../../../src/forward/tcp/upstream-socket.ts";
+import { isUpstreamsFault } from "../../../../src/forward/connect-errors.ts";
+import { UpstreamSockets } from "../../../../src/forward/tcp/upstream-socket.ts";
 import { boundSocket, localAddress, loopback } from "../../../helpers/sockets.ts";
 
 const options = {
