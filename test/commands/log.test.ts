@@ -54,7 +54,7 @@ async function ask(port: number, count: number, bytes: number): Promise<number> 
     socket.send(new Uint8Array(bytes).fill(0x61));
     const isAnswered = await Promise.race([
       once(socket, "message").then(() => true),
-      Bun.sleep(5000).then(() => false),
+      Bun.sleep(20_000).then(() => false),
     ]);
     if (!isAnswered) break;
     answered++;

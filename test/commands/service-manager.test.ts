@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { SOCK_DGRAM, SOCK_STREAM } from "../../ffi/constants.ts";
@@ -81,7 +82,9 @@ describe("notification", () => {
     await manager.heard(/^READY=1\n/);
     await manager.heard(/^WATCHDOG=1\n$/);
     proxy.kill("SIGSTOP");
-    await Bun.sleep(50);
+    const state = () => readFileSync(`/proc/${proxy.pid}/stat`, "latin1").split(") ")[1]?.[0];
+    await eventually("it has stopped", () => state() === "T");
+    manager.receive();
     manager.messages.length = 0;
     await Bun.sleep(300);
     expect(manager.messages).toEqual([]);

@@ -90,7 +90,7 @@ function load(tcp: number, udp: number) {
       const client = await udpPeer();
       const text = `question ${answers++}`;
       client.send(udp, text);
-      const answer = await Promise.race([client.next(), Bun.sleep(5_000)]);
+      const answer = await Promise.race([client.next(), Bun.sleep(20_000)]);
       if (answer?.text !== text) problems.push(`no answer to ${text}`);
       client.close();
     }

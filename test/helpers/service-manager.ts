@@ -93,7 +93,8 @@ export class TestManager {
     rmSync(this.folder, { recursive: true });
   }
 
-  private receive(): void {
+  /** Receives what has arrived; otherwise that happens every 2 ms. */
+  receive(): void {
     for (;;) {
       const message = receiveUnix(this.fd);
       if (typeof message === "number") return;

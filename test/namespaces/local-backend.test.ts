@@ -78,7 +78,7 @@ describe.each(families)("IPv$family", ({ family, asked, client }) => {
       set -- --dport 80 --in p0 --family ${family} --backend '${loopback}:8080'
       explains() { ${command} explain connect '${loopback}:8080' --from '${from}' | tail -n1; }
       explains || :
-      curling --max-time 1 'http://${near}/' 2> curl.log || :
+      curling 'http://${near}/' 2> curl.log || :
       until_true grep -o 'upstream .* is on this host' proxy.log
       routes --apply "$@" > applied.log
       explains

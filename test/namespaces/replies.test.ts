@@ -117,16 +117,16 @@ describe.each(families)("IPv$family", ({ asked, backend, client }) => {
       routes --apply --proto udp --in p0 --dport 53 --to-port 50053 --reply-path > applied.log
       routes --apply --table-name tproxyd-two --mark 2/2 --table 200 --priority 200 --in p0 \\
         --dport 80 --reply-path --force > applied.log
-      says() { echo question | within "$1" socat -t0.5 - "udp:${asked}:53"; }
+      says() { echo question | within "$1" socat -t5 - "udp:${asked}:53,readbytes=5"; }
       is() { [ "$(says "$1")" = "$2" ]; }
       eventually is client ours
       eventually is other real
       says client
       says other
-      talk() { (echo one; sleep 0.2; echo two) | within other socat -t1 - 'tcp:${asked}:80'; }
+      talk() { (echo one; sleep 0.2; echo two) | within other socat -t20 - 'tcp:${asked}:80'; }
       talk
       # Both sockets are there: what is captured still gets to them.
-      echo mine | within client socat -t0.5 - 'tcp:${asked}:80'
+      echo mine | within client socat -t20 - 'tcp:${asked}:80'
     `,
         files,
       );

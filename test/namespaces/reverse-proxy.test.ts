@@ -76,7 +76,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       nft list ruleset | grep -c 'tproxyd: capture' || :
       for host in '${own}' '${asked}'; do
         curling --http0.9 "http://$host:8080/"
-        echo question | within client socat -t0.5 - "udp:$host:8080"
+        echo question | within client socat -t20 - "udp:$host:8080,readbytes=3"
       done
       kill "$proxy"; wait "$proxy"
       dump after; same before after removed
