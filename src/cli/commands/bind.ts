@@ -28,9 +28,10 @@ import type { SocketOptions } from "../../engine/sockets.ts";
 import { CommandError, cutOffStatus, exitStatus, servedStatus, UsageError } from "../../errors.ts";
 import { Log } from "../../log/log.ts";
 import { JsonTranscript, jsonLine, TextTranscript } from "../../log/transcript.ts";
-import { formatBytes } from "../../net/address.ts";
+import { type Address, formatAddress, formatBytes } from "../../net/address.ts";
+import { quote } from "../../net/result.ts";
 import { formatSocketAddress } from "../../net/socket-address.ts";
-import type { Scheme } from "../../net/target.ts";
+import { formatTarget, type Scheme, type Target } from "../../net/target.ts";
 import type { Task, WorkerEvent } from "../../workers/protocol.ts";
 import { examplesFooter } from "../examples.ts";
 import { inGroup, usageLine } from "../options/groups.ts";
@@ -118,6 +119,15 @@ export const bindCommand = command("bind", fields, {
 
 export type BindOptions = InferValue<typeof fields>;
 
+/** A socket sends to addresses of its own family. @throws UsageError */
+function checkFamilies(own: Address | undefined, to: Target): void {
+  if (own === undefined || typeof to.host === "string" || to.host.family === own.family) return;
+  throw new UsageError(
+    `--to ${quote(formatTarget(to))} is IPv${to.host.family} and ${quote(formatAddress(own))} is ` +
+      `IPv${own.family}: give two addresses of one family`,
+  );
+}
+
 /** Runs `bind` to its end; the exit status. @throws UsageError, CommandError */
 export async function runBind(options: BindOptions, io: ProcessIo): Promise<number> {
   const protocol = protocolOf(options);
@@ -138,6 +148,7 @@ export async function runBind(options: BindOptions, io: ProcessIo): Promise<numb
     throw new UsageError(`${name} excludes --to, which logs nothing`);
   }
   const { endpoint } = options.address;
+  if (options.to !== undefined) checkFamilies(endpoint.address, options.to);
   const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
   const { mark, noTransparent } = options;
   const wish = {
