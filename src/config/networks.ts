@@ -20,16 +20,22 @@ const wordOrComment = /#[^\n]*|[^\s,#]+/g;
 export function parseNetworkList({ file, text }: NetworkFile): Parsed<readonly Cidr[]> {
   if (text === undefined) throw new Error(`${file} has not been read`);
   const networks: Cidr[] = [];
-  for (const { 0: word, index } of text.matchAll(wordOrComment)) {
+  const words = text.match(wordOrComment) ?? [];
+  for (const [at, word] of words.entries()) {
     if (word.startsWith("#")) continue;
     const parsed = parseCidr(word);
     if (!parsed.ok) {
-      const line = text.slice(0, index).split("\n").length;
-      return refuse(`${quote(`@${file}`)}, line ${line}: ${parsed.error}`);
+      return refuse(`${quote(`@${file}`)}, line ${lineOf(text, at)}: ${parsed.error}`);
     }
     networks.push(parsed.value);
   }
   if (networks.length > 0) return ok(networks);
   // No network at all would capture every address: somebody's list has been lost.
   return refuse(`${quote(`@${file}`)} has no network in it: give at least one, one a line`);
+}
+
+/** The line of a word or comment, by its number in the text. */
+function lineOf(text: string, at: number): number {
+  const { index = 0 } = [...text.matchAll(wordOrComment)][at] ?? {};
+  return text.slice(0, index).split("\n").length;
 }

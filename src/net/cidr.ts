@@ -20,6 +20,8 @@ export function addressBits(family: Family): 32 | 128 {
  * after the prefix are refused: `10.0.0.1/8` is either a typing error or a misunderstanding.
  */
 export function parseCidr(text: string): Parsed<Cidr> {
+  const plain = plainNetwork(text);
+  if (plain !== undefined) return ok(plain);
   const slash = text.indexOf("/");
   const address = parseAddress(slash < 0 ? text : text.slice(0, slash));
   if (!address.ok) {
@@ -49,10 +51,54 @@ export function parseCidr(text: string): Parsed<Cidr> {
   return ok({ family, bytes, prefix });
 }
 
+const ZERO = 0x30;
+const DOT = 0x2e;
+const SLASH = 0x2f;
+
+/**
+ * A network of IPv4 that is written as it should be, in one pass: lists have 200,000 of them.
+ * Undefined for all else.
+ */
+function plainNetwork(text: string): Cidr | undefined {
+  let address = 0;
+  let parts = 0;
+  let number = 0;
+  let digits = 0;
+  let isPrefix = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === DOT || code === SLASH) {
+      const isDue = code === DOT ? parts < 3 : parts === 3;
+      if (digits === 0 || isPrefix || !isDue) return undefined;
+      address = address * 256 + number;
+      parts++;
+      isPrefix = code === SLASH;
+      number = 0;
+      digits = 0;
+      continue;
+    }
+    const digit = code - ZERO;
+    if (digit < 0 || digit > 9 || (digits > 0 && number === 0)) return undefined;
+    number = number * 10 + digit;
+    digits++;
+    if (number > (isPrefix ? 32 : 255)) return undefined;
+  }
+  if (digits === 0 || parts < 3) return undefined;
+  if (!isPrefix) address = address * 256 + number;
+  const prefix = isPrefix ? number : 32;
+  if (address % 2 ** (32 - prefix) !== 0) return undefined;
+  const bytes = new Uint8Array(4);
+  for (let i = 3; i >= 0; i--) {
+    bytes[i] = address;
+    address = Math.floor(address / 256);
+  }
+  return { family: 4, bytes, prefix };
+}
+
 /** Whether any bit behind the prefix is set. */
 export function hasHostBits(bytes: Uint8Array, prefix: number): boolean {
   for (let i = prefix >> 3; i < bytes.length; i++) {
-    if (((bytes[i] as number) & (0xff >> clamp(prefix - i * 8, 0, 8))) !== 0) return true;
+    if (((bytes[i] as number) & (0xff >> Math.max(prefix - i * 8, 0))) !== 0) return true;
   }
   return false;
 }

@@ -41,7 +41,7 @@ import {
   NLM_F_DUMP,
   NLM_F_EXCL,
 } from "../constants.ts";
-import { Attributes, defined, type Message, required, WireError } from "../wire.ts";
+import { Attributes, defined, type Message, required, WireError, type Writer } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
 import { readData, readVerdict, writeData } from "./data.ts";
 
@@ -107,7 +107,7 @@ export interface KeyRange {
 }
 
 /** A nest's length is 16 bits: this many elements of 16 bytes stay well within it. */
-const elementsPerMessage = 1000;
+export const elementsPerMessage = 1000;
 
 /** Makes a set: EEXIST when there is one. */
 export function newSet(set: NamedSet): Message {
@@ -212,10 +212,7 @@ function elementMessage(
   elements: readonly SetElement[],
 ): Message {
   return nftMessage(operation, type, flags, set.family, (to) => {
-    to.cstring(NFTA_SET_ELEM_LIST_TABLE, set.table);
-    to.cstring(NFTA_SET_ELEM_LIST_SET, set.name);
-    if (set.id !== undefined) to.be32(NFTA_SET_ELEM_LIST_SET_ID, set.id);
-    to.nest(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, () => {
+    writeElementList(to, set, () => {
       for (const { flags, key, data } of elements) {
         const at = to.open(NFTA_LIST_ELEM | NLA_F_NESTED);
         if (flags !== undefined) to.be32(NFTA_SET_ELEM_FLAGS, flags);
@@ -225,6 +222,14 @@ function elementMessage(
       }
     });
   });
+}
+
+/** Writes the attributes of a message about elements of a set; `write` writes the elements. */
+export function writeElementList(to: Writer, set: SetReference, write: () => void): void {
+  to.cstring(NFTA_SET_ELEM_LIST_TABLE, set.table);
+  to.cstring(NFTA_SET_ELEM_LIST_SET, set.name);
+  if (set.id !== undefined) to.be32(NFTA_SET_ELEM_LIST_SET_ID, set.id);
+  to.nest(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, write);
 }
 
 /** Asks for the elements of a set, which come in several messages. */

@@ -6,14 +6,9 @@
 import { AF_INET, AF_INET6 } from "../../../ffi/constants.ts";
 import * as nl from "../../../ffi/netlink/constants.ts";
 import { newChain } from "../../../ffi/netlink/nftables/chain.ts";
+import { newNetworkElements } from "../../../ffi/netlink/nftables/network-elements.ts";
 import { newFirewallRule } from "../../../ffi/netlink/nftables/rule.ts";
-import {
-  intervalElements,
-  newElements,
-  newSet,
-  TYPE_IP6ADDR,
-  TYPE_IPADDR,
-} from "../../../ffi/netlink/nftables/set.ts";
+import { newSet, TYPE_IP6ADDR, TYPE_IPADDR } from "../../../ffi/netlink/nftables/set.ts";
 import { deleteTable, newTable } from "../../../ffi/netlink/nftables/table.ts";
 import { deleteRoute, newRoute, type Route } from "../../../ffi/netlink/route.ts";
 import { deleteRule, newRule, type Rule } from "../../../ffi/netlink/rule.ts";
@@ -22,7 +17,6 @@ import { addressBits } from "../../net/cidr.ts";
 import { type FirewallChain, hooks } from "./firewall-chain.ts";
 import { flowObjectMessages } from "./flow-netlink.ts";
 import { AnonymousSets, ipProtocols, ruleExpressions } from "./netlink-rules.ts";
-import { rangesOf } from "./networks.ts";
 import {
   type FirewallTable,
   type IpRule,
@@ -130,7 +124,7 @@ function setMessages(inet: { family: number; table: string }, set: NetworkSet): 
   const flags = nl.NFT_SET_INTERVAL;
   return [
     newSet({ ...reference, keyType, keyLength, flags }),
-    ...newElements(reference, intervalElements(rangesOf(set.networks))),
+    ...newNetworkElements(reference, set.networks),
   ];
 }
 

@@ -17,8 +17,8 @@ export interface AddressRange {
  */
 export function aggregate(networks: readonly Cidr[], family: Family): readonly Cidr[] {
   const kept: Cidr[] = [];
-  for (const network of networks.filter((each) => each.family === family).sort(order)) {
-    const last = kept.at(-1);
+  for (const network of sorted(networks.filter((each) => each.family === family))) {
+    const last = kept[kept.length - 1];
     if (last !== undefined && cidrContains(last, network)) continue;
     kept.push(network);
     joinHalves(kept);
@@ -26,20 +26,41 @@ export function aggregate(networks: readonly Cidr[], family: Family): readonly C
   return kept;
 }
 
+/** Long lists have mostly been sorted before. */
+function sorted(networks: Cidr[]): Cidr[] {
+  for (let i = 1; i < networks.length; i++) {
+    if (order(networks[i - 1] as Cidr, networks[i] as Cidr) > 0) return networks.sort(order);
+  }
+  return networks;
+}
+
 function order(a: Cidr, b: Cidr): number {
-  return Buffer.compare(a.bytes, b.bytes) || a.prefix - b.prefix;
+  for (let i = 0; i < a.bytes.length; i++) {
+    const difference = (a.bytes[i] as number) - (b.bytes[i] as number);
+    if (difference !== 0) return difference;
+  }
+  return a.prefix - b.prefix;
 }
 
 /** Replaces the last two by the network that they are the halves of, as long as they are. */
 function joinHalves(networks: Cidr[]): void {
   for (;;) {
-    const low = networks.at(-2);
-    const high = networks.at(-1);
-    if (low === undefined || high === undefined || low.prefix !== high.prefix) return;
-    const prefix = low.prefix - 1;
-    if (!cidrContains({ ...low, prefix }, high)) return;
-    networks.splice(-2, 2, networkOf(low, prefix));
+    const low = networks[networks.length - 2];
+    const high = networks[networks.length - 1];
+    if (low === undefined || high === undefined || !areHalves(low, high)) return;
+    networks.splice(-2, 2, networkOf(low, low.prefix - 1));
   }
+}
+
+/** Whether two networks, the lower one first, differ in the last bit of their prefix alone. */
+function areHalves(low: Cidr, high: Cidr): boolean {
+  if (low.prefix !== high.prefix || low.prefix === 0) return false;
+  const at = (low.prefix - 1) >> 3;
+  for (let i = at; i >= 0; i--) {
+    const bit = i === at ? 1 << (7 - ((low.prefix - 1) & 7)) : 0;
+    if (((low.bytes[i] as number) ^ (high.bytes[i] as number)) !== bit) return false;
+  }
+  return true;
 }
 
 /** Networks that `aggregate` has made, as ranges that do not touch: an interval set's elements. */

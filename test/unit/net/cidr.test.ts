@@ -72,6 +72,26 @@ describe("parseCidr", () => {
   });
 });
 
+describe("networks of IPv4, which have a way of their own", () => {
+  test.each([
+    ...["1.2.3.4/", "1.2.3.4/33", "1.2.3.4/032", "1.2.3.0/024", "1.2.3.0/24/", "1.2.3.0/24.0"],
+    ...["01.2.3.4", "1.2.3", "1.2.3/24", "1.2.3.4.5", "1..3.4", ".1.2.3", "1.2.3.", "256.0.0.0/8"],
+    ...["1.2.3.4/31x", "1.2.3.4/ 32", "10.0.0.1/8", "128.0.0.0/0", "", "/", "/0", "0.0.0.0/-1"],
+  ])("%p is none", (text) => {
+    expect(parseCidr(text).ok).toBe(false);
+  });
+
+  test("have the bytes and the prefix that they are written with", () => {
+    for (let prefix = 0; prefix <= 32; prefix++) {
+      const address = { family: 4, bytes: Uint8Array.of(255, 254, 0, 129) } as const;
+      const network = networkOf(address, prefix);
+      const text = `${network.bytes.join(".")}/${prefix}`;
+      expect(parseCidr(text)).toEqual({ ok: true, value: network });
+    }
+    expect(parseCidr("0.0.0.0")).toMatchObject({ value: { prefix: 32 } });
+  });
+});
+
 describe("cidrContains", () => {
   /** The slow truth: the first bits compared one by one. */
   function bits(bytes: Uint8Array): string {

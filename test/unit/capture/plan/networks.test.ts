@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { newNetworkElements } from "../../../../ffi/netlink/nftables/network-elements.ts";
+import { intervalElements, newElements } from "../../../../ffi/netlink/nftables/set.ts";
 import { aggregate, formatRange, rangesOf } from "../../../../src/capture/plan/networks.ts";
 import { privateNetworks } from "../../../../src/capture/plan/private.ts";
 import type { Family } from "../../../../src/net/address.ts";
@@ -143,4 +145,45 @@ describe("what is private", () => {
       expect({ address, isPrivate: isPrivate(address) }).toEqual({ address, isPrivate: false });
     }
   });
+});
+
+test("networks are written as the elements of their ranges", () => {
+  const set = { family: 1, table: "t", name: "s", id: 7 };
+  const check = (networks: readonly Cidr[]) => {
+    const expected = newElements(set, intervalElements(rangesOf(networks)));
+    expect(newNetworkElements(set, networks)).toEqual(expected);
+  };
+  for (const family of [4, 6] as const) {
+    fc.assert(fc.property(fc.array(network(family)), (some) => check(aggregate(some, family))));
+    check([]);
+  }
+  check(of(4, "0.0.0.0/0"));
+  check(of(4, "0.0.0.0", "255.255.255.255"));
+  check(of(6, "::/1", "8000::/2"));
+  // Several messages, with and without a rest.
+  for (const count of [499, 500, 501, 1_500]) {
+    check(of(4, ...Array.from({ length: count }, (_, i) => `10.${i >> 8}.${i & 255}.1`)));
+  }
+});
+
+test("the halves of a network become it again, at every prefix", () => {
+  for (const [family, bits] of [
+    [4, 32],
+    [6, 128],
+  ] as const) {
+    const bytes = new Uint8Array(bits / 8).fill(0x5a);
+    for (let prefix = 1; prefix <= bits; prefix++) {
+      const whole = networkOf({ family, bytes }, prefix - 1);
+      const low = { ...whole, prefix };
+      const high = { ...low, bytes: low.bytes.slice() };
+      const at = (prefix - 1) >> 3;
+      high.bytes[at] = (high.bytes[at] as number) | (1 << (7 - ((prefix - 1) & 7)));
+      expect(aggregate([high, low], family)).toEqual([whole]);
+      const isTop = prefix > 1 && (high.bytes[0] as number) < 0x80;
+      if (!isTop) continue;
+      const other = { ...high, bytes: high.bytes.slice() };
+      other.bytes[0] = (other.bytes[0] as number) | 0x80;
+      expect(aggregate([low, other], family)).toEqual([low, other]);
+    }
+  }
 });
