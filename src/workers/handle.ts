@@ -24,7 +24,7 @@ import {
 } from "./protocol.ts";
 import { readRecords, withRecords } from "./records.ts";
 import type { ScanAnswer } from "./scan-requests.ts";
-import { type Capacity, capacityOf, taskChange } from "./task-change.ts";
+import { type Capacity, capacityOf, isEqual, taskChange } from "./task-change.ts";
 
 /** How a handle reports to the pool. */
 export interface WorkerHandleOwner {
@@ -172,8 +172,11 @@ export class WorkerHandle {
     const capacity = this.capacities.get(id);
     if (before?.kind !== "forward" || capacity === undefined) return;
     const { replaced, change, task: next, capacity: now } = taskChange(before, task, capacity);
+    const isSame = replaced.length === 0 && ends === undefined && isEqual(before, next);
     this.services.set(id, ownTask(next));
     this.capacities.set(id, now);
+    // Most services stay as they are when a configuration changes.
+    if (isSame) return;
     this.give(next.sockets);
     this.send({ kind: "update", id, change: ends === undefined ? change : { ...change, ends } });
     this.send({ kind: "replace", id, task: next, replaced });

@@ -95,7 +95,8 @@ function isReplaced(
   return isOther || (protocol === "tcp" && placesOf(after) > capacity.connections);
 }
 
-function isEqual(a: unknown, b: unknown): boolean {
+/** Whether two parts of tasks are the same; of shared memory a task has one for life. */
+export function isEqual(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 

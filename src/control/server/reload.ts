@@ -39,7 +39,7 @@ export type ReloadResult =
 export interface Reloadable {
   readonly log: Log;
   lastReload: ReloadStatus | undefined;
-  status(): { readonly generation: number };
+  readonly generation: number;
   compare(next: Configuration): readonly Change[];
   apply(next: Configuration, options: ReloadOptions): Promise<readonly Change[]>;
 }
@@ -78,7 +78,7 @@ async function attempt(
     const changes = isCompared
       ? server.compare(configuration)
       : await server.apply(configuration, options);
-    const { generation } = server.status();
+    const { generation } = server;
     const kind = isCompared ? "compared" : changes.length === 0 ? "unchanged" : "applied";
     return { kind, changes, generation };
   } catch (error) {

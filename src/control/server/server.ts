@@ -187,9 +187,14 @@ export class Server implements ServerParts {
    * opening anything. @throws UpgradeNeeded, ServiceProblem, CommandError
    */
   compare(next: Configuration): readonly Change[] {
+    const changes = this.changesTo(next);
+    if (changes.length > 0) check(next, enabledServices(next, this.held), this.settings);
+    return changes;
+  }
+
+  private changesTo(next: Configuration): readonly Change[] {
     const { changes, upgrades } = difference(this.configuration.settings, next.settings);
     if (upgrades.length > 0) throw new UpgradeNeeded(upgrades);
-    if (changes.length > 0) check(next, enabledServices(next, this.held), this.settings);
     return changes;
   }
 
@@ -201,7 +206,7 @@ export class Server implements ServerParts {
    */
   apply(next: Configuration, options: ApplyOptions = {}): Promise<readonly Change[]> {
     return this.exclusively(async () => {
-      const changes = this.compare(next);
+      const changes = this.changesTo(next);
       if (changes.length === 0 || this.isStopping) return changes;
       this.succession.manager.reloading();
       try {
