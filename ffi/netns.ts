@@ -58,7 +58,7 @@ export class NetworkNamespace {
     });
   }
 
-  /** Lets go of the namespace. */
+  /** Closes the namespace's descriptor. */
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;

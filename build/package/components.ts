@@ -9,7 +9,7 @@ export interface Component {
   /** An SPDX expression. */
   readonly licence: string;
   readonly copyright: string;
-  /** What there is to say about it in the copyright file. */
+  /** The remark about it in the copyright file. */
   readonly comment?: string;
 }
 

@@ -106,7 +106,7 @@ function sorted(addresses: readonly Address[]): readonly Address[] {
   return [...unique.keys()].toSorted().map((key) => unique.get(key) as Address);
 }
 
-/** The DNS and the clock of this host; `mark` tells the mark of the sockets that ask. */
+/** The DNS and the clock of this host; `mark` returns the mark of the sockets that ask. */
 export function systemNamesIo(mark: MarkOf): NamesIo {
   return {
     resolve: (name) => lookUp(name, mark),

@@ -165,7 +165,7 @@ export class HeldCapture {
     return this.hold.repairs;
   }
 
-  /** What is in place, by its kinds; of a capture that drains or is over nothing is. */
+  /** The rules in force, by kind; none of a capture that drains or is over. */
   get parts(): readonly HeldPart[] {
     const isGone = this.over || this.isDrained;
     return isGone ? this.hold.parts.map(withoutIt) : this.hold.parts;

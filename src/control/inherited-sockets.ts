@@ -37,8 +37,8 @@ export interface InheritedSocket {
 }
 
 /**
- * Makes a descriptor ours (O_NONBLOCK, FD_CLOEXEC) and returns what socket it is; a text says why
- * it is none that could be served.
+ * Makes a descriptor ours (O_NONBLOCK, FD_CLOEXEC) and returns its kind of socket, or a text with
+ * the reason why it cannot be served.
  */
 export function inspectSocket(fd: number): InheritedSocket | string {
   const type = sys.getsockopt(fd, SOL_SOCKET, SO_TYPE);

@@ -1,4 +1,4 @@
-/** The kernel settings of a set-up: which it needs here, set, kept, and given back. */
+/** The kernel settings that a set-up needs here: sets, keeps and restores them. */
 
 import { SyscallError } from "../../ffi/errno.ts";
 import { decodeLink, getLink } from "../../ffi/netlink/link.ts";
@@ -16,7 +16,7 @@ import { readSysctl } from "../diagnose/snapshot/proc.ts";
 import type { RoutesContext } from "./routes-context.ts";
 
 export class KernelSettings {
-  /** What the Plan names, and what the replies of its backends need, by whichever way they come. */
+  /** The settings of the Plan, and those that replies of its backends need on any way. */
   readonly wanted: readonly Sysctl[];
   readonly #kernel: Kernel;
   readonly #sets: boolean;
@@ -45,7 +45,7 @@ export class KernelSettings {
     this.#isGone = (by) => !names.has(by);
   }
 
-  /** Those that are not as they should be. @throws SysctlError */
+  /** Those with another value. @throws SysctlError */
   wrong(): readonly Sysctl[] {
     return wrongSysctls(this.wanted);
   }
@@ -56,8 +56,8 @@ export class KernelSettings {
   }
 
   /**
-   * Gives back what set-ups have left that are gone, and sets what is wanted where the Plan says
-   * so; a line for each. The lock has to be held.
+   * Restores the settings of set-ups that are gone, and sets the wanted ones if the Plan sets any;
+   * a line for each. The lock has to be held.
    * @throws SysctlError
    */
   set(): string[] {
@@ -79,12 +79,12 @@ export class KernelSettings {
     this.#name = name;
   }
 
-  /** Gives back what was set for this set-up, while the lock is held. @throws SysctlError */
+  /** Restores the settings of this set-up, while the lock is held. @throws SysctlError */
   undo(): void {
     this.giveBack();
   }
 
-  /** Gives back what was set for this set-up; a line for each. @throws SysctlError */
+  /** Restores the settings of this set-up; a line for each. @throws SysctlError */
   release(): string[] {
     return this.#sets ? exclusively(this.#kernel, () => this.giveBack(), true) : [];
   }

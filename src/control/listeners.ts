@@ -35,14 +35,14 @@ export interface OpenSocket {
   readonly local: SocketAddress;
 }
 
-/** What to do with a socket once it is bound. */
+/** The use of a socket once it is bound. */
 export type Purpose =
   | { readonly kind: "receive" }
   | { readonly kind: "send"; readonly to: SocketAddress };
 
 /**
  * Binds a socket and makes it listen (TCP) or connects it, as `purpose` says.
- * @throws CommandError that says why the kernel refused
+ * @throws CommandError with the reason why the kernel rejected
  */
 export function openSocket(
   options: SocketOptions,
@@ -88,7 +88,7 @@ const nobodyElse = 0xc000_0000 + process.pid;
  * Inherited sockets go to the Workers in turn, however many there are. A Worker that gets none
  * joins them. Where the kernel refuses that, as for a socket of another user, it shares one of TCP;
  * of UDP it has none, for a client's datagrams have to come to one Worker.
- * @throws CommandError that says why the kernel refused one; then none is open
+ * @throws CommandError with the reason why the kernel rejected one; then none is open
  */
 export function openForWorkers(
   workers: number,
@@ -148,7 +148,7 @@ function adopt(fd: Fd, options: SocketOptions, isShared: boolean): OpenSocket {
   return { fd, protocol: options.protocol, local };
 }
 
-/** Calls `work`. @throws CommandError that says why the kernel refused something */
+/** Calls `work`. @throws CommandError with the reason why the kernel rejected something */
 function explained<T>(
   options: SocketOptions,
   local: SocketAddress,

@@ -1,4 +1,4 @@
-/** What is said when nothing brings the packets that a service is there for. */
+/** The warning about a service to which nothing brings packets. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Service } from "../config/service.ts";

@@ -7,7 +7,7 @@ import { ClientCounts } from "../fairness/client-counts.ts";
 import type { Scheme } from "../net/target.ts";
 import type { ClientBounds } from "../workers/protocol.ts";
 
-/** What all Workers share of one service. */
+/** The bounds of one service that all Workers share. */
 export interface Sharing {
   readonly limits: ServiceLimits;
   readonly workers: number;

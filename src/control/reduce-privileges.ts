@@ -21,7 +21,7 @@ import { CommandError } from "../errors.ts";
 import type { Scheme } from "../net/target.ts";
 import type { User } from "./passwd.ts";
 
-/** What is left of a process's privileges. */
+/** The privileges that a process keeps. */
 export interface Remaining {
   readonly needs: readonly Need[];
   /** Undefined: the user that has started it. */
@@ -31,7 +31,7 @@ export interface Remaining {
 /** Of a command whose only socket is open. */
 export const nothing: Remaining = { needs: [], user: undefined };
 
-/** What `forward` needs once it runs. */
+/** The needs of `forward` once it runs. */
 export function forwardRunning(service: Service, installsRules: boolean): Need[] {
   const { listen, ingress, route, dial, capture } = service;
   const { source } = route;
@@ -50,12 +50,12 @@ export function forwardRunning(service: Service, installsRules: boolean): Need[]
   });
 }
 
-/** What a reload may need, whatever the configuration is now. */
+/** The possible needs of a reload, whatever the configuration is now. */
 export const reloadNeeds: readonly Need[] = (
   ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"] as const
 ).map((name) => ({ anyOf: [name], action: "reload", subject: "a later configuration" }));
 
-/** What `listen` needs. */
+/** The needs of `listen`. */
 export function listenRunning(protocols: readonly Scheme[], transparent: boolean): Need[] {
   const [tcp, udp] = [false, protocols.includes("udp")];
   return needsOf({ tcp, udp, transparent, ...plain });

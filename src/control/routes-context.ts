@@ -1,4 +1,4 @@
-/** What the live actions of `routes` work on: a Plan and the running system beside it. */
+/** The context of live actions of `routes`: a Plan and the running system beside it. */
 
 import { AF_INET, AF_INET6 } from "../../ffi/constants.ts";
 import { decodeLink, dumpLinks } from "../../ffi/netlink/link.ts";

@@ -32,7 +32,7 @@ export interface SuperviseLimits {
 }
 
 export interface ServeLimits extends SuperviseLimits {
-  /** Sockets that others may join, and who is told when another program has. */
+  /** Sockets that others may join, and the callback for when another program has. */
   readonly shared?: JoinedPortsSettings;
   /** What this process goes on with; absent: with all that it has. */
   readonly remaining?: Remaining;

@@ -257,7 +257,7 @@ export const checkIntervalMsMin = 100;
 /** While the state of an upstream is changing, checks come so many times as often. */
 export const hastyChecks = 4;
 
-/** What a check sends and receives at once. */
+/** The bytes that a check sends and receives at once. */
 export const probeBytes = 4_096;
 
 /** The part of its share that an upstream has when its slow start begins. */

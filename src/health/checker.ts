@@ -1,6 +1,6 @@
 /**
  * Checks upstreams in a Worker of its own: nothing that a service carries waits for it. Results go
- * to the board, and the main thread is told of every change.
+ * to the board, and it reports every change to the main thread.
  */
 
 import { allocate } from "../../ffi/memory.ts";

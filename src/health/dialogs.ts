@@ -1,4 +1,4 @@
-/** What is sent to an upstream to check it, and what it has to answer. Pure. */
+/** The request of each type of check, and the answers that pass it. Pure. */
 
 import type { ProbeSettings } from "../config/pool.ts";
 import { encodeClientHello, readServerAnswer } from "../proto/tls-hello.ts";

@@ -6,7 +6,7 @@ import { type End, endText, isUsual } from "../workers/end-reason.ts";
 import type { ConnectionEvent } from "../workers/protocol.ts";
 
 /**
- * What is told of a forwarded connection or session, as one line for people; `prefix` comes in
+ * The line for people about a forwarded connection or session; `prefix` comes in
  * front of its text.
  */
 export function connectionLine(event: ConnectionEvent, prefix = ""): string {
@@ -57,7 +57,7 @@ export function connectionFields(event: ConnectionEvent): Record<string, unknown
   }
 }
 
-/** What a Worker has counted, or all of them (0), as one line for people. */
+/** The counters of a Worker, or of all (0), as one line for people. */
 export function countersLine(worker: number, counters: Counters): string {
   const parts = Object.entries(counters).map(
     ([name, value]) => `${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${value}`,

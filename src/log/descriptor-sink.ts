@@ -14,7 +14,7 @@ import type { LogSink } from "./sink.ts";
 
 const encoder = new TextEncoder();
 
-/** What one write(2) takes at most; a reader that is slow gets its text in parts. */
+/** The bytes of one write(2) at most; a slow reader gets its text in parts. */
 const writeBytesMax = 64 * 1024;
 const newline = 0x0a;
 
@@ -46,7 +46,7 @@ interface Queued {
   readonly done: () => void;
 }
 
-/** What happens to a sink. */
+/** The events of a sink. */
 export interface SinkListener {
   /** Nobody reads any more (EPIPE), or it failed otherwise: nothing more is written. */
   closed(code: string): void;

@@ -17,7 +17,7 @@ export class FileSink {
   readonly path: string;
   private readonly failed: (why: string) => void;
   private fd: number;
-  /** What a file that was replaced still gets is written; then it is closed. */
+  /** Writes the rest to a file that was replaced, then closes it. */
   private former: number | undefined;
   private queue: string[] = [];
   private queued = 0;

@@ -5,7 +5,7 @@
 
 import { type LevelName, priorities } from "./level.ts";
 
-/** What the program calls itself in the journal. */
+/** The program's name in the journal. */
 const identifier = "tproxy";
 
 /** The most bytes of one value: what is longer is cut off. */

@@ -78,7 +78,7 @@ export class JournalSink {
   }
 }
 
-/** Whether nobody reads from the socket any more, as far as the result of a send says. */
+/** Whether nobody reads from the socket any more, judged by the result of a send. */
 function isGone(result: number): boolean {
   return result < 0 && ![EAGAIN, ENOBUFS, EMSGSIZE].includes(-result);
 }

@@ -41,7 +41,7 @@ export interface LogSettings {
   readonly format?: "auto" | "text" | "json" | "journal" | undefined;
   /** Of the text; by default local time, and none for the journal, which has its own. */
   readonly time?: LogTime | undefined;
-  /** What else JSON has of a service. */
+  /** More fields of JSON for a service. */
   readonly about?: AboutService;
   /** Whether lines of text name their service, at this moment; by default they do not. */
   readonly namesServices?: () => boolean;
@@ -140,7 +140,7 @@ export class Log {
     this.awaitSummaries();
   }
 
-  /** What is in front of a line of text that is of a service: its name, where there are several. */
+  /** The text in front of a service's line: its name, where there are several services. */
   prefixOf(service: string | undefined): string {
     const { namesServices } = this.settings;
     return service !== undefined && namesServices?.() === true ? `${service}: ` : "";
@@ -271,14 +271,14 @@ export class Log {
     return this.transcript.render({ kind: "lost", lines });
   }
 
-  /** Lines of connections were dropped: once an interval a warning says so. */
+  /** Lines of connections were dropped: warns once an interval. */
   private lose(why: string): void {
     const text = `lines of the log were dropped, and the traffic goes on: ${why}`;
     if (this.rateLimited.admit(text, performance.now())) this.warnings([{ text }]);
     this.awaitSummaries();
   }
 
-  /** On standard error; a disk that is full now and then is told of once an interval. */
+  /** Warns on standard error, once an interval for each text. */
   private complain(text: string): void {
     if (!this.rateLimited.admit(text, performance.now())) return;
     void this.stderr.write(`tproxy: ${text}\n`);
@@ -286,7 +286,7 @@ export class Log {
   }
 }
 
-/** What a log needs of the process. */
+/** The parts of the process that a log needs. */
 export interface LogIo {
   readonly stdout: LogSink;
   readonly stderr: Sink;

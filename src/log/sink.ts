@@ -27,7 +27,7 @@ export interface LogSink extends Sink {
   endWaiting(): void;
 }
 
-/** What to do with a log that cannot be written. */
+/** How to go on when a log cannot be written. */
 export interface LostLog {
   /** Nobody reads it any more (EPIPE). Returns whether the command goes on without it. */
   closed(code: string): boolean;

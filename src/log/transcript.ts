@@ -1,5 +1,5 @@
 /**
- * What Workers report, as text in the manner of the seed's transcript or as JSON, one object a
+ * The reports of Workers, as text in the manner of the seed's transcript or as JSON, one object a
  * line. Pure.
  */
 
@@ -23,7 +23,7 @@ export interface Transcript {
   render(event: WorkerEvent): string;
 }
 
-/** What is in front of each line of text; by default nothing. */
+/** The text in front of each line; by default nothing. */
 export interface LineHeads {
   /** For its time in ms since 1970. */
   readonly stamp?: (time: number) => string;
@@ -132,7 +132,7 @@ function died(event: WorkerEvent & { kind: "died" }): string {
   return `${head}: ${printLine(error)}`;
 }
 
-/** What else lines of a service have, by its name: its pool, the configuration's generation. */
+/** More fields of a service's lines, by its name: its pool, the configuration's generation. */
 export type AboutService = (service: string) => Record<string, unknown>;
 
 const nothingMore: AboutService = () => ({});
@@ -192,7 +192,7 @@ export function eventFields(
     else if (key === "errno") fields.error = errnoName(value as number);
     else fields[names[key] ?? snakeCase(key)] = value;
   }
-  // A Worker may carry both, and what is said of it says what it is about.
+  // A Worker may carry both protocols, and the text names the one that it is about.
   if (kind !== "warning" && kind !== "died" && kind !== "lost") {
     fields.protocol = kind === "datagram" ? "udp" : protocol;
   }

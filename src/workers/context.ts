@@ -117,7 +117,7 @@ export class WorkerContext implements Handler, ServiceHost {
     this.post({ kind: "done", outcome });
   }
 
-  /** What all services have open. */
+  /** The open connections and sessions of all services. */
   rows(): readonly OpenRows[] {
     return [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
   }

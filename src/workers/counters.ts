@@ -22,7 +22,7 @@ const LAST_BLOCK = 4;
 /** Those of `TurnTimes`. */
 const TURN_TIMES = 5;
 
-/** What a Worker counts. One writer each, read by the main thread; doubles do not tear. */
+/** The counters of a Worker: one writer each, read by the main thread; doubles do not tear. */
 export const Counter = {
   accepted: 0,
   active: 1,
@@ -71,7 +71,7 @@ export type CounterName = keyof typeof Counter;
 export type Counters = Record<CounterName, number>;
 
 const counterNames = Object.keys(Counter) as CounterName[];
-/** What says how much there is now, not how much there has been. */
+/** The counters of what is open now; the others count what has been. */
 export const gauges: readonly CounterName[] = [
   ...(["active", "pipes", "activeSessions", "headerConnections"] as const),
   ...(["queuedConnections", "relayingConnections", "halfClosedConnections"] as const),

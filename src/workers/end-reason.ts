@@ -20,7 +20,7 @@ export const endReasons = {
   reset: "reset",
   /** A side's socket, or a system call of ours, has failed. */
   failed: "failed",
-  /** An ICMP error says that a session's datagrams do not arrive. */
+  /** An ICMP error: a session's datagrams do not arrive. */
   unreachable: "unreachable",
   "connect-failed": "connecting failed",
   "connect-timeout": "connect timeout",
@@ -78,7 +78,7 @@ export interface End {
   readonly by: EndedBy;
   /** The errno, and the call that failed with it; the call is empty where a socket has it. */
   readonly failure: CallFailure | undefined;
-  /** More than the reason says; often empty. */
+  /** Details beyond the reason; often empty. */
   readonly detail: string;
 }
 
@@ -92,12 +92,12 @@ export function ended(
   return { reason, by, failure, detail };
 }
 
-/** How a connection ended that cannot be made in its client's name; `detail` says why. */
+/** The end of a connection that cannot be made in its client's name; `detail` has the reason. */
 export function dialRejected(detail: string): End {
   return ended("dial-rejected", "proxy", undefined, detail);
 }
 
-/** How a connection ended whose socket to one side has failed. */
+/** The end of a connection whose socket to one side has failed. */
 export function socketFailed(by: EndedBy, errno: number): End {
   const isReset = errno === ECONNRESET || errno === EPIPE;
   return ended(isReset ? "reset" : "failed", by, { call: "", errno });
@@ -132,7 +132,7 @@ const sessionTexts: Partial<Record<EndReason, string>> = {
   evicted: "evicted",
 };
 
-/** As the log for people says it. */
+/** The text in the log for people. */
 export function endText({ reason, by, failure, detail }: End, protocol: "tcp" | "udp"): string {
   if (detail !== "") return detail;
   if (failure !== undefined && failure.call !== "") return describeFailure(failure);

@@ -76,12 +76,12 @@ export class WorkerHandle {
     return this.ending.promise;
   }
 
-  /** What it has counted for all services. */
+  /** Its counts for all services. */
   get counters(): Counters {
     return this.shared.snapshot();
   }
 
-  /** What it has counted for one service, or for all, for `sumValues`. */
+  /** Its counts for one service, or for all, for `sumValues`. */
   read(id?: number): Float64Array {
     return this.shared.read(id);
   }
@@ -155,7 +155,7 @@ export class WorkerHandle {
     }
   }
 
-  /** Has a service let go of listeners; those that are moved are another service's from here on. */
+  /** Has a service give up listeners; those that are moved are another service's from here on. */
   release(id: number, closed: readonly number[], moved: readonly number[]): void {
     const task = this.services.get(id);
     if (task?.kind !== "forward") return;
@@ -211,7 +211,7 @@ export class WorkerHandle {
     sys.eventfdSignal(this.wakeFd);
   }
 
-  /** Has its Worker pass a turn, of which `hasTurned` tells. */
+  /** Has its Worker pass a turn; `hasTurned` is true once it has. */
   askForTurn(): void {
     this.shared.askForTurn();
     sys.eventfdSignal(this.wakeFd);
@@ -227,7 +227,7 @@ export class WorkerHandle {
     return this.hasEnded || shared.hasTurned || mayWait;
   }
 
-  /** Tells the Worker to end. */
+  /** Has the Worker end. */
   stop(): void {
     this.shared.requestStop();
     sys.eventfdSignal(this.wakeFd);
@@ -280,7 +280,7 @@ export class WorkerHandle {
   }
 }
 
-/** What a Worker has answered, its records read. */
+/** The answer of a Worker, its records read. */
 function answerOf(
   message: Extract<WorkerMessage, { kind: "rows" | "killed" }>,
   origin: IdOrigin,

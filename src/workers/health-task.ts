@@ -1,4 +1,4 @@
-/** What the Worker that checks upstreams is given. */
+/** The task of the Worker that checks upstreams. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Mark } from "../../ffi/types.ts";
@@ -16,7 +16,7 @@ export interface HealthTask {
 export interface HealthTarget {
   readonly slot: number;
   readonly address: SocketAddress;
-  /** What the upstream is called, where the check does not name a host. */
+  /** The host name to ask for, where the check does not name one. */
   readonly host: string;
   readonly mark: Mark | undefined;
   readonly check: HealthCheck;

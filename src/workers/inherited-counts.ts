@@ -1,9 +1,9 @@
-/** What another process has counted for services that are here now: part of their totals. */
+/** The counts that another process handed over with its services: part of their totals. */
 
 import { type Counters, valuesOf } from "./counters.ts";
 import { TALLY_VALUES } from "./tally.ts";
 
-/** What was counted for a service, as plain data. */
+/** The counts of a service, as plain data. */
 export interface Counted {
   readonly counters: Readonly<Partial<Counters>>;
   /** As long as a tally, or empty. */

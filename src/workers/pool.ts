@@ -22,7 +22,7 @@ import { TALLY_VALUES } from "./tally.ts";
 /** Prints a batch; a Worker of which 64 batches wait for their promise drops lines, or waits. */
 export type EventPrinter = (events: readonly WorkerEvent[]) => Promise<void>;
 
-/** Workers could not be started, or died again and again: the message says of what. */
+/** Workers could not be started, or died again and again: the message names the cause. */
 export class WorkerPoolError extends Error {}
 
 /** A service that is on its way to its end. */
@@ -31,7 +31,7 @@ interface Removal {
   readonly done: PromiseWithResolvers<void>;
 }
 
-/** Listeners that a service lets go of in one Worker. */
+/** Listeners that a service gives up in one Worker. */
 export interface ReleasedSockets {
   readonly closed: readonly number[];
   readonly moved: readonly number[];
@@ -41,7 +41,7 @@ export interface PoolSettings {
   readonly replaces?: boolean;
   readonly lossless?: boolean;
   readonly died?: (worker: number) => void;
-  /** What this process counts besides its Workers, for the sum of all services. */
+  /** Counters of this process besides its Workers, for the sum of all services. */
   readonly others?: () => readonly Counters[];
 }
 
@@ -65,7 +65,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** By number of a service that is removed: the Workers that still have it. */
   private readonly removals = new Map<number, Removal>();
   private readonly scans = new ScanRequests(() => this.handles.filter(({ hasEnded }) => !hasEnded));
-  /** Whose tables are on their way. */
+  /** The Workers whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
   /** When Workers died, on the monotonic clock; the last ones only. */
   private readonly deaths: number[] = [];
@@ -116,7 +116,7 @@ export class WorkerPool implements WorkerHandleOwner {
   }
 
   /**
-   * Has service number `id` let go of listeners, for each Worker a list. Those of `moved` stay open
+   * Has service number `id` give up listeners, for each Worker a list. Those of `moved` stay open
    * for another service.
    */
   release(id: number, lists: readonly ReleasedSockets[]): void {
@@ -145,7 +145,7 @@ export class WorkerPool implements WorkerHandleOwner {
 
   /**
    * Takes service number `id` away: it takes no new work, and what is open comes to its end.
-   * Settles when every Worker has let go of it, and its number may be given to another one.
+   * Settles when no Worker has it any more, and its number may be given to another one.
    * Its connections may go on for `drainMs`, by default for the service's own time.
    */
   remove(id: number, drainMs?: number): Promise<void> {
@@ -159,7 +159,7 @@ export class WorkerPool implements WorkerHandleOwner {
     return done.promise;
   }
 
-  /** Prints what is open, as services tell of it, and then the counters. One table at a time. */
+  /** Prints the open connections and sessions, then the counters. One table at a time. */
   showTable(): void {
     if (this.over || this.telling.size > 0) return;
     for (const handle of this.handles) this.telling.add(handle);
@@ -195,7 +195,7 @@ export class WorkerPool implements WorkerHandleOwner {
     return this.handles.filter(({ hasTurned }) => !hasTurned).map(({ number }) => number);
   }
 
-  /** Has every Worker pass a turn, of which `allTurned` tells. */
+  /** Has every Worker pass a turn; `allTurned` is true once all have. */
   askForTurn(): void {
     if (!this.over) for (const handle of this.handles) handle.askForTurn();
   }
@@ -215,7 +215,7 @@ export class WorkerPool implements WorkerHandleOwner {
     return this.scans.kill(selection);
   }
 
-  /** Tells all Workers to end; `finished` then settles. */
+  /** Has all Workers end; `finished` then settles. */
   stop(): void {
     this.stopping = true;
     if (this.over) return;
@@ -246,7 +246,7 @@ export class WorkerPool implements WorkerHandleOwner {
     }
   }
 
-  /** What all Workers have counted so far, for all services or for one. */
+  /** The counts of all Workers so far, for all services or for one. */
   counters(id?: number): Counters {
     const own = this.handles.map((handle) => handle.read(id));
     const others = id === undefined ? this.others().map(valuesOf) : [];
@@ -260,7 +260,7 @@ export class WorkerPool implements WorkerHandleOwner {
     });
   }
 
-  /** What all Workers have counted for service number `id`, by `Counter`. */
+  /** The counts of all Workers for service number `id`, by `Counter`. */
   values(id: number): Float64Array {
     const own = this.handles.map((handle) => handle.read(id));
     return sumOf(COUNTER_VALUES, [...own, ...this.inherited.counters(id)]);

@@ -1,5 +1,5 @@
 /**
- * What passes between the main thread and its Workers. Sockets are made by the main thread, which
+ * The messages between the main thread and its Workers. Sockets are made by the main thread, which
  * can still say why one cannot be had; a Worker gets their numbers, since descriptors belong to
  * the whole process.
  */
@@ -28,13 +28,13 @@ export interface ServedSocket {
   readonly port: number;
 }
 
-/** What is done with what arrives. */
+/** How a listener responds. */
 export type Responding =
   | { readonly kind: "reply"; readonly bytes: Uint8Array }
   | { readonly kind: "echo" }
   | { readonly kind: "discard" };
 
-/** What one client, an IPv4 address or the /64 of an IPv6 one, may have. */
+/** The bounds of one client: an IPv4 address, or the /64 of an IPv6 address. */
 export interface ClientBounds {
   /** At once, at all Workers; 0 for no bound of its own. */
   readonly max: number;
@@ -43,11 +43,11 @@ export interface ClientBounds {
   /** Begun in a second; 0 for no bound. */
   readonly perSecond: number;
   readonly workers: number;
-  /** Which one this is, from 0. */
+  /** The number of this one, from 0. */
   readonly worker: number;
 }
 
-/** What bounds the answers to datagrams. */
+/** The bounds of answers to datagrams. */
 export interface AnswerBounds {
   /** An answer may have more bytes than its question. */
   readonly amplifies: boolean;
@@ -79,7 +79,7 @@ export interface PipeTask {
   readonly connectTimeoutMs: number;
   /** 0: a silent connection may stay. */
   readonly idleTimeoutMs: number;
-  /** What is received is reported as events instead of written to standard output. */
+  /** Reports received data as events instead of writing it to standard output. */
   readonly report: boolean;
 }
 
@@ -114,7 +114,7 @@ export interface ForwardTask {
   readonly sessions: SessionSettings | undefined;
 }
 
-/** Which connections and sessions are logged. */
+/** The connections and sessions that are logged. */
 export interface ConnectionLog {
   /** One of `LogLevel`. */
   readonly level: number;
@@ -178,7 +178,7 @@ export interface IcmpLimits {
   readonly perPeerMsV6: number;
 }
 
-/** Which upstream a connection gets, and what happens when one is down. */
+/** How a connection gets an upstream, also when some are down. */
 export type PoolRules = Pick<Pool, "name" | "balance" | "onDown" | "whenAllDown" | "backOff">;
 
 /** An address of an upstream. Its weight and state are on the board. */
@@ -217,7 +217,7 @@ export interface ServiceChange {
   readonly sockets?: readonly ServedSocket[];
   /** No more than the service was begun with. */
   readonly limits?: Pick<ConnectionBounds, "connectionsMax" | "queueMax">;
-  /** What ends because its upstream is not among those of `route` any more; by default nothing. */
+  /** Ends connections whose upstream is no longer one of `route`; by default none. */
   readonly ends?: "sessions" | "all";
 }
 
@@ -236,14 +236,14 @@ export function ownTask<T extends Task>(task: T): T {
   return { ...task, ...groups, log: { ...log }, limits: { ...limits } };
 }
 
-/** What the main thread tells Workers that run. `id` is the number of a service, from 1. */
+/** The commands of the main thread to a Worker. `id` is the number of a service, from 1. */
 export type Command =
   /** Run this. */
   | { readonly kind: "add"; readonly id: number; readonly task: Task }
   | { readonly kind: "update"; readonly id: number; readonly change: ServiceChange }
   /** Receive nothing new of these protocols until another such command leaves them out. */
   | { readonly kind: "suspend"; readonly protocols: readonly Scheme[] }
-  /** Let go of these listeners of it: close them, or leave them open for another service. */
+  /** Give up these listeners of it: close them, or leave them open for another service. */
   | {
       readonly kind: "release";
       readonly id: number;
@@ -272,7 +272,7 @@ export type Command =
   /** End connections and sessions. */
   | { readonly kind: "kill"; readonly request: number; readonly selection: KillSelection };
 
-/** What a Worker is started with. */
+/** The input of a new Worker. */
 export interface WorkerInput {
   /** An eventfd: readable when there is something to look at in `memory` or at `commandPort`. */
   readonly wakeFd: number;
@@ -283,7 +283,7 @@ export interface WorkerInput {
   readonly lossless: boolean;
 }
 
-/** What happened in a Worker, for people and programs to read. Endpoints are text. */
+/** The events of a Worker, for people and programs to read. Endpoints are text. */
 export type WorkerEvent =
   | { kind: "connection"; id: number; client: string; local: string }
   | { kind: "data"; id: number; client: string; local: string; bytes: Uint8Array }
@@ -302,12 +302,12 @@ export type WorkerEvent =
   | { kind: "lost"; lines: number }
   /** The table of a Worker is complete. */
   | { kind: "tableEnd" }
-  /** What a Worker, or all of them (0), have counted. */
+  /** The counters of a Worker, or of all (0). */
   | { kind: "counters"; worker: number; counters: Counters }
   | { kind: "connected" }
   | { kind: "received"; bytes: Uint8Array }
   | { kind: "fault"; errno: number }
-  /** A Worker has died, and connections and sessions with it; the main thread says so. */
+  /** A Worker has died, and connections and sessions with it; the main thread logs it. */
   | {
       kind: "died";
       worker: number;
@@ -368,7 +368,7 @@ export const LogLevel = {
   debug: 3,
 } as const;
 
-/** What a Worker posts. */
+/** The messages of a Worker. */
 export type WorkerMessage =
   | { readonly kind: "events"; readonly events: readonly (WorkerEvent | RecordBlock)[] }
   /** A service has ended because it was removed, and holds nothing. */

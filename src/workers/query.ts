@@ -22,7 +22,7 @@ export interface RowQuery {
   readonly rates: boolean;
 }
 
-/** Which connections and sessions of one Worker are to be ended. */
+/** The connections and sessions that one Worker has to end. */
 export type KillSelection =
   | { readonly kind: "filter"; readonly filter: RowFilter }
   /** By the middle part of their ids. */
@@ -34,9 +34,9 @@ export interface Rate {
   readonly upstream: number;
 }
 
-/** What is known of a row beside its record. */
+/** The fields of a row beside its record. */
 export interface RowExtra extends RowNames {
-  /** What rows are sorted by. */
+  /** The key that rows are sorted by. */
   readonly key: number;
   readonly rate: Rate | undefined;
 }

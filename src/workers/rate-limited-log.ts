@@ -14,7 +14,7 @@ export interface LineOptions {
   readonly burst?: number;
   /** Lines above the burst are left out and counted nowhere: another line counts them. */
   readonly isCounted?: boolean;
-  /** Whose line it is: those of different services are counted apart. */
+  /** The service of the line: the lines of each are counted apart. */
   readonly service?: string | undefined;
 }
 
@@ -30,7 +30,7 @@ interface Kind {
   readonly service: string | undefined;
   /** Lines logged in this interval. */
   logged: number;
-  /** Occasions that no line has told of yet. */
+  /** Occasions that no line has counted yet. */
   counted: number;
   /** When the interval ends. */
   due: number;

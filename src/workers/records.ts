@@ -1,5 +1,5 @@
 /**
- * What a Worker tells of forwarded connections and sessions, as numbers: a record of fixed size for
+ * The reports of a Worker about connections and sessions, as numbers: a record of fixed size for
  * each, which costs it no text and no object. The main thread makes text of them. Pure.
  */
 
@@ -31,7 +31,7 @@ export interface Recorded {
   /** `client`, `self` or `address`; empty before there is one. */
   readonly source: string;
   /**
-   * What it does: `header`, `connecting`, `relaying`, `half-closed`, `closed`; of a session
+   * Its state: `header`, `connecting`, `relaying`, `half-closed`, `closed`; of a session
    * `unanswered`, `answered`, `confirmed`.
    */
   readonly phase: string;
@@ -135,7 +135,7 @@ export class RecordWriter {
     this.endpoint(at + UPSTREAM, connection.upstream);
   }
 
-  /** What has been added since the last time; the caller owns it. */
+  /** The records that were added since the last time; the caller owns them. */
   take(): RecordBlock {
     const bytes = this.bytes.slice(0, this.count * SIZE);
     const words = [...this.words.keys()];
@@ -212,7 +212,7 @@ export function readRecords(
   return events;
 }
 
-/** What there is to say of how the upstream was reached. */
+/** How the upstream was reached. */
 function dialed(
   connectMs: number,
   retries: number,

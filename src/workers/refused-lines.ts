@@ -1,4 +1,4 @@
-/** What is said of system calls that a sandbox refuses and that are done without. */
+/** The lines about system calls that a sandbox rejects, and without which the program goes on. */
 
 import { describeErrno } from "../../ffi/errno.ts";
 import { refused } from "../../ffi/refused-calls.ts";

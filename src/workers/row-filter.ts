@@ -1,4 +1,4 @@
-/** Which open connections and sessions somebody asks for: read from text, and matched. Pure. */
+/** A filter for open connections and sessions: reads it from text, and matches rows. Pure. */
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Address } from "../net/address.ts";
@@ -44,7 +44,7 @@ export interface FilteredRow {
   readonly lastActive: number;
 }
 
-/** Whose it is. */
+/** The service that it belongs to. */
 export interface RowNames {
   readonly service: string;
   readonly pool: string;

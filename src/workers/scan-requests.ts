@@ -17,7 +17,7 @@ export interface OpenRow extends ConnectionEvent {
   readonly rate: Rate | undefined;
 }
 
-/** What a query returns. */
+/** The result of a query. */
 export interface Rows {
   /** Open connections and sessions, and those of them that match. */
   readonly total: number;
@@ -26,7 +26,7 @@ export interface Rows {
   readonly rows: readonly OpenRow[];
 }
 
-/** What one Worker has answered: rows with what they are sorted by, or how many it has ended. */
+/** The answer of one Worker: rows with their sort keys, or the number of rows that it ended. */
 export interface ScanAnswer {
   readonly total: number;
   readonly matched: number;
@@ -36,7 +36,7 @@ export interface ScanAnswer {
   readonly ended: number;
 }
 
-/** Which connections and sessions are to be ended. */
+/** The connections and sessions to end. */
 export type Selection =
   | { readonly kind: "filter"; readonly filter: RowFilter }
   | { readonly kind: "ids"; readonly ids: readonly ConnectionId[] };

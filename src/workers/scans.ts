@@ -31,7 +31,7 @@ export type ScanCommand = Extract<Command, { kind: "query" | "kill" }>;
 /** The Worker that is looked at. */
 export interface ScanHost {
   readonly loop: Pick<EventLoop, "now" | "defer" | "timers">;
-  /** What the services of the Worker have open. */
+  /** The open connections and sessions of the Worker's services. */
   rows(): readonly OpenRows[];
   /** The id of the newest connection or session. */
   readonly lastId: number;

@@ -1,4 +1,4 @@
-/** What a service in a Worker has around it: the loop, counters of its own, the log. */
+/** The surroundings of a service in a Worker: the loop, counters of its own, the log. */
 
 import type { EventLoop } from "../engine/loop.ts";
 import type { Scheme } from "../net/target.ts";
@@ -25,11 +25,11 @@ export interface Service {
   update?(change: ServiceChange): void;
   /** Receives nothing new of these protocols, until a call without them; what is open goes on. */
   suspend?(protocols: readonly Scheme[]): void;
-  /** Lets go of listeners: closes those of `closed`, and leaves those of `moved` open. */
+  /** Gives up listeners: closes those of `closed`, and leaves those of `moved` open. */
   release?(closed: readonly number[], moved: readonly number[]): void;
   /** Accepts as `task` says from now on; open sessions of a `replaced` protocol end. */
   replace?(task: ForwardTask, replaced: readonly Scheme[]): void;
-  /** What it has open, for the table. */
+  /** Its open connections and sessions, for the table. */
   readonly rows?: readonly OpenRows[];
 }
 
@@ -58,7 +58,7 @@ export interface ServiceHost {
 
 export class ServiceContext {
   readonly loop: EventLoop;
-  /** What it counts, in memory that the main thread reads. */
+  /** Its counters, in memory that the main thread reads. */
   readonly shared: CounterBlock;
   private readonly host: ServiceHost;
   private readonly id: number;

@@ -11,7 +11,7 @@ import type { RowNames } from "./row-filter.ts";
 /** A connection or session that is open. */
 export type Open = Recorded & Measured;
 
-/** What a service has open. */
+/** The open connections and sessions of a service. */
 export interface OpenRows {
   /** In the order of ids; it may change meanwhile. */
   readonly open: Iterable<Open>;
@@ -20,7 +20,7 @@ export interface OpenRows {
   kill(row: Open): void;
 }
 
-/** What a service with a name has open. */
+/** The same of a service with a name. */
 interface NamedRows extends Pick<OpenRows, "open"> {
   readonly name: string | undefined;
 }
@@ -73,7 +73,7 @@ export class TableWalk {
 
 /** Goes through everything that is open, the rows of one part of a service after the other. */
 export class OpenWalk<Part extends Pick<OpenRows, "open">> {
-  /** Whose the last row was. */
+  /** The service of the last row. */
   part: Part | undefined;
   private readonly parts: Iterator<Part>;
   private readonly lastId: number;

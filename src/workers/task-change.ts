@@ -7,7 +7,7 @@
 import type { Scheme } from "../net/target.ts";
 import type { ClientBounds, ForwardTask, ServiceChange, SessionSettings } from "./protocol.ts";
 
-/** What leads from one task to another. */
+/** The steps from one task to another. */
 export interface TaskChange {
   /** The protocols whose part is made anew, with all of `task`. */
   readonly replaced: readonly Scheme[];
@@ -15,11 +15,11 @@ export interface TaskChange {
   readonly change: ServiceChange;
   /** The new task, as far as parts that stay can have it. */
   readonly task: ForwardTask;
-  /** What the parts are made for from now on. */
+  /** The sizes of the parts from now on. */
   readonly capacity: Capacity;
 }
 
-/** What the parts of a service were made for: they cannot have more at once. 0: there is none. */
+/** The sizes of a service's parts, which bound what is open at once. 0: there is no such part. */
 export interface Capacity {
   readonly connections: number;
   readonly sessions: number;

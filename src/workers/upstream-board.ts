@@ -1,15 +1,15 @@
 /**
- * What all threads know of the upstreams: one memory with a slot for each address of each upstream
- * of each pool. The main thread writes states, weights and the starts of slow starts; Workers read
- * them when they pick. Each Worker writes counters in a row of its own, and the Worker that checks
- * upstreams writes the results of checks. Each cell has one writer. A number of 64 bits does not
- * tear, and a Worker that reads a state one pick late does no harm: so nothing is atomic but the
- * version, which the main thread raises after each change.
+ * The facts about upstreams that all threads share: a memory with a slot for each address of each
+ * upstream of each pool. The main thread writes states, weights and the starts of slow starts;
+ * Workers read them when they pick. Each Worker writes counters in a row of its own, and the Worker
+ * that checks upstreams writes the results of checks. Each cell has one writer. A number of 64 bits
+ * does not tear, and a Worker that reads a state one pick late does no harm: so nothing is atomic
+ * but the version, which the main thread raises after each change.
  */
 
 import { upstreamSlotsMax } from "../engine/limits.ts";
 
-/** What keeps new connections from an upstream, as bits of its state. */
+/** The obstacles between new connections and an upstream, as bits of its state. */
 export const UpstreamState = {
   /** The administrator drains it: open connections go on. */
   drained: 1,
@@ -22,7 +22,7 @@ export const UpstreamState = {
 /** The bits of an upstream whose open connections may be closed. */
 const DOWN = UpstreamState.adminDown | UpstreamState.checkDown;
 
-/** What a Worker counts of one upstream. */
+/** The counters of one upstream in one Worker. */
 export const UpstreamCounter = {
   /** Attempts to connect. */
   connects: 0,
@@ -49,13 +49,13 @@ export type UpstreamCounters = Record<UpstreamCounterName, number>;
 export type ConnectFailure = "refused" | "timeout" | "unreachable" | "reset" | "local";
 
 const counterNames = Object.keys(UpstreamCounter) as UpstreamCounterName[];
-/** What says how much there is now, not how much there has been. */
+/** The counters of what is open now; the others count what has been. */
 const gauges: readonly UpstreamCounterName[] = ["open", "openSessions", "backsOff"];
 const COUNTERS = counterNames.length;
 /** The length of a Worker's row. */
 const ROW = COUNTERS * upstreamSlotsMax;
 
-/** What the Worker that checks upstreams writes of one. */
+/** The fields of an upstream that the checking Worker writes. */
 export interface CheckCounts {
   readonly succeeded: number;
   readonly failed: number;

@@ -164,6 +164,9 @@ export const OLD_WORDING: Readonly<Record<string, string>> = {
   "hit upon": "name the actor and what it does",
   "in the place of": "instead of",
   "in vain": "say what does not happen",
+  "let go of": "give up, close",
+  "lets go of": "gives up, closes",
+  "of account": "matters",
   "of late": "a time",
   "of no use": "say what fails",
   "of theirs": "their",
@@ -174,6 +177,8 @@ export const OLD_WORDING: Readonly<Record<string, string>> = {
   "take it for": "mistake it for",
   "takes it for": "mistakes it for",
   "what becomes of": "name what happens",
+  "what there is to say": "the text about",
+  "who is told": "the callback for",
   whoever: "name the actor",
 };
 

@@ -36,7 +36,7 @@ export type HoldInput =
 export type HoldSignal = "SIGHUP" | "SIGINT" | "SIGTERM" | "EPIPE";
 
 /**
- * `look`: compare the system with the Plan and repair it. `keep`: let go of it, in force.
+ * `look`: compare the system with the Plan and repair it. `keep`: leave it in force.
  * `confirm`: from here on it is held without a deadline. `expire`: take all back, since nobody
  * confirmed. `abandon`: remove everything, since a signal ends the process. `release`: end the
  * hold.

@@ -64,7 +64,7 @@ export interface Holding {
   readonly keepSettings: () => readonly string[];
   /** The text of a conflict. */
   readonly conflictLine: (conflict: Conflict) => string;
-  /** Says a line. */
+  /** Logs a line. */
   readonly say: (line: string) => void;
 }
 

@@ -266,7 +266,7 @@ function localFor(options: BindOptions, purpose: Purpose) {
   return { ...local, address: new Uint8Array(16) };
 }
 
-/** What is told of the bound socket, in either form. */
+/** The line about the bound socket, in either form. */
 function bound({ protocol, local }: OpenSocket, options: SocketOptions, purpose: Purpose) {
   const address = formatSocketAddress(local);
   const isAny = local.address.every((byte) => byte === 0);

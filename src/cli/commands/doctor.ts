@@ -178,7 +178,7 @@ function listenerSections({ listen }: DoctorOptions, machine: HostSnapshot): Sec
   return [{ title, findings: [listener, ...sharingOf(machine, expected)] }];
 }
 
-/** What there is to say of several programs that have one port. */
+/** The finding about several programs that have one port. */
 function sharingOf({ sockets }: HostSnapshot, at: Pick<Wanted, "protocol" | "port">): Finding[] {
   const ofProtocol = sockets[at.protocol];
   const waiting = waitingOn(ofProtocol, at.protocol, at.port);

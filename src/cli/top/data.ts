@@ -1,4 +1,4 @@
-/** What `/v1/events` and `/v1/log` send, as far as `top` shows it (docs/operations.md). */
+/** The parts of `/v1/events` and `/v1/log` that `top` shows (docs/operations.md). */
 
 /** Of a service, or of all together. What is absent is 0. */
 export interface Counters {
@@ -41,7 +41,7 @@ export interface Upstream {
   /** Why it is not up. */
   readonly reason: string;
   readonly since?: string;
-  /** What an administrator has asked for: `ready`, `drain`, `down`. */
+  /** The state that an administrator has asked for: `ready`, `drain`, `down`. */
   readonly admin?: string;
   readonly weight?: number;
   readonly is_backup?: boolean;

@@ -1,4 +1,4 @@
-/** What somebody types at a terminal, from the bytes that it sends. Pure. */
+/** The keys that somebody types, from the bytes that a terminal sends. Pure. */
 
 /** A key with a name, or one character of text. */
 export type Key = { readonly name: KeyName } | { readonly name: "text"; readonly text: string };

@@ -1,4 +1,4 @@
-/** What `top` shows, and what each key does. Pure: what is to be done is returned as an action. */
+/** The content of `top`, and the effect of each key. Pure: it returns an action to carry out. */
 
 import { filterParts } from "../../workers/row-filter.ts";
 import type { LogLine, Status } from "./data.ts";
@@ -6,7 +6,7 @@ import type { Key, KeyName } from "./keys.ts";
 import { RateMeter } from "./rates.ts";
 import { type Row, rowsOf, sortKeys, type View, views, withWords } from "./views.ts";
 
-/** What a key asks for beyond the screen. */
+/** The action that a key asks for beyond the screen. */
 export type Action =
   | { readonly kind: "quit" }
   /** The server is to be asked for other connections. */
@@ -41,9 +41,9 @@ export class TopModel {
   hasHelp = false;
   hasDetails = false;
   question: Question | undefined;
-  /** What came of an action. */
+  /** The result of an action. */
   message = "";
-  /** What is being typed as a filter; undefined: nothing is. */
+  /** The filter that is being typed; undefined: none is. */
   typed: string | undefined;
   filter = "";
   private readonly sorts = new Map<View, number>();
@@ -53,7 +53,7 @@ export class TopModel {
     this.view = view;
   }
 
-  /** What is shown changes with a new status, unless it is paused. */
+  /** Shows a new status, unless the view is paused. */
   update(status: Status): void {
     this.problem = undefined;
     if (this.isPaused) return;

@@ -16,7 +16,7 @@ const NONE: Rates = { begun: 0, out: 0, back: 0 };
 /** The amounts that rates are made of. */
 type Amounts = Rates;
 
-/** Which counters there were, and when. */
+/** The counters at one time. */
 export class RateMeter {
   private amounts = new Map<string, Amounts>();
   private rates = new Map<string, Rates>();

@@ -89,7 +89,7 @@ function headOf(model: TopModel): Line[] {
   ];
 }
 
-/** What is wrong; the connection to the process comes first. */
+/** The problems; the connection to the process comes first. */
 function stateOf({ problem, isPaused }: TopModel, wrong: string): Line {
   if (problem !== undefined) return { text: printLine(problem), style: "bad" };
   const text = wrong === "" ? "all is well" : wrong;

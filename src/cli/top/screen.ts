@@ -6,7 +6,7 @@ import type { Size } from "./render.ts";
 
 const enter = "\x1b[?1049h\x1b[?25l";
 const leave = "\x1b[?25h\x1b[?1049l";
-/** What is between them appears at once, on terminals that know it. */
+/** The text between them appears at once, on terminals that support it. */
 const beginFrame = "\x1b[?2026h\x1b[H";
 const endFrame = "\x1b[J\x1b[?2026l";
 

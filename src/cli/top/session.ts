@@ -169,7 +169,7 @@ export class TopSession implements ScreenOwner {
   }
 }
 
-/** What the process has answered. @throws any error that is none of its answers */
+/** The error of the process as text. @throws any other error */
 function textOf(error: unknown): string {
   if (error instanceof CommandError || error instanceof UsageError) return error.message;
   throw error;

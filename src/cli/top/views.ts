@@ -8,7 +8,7 @@ import { type RateMeter, sumOf } from "./rates.ts";
 export const views = ["services", "upstreams", "connections", "log"] as const;
 export type View = (typeof views)[number];
 
-/** What a row is about. */
+/** The thing that a row is about. */
 export type Subject =
   | { readonly kind: "service"; readonly service: Service }
   | { readonly kind: "upstream"; readonly pool: string; readonly upstream: Upstream }

@@ -9,7 +9,7 @@ import { adminConnectMs, adminConnectPauseMs } from "./limits.ts";
 import { usualSockets } from "./places.ts";
 import type { ProblemPlace } from "./problem.ts";
 
-/** What a server has answered. */
+/** The answer of a server. */
 export interface Answer {
   readonly status: number;
   readonly body: string;
@@ -168,7 +168,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** What was asked wrongly: it is not there, or means nothing. */
+/** The statuses of a wrong request: it names something unknown, or has no meaning. */
 const usageStatuses = [400, 404, 422];
 
 function errorOf(status: number, body: unknown): Error {

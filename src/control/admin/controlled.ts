@@ -1,4 +1,4 @@
-/** What the admin API acts on: a server, as far as the API knows it. */
+/** A server, as far as the admin API knows it. */
 
 import type { LevelName } from "../../log/level.ts";
 import type { LogEntry } from "../../log/recent.ts";

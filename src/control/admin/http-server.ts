@@ -22,7 +22,7 @@ import { statusText } from "./status-texts.ts";
 /** Answers a request; what it throws becomes an error of the API. */
 export type Handler = (request: Request) => Promise<Response> | Response;
 
-/** What clients may have. */
+/** The bounds of clients. */
 export interface HttpBounds {
   /** At once; a new one displaces the oldest whose request is not complete. */
   readonly connectionsMax: number;

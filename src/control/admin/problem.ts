@@ -3,7 +3,7 @@
 import { printJson } from "../../net/printable.ts";
 import { statusText } from "./status-texts.ts";
 
-/** What is wrong in a configuration, and where. */
+/** A problem of a configuration, and its place. */
 export interface ProblemPlace {
   readonly file?: string;
   readonly line?: number;

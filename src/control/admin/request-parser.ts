@@ -13,7 +13,7 @@ export interface ParsedRequest {
   readonly body: Uint8Array;
 }
 
-/** What is wrong with a request. */
+/** The error of a bad request. */
 export interface RequestFault {
   readonly status: 400 | 411 | 413 | 431 | 505;
   readonly detail: string;
@@ -42,7 +42,7 @@ interface Head {
 
 export class RequestParser {
   private readonly bounds: RequestBounds;
-  /** What has arrived of the head. */
+  /** The part of the head that has arrived. */
   private readonly start: Uint8Array;
   private startLength = 0;
   private head: Head | undefined;

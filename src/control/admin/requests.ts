@@ -1,4 +1,4 @@
-/** What queries and bodies of requests say, read strictly: what is not known is an error. Pure. */
+/** Reads queries and bodies of requests strictly: an unknown name is an error. Pure. */
 
 import { parseDuration } from "../../net/duration.ts";
 import { type Parsed, quote } from "../../net/result.ts";

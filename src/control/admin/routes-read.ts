@@ -54,7 +54,7 @@ interface Named {
   readonly upstreams?: readonly Named[];
 }
 
-/** What routes look at of a status. */
+/** The parts of a status that routes read. */
 interface StatusJson {
   readonly services: readonly Named[];
   readonly pools: readonly Named[];

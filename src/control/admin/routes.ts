@@ -11,7 +11,7 @@ import { changingRoutes } from "./routes-change.ts";
 import { readingRoutes } from "./routes-read.ts";
 import { Streams } from "./streams.ts";
 
-/** What a socket is for. */
+/** The purpose of a socket. */
 export type Access = "admin" | "read-only";
 
 /** The handler of all requests at a socket. */

@@ -34,7 +34,7 @@ export interface Server extends Reloadable {
   status(): ServerStatus;
   readonly configuration: { readonly settings: Settings };
   readonly pool: Pick<WorkerPool, "query" | "kill">;
-  /** What the kernel carries. */
+  /** The services that the kernel carries. */
   readonly paths: Pick<CarriedServices, "query" | "kill">;
   setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer;
   /** False if there is no such service. */

@@ -14,7 +14,7 @@ export interface SocketFile {
   readonly gid: number | undefined;
 }
 
-/** What sockaddr_un has room for, without the zero behind it (unix(7)). */
+/** The longest path in sockaddr_un, without the zero behind it (unix(7)). */
 const pathBytesMax = 107;
 
 /**

@@ -30,7 +30,7 @@ export interface FlowLogSettings {
   readonly ownerOf: (mark: number) => LoggedService | undefined;
   readonly print: (events: readonly ConnectionEvent[]) => void;
   readonly warn: (text: string) => void;
-  /** Is told of every connection that has ended, whether it is logged or not. */
+  /** Called for every connection that has ended, whether it is logged or not. */
   readonly ended: (entry: ConntrackEntry, end: End) => void;
 }
 

@@ -3,13 +3,13 @@
  * it: neither by a name that leads here (DNS rebinding), nor from another origin. Pure.
  */
 
-/** What is wrong with a request: the status of the answer, and its text. */
+/** The rejection of a request: the status of the answer, and its text. */
 export interface RequestFault {
   readonly status: 403 | 405 | 421;
   readonly text: string;
 }
 
-/** What of a request is looked at. */
+/** The parts of a request that are checked. */
 export interface CheckedRequest {
   readonly method: string;
   readonly host: string | null;

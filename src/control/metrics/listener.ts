@@ -12,7 +12,7 @@ import { bindAddress } from "../endpoints.ts";
 import { requestFault } from "./host-check.ts";
 import { metricsContentType } from "./text.ts";
 
-/** What there is to read. */
+/** The documents that it serves. */
 export interface Readable {
   /** The metrics as text. */
   metrics(): Uint8Array<ArrayBuffer>;
@@ -55,7 +55,7 @@ export class MetricsListener {
     try {
       this.server = Bun.serve({
         ...{ hostname: formatBytes(address), port, idleTimeout: idleSeconds },
-        // Without development, Bun lets another program share the port unless it is told not to.
+        // Without development, Bun lets another program share the port by default.
         ...{ maxRequestBodySize: 1024, development: false, reusePort: false },
         fetch: (request) => this.answer(request),
         error: () => answer(500, "an error: see the log"),

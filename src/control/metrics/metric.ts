@@ -1,4 +1,4 @@
-/** What a metric is made of, and the metrics that are a figure each. Pure. */
+/** The parts of a metric, and the metrics that are a figure each. Pure. */
 
 import type { Scheme } from "../../net/target.ts";
 import { Counter, type CounterName } from "../../workers/counters.ts";

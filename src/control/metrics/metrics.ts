@@ -18,7 +18,7 @@ export function metricsText(parts: ServerParts): Uint8Array<ArrayBuffer> {
   return renderMetrics(metricsOf(parts));
 }
 
-/** Opens the listener, if there is to be one, and says where it is. @throws CommandError */
+/** Opens the listener, if there is to be one, and logs its address. @throws CommandError */
 export function openMetrics(
   settings: MetricsConfiguration | undefined,
   server: MeasuredServer,

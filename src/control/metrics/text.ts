@@ -38,9 +38,9 @@ const [NEWLINE, SPACE, OPEN, CLOSE] = [10, 32, 123, 125];
 class SampleWriter {
   private bytes: Uint8Array;
   private length = 0;
-  /** What a line begins with, of each suffix of the name. */
+  /** The start of a line, for each suffix of the name. */
   private starts: Starts = startsOf("");
-  /** What stands above the first sample of the family; empty once it is written. */
+  /** The text above the first sample of the family; empty once it is written. */
   private head = "";
 
   /** Begins with room for `room` bytes. */
@@ -48,12 +48,12 @@ class SampleWriter {
     this.bytes = new Uint8Array(room);
   }
 
-  /** What was written. */
+  /** The text so far. */
   get written(): Uint8Array<ArrayBuffer> {
     return this.bytes.subarray(0, this.length) as Uint8Array<ArrayBuffer>;
   }
 
-  /** What is added from now on is of this family. */
+  /** Begins a family: samples from now on are of it. */
   begin({ name, type, help }: Omit<Family<never>, "samples">): void {
     this.starts = startsOf(name);
     this.head = `# HELP ${name} ${help}.\n# TYPE ${name} ${type}\n`;

@@ -19,7 +19,7 @@ interface MeasuredAddress {
 interface MeasuredUpstream {
   readonly settings: { readonly name: string; readonly weight: number; readonly to: unknown };
   readonly admin: "ready" | "drain" | "down";
-  /** What an administrator has set; undefined: that of the configuration. */
+  /** The value of an administrator; undefined: that of the configuration. */
   readonly weight: number | undefined;
   readonly addresses: ReadonlyMap<string, MeasuredAddress>;
 }

@@ -6,7 +6,7 @@ import type { Counters } from "../../workers/counters.ts";
 export const sampleMs = 1_000;
 const samplesMax = 300;
 
-/** What there was in one second: `[time, new, from clients, to clients, open]`. */
+/** The figures of one second: `[time, new, from clients, to clients, open]`. */
 export type Sample = readonly [
   /** In ms since 1970. */
   time: number,
@@ -19,13 +19,13 @@ export type Sample = readonly [
   open: number,
 ];
 
-/** What is counted. */
+/** The counters that are sampled. */
 export type Counted = Pick<
   Counters,
   "accepted" | "active" | "sessions" | "activeSessions" | "clientBytes" | "upstreamBytes"
 >;
 
-/** A ring of samples. Pure: it is told the time, in ms since 1970. */
+/** A ring of samples. Pure: the time is handed in, in ms since 1970. */
 export class History {
   private readonly ring: Sample[] = [];
   private before: { readonly time: number; readonly counters: Counted } | undefined;

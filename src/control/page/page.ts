@@ -10,7 +10,7 @@ export interface PageServer {
 /** Answers a request for the data of the page. */
 export type Reader = (request: Request) => Promise<Response> | Response;
 
-/** What the page reads beside its own files and its history. */
+/** The data that the page reads beside its own files and its history. */
 const readPaths = ["/v1/events", "/v1/log"];
 /** The paths of `assets.ts`, which is not loaded before it is needed. */
 const filePaths = ["/", "/app.js", "/style.css", "/uplot.js", "/uplot.css"];

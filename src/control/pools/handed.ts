@@ -1,4 +1,4 @@
-/** What one process tells the next about its upstreams, as JSON. Pure. */
+/** The states of upstreams that one process hands to the next, as JSON. Pure. */
 
 import * as v from "valibot";
 

@@ -4,7 +4,7 @@ import type { HealthTarget } from "../../workers/health-task.ts";
 import { WorkerPool } from "../../workers/pool.ts";
 import type { WorkerEvent } from "../../workers/protocol.ts";
 
-/** Who hears of results. */
+/** The listener for results. */
 export interface HealthOwner {
   /** Checks have found the address in this slot up or down. */
   found(slot: number, isUp: boolean, reason: string): void;

@@ -17,21 +17,21 @@ import type { AddressStatus, PoolStatus, UpstreamStatus } from "../server/status
 import type { HandedUpstream } from "./handed.ts";
 import type { UpstreamSlots } from "./slots.ts";
 
-/** What an administrator asks for: connections, no new ones, or none. */
+/** The wish of an administrator: connections, no new ones, or none. */
 export type AdminState = "ready" | "drain" | "down";
 
 /** An address of an upstream. */
 export interface AddressState {
   readonly address: SocketAddress;
   readonly slot: number;
-  /** What a check has found, and why; it is up until one has. */
+  /** The result of checks, and why; it is up until one has failed. */
   isUp: boolean;
   reason: string;
   /** Since when it is so, in ms since 1970. */
   since: number;
 }
 
-/** What decides whether an address gets new connections, and how many of them. */
+/** The facts that decide whether an address gets new connections, and how many. */
 export interface Standing {
   /** Bits of `UpstreamState`. */
   readonly state: number;
@@ -47,7 +47,7 @@ export interface Standing {
 export interface Entry {
   readonly settings: PoolUpstream;
   admin: AdminState;
-  /** What an administrator has set; undefined: that of the configuration. */
+  /** The value of an administrator; undefined: that of the configuration. */
   weight: number | undefined;
   since: number;
   addresses: Map<string, AddressState>;
@@ -108,7 +108,7 @@ export class PoolStates {
     this.refresh();
   }
 
-  /** What another process has to know, to go on from it. */
+  /** The states for a process that takes over. */
   handOver(): HandedUpstream[] {
     const { board } = this.slots;
     return this.entries.map(({ settings, admin, weight, since, addresses }) => ({
@@ -181,7 +181,7 @@ export class PoolStates {
     }
   }
 
-  /** What Workers choose among. */
+  /** The addresses that Workers choose among. */
   get upstreams(): Upstreams {
     if (this.pool.upstreams.some(({ to }) => to === "original")) return { kind: "original" };
     const addresses = this.entries.flatMap(({ settings, addresses }): PooledAddress[] => {
@@ -193,7 +193,7 @@ export class PoolStates {
     return { kind: "fixed", addresses, board: this.slots.board.memory };
   }
 
-  /** What is to be checked. */
+  /** The targets of checks. */
   get targets(): readonly HealthTarget[] {
     const { check } = this.pool;
     if (check === undefined) return [];
@@ -346,7 +346,7 @@ export interface Found {
   readonly lasted: number;
 }
 
-/** What is known of an upstream from before, and of which entry of the configuration. */
+/** The earlier state of an upstream, and its entry of the configuration. */
 interface Known extends Omit<Entry, "settings"> {
   readonly entry: string;
 }

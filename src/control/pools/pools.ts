@@ -12,7 +12,7 @@ import { HealthChecks, type HealthOwner } from "./health-checks.ts";
 import { type AddressSource, type AdminState, PoolStates, type Standing } from "./pool-states.ts";
 import { UpstreamSlots } from "./slots.ts";
 
-/** What an administrator asks of an upstream. */
+/** The change of an upstream that an administrator asks for. */
 export interface UpstreamRequest {
   readonly state?: AdminState;
   /** 0 to 256. */
@@ -21,14 +21,14 @@ export interface UpstreamRequest {
   readonly force?: boolean;
 }
 
-/** What became of that. */
+/** The result of that. */
 export type UpstreamAnswer =
   | { readonly kind: "done"; readonly upstream: UpstreamStatus }
   | { readonly kind: "no-pool" | "no-upstream" }
   /** No other one takes connections. */
   | { readonly kind: "last" };
 
-/** Who is told of changes. */
+/** The listener for changes. */
 export interface PoolsOwner {
   /** Workers shall look at the board: an upstream of this pool may be down. */
   wake(pool: Pool): void;
@@ -81,7 +81,7 @@ export class Pools implements HealthOwner {
     this.states.set(name, new PoolStates(pool, source, this.slots, before));
   }
 
-  /** What another process has to know, to go on from it. */
+  /** The states for a process that takes over. */
   handOver(): HandedUpstream[] {
     return [...this.states.values()].flatMap((each) => each.handOver());
   }
@@ -100,7 +100,7 @@ export class Pools implements HealthOwner {
     return states.upstreams;
   }
 
-  /** What Workers choose among. */
+  /** The addresses that Workers choose among. */
   upstreamsOf({ name }: Pool): Upstreams {
     return (this.states.get(name) as PoolStates).upstreams;
   }

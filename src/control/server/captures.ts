@@ -1,4 +1,4 @@
-/** What is captured for a service: an Intent out of its listeners and its settings. */
+/** The capture of a service: an Intent made of its listeners and its settings. */
 
 import type { SocketAddress } from "../../../ffi/sockaddr.ts";
 import type { Mark, Port } from "../../../ffi/types.ts";
@@ -15,7 +15,7 @@ import { formatSocketAddress } from "../../net/socket-address.ts";
 import { realNames } from "../interface-names.ts";
 import { type ServiceIssue, ServiceProblem } from "./issues.ts";
 
-/** What the rules have to know besides the settings. */
+/** The facts that rules need besides the settings. */
 export interface CapturedService {
   readonly listeners: readonly SocketAddress[];
   readonly protocols: readonly ("tcp" | "udp")[];
@@ -29,7 +29,7 @@ export interface CapturedService {
 
 /**
  * The request that a service's settings amount to, without what its listeners add. Lists of
- * networks have been read; `say` is told of alternative names of interfaces.
+ * networks have been read; `say` gets a line for each alternative name of an interface.
  * @throws ServiceProblem
  */
 export function captureRequest(

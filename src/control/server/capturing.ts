@@ -1,4 +1,4 @@
-/** What is captured for the services of a server: their Intents, once their sockets are open. */
+/** The captures of a server's services: their Intents, once their sockets are open. */
 
 import type { IntentRequest } from "../../capture/plan/intent.ts";
 import type { ServiceIntent } from "../../capture/plan/joint-plan.ts";

@@ -23,7 +23,7 @@ export interface HandOver {
   /** Names of services that are gone, and have connections; changed by this. */
   readonly leaving: Set<string>;
   readonly workers: number;
-  /** What is captured. */
+  /** The Intents of the capture. */
   readonly intents: readonly Intent[];
   readonly ownAddresses: readonly Uint8Array[];
   readonly ownFlows: SharedArrayBuffer;

@@ -11,7 +11,7 @@ interface AllRules {
   readonly paths: CarriedServices;
 }
 
-/** What another process hands over. */
+/** The capture that another process hands over. */
 interface Predecessor {
   readonly isTakingOver: boolean;
   readonly capture: Parameters<InstalledRules["install"]>[2];

@@ -66,7 +66,7 @@ export class InstalledRules {
     return this.capture.changes;
   }
 
-  /** What is in place, by its kinds; empty: nothing ever was. */
+  /** The rules in force, by kind; empty: none ever were. */
   get parts(): readonly HeldPart[] {
     return (this.capture ?? this.released)?.parts ?? [];
   }

@@ -1,5 +1,5 @@
 /**
- * What keeps a service from being served as it is described, in nobody's words: the command line
+ * The problems of services that cannot be served as described, in nobody's words: the command line
  * words it with its flags, a file with its own names.
  */
 

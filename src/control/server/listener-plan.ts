@@ -25,7 +25,7 @@ export interface WantedSockets<T extends Pick<Service, "name" | "listen">> {
 
 export interface ListenerPlan<T extends Pick<Service, "name" | "listen">> {
   readonly wanted: readonly WantedSockets<T>[];
-  /** By the name of a service that has sockets, what it lets go of, for each Worker. */
+  /** By the name of a service that has sockets: those that it gives up, for each Worker. */
   readonly released: ReadonlyMap<string, readonly ReleasedSockets[]>;
   /** All sockets that are closed. */
   readonly closed: readonly OpenSocket[];

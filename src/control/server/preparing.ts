@@ -42,7 +42,7 @@ export interface PoolInUse {
   readonly list: UpstreamList;
 }
 
-/** What is there already. */
+/** The parts that run already. */
 export interface Surroundings {
   readonly settings: ServerSettings;
   readonly workers: number;
@@ -59,7 +59,7 @@ export interface Prepared {
   readonly carried: readonly PathCandidate[];
   /** By the name of a pool: those that stay, and new ones. */
   readonly lists: ReadonlyMap<string, PoolInUse>;
-  /** By the name of a service that runs: the listeners that it lets go of. */
+  /** By the name of a service that runs: the listeners that it gives up. */
   readonly released: ReadonlyMap<string, readonly ReleasedSockets[]>;
   /** The listeners that it closes, and those that take their places. */
   readonly leaving: LeavingSockets;
@@ -166,7 +166,7 @@ function doubtsOf({ service, sockets }: OpenService, advice: string): string[] {
   );
 }
 
-/** What a service may have. */
+/** The bounds of a service. */
 export function sharingOf({ service, share }: OpenService, workers: number): Sharing {
   return { limits: service.limits, workers, descriptors: share };
 }

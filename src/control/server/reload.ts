@@ -15,13 +15,13 @@ import { fileWords } from "./words.ts";
 
 /** How a reload is carried out. */
 export interface ReloadOptions {
-  /** Only says what would change. */
+  /** Only lists the changes. */
   readonly dryRun?: boolean;
   /** Resets the connections of services and upstreams that are gone. */
   readonly closeRemoved?: boolean;
 }
 
-/** What has come of a reload. */
+/** The result of a reload. */
 export type ReloadResult =
   | {
       readonly kind: "applied" | "unchanged" | "compared";
@@ -30,12 +30,12 @@ export type ReloadResult =
     }
   /** The configuration has problems, a line each. */
   | { readonly kind: "invalid"; readonly problems: readonly string[] }
-  /** The system refuses something of it. */
+  /** The system rejects a part of it. */
   | { readonly kind: "failed"; readonly problems: readonly string[] }
   /** The configuration is fine, and only a new process can take it over. */
   | { readonly kind: "upgrade"; readonly problems: readonly string[] };
 
-/** What a reload needs of the server. */
+/** The parts of a server that a reload needs. */
 export interface Reloadable {
   readonly log: Log;
   lastReload: ReloadStatus | undefined;
@@ -44,7 +44,7 @@ export interface Reloadable {
   apply(next: Configuration, options: ReloadOptions): Promise<readonly Change[]>;
 }
 
-/** Reads the configuration and has `server` take it over; what goes wrong is in the answer. */
+/** Reads the configuration and has `server` take it over; the result has the problems. */
 export async function reload(
   server: Reloadable,
   read: () => Promise<ReadConfiguration>,

@@ -43,7 +43,7 @@ interface Predecessors {
 /**
  * Opens the sockets of a service, a set for each Worker; those of `inherited` are taken first.
  * Those that take the place of `leaving` ones receive nothing before `LeavingSockets.replace`.
- * @throws CommandError that says why the kernel refused one; then none is open
+ * @throws CommandError with the reason why the kernel rejected one; then none is open
  */
 export function openListeners(
   service: Service,

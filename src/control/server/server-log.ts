@@ -1,4 +1,4 @@
-/** The log of a server: what it says of services is as they are at that moment. */
+/** The log of a server: its lines describe services as they are at that moment. */
 
 import type { Configuration } from "../../config/service.ts";
 import { Log } from "../../log/log.ts";
@@ -6,7 +6,7 @@ import { LogLevel } from "../../workers/protocol.ts";
 import type { ProcessIo } from "../process-io.ts";
 import { protocolsOf } from "./tasks.ts";
 
-/** What the log reads of a server at any time. */
+/** The parts of a server that its log reads at any time. */
 export interface LoggedServer {
   /** The configuration in force. */
   configuration(): Configuration;

@@ -157,7 +157,7 @@ export class Server implements ServerParts {
     }
   }
 
-  /** What it does at the moment. */
+  /** Its state at this moment. */
   status(): ServerStatus {
     return statusOf(this);
   }
@@ -329,7 +329,7 @@ export class Server implements ServerParts {
     this.succession.manager.listening(this.succession.listening);
   }
 
-  /** From here on nothing can fail: the Workers are told of everything that is prepared. */
+  /** From here on nothing can fail: the Workers get everything that is prepared. */
   private handOver(prepared: Prepared, { closeRemoved = false }: ApplyOptions): void {
     const before = this.lists;
     this.lists = prepared.lists;

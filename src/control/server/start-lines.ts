@@ -1,4 +1,4 @@
-/** What a server logs at its start and at its end. */
+/** The lines that a server logs at its start and at its end. */
 
 import type { Log } from "../../log/log.ts";
 import { formatDuration } from "../../net/duration.ts";

@@ -1,4 +1,4 @@
-/** What a server does at the moment, as plain data: what every view of it shows. */
+/** The state of a server at one moment, as plain data: all its views show this. */
 
 import type { ProbeSettings } from "../../config/pool.ts";
 import type { Balance } from "../../config/syntax.ts";
@@ -39,7 +39,7 @@ export interface UpstreamStatus {
   readonly reason: string;
   /** Since when it is in this state, in ms since 1970. */
   readonly since: number;
-  /** What an administrator has asked for. */
+  /** The state that an administrator has asked for. */
   readonly admin: "ready" | "drain" | "down";
   readonly weight: number;
   readonly isBackup: boolean;
@@ -50,7 +50,7 @@ export interface UpstreamStatus {
 export interface AddressStatus {
   /** `192.0.2.1:80`. */
   readonly address: string;
-  /** What checks have found: it is up until one has found otherwise. */
+  /** By its checks: it is up until one has found it down. */
   readonly isUp: boolean;
   readonly reason: string;
   readonly since: number;
@@ -63,7 +63,7 @@ export interface RoutesStatus {
   /** Whether this process installs rules. */
   readonly installed: boolean;
   readonly table: string | undefined;
-  /** How often something that others had removed was put back. */
+  /** How often rules that others had removed were restored. */
   readonly repaired: number;
 }
 

@@ -40,7 +40,7 @@ export interface Successive {
   closeViews(): Promise<void>;
 }
 
-/** What was there before this process. */
+/** The state that this process begins with. */
 export interface Inheritance {
   readonly sockets: InheritedSockets;
   readonly passed: Passed;
@@ -206,7 +206,7 @@ export class Succession implements Upgradable {
     this.server.log.warn(text);
   }
 
-  /** What the old process has counted belongs to the services of the same names. */
+  /** Adds the counts of the old process to those of the services of the same names. */
   private count(all: Readonly<Record<string, Counted>>): void {
     const { pool, running } = this.server;
     for (const [index, [name, counted]] of Object.entries(all).entries()) {

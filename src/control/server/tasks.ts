@@ -1,4 +1,4 @@
-/** What the Workers are given to run for a service. */
+/** The tasks of Workers for a service. */
 
 import type { Mark } from "../../../ffi/types.ts";
 import type { Pool } from "../../config/pool.ts";
@@ -19,7 +19,7 @@ import {
 import { type OpenSocket, served } from "../listeners.ts";
 import { clientBounds, placesOf, type Sharing, sessionPlacesOf } from "../places.ts";
 
-/** What the tasks of all Workers have in common besides the service. */
+/** The common parts of the tasks of all Workers besides the service. */
 export interface TaskParts {
   readonly upstreams: Upstreams;
   /** The networks whose PROXY headers count; undefined: no header is expected. */

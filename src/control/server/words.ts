@@ -11,7 +11,7 @@ import type { ServiceIssueArgs, ServiceProblem } from "./issues.ts";
 
 /** How a server words its problems: with flags, or with the keys of a file. */
 export interface ServerWords {
-  /** The line that tells a problem. */
+  /** The line about a problem. */
   readonly problem: (problem: ServiceProblem) => string;
   /** The line about a bound that is lower than asked for. */
   readonly lowered: (service: string, lowered: Lowered) => string;
@@ -22,7 +22,7 @@ export interface ServerWords {
   readonly strictLimits: string;
   /** The setting that has connections come from this host. */
   readonly ownSource: string;
-  /** What to do where no rule captures packets for other hosts. */
+  /** The advice where no rule captures packets for other hosts. */
   readonly uncaptured: string;
 }
 
@@ -63,7 +63,7 @@ const words: WordsOf<ServiceIssueArgs> = {
   "no-upstream": ({ problems }) => `not found: ${problems.join("; ")}`,
 };
 
-/** What to do about an obstacle of the kernel path. */
+/** Advice about an obstacle of the kernel path. */
 function advice(setting: string | undefined): string {
   const orRelay = 'or give path = "relay"';
   switch (setting) {
@@ -81,7 +81,7 @@ function advice(setting: string | undefined): string {
   }
 }
 
-/** The line that tells a problem of a file. */
+/** The line about a problem of a file. */
 function problemLine({ service, issue }: ServiceProblem): string {
   const where = pathWords(issue.path);
   return `service ${quote(service)}: ${where === "" ? "" : `${where}: `}${worded(words, issue)}`;

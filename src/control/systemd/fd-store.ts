@@ -53,7 +53,7 @@ export class FdStore {
     }
   }
 
-  /** What is kept there, for the process that takes over. */
+  /** The descriptors there, for the process that takes over. */
   get kept(): ReadonlyMap<number, string> {
     return this.names;
   }

@@ -17,7 +17,7 @@ const firstFd = 3;
 /** More than any limit on descriptors allows. */
 const countMax = 1_000_000;
 
-/** What sd_listen_fds(3) reads. */
+/** The variables that sd_listen_fds(3) reads. */
 const variables = ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] as const;
 
 /** The descriptors for process `pid`; none if they are another one's, which left the variables. */
@@ -56,7 +56,7 @@ export interface NamedPlace {
 /**
  * What `FileDescriptorName=` names: `service` or `service.index`, counted from 0 in the order of
  * `listen`. Undefined: any listener with its address, for the name is one that the manager gives
- * where the unit has none (the unit's own, `unknown`). A text says why the name is wrong.
+ * where the unit has none (the unit's own, `unknown`). A text has the reason why the name is wrong.
  */
 export function placeOf(
   name: string,

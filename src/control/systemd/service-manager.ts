@@ -79,7 +79,7 @@ export class ServiceManager {
     this.notifier?.stopping("stopping: open connections may go on for the drain time-out");
   }
 
-  /** What the new process of an upgrade has to know: what the manager keeps. */
+  /** The descriptors that the manager keeps, for the new process of an upgrade. */
   handOver(): unknown {
     return { kept: [...(this.store?.kept ?? [])], owned: [...this.owned] };
   }

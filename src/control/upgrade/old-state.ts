@@ -33,7 +33,7 @@ export type OldAction =
   | { readonly kind: "hand" }
   /** Serve again: the new process is gone. */
   | { readonly kind: "takeBack" }
-  /** Let go of what only a server needs, and end what is open. */
+  /** Give up what only a server needs, and end what is open. */
   | { readonly kind: "drain" }
   /** Look after the rules again. */
   | { readonly kind: "thaw" }

@@ -42,7 +42,7 @@ export interface Handing {
   /** Serves again. */
   takeBack(): void;
   /**
-   * Lets go of listeners, and ends what is open within the drain time-out. The rules are the new
+   * Gives up listeners, and ends what is open within the drain time-out. The rules are the new
    * process's if that keeps them, and are removed otherwise.
    */
   drain(keepsRules: boolean): void;

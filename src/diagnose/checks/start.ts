@@ -116,7 +116,7 @@ function mayTake(rule: Rule, intent: Intent, family: Family, facts: StartFacts):
   );
 }
 
-/** Rules about this host's own packets are of account where these are captured. */
+/** Rules about this host's own packets matter where these are captured. */
 function comesBy({ iif, oif, uids }: Rule, { interfaces, local }: Intent): boolean {
   if (iif === "lo" || oif !== undefined || uids !== undefined) return local;
   if (iif === undefined || interfaces.length === 0) return true;

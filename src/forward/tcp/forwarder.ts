@@ -252,7 +252,7 @@ export class TcpForwarder implements Service, ListenerOwner, ConnectionsOwner, P
   }
 
   /**
-   * Lets go of listeners. At those to be closed it accepts what is queued, now and a moment later:
+   * Gives up listeners. At those to be closed it accepts what is queued, now and a moment later:
    * handshakes may be on their way.
    */
   release(closed: readonly number[], moved: readonly number[]): void {

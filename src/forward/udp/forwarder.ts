@@ -139,7 +139,7 @@ export class UdpForwarder implements Service {
     }
   }
 
-  /** Lets go of listeners, and ends their sessions: first those of what closed ones have queued. */
+  /** Gives up listeners, and ends their sessions: first those of what closed ones have queued. */
   release(closed: readonly number[], moved: readonly number[]): void {
     const { loop } = this.context;
     for (const listener of this.listeners) {
