@@ -1,15 +1,17 @@
 /**
- * `bun run bench [ffi] [rules] [startup] [tcp] [path] [neighbour] [udp] [newcomers] [--rounds N]
- * [--only REGEXP] [--json] [--save]`:
+ * `bun run bench [ffi] [rules] [startup] [tcp] [path] [neighbour] [udp] [newcomers] [control]
+ * [--rounds N] [--only REGEXP] [--base EXECUTABLE]… [--json] [--save]`:
  * medians of interleaved rounds, as Markdown tables or one JSON object. All references are measured
  * in the same run. `--only` keeps to a part of `tcp`, such as "lab/bulk" or "loopback/bulk", to a
- * part of `path`, such as "bulk.*kernel", and to proxies of `neighbour`. `--save` writes the
+ * part of `path`, such as "bulk.*kernel", and to proxies of `neighbour`. `--base` has `control`
+ * measure other executables of tproxy in turns with this one. `--save` writes the
  * tables' figures to `docs/figures.json`, the tables of `path` to `docs/benchmarks.md`, and draws
  * `docs/plots/*.svg`; `bun run bench plots` draws them again without measuring.
  */
 
 import { arch, cpus, release } from "node:os";
 import { parseArgs } from "node:util";
+import { controlTable, measureControl } from "./control.ts";
 import { ffiTable, measureFfi } from "./ffi.ts";
 import { readFigures, showTables, tablesOf, writeFigures } from "./figures.ts";
 import { drawPlots, plotLinks } from "./plots.ts";
@@ -37,6 +39,7 @@ const { values, positionals } = parseArgs({
     save: { type: "boolean", default: false },
     rounds: { type: "string" },
     only: { type: "string", default: "" },
+    base: { type: "string", multiple: true, default: [] },
   },
   allowPositionals: true,
 });
@@ -89,6 +92,12 @@ const benchmarks: Record<string, Benchmark> = {
     rounds: 3,
     measure: measureNewcomers,
     table: (series) => newcomersTable(series.map(summary)),
+  },
+  control: {
+    title: "Control",
+    rounds: 5,
+    measure: (rounds) => measureControl(rounds, values.base),
+    table: controlTable,
   },
 };
 
