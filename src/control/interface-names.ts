@@ -28,6 +28,12 @@ export function realNames(
   });
 }
 
+/** Whether an interface has this name, or this alternative name. */
+export function hasInterface(name: string): boolean {
+  const links = readLinks();
+  return links.some((link) => link.name === name || link.alternativeNames?.includes(name));
+}
+
 /** Empty in a sandbox without netlink. */
 function readLinks(): readonly Link[] {
   try {
