@@ -12,6 +12,7 @@ import { instanceUnit } from "../build/package/instance-unit.ts";
 import { makeManPages } from "../build/package/man.ts";
 import packageJson from "../package.json" with { type: "json" };
 import { commands } from "../src/cli/commands.ts";
+import { configurationSchema } from "../src/config/json-schema.ts";
 import { canUnshare } from "./helpers/netns.ts";
 import { asStatic, executable, isRoot, isStatic } from "./helpers/static-file.ts";
 import { testWith } from "./helpers/tools.ts";
@@ -67,12 +68,29 @@ describe("man pages", () => {
     expect([...pages.keys()]).toEqual([
       "tproxy.1",
       ...[...commands.keys()].map((name) => `tproxy-${name}.1`),
+      "tproxy.toml.5",
     ]);
     const options = output(executable, "listen", "--help").match(/^ +--[a-z-]+/gm) ?? [];
     expect(options.length).toBeGreaterThan(5);
     for (const option of options) {
       expect(pages.get("tproxy-listen.1")).toContain(option.trim().replaceAll("-", "\\-"));
     }
+  });
+
+  test("that of the file has every setting of the schema, with what it takes", async () => {
+    const pages = new Map((await makeManPages()).map(({ name, text }) => [name, text]));
+    const page = String(pages.get("tproxy.toml.5"));
+    const names = (schema: object): string[] =>
+      Object.entries(schema).flatMap(([key, inner]): string[] => {
+        const own = key === "properties" ? Object.keys(inner as object) : [];
+        return typeof inner === "object" && inner !== null ? [...own, ...names(inner)] : own;
+      });
+    const all = new Set(names(configurationSchema()));
+    expect(all.size).toBeGreaterThan(80);
+    for (const name of all) expect(page).toContain(name.replaceAll("-", "\\-"));
+    expect(page).toContain(".SS [[pool.upstream]]\n");
+    expect(page).toContain(".SS [service.capture]\n");
+    expect(page).toContain('.BR install " = \\(dqauto\\(dq | \\(dqnone\\(dq"\n');
   });
 
   testWith(["groff"])("groff finds nothing wrong with them", async () => {

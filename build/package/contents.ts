@@ -58,7 +58,7 @@ export async function makeContents(
   return [
     { path: "usr/bin/tproxy", bytes: executable.bytes, mode: 0o755 },
     ...pages.map(({ name, text }) =>
-      file(`usr/share/man/man1/${name}.gz`, gzipSync(text, { level: 9 })),
+      file(`usr/share/man/man${name.at(-1)}/${name}.gz`, gzipSync(text, { level: 9 })),
     ),
     file("usr/share/bash-completion/completions/tproxy", completion("bash")),
     file("usr/share/fish/vendor_completions.d/tproxy.fish", completion("fish")),

@@ -7,19 +7,13 @@ import { formatUsage, formatUsageTerm } from "@optique/core/usage";
 import packageJson from "../../package.json" with { type: "json" };
 import { commands } from "../../src/cli/commands.ts";
 import { type HelpSection, helpText, sectionsOf } from "../../src/cli/help.ts";
+import { configurationPage } from "./man-configuration.ts";
+import { escaped } from "./roff.ts";
 
 export interface ManPage {
   /** `tproxy-listen.1` */
   readonly name: string;
   readonly text: string;
-}
-
-/** Text as roff reads it: no line begins a request, and dashes and backslashes stay themselves. */
-function escaped(text: string): string {
-  return text
-    .replaceAll("\\", "\\e")
-    .replaceAll("-", "\\-")
-    .replace(/^([.'])/gm, "\\&$1");
 }
 
 /** A message on one line, as it reads without a terminal. */
@@ -74,6 +68,8 @@ function overview(pages: ReadonlyMap<string, DocPage>): string {
     ["0", "It is done, or it was ended by SIGINT or SIGTERM."],
     ["1", "It failed; the reason is on standard error."],
     ["2", "The arguments cannot be carried out; nothing was changed."],
+    ["3", "No process runs that could be asked."],
+    ["4", 'The change is valid, and only "tproxy upgrade" can make it.'],
   ].map(([status, meaning]) => `.TP\n.B ${status}\n${meaning}`);
   return [
     title("tproxy"),
@@ -92,7 +88,7 @@ function overview(pages: ReadonlyMap<string, DocPage>): string {
   ].join("\n");
 }
 
-/** One page for each command, and one that lists them. */
+/** One page for each command, one that lists them, and that of the configuration file. */
 export async function makeManPages(): Promise<ManPage[]> {
   const pages = new Map<string, DocPage>();
   for (const [command, load] of commands) {
@@ -107,5 +103,6 @@ export async function makeManPages(): Promise<ManPage[]> {
       name: `tproxy-${command}.1`,
       text: commandPage(command, page),
     })),
+    { name: "tproxy.toml.5", text: configurationPage() },
   ];
 }
