@@ -7,6 +7,7 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { backend, cleanUp, cleanups, eventsOf, forward } from "../helpers/forward.ts";
+import { runServer } from "../helpers/run.ts";
 import { eventually, run, start } from "../helpers/tproxy.ts";
 
 afterEach(cleanUp);
@@ -209,6 +210,30 @@ test("run: a service is drained and back, and the API shows configurations", asy
   });
   const config = await fetch("http://localhost/v1/config", { unix: admin });
   expect(await config.text()).toContain(`to = "127.0.0.1:${upstream}"`);
+});
+
+test("run serves at $TPROXY_ADMIN, as commands ask; rows name upstreams", async () => {
+  const to = await backend((socket) => void socket.write("hello"));
+  const env = { TPROXY_ADMIN: join(folder(), "own.sock") };
+  const { proxy } = await runServer(
+    `[[pool]]
+     name = "web"
+     upstream = { name = "web1", to = "127.0.0.1:${to}" }
+     [[service]]
+     name = "web"
+     listen = "127.0.0.1:0"
+     pool = "web"
+     source = "self"
+     transparent = false`,
+    1,
+    { env },
+  );
+  await eventually("the socket", () => existsSync(env.TPROXY_ADMIN));
+  await open(Number(String(eventsOf(proxy, "bound")[0]?.address).split(":")[1]));
+  const connections = (...args: string[]) => run(["connections", ...args], { env });
+  const rows = async () => JSON.parse((await connections("--json")).stdout).connections;
+  expect(await rows()).toMatchObject([{ upstream_name: "web1", upstream: `127.0.0.1:${to}` }]);
+  expect((await connections()).stdout).toContain(` web1 127.0.0.1:${to} `);
 });
 
 test("clients that stall or flood the socket do no harm to the traffic", async () => {

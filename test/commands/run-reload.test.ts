@@ -364,7 +364,11 @@ describe("tproxy reload", () => {
     const invalid = await ask();
     expect(invalid.stderr).toContain('service "b": x: "x" is no setting here');
     expect(invalid.stderr).toEndWith("the configuration has problems\n");
+    expect(invalid.stderr).toMatch(new RegExp(`^${file}:16:1: service "b": x: `));
     expect([invalid.status, invalid.stdout]).toEqual([2, ""]);
+    const { problems } = JSON.parse((await ask("--json")).stdout);
+    expect(problems).toMatchObject([{ file, line: 16, column: 1 }]);
+    expect(problems[0].message).toStartWith('service "b": x: "x" is no setting here');
     await writeFile(file, `workers = 2\n[log]\nformat = "json"\n${more}`);
     const upgrade = await ask();
     expect([upgrade.status, upgrade.stderr]).toEqual([

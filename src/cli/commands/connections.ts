@@ -101,7 +101,7 @@ function connectionsTable(rows: readonly Connection[], room: number | undefined)
     row.service ?? "",
     `${row.protocol} ${row.client}`,
     row.original_destination,
-    row.upstream ?? "",
+    [row.upstream_name, row.upstream].filter((each) => each !== undefined).join(" "),
     row.state,
     timeText(row.ms),
     timeText(row.idle_ms),

@@ -4,6 +4,7 @@ import { object } from "@optique/core/constructs";
 import { withDefault } from "@optique/core/modifiers";
 import type { InferValue } from "@optique/core/parser";
 import { command, constant, flag } from "@optique/core/primitives";
+import { problemText } from "../../config/problem.ts";
 import { AdminClient } from "../../control/admin/client.ts";
 import type { Applied } from "../../control/admin/controlled.ts";
 import type { ProblemPlace } from "../../control/admin/problem.ts";
@@ -116,7 +117,10 @@ function appliedLines({ changes, generation }: Applied, isDry: boolean): string 
 /** Problems as `tproxy check` prints them, and last that nothing was changed. */
 function problemLines(answer: Applied | Failed): string {
   const { detail = "nothing was changed", problems = [] } = answer as Failed;
-  const lines = problems.map(({ message }) => message);
+  const lines = problems.map(({ file, line, column = 1, message }) => {
+    const at = line === undefined ? undefined : { line, column };
+    return file === undefined ? message : problemText({ file, at, text: message });
+  });
   return [...lines, `tproxy: ${detail}`].map((line) => `${printLine(line)}\n`).join("");
 }
 

@@ -60,6 +60,7 @@ export interface Connection {
   readonly client: string;
   readonly original_destination: string;
   readonly upstream?: string;
+  readonly upstream_name?: string;
   readonly state: string;
   readonly client_bytes: number;
   readonly upstream_bytes: number;

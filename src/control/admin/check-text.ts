@@ -2,7 +2,7 @@
 
 import { readConfiguration } from "../../config/file.ts";
 import { configurationSystem } from "../config-system.ts";
-import type { ProblemPlace } from "./problem.ts";
+import { type ProblemPlace, problemPlace } from "./problem.ts";
 
 /** Stands for the text in problems. */
 const name = "request";
@@ -21,9 +21,5 @@ export async function checkText(text: string): Promise<readonly ProblemPlace[]> 
     list: refuse,
     identity: async (path) => path,
   });
-  return problems.map(({ file, at, text: message }) => ({
-    file,
-    ...(at === undefined ? {} : { line: at.line, column: at.column }),
-    message,
-  }));
+  return problems.map(problemPlace);
 }

@@ -26,9 +26,7 @@ export class AdminClient {
 
   /** `path` is what the user has named; undefined: the usual places. */
   constructor(path: string | undefined) {
-    const { TPROXY_ADMIN: fromEnvironment } = process.env;
-    const named = path ?? (fromEnvironment || undefined);
-    this.paths = named === undefined ? usualSockets() : [named];
+    this.paths = path === undefined ? usualSockets() : [path];
   }
 
   /**

@@ -16,12 +16,46 @@ export function toJson(value: unknown, name = ""): unknown {
   return value;
 }
 
-/** The rows of a query. */
-export function rowsJson({ total, matched, rows }: Rows): object {
-  return { total, matched, connections: rows.map(rowJson) };
+/** What rows need of a server's status: the names of upstreams. */
+export interface NamedPools {
+  readonly pools?: readonly {
+    readonly name: string;
+    readonly upstreams?: readonly {
+      readonly name: string;
+      readonly addresses?: readonly { readonly address: string }[];
+    }[];
+  }[];
 }
 
-function rowJson(row: OpenRow): object {
+/** The rows of a query, each with the name of its upstream where that is not its address. */
+export function rowsJson({ total, matched, rows }: Rows, status: NamedPools): object {
+  const names = upstreamNames(status);
+  return {
+    total,
+    matched,
+    connections: rows.map((row) => {
+      const fields = rowJson(row);
+      const { upstream = "" } = fields as { readonly upstream?: string };
+      // An upstream without a port is known by its address alone.
+      const host = upstream.replace(/:[0-9]+$/, "").replace(/^\[(.*)\]$/, "$1");
+      const name = names.get(`${row.pool} ${upstream}`) ?? names.get(`${row.pool} ${host}`);
+      return name === undefined ? fields : { ...fields, upstream_name: name };
+    }),
+  };
+}
+
+function upstreamNames({ pools = [] }: NamedPools): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const { name: pool, upstreams = [] } of pools) {
+    for (const { name, addresses = [] } of upstreams) {
+      for (const { address } of addresses)
+        if (address !== name) names.set(`${pool} ${address}`, name);
+    }
+  }
+  return names;
+}
+
+function rowJson(row: OpenRow) {
   const { event: _, ...fields } = connectionFields(row);
   const { service, pool, rate } = row;
   const rates = rate && {

@@ -1,5 +1,6 @@
 /** Errors of the admin API, as `application/problem+json` (RFC 9457). Pure. */
 
+import type { ConfigProblem } from "../../config/problem.ts";
 import { printJson } from "../../net/printable.ts";
 import { statusText } from "./status-texts.ts";
 
@@ -10,6 +11,11 @@ export interface ProblemPlace {
   readonly column?: number;
   readonly path?: string;
   readonly message: string;
+}
+
+/** A problem of a configuration, as the API has it. */
+export function problemPlace({ file, at, text: message }: ConfigProblem): ProblemPlace {
+  return { file, ...(at === undefined ? {} : { line: at.line, column: at.column }), message };
 }
 
 /** An error that an API request ends with; `detail` is one line for people. */

@@ -8,7 +8,7 @@ import { LogLevel } from "../../workers/protocol.ts";
 import { filterParts } from "../../workers/row-filter.ts";
 import { ScanError } from "../../workers/scan-requests.ts";
 import type { Controlled } from "./controlled.ts";
-import { rowsJson, toJson } from "./json.ts";
+import { type NamedPools, rowsJson, toJson } from "./json.ts";
 import { ApiError } from "./problem.ts";
 import { checkParameters, durationOf, queryOf } from "./requests.ts";
 import { type Route, type RouteRequest, route } from "./route.ts";
@@ -79,7 +79,7 @@ async function connections(server: Controlled, { parameters }: RouteRequest): Pr
   checkParameters(parameters, [...queryNames, "limit"]);
   const query = queryOf(parameters, "limit", { sort: "age", limit: 50, rates: false });
   try {
-    return rowsJson(await server.query(query));
+    return rowsJson(await server.query(query), server.status() as NamedPools);
   } catch (error) {
     throw error instanceof ScanError ? new ApiError(503, error.message) : error;
   }
@@ -104,7 +104,9 @@ function events(
       try {
         const rows = await server.query(query);
         const time = new Date().toISOString();
-        sink.offer("status", { time, ...(toJson(server.status()) as object), ...rowsJson(rows) });
+        const now = server.status();
+        const open = rowsJson(rows, now as NamedPools);
+        sink.offer("status", { time, ...(toJson(now) as object), ...open });
       } catch (error) {
         sink.offer("error", { detail: String(error instanceof Error ? error.message : error) });
       }

@@ -19,7 +19,7 @@ import { type Reloadable, reload } from "../server/reload.ts";
 import type { ServerStatus } from "../server/status.ts";
 import type { UpgradeResult } from "../upgrade/old.ts";
 import type { Applied, Controlled, ReloadRequest, UpstreamChange } from "./controlled.ts";
-import { ApiError, type ProblemPlace } from "./problem.ts";
+import { ApiError, type ProblemPlace, problemPlace } from "./problem.ts";
 
 /** How a server is run, as far as its control needs it. */
 export interface ControlSettings {
@@ -158,7 +158,8 @@ export class ServerControl implements Controlled {
     if (!("problems" in result)) {
       return { changes: result.changes.map(changeLine), generation: result.generation };
     }
-    const problems = result.problems.map((message) => ({ message }));
+    const found = result.kind === "invalid" ? result.found : undefined;
+    const problems = found?.map(problemPlace) ?? result.problems.map((message) => ({ message }));
     switch (result.kind) {
       case "invalid":
         throw new ApiError(422, "nothing was changed: the configuration has problems", problems);

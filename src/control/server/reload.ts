@@ -5,7 +5,7 @@
 
 import { type Change, changeLine } from "../../config/diff.ts";
 import type { ReadConfiguration } from "../../config/file.ts";
-import { problemText } from "../../config/problem.ts";
+import { type ConfigProblem, problemText } from "../../config/problem.ts";
 import type { Configuration } from "../../config/service.ts";
 import { CommandError } from "../../errors.ts";
 import type { Log } from "../../log/log.ts";
@@ -29,7 +29,12 @@ export type ReloadResult =
       readonly generation: number;
     }
   /** The configuration has problems, a line each. */
-  | { readonly kind: "invalid"; readonly problems: readonly string[] }
+  | {
+      readonly kind: "invalid";
+      readonly problems: readonly string[];
+      /** The same with their places; undefined: they are found on this host, not in the file. */
+      readonly found?: readonly ConfigProblem[];
+    }
   /** The system rejects a part of it. */
   | { readonly kind: "failed"; readonly problems: readonly string[] }
   /** The configuration is fine, and only a new process can take it over. */
@@ -72,7 +77,7 @@ async function attempt(
   try {
     const { configuration, problems } = await read();
     if (configuration === undefined) {
-      return { kind: "invalid", problems: problems.map(problemText) };
+      return { kind: "invalid", problems: problems.map(problemText), found: problems };
     }
     const isCompared = options.dryRun === true;
     const changes = isCompared
