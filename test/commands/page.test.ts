@@ -68,7 +68,8 @@ class Served {
 
   private serve(port: number) {
     return Bun.serve({
-      ...{ hostname: "127.0.0.1", port },
+      // A stream of the log may be silent for longer.
+      ...{ hostname: "127.0.0.1", port, idleTimeout: 0 },
       fetch: async (request) => {
         const { pathname } = new URL(request.url);
         const answer = await this.page.answer(request, pathname);

@@ -129,7 +129,8 @@ const cases: readonly Case[] = [
       sysctl -qw net.bridge.bridge-nf-call-iptables=0 2> /dev/null || :
       capture ${intent}; serve :80`,
     ask: `doctor ${intent}`,
-    cause: /FAILURE +interface +p0 is a port of the bridge br0.*\n.*repair: --in br0/,
+    cause:
+      /FAILURE +interface +p0 is a port of the bridge br0.*\n.*repair: .* by br0 instead of p0/,
     repair: "ip link del br0; ip address add 10.9.0.1/24 dev p0",
   },
   {
