@@ -14,18 +14,11 @@ import {
   tooDeep,
   unusable,
 } from "./located.ts";
-import { readPlainToml } from "./plain-toml.ts";
 
 type LocatedTable = Located & { readonly kind: "table" };
 
 /** Reads TOML 1.0. Of syntax errors the first is known; nothing is thrown. */
 export function readToml(text: string): ReadText {
-  const plain = readPlainToml(text);
-  return plain === undefined ? parseWhole(text) : { root: plain, problems: [] };
-}
-
-/** Reads it by the parser of the whole language. */
-function parseWhole(text: string): ReadText {
   let program: AST.TOMLProgram;
   try {
     program = parseTOML(text, { tomlVersion: "1.0" });
