@@ -61,7 +61,7 @@ describe.each(documents)("%s", (path) => {
 /** Of the build and the bench, and of iptables, firewalld, curl and wrk. */
 const foreignOptions =
   "--all --dynamic --static --set-xmark --validmark --add-port --http --latency --yes --save " +
-  "--rounds --only --now --kill-whom --signal";
+  "--rounds --only --base --now --kill-whom --signal";
 
 test("README.md and docs/ name no option that is in no command's help", async () => {
   const { stdout } = await run(["--help"]);
