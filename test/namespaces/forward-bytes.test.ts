@@ -16,7 +16,7 @@ const files = {
 
 const soak = Number(process.env.TPROXY_SOAK ?? "0");
 const bytes = Math.round((soak || 0.12) * 1e9);
-const timeoutMs = 30_000 + soak * 60_000;
+const timeoutMs = 60_000 + soak * 60_000;
 
 /** `exchange` through the proxy, judged once everything has settled. */
 const functions = (asked: string) => `
@@ -36,7 +36,7 @@ const functions = (asked: string) => `
 `;
 
 async function exchanged(asked: string, script: string): Promise<string> {
-  const { stdout } = await inLab(`${functions(asked)}${script}`, files, timeoutMs);
+  const { stdout } = await inLab(`${functions(asked)}${script}`, files, timeoutMs - 5_000);
   expect(stdout).toContain("all as it has to be");
   if (soak > 0) process.stdout.write(stdout);
   return stdout;
