@@ -1,7 +1,14 @@
 /** An upgrade of `tproxy run` under load: SIGUSR2, with another executable at its path. */
 
 import { afterEach, expect, test } from "bun:test";
-import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -47,7 +54,7 @@ async function proxied() {
     else writeFileSync(next, text, { mode: 0o755 });
     renameSync(next, program);
   };
-  return { proxy, tcp, udp, replace, pids, admin };
+  return { proxy, tcp, udp, replace, pids, admin, file };
 }
 
 function kill(pid: number, signal: NodeJS.Signals | 0): boolean {
@@ -205,6 +212,30 @@ test.skipIf(!isStatic)(
     kill(Number(pid), "SIGTERM");
     expect((await proxy.finished()).status).toBe(0);
     expect((await upgrade()).status).toBe(3);
+  },
+  60_000,
+);
+
+test.skipIf(!isStatic)(
+  "tproxy upgrade prints what is wrong with the new configuration, and the old one goes on",
+  async () => {
+    const { tcp, admin, file } = await proxied();
+    const good = readFileSync(file, "utf8");
+    const problem = async (text: string) => {
+      writeFileSync(file, text);
+      const { status, stderr } = await run(["upgrade", "--admin", admin]);
+      expect(await echoed(tcp, "x")).toBe("x");
+      return [status, stderr];
+    };
+    // What reading it finds, line for line; then what only opening its listeners does.
+    const first = await problem(`${good}balanc = "x"\ncolour = 1\n`);
+    expect(first).toEqual([1, expect.stringMatching(/toml:\d+:\d+: .*"balanc"[^]*"colour"/)]);
+    const other = good
+      .replace(/listen = "127/, 'listen = "192.0.2.99:1"\nx = "127')
+      .replace(/^x.*\n/m, "");
+    const second = await problem(other);
+    expect(second).toEqual([1, expect.stringContaining("192.0.2.99:1: EADDRNOTAVAIL")]);
+    writeFileSync(file, good);
   },
   60_000,
 );

@@ -13,6 +13,7 @@ import { Server } from "../../control/server/server.ts";
 import { protocolsOf } from "../../control/server/tasks.ts";
 import { fileWords } from "../../control/server/words.ts";
 import { Notifier } from "../../control/systemd/notifier.ts";
+import { Takeover } from "../../control/upgrade/takeover.ts";
 import { exitStatus, servedStatus, UsageError } from "../../errors.ts";
 import { printLine } from "../../net/printable.ts";
 import { examplesFooter } from "../examples.ts";
@@ -56,7 +57,9 @@ export async function runRun(
 ): Promise<number> {
   const { problems, configuration } = await readConfigurationFile(config);
   if (configuration === undefined) {
-    void io.stderr.write(problemLines(problems));
+    const lines = problemLines(problems);
+    void io.stderr.write(lines);
+    await Takeover.refuse(process.env, lines.trimEnd().split("\n"));
     return exitStatus.usage;
   }
   if (!configuration.services.some(({ isEnabled }) => isEnabled)) {
@@ -95,11 +98,11 @@ async function serve(
 ): Promise<number> {
   // Sockets that a later configuration opens may have to be given away as well.
   const hasUdp = configuration.services.some((each) => protocolsOf(each).includes("udp"));
-  const user = wantedUser(configuration.user, hasUdp);
   // From here on a hang-up ends nothing; one that comes before the start is over is not lost.
   const started = Promise.withResolvers<Server>();
   io.onHangup(() => void started.promise.then((server) => reloadBy(server, read)));
   try {
+    const user = wantedUser(configuration.user, hasUdp);
     const server = await Server.start(configuration, {
       ...{ io, user, words: fileWords, isNameless: false, read },
     });
@@ -107,8 +110,11 @@ async function serve(
     const { stoppedBy } = await server.finished();
     return servedStatus(stoppedBy);
   } catch (error) {
-    if (error instanceof ServiceProblem) throw new UsageError(fileWords.problem(error));
-    throw error;
+    const problem =
+      error instanceof ServiceProblem ? new UsageError(fileWords.problem(error)) : error;
+    // What was begun to be taken over has told it already.
+    if (problem instanceof Error) await Takeover.refuse(process.env, [problem.message]);
+    throw problem;
   }
 }
 

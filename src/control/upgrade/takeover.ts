@@ -78,6 +78,19 @@ export class Takeover {
   }
 
   /**
+   * The process that has started this one, if any has, gets the reasons why this one ends before it
+   * takes anything over.
+   */
+  static async refuse(env: NodeJS.ProcessEnv, lines: readonly string[]): Promise<void> {
+    const fd = channelIn(env);
+    if (fd === undefined) return;
+    const takeover = new Takeover(fd);
+    // Nothing is offered to a process that has not said hello.
+    takeover.offered.promise.catch(() => {});
+    await takeover.failed(lines);
+  }
+
+  /**
    * All runs, and TCP accepts; `keepsRules`: with the rules that were handed over. Settles once the
    * old process receives nothing new, or has ended.
    */
