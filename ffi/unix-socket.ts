@@ -2,9 +2,10 @@
  * Unix sockets that keep the bounds of messages (SOCK_DGRAM, SOCK_SEQPACKET), and descriptors that
  * travel with a message (SCM_RIGHTS): see unix(7), cmsg(3) and scm_send() in net/core/scm.c.
  *
- * One message carries at most 253 descriptors (SCM_MAX_FD); one more is EINVAL. The kernel bounds
- * those that are sent and not yet received by RLIMIT_NOFILE (ETOOMANYREFS without CAP_SYS_RESOURCE
- * and CAP_SYS_ADMIN): so let each message be acknowledged before the next one.
+ * The kernel takes at most 253 descriptors a message (SCM_MAX_FD); one more is EINVAL. musl's
+ * sendmsg(3) takes 1,024 bytes of control messages, and so one less; one more is ENOMEM. The kernel
+ * bounds those that are sent and not yet received by RLIMIT_NOFILE (ETOOMANYREFS without
+ * CAP_SYS_RESOURCE and CAP_SYS_ADMIN): so let each message be acknowledged before the next one.
  */
 
 import {
@@ -23,8 +24,8 @@ import { allocate } from "./memory.ts";
 import * as sys from "./sys.ts";
 import type { Result } from "./types.ts";
 
-/** SCM_MAX_FD of the kernel, which no header for programs has. */
-export const descriptorsPerMessage = 253;
+/** The most that one message carries: SCM_MAX_FD of the kernel, and less by musl's bound. */
+export const descriptorsPerMessage = 252;
 
 /** The largest message that is sent or received here, in bytes. */
 export const unixMessageBytes = 64 * 1024;

@@ -23,7 +23,7 @@ afterEach(cleanUp);
 const mortal = join(import.meta.dir, "../helpers/mortal-upgrade.ts");
 
 /** A running proxy of TCP and UDP, of which the executable can be replaced. */
-async function proxied() {
+async function proxied(more = "") {
   const folder = mkdtempSync(join(tmpdir(), "tproxy-upgrade-"));
   cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
   const program = join(folder, "tproxy");
@@ -39,7 +39,8 @@ async function proxied() {
     file,
     `workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n[admin]\nsocket = "${admin}"\n` +
       service("web", `127.0.0.1:${tcp}`, upstream) +
-      service("dns", `udp://127.0.0.1:${udp}`, peer.port),
+      service("dns", `udp://127.0.0.1:${udp}`, peer.port) +
+      more,
   );
   const proxy = start(["run", "-c", file], { command: [program] });
   const pids = new Set([proxy.pid]);
@@ -229,13 +230,30 @@ test.skipIf(!isStatic)(
     };
     // What reading it finds, line for line; then what only opening its listeners does.
     const first = await problem(`${good}balanc = "x"\ncolour = 1\n`);
-    expect(first).toEqual([1, expect.stringMatching(/toml:\d+:\d+: .*"balanc"[^]*"colour"/)]);
+    expect(first).toEqual([1, expect.stringMatching(/toml:\d+:\d+: .*"balanc"[\s\S]*"colour"/)]);
     const other = good
       .replace(/listen = "127/, 'listen = "192.0.2.99:1"\nx = "127')
       .replace(/^x.*\n/m, "");
     const second = await problem(other);
     expect(second).toEqual([1, expect.stringContaining("192.0.2.99:1: EADDRNOTAVAIL")]);
     writeFileSync(file, good);
+  },
+  60_000,
+);
+
+test.skipIf(!isStatic)(
+  "more listeners than one message carries are handed over",
+  async () => {
+    const port = freePort();
+    // One for each of two workers.
+    const listen = Array.from({ length: 140 }, (_, at) => `"127.0.1.${at + 1}:${port}"`);
+    const { proxy, tcp, pids } = await proxied(
+      `[[service]]\nname = "many"\nlisten = [${listen}]\nto = "127.0.0.1:1"\n` +
+        'transparent = false\nsource = "self"\n',
+    );
+    proxy.kill("SIGUSR2");
+    await upgraded(proxy, pids);
+    expect(await echoed(tcp, "x")).toBe("x");
   },
   60_000,
 );

@@ -28,7 +28,7 @@ import type { UpgradeResult } from "../upgrade/old.ts";
 import { handOver } from "./hand-over.ts";
 import { installAll, removeAll } from "./install-all.ts";
 import { InstalledRules } from "./installed-rules.ts";
-import { ServiceProblem, UpgradeNeeded } from "./issues.ts";
+import { UpgradeNeeded } from "./issues.ts";
 import {
   check,
   enabledServices,
@@ -140,9 +140,7 @@ export class Server implements ServerParts {
       await server.begin(prepared);
       return server;
     } catch (error) {
-      await server.succession.failed(
-        error instanceof ServiceProblem ? new Error(settings.words.problem(error)) : error,
-      );
+      await server.succession.failed(error, settings.words);
       server.release();
       throw error;
     }

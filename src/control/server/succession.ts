@@ -21,8 +21,10 @@ import { ServerUpgrade, type Upgradable } from "../upgrade/server-upgrade.ts";
 import { readServerState, type ServerState } from "../upgrade/state.ts";
 import { Takeover } from "../upgrade/takeover.ts";
 import type { InstalledRules } from "./installed-rules.ts";
+import { ServiceProblem } from "./issues.ts";
 import type { RunningService } from "./running-service.ts";
 import type { ServerStatus } from "./status.ts";
+import type { ServerWords } from "./words.ts";
 
 /** The server, as far as it concerns others than itself. */
 export interface Successive {
@@ -146,8 +148,9 @@ export class Succession implements Upgradable {
   }
 
   /** Has the old process go on: this one cannot be started. */
-  async failed(error: unknown): Promise<void> {
-    await this.takeover?.failed([error instanceof Error ? error.message : String(error)]);
+  async failed(error: unknown, words: ServerWords): Promise<void> {
+    const text = error instanceof Error ? error.message : String(error);
+    await this.takeover?.failed([error instanceof ServiceProblem ? words.problem(error) : text]);
   }
 
   close(): void {

@@ -119,7 +119,7 @@ describe("descriptors", () => {
     expect(sys.eventfdDrain(message.descriptors[1] as number)).toBe(8);
   });
 
-  test("are 253 a message at most", () => {
+  test("are 252 a message at most", () => {
     const [a, b] = pair();
     const fd = keep(sys.eventfd(0, 0));
     const most = new Array<number>(descriptorsPerMessage).fill(fd);
