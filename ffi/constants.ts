@@ -27,6 +27,7 @@ export const SO_LINGER = 13;
 export const SO_REUSEPORT = 15;
 export const SO_RCVTIMEO = 20;
 export const SO_BINDTODEVICE = 25;
+export const SO_ATTACH_FILTER = 26;
 export const SO_ACCEPTCONN = 30;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
@@ -200,3 +201,21 @@ export const ETH_P_IPV6 = 0x86dd;
 
 // linux/if_arp.h
 export const ARPHRD_LOOPBACK = 772;
+
+// linux/filter.h, linux/bpf_common.h: programs of socket filters
+export const BPF_LD = 0x00;
+export const BPF_LDX = 0x01;
+export const BPF_ALU = 0x04;
+export const BPF_JMP = 0x05;
+export const BPF_RET = 0x06;
+export const BPF_MISC = 0x07;
+export const BPF_W = 0x00;
+export const BPF_IMM = 0x00;
+export const BPF_ABS = 0x20;
+export const BPF_IND = 0x40;
+export const BPF_AND = 0x50;
+export const BPF_JEQ = 0x10;
+export const BPF_K = 0x00;
+export const BPF_TAX = 0x00;
+export const SKF_AD_OFF = -0x1000;
+export const SKF_AD_NLATTR = 12;

@@ -78,6 +78,10 @@ export const msghdr = {
 /** `struct mmsghdr`: a msghdr, then how many bytes of it were received or sent. */
 export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
 
+/** `struct sock_filter` and `struct sock_fprog` (linux/filter.h). */
+export const sock_filter = { size: 8, code: 0, jt: 2, jf: 3, k: 4 } as const;
+export const sock_fprog = { size: 16, len: 0, filter: 8 } as const;
+
 /** `struct iovec`. */
 export const iovec = { size: 16, iov_base: 0, iov_len: 8 } as const;
 

@@ -9,6 +9,8 @@ import {
   AF_NETLINK,
   MSG_DONTWAIT,
   MSG_TRUNC,
+  SO_ATTACH_FILTER,
+  SO_MEMINFO,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SOCK_CLOEXEC,
@@ -17,8 +19,8 @@ import {
   SOL_SOCKET,
 } from "../constants.ts";
 import { check, EAGAIN, EINTR, ENOBUFS } from "../errno.ts";
-import { sockaddr_nl } from "../layout.ts";
-import { allocate } from "../memory.ts";
+import { sock_filter, sock_fprog, sockaddr_nl } from "../layout.ts";
+import { allocate, setPointer } from "../memory.ts";
 import * as sys from "../sys.ts";
 import type { Fd } from "../types.ts";
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from "./constants.ts";
@@ -30,11 +32,24 @@ const address = allocate(sockaddr_nl.size);
 address.view.setUint16(sockaddr_nl.nl_family, AF_NETLINK, HOST_ORDER);
 /** The readers of messages; shared, since one read ends before the next begins. */
 const received = allocate(16 * 1024);
+/** SO_MEMINFO: nine numbers, the last of which counts the messages that found no room. */
+const memoryInfo = allocate(9 * 4);
+const DROPS = 8 * 4;
+/** The most instructions of a filter here. */
+const instructionsMax = 32;
+const filter = allocate(instructionsMax * sock_filter.size);
+const program = allocate(sock_fprog.size);
 /** A queue that fills as fast as it is read must not hold its reader for ever. */
 const messagesPerDrainMax = 10_000;
 
+export interface MonitorOptions {
+  readonly queueBytes?: number;
+  readonly instructions?: Uint8Array;
+}
+
 export class NetlinkMonitor {
   readonly #fd: Fd;
+  /** How often `read` has found that messages were lost. */
   #overruns = 0;
 
   private constructor(fd: Fd) {
@@ -44,14 +59,20 @@ export class NetlinkMonitor {
   /**
    * Joins multicast groups (RTNLGRP_*, NFNLGRP_*) in the thread's current network namespace.
    * `queueBytes` is what the kernel may queue; absent for its default. Beyond
-   * net.core.rmem_max that needs CAP_NET_ADMIN in the first user namespace.
+   * net.core.rmem_max that needs CAP_NET_ADMIN in the first user namespace. `instructions` are
+   * struct sock_filter: the kernel queues what they let pass.
    * @throws SyscallError
    */
-  static open(protocol: number, groups: readonly number[], queueBytes?: number): NetlinkMonitor {
+  static open(
+    protocol: number,
+    groups: readonly number[],
+    { queueBytes, instructions }: MonitorOptions = {},
+  ): NetlinkMonitor {
     const type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK;
     const fd = check(sys.socket(AF_NETLINK, type, protocol), "socket", "netlink");
     try {
       if (queueBytes !== undefined) enlargeQueue(fd, queueBytes);
+      if (instructions !== undefined) attachFilter(fd, instructions);
       check(sys.bind(fd, address.address, sockaddr_nl.size), "bind", "netlink");
       for (const group of groups) {
         const result = sys.setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group);
@@ -76,9 +97,11 @@ export class NetlinkMonitor {
     return heard;
   }
 
-  /** How often `read` has found that messages were lost because the queue was full. */
-  get overruns(): number {
-    return this.#overruns;
+  /** How many messages the kernel has dropped because the queue was full. */
+  get lost(): number {
+    const { address: at, size, view } = memoryInfo;
+    const result = sys.getsockoptBytes(this.#fd, SOL_SOCKET, SO_MEMINFO, at, size);
+    return result < 0 ? this.#overruns : view.getUint32(DROPS, HOST_ORDER);
   }
 
   /** All that is queued, as copies; what was lost, or does not fit, is left out. */
@@ -98,6 +121,16 @@ export class NetlinkMonitor {
   close(): void {
     sys.close(this.#fd);
   }
+}
+
+/** The kernel takes a copy. @throws SyscallError */
+function attachFilter(fd: number, instructions: Uint8Array): void {
+  filter.bytes.set(instructions);
+  program.view.setUint16(sock_fprog.len, instructions.length / sock_filter.size, HOST_ORDER);
+  setPointer(program.words(), sock_fprog.filter / 4, filter.address);
+  const { address: at, size } = program;
+  const result = sys.setsockoptBytes(fd, SOL_SOCKET, SO_ATTACH_FILTER, at, size);
+  check(result, "setsockopt", "SO_ATTACH_FILTER");
 }
 
 function enlargeQueue(fd: number, bytes: number): void {

@@ -20,7 +20,7 @@ export const nlmsghdr = {
 export const nlattr = { size: 4, nla_len: 0, nla_type: 2 } as const;
 
 /** NLA_TYPE_MASK: an attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
-export const NLA_TYPE_MASK = 0x3fff;
+export const NLA_TYPE_MASK = ~0xc000;
 
 /** For DataView: the order of headers and of rtnetlink. */
 export const HOST_ORDER = true;

@@ -80,7 +80,7 @@ export function snakeCase(name: string): string {
 /** How a connection or session ended, as the fields of a JSON object. */
 export function endFields({ reason, by, failure, detail }: End): Record<string, unknown> {
   return {
-    ended_by: by,
+    ended_by: by === "unknown" ? undefined : by,
     reason,
     call: failure?.call || undefined,
     error: failure && errnoName(failure.errno),
@@ -98,14 +98,22 @@ function sourceText({ source }: { readonly source: string }): string {
 }
 
 function bytesText(event: ConnectionEvent): string {
-  const { protocol, clientBytes: sent, upstreamBytes: received } = event;
+  const { protocol, clientBytes: sent, upstreamBytes: received, packets } = event;
+  if (packets !== undefined) {
+    return `${packets.client} packets (${sent} bytes) out, ${packets.upstream} (${received}) in`;
+  }
   if (protocol === "tcp") return `${sent} bytes out, ${received} in`;
   const { clientDatagrams, upstreamDatagrams } = event;
   return `${clientDatagrams} datagrams (${sent} bytes) out, ${upstreamDatagrams} (${received}) in`;
 }
 
-function amountFields(event: ConnectionEvent): Record<string, number> {
-  const { protocol, clientBytes: client_bytes, upstreamBytes: upstream_bytes } = event;
+function amountFields(event: ConnectionEvent): Record<string, number | boolean> {
+  const { protocol, clientBytes: client_bytes, upstreamBytes: upstream_bytes, packets } = event;
+  if (packets !== undefined) {
+    const { client: client_packets, upstream: upstream_packets } = packets;
+    const bytes_with_headers = true;
+    return { client_bytes, upstream_bytes, client_packets, upstream_packets, bytes_with_headers };
+  }
   if (protocol === "tcp") return { client_bytes, upstream_bytes };
   const { clientDatagrams: client_datagrams, upstreamDatagrams: upstream_datagrams } = event;
   return { client_bytes, upstream_bytes, client_datagrams, upstream_datagrams };

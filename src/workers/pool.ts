@@ -11,7 +11,7 @@ import {
   workerDeathsWindowMs,
 } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
-import { COUNTER_VALUES, type Counters, sumOf, sumValues, valuesOf } from "./counters.ts";
+import { COUNTER_VALUES, type Counters, sumOf, sumValues } from "./counters.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import { type Counted, InheritedCounts } from "./inherited-counts.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
@@ -42,7 +42,7 @@ export interface PoolSettings {
   readonly lossless?: boolean;
   readonly died?: (worker: number) => void;
   /** Counters of this process besides its Workers, for the sum of all services. */
-  readonly others?: () => readonly Counters[];
+  readonly others?: () => readonly Float64Array[];
 }
 
 export class WorkerPool implements WorkerHandleOwner {
@@ -59,7 +59,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** All Workers are gone, and the descriptors that would wake them. */
   private over = false;
   private readonly died: (worker: number) => void;
-  private readonly others: () => readonly Counters[];
+  private readonly others: () => readonly Float64Array[];
   /** Numbers of services that run, or are on their way to their end. */
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
@@ -249,7 +249,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** The counts of all Workers so far, for all services or for one. */
   counters(id?: number): Counters {
     const own = this.handles.map((handle) => handle.read(id));
-    const others = id === undefined ? this.others().map(valuesOf) : [];
+    const others = id === undefined ? this.others() : [];
     return sumValues([...own, ...others, ...this.inherited.counters(id)]);
   }
 

@@ -345,6 +345,8 @@ export interface ConnectionEvent {
   upstreamBytes: number;
   clientDatagrams: number;
   upstreamDatagrams: number;
+  /** What has carried the bytes, where those have the headers of the packets as well. */
+  packets?: { readonly client: number; readonly upstream: number } | undefined;
   /** How long it took to connect to the upstream; undefined: it is not connected, or UDP. */
   connectMs?: number | undefined;
   /** Upstreams to which connecting failed before. */

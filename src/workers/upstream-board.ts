@@ -52,6 +52,8 @@ const counterNames = Object.keys(UpstreamCounter) as UpstreamCounterName[];
 /** The counters of what is open now; the others count what has been. */
 const gauges: readonly UpstreamCounterName[] = ["open", "openSessions", "backsOff"];
 const COUNTERS = counterNames.length;
+/** How many counters an upstream has. */
+export const UPSTREAM_COUNTER_VALUES = COUNTERS;
 /** The length of a Worker's row. */
 const ROW = COUNTERS * upstreamSlotsMax;
 
@@ -73,9 +75,12 @@ const CHECK_COUNTS = RAMPS + upstreamSlotsMax * 8;
 const ROWS = CHECK_COUNTS + CHECKS * upstreamSlotsMax * 8;
 
 export class UpstreamBoard {
-  /** The memory of a board for so many Workers. Pages that nobody writes cost nothing. */
+  /**
+   * The memory of a board for so many Workers, and a row for what the kernel carries. Pages that
+   * nobody writes cost nothing.
+   */
   static memory(workers: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(ROWS + workers * ROW * 8);
+    return new SharedArrayBuffer(ROWS + (workers + 1) * ROW * 8);
   }
 
   readonly memory: SharedArrayBuffer;
@@ -182,7 +187,12 @@ export class UpstreamBoard {
 
   /** How many Workers have a row. */
   get workers(): number {
-    return this.rows.length / ROW;
+    return this.rows.length / ROW - 1;
+  }
+
+  /** Main thread: what the kernel has carried to an upstream, by `UpstreamCounter`. */
+  carried(slot: number, values: Float64Array): void {
+    this.rows.set(values, this.workers * ROW + COUNTERS * slot);
   }
 
   /** Main thread: the Worker of a row has died, and nothing of it is open. */

@@ -69,38 +69,63 @@ interface Row {
   readonly [field: string]: unknown;
 }
 
+const script = `
+held v4 5 80 8.8.8.8; held v6 6 80 2001:db8::9; held other 7 80 9.9.9.9
+held slow 8 81 10.9.1.1
+within client python3 flows.py ask 1 80 7.7.7.7 2001:db8::7 > asked.log
+rows all --limit 3
+rows tcp6 --state relaying --original '[2001:db8::9]:80'
+rows udp --state answered
+rows pool --upstream web/no
+rows named --upstream '10.9.2.2:8080' --service fast --original :80
+rows rates --sort rate
+kill -USR1 $proxy; logged '"counters"'
+echo "status $(tell status --json)"
+id=$(tell connections --json --original 8.8.8.8 | sed 's/.*"id":"\\([0-9.]*\\)".*/\\1/')
+echo "killed $(tell kill $id)"
+tell kill $id > again.log || echo "again $?"
+echo lost >&5; until grep -q ConnectionReset v4.log; do :; done
+echo "killed $(tell kill --client fd00:1::2 --service fast --yes)"
+echo lost >&6; until grep -q ConnectionReset v6.log; do :; done
+echo "killed $(tell kill --state answered)"
+for n in 7 8; do echo "still there" >&$n; done
+until grep -q still other.log && grep -q still slow.log; do :; done
+rows left
+echo "killed $(tell kill --original 9.9.9.9 --upstream 10.9.2.2:8080)"
+echo "killed $(tell kill --service slow)"
+logged '"forwarded"' '8.8.8.8' '"killed"'; logged '"forwarded"' '2001:db8::9' '"killed"'
+logged '"forwarded"' '7.7.7.7' '"udp"' '"killed"'
+tell log level debug > level.log; within client python3 flows.py ask 1 80 6.6.6.1 > asked.log
+logged '"accepted"' '6.6.6.1' '"tcp"'; logged '"accepted"' '6.6.6.1' '"udp"'
+tell log level error > level.log; within client python3 flows.py ask 1 80 6.6.6.2 > asked.log
+tell kill --original 6.6.6.2 > again.log
+tell log level debug > level.log; within client python3 flows.py ask 1 80 6.6.6.3 > asked.log
+logged '"accepted"' '6.6.6.3' '"tcp"'
+tell status --json | sed 's/^/last /'
+kill -TERM $proxy; wait $proxy
+`;
+
+/** What a printed status has of the service that the kernel carries. */
+function statusOf(stdout: string, name: string) {
+  const [, json = "{}"] = new RegExp(`^${name} (\\{.*)$`, "m").exec(stdout) ?? [];
+  const { services, pools } = JSON.parse(json) as {
+    services: { name: string; path: string; counters: Record<string, number> }[];
+    pools: { name: string; upstreams: { name: string; addresses: Row[] }[] }[];
+  };
+  const { path, counters = {} } = services.find((each) => each.name === "fast") ?? {};
+  const { accepted, active, sessions, active_sessions } = counters;
+  const upstreams = pools.find((each) => each.name === "web")?.upstreams ?? [];
+  const addresses = upstreams.flatMap((each) => each.addresses.map((one) => one.counters));
+  return { path, counts: [accepted, active, sessions, active_sessions], addresses };
+}
+
 testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
   "connections, kill and SIGUSR1 have what the kernel carries beside what the relay does",
   async () => {
-    const { stdout, proxy } = await runAmongHosts(
-      `${lab}
-      held v4 5 80 8.8.8.8; held v6 6 80 2001:db8::9; held other 7 80 9.9.9.9
-      held slow 8 81 10.9.1.1
-      within client python3 flows.py ask 1 80 7.7.7.7 2001:db8::7 > asked.log
-      rows all --limit 3
-      rows tcp6 --state relaying --original '[2001:db8::9]:80'
-      rows udp --state answered
-      rows pool --upstream web/no
-      rows named --upstream '10.9.2.2:8080' --service fast --original :80
-      rows rates --sort rate
-      kill -USR1 $proxy; logged '"counters"'
-      id=$(tell connections --json --original 8.8.8.8 | sed 's/.*"id":"\\([0-9.]*\\)".*/\\1/')
-      echo "killed $(tell kill $id)"
-      tell kill $id > again.log || echo "again $?"
-      echo lost >&5; until grep -q ConnectionReset v4.log; do :; done
-      echo "killed $(tell kill --client fd00:1::2 --service fast --yes)"
-      echo lost >&6; until grep -q ConnectionReset v6.log; do :; done
-      echo "killed $(tell kill --state answered)"
-      for n in 7 8; do echo "still there" >&$n; done
-      until grep -q still other.log && grep -q still slow.log; do :; done
-      rows left
-      echo "killed $(tell kill --original 9.9.9.9 --upstream 10.9.2.2:8080)"
-      echo "killed $(tell kill --service slow)"
-      logged '"forwarded"' '8.8.8.8' '"killed"'; logged '"forwarded"' '2001:db8::9' '"killed"'
-      logged '"forwarded"' '7.7.7.7' '"udp"' '"killed"'
-      kill -TERM $proxy; wait $proxy`,
-      { files: { "flows.py": flows, "template.toml": configuration }, timeoutMs: 110_000 },
-    );
+    const { stdout, proxy } = await runAmongHosts(`${lab}${script}`, {
+      files: { "flows.py": flows, "template.toml": configuration },
+      timeoutMs: 110_000,
+    });
     const found = new Map(
       [...stdout.matchAll(/^rows (\S+) (\{.*)$/gm)].map(([, name = "", json = ""]) => {
         return [name, JSON.parse(json) as { total: number; matched: number; connections: Row[] }];
@@ -132,6 +157,16 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
       ...["killed 1 ended", "again 1", "killed 2 ended", "killed 1 ended"],
       ...["killed 1 ended", "killed 1 ended"],
     ]);
+    const { path, counts, addresses } = statusOf(stdout, "status");
+    expect([path, ...counts]).toEqual(["kernel", 5, 3, 2, 2]);
+    expect(addresses).toEqual([
+      expect.objectContaining({ connects: 3, open: 2, sessions: 1, open_sessions: 1, refused: 0 }),
+      expect.objectContaining({ connects: 2, open: 1, sessions: 1, open_sessions: 1 }),
+    ]);
+    // Counted at every level, since there is an admin socket; a line is there where it is wanted.
+    expect(statusOf(stdout, "last").counts[0]).toBe(8);
+    const lines = proxy.filter(({ event }) => event === "accepted" || event === "forwarded");
+    expect(lines.map((each) => each.original_destination)).not.toContain("6.6.6.2:80");
     const shown = proxy.filter(({ event }) => event === "open").map(({ id }) => `${id}`);
     expect(shown.filter((id) => id.startsWith("0."))).toHaveLength(5);
     const killed = proxy.filter(

@@ -79,7 +79,7 @@ describe("forward --path kernel", () => {
         expect.objectContaining({
           ...{ protocol: "tcp", original_destination: "8.8.8.8:80", upstream: "10.9.2.2:8080" },
           ...{ client: expect.stringMatching(/^10.9.1.2:/), reason: "done", source: "client" },
-          ...{ worker: 0, ended_by: "unknown" },
+          ...{ worker: 0, bytes_with_headers: true },
         }),
       );
       const [open] = of(proxy, "open").filter((each) => each.protocol === "tcp");

@@ -8,14 +8,20 @@ import type { PathIntent } from "../../capture/kernel-path/intent.ts";
 import type { Kernel } from "../../capture/live/kernel.ts";
 import type { Configuration } from "../../config/service.ts";
 import type { SettingWords } from "../../config/setting-words.ts";
+import type { LevelName } from "../../log/level.ts";
 import type { Log } from "../../log/log.ts";
-import { type Counters, sumValues } from "../../workers/counters.ts";
+import { sumValues } from "../../workers/counters.ts";
+import type { Counted } from "../../workers/inherited-counts.ts";
 import { LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
 import type { RowQuery } from "../../workers/query.ts";
 import type { Rows, Selection } from "../../workers/scan-requests.ts";
+import type { Pools } from "../pools/pools.ts";
 import type { ServerSettings } from "../server/settings.ts";
+import { protocolsOf } from "../server/tasks.ts";
+import { CarriedCounts } from "./carried-counts.ts";
 import type { PathCandidate } from "./choose-path.ts";
 import { guardMarkOf, type StandingOf } from "./describe-service.ts";
+import type { WantedLines } from "./flow-log.ts";
 import { killFlows, queryFlows } from "./flow-scans.ts";
 import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath } from "./held-path.ts";
@@ -28,6 +34,8 @@ export interface InstallOptions {
   readonly routes: Configuration["routes"];
   /** Another table of this process, or of the one that hands over to it, has the name. */
   readonly isNameTaken: boolean;
+  /** Somebody may ask for the counters; undefined: at the usual admin socket of a file. */
+  readonly counts: boolean | undefined;
 }
 
 export class CarriedServices {
@@ -35,7 +43,12 @@ export class CarriedServices {
   /** The log and the rules name the services. */
   private readonly isNamed: boolean;
   private readonly spell: SettingWords;
-  private readonly standingOf: StandingOf;
+  /** Known once the server is made. */
+  private readonly pools: () => Pick<Pools, "standingOf" | "board">;
+  private readonly counts = new CarriedCounts();
+  /** The level that was set at run time; undefined: each service has its own. */
+  private level: LevelName | undefined;
+  private isCounted = false;
   private held: HeldPath | undefined;
   private routes: Configuration["routes"] | undefined;
   /** On the clock of `performance.now()`. */
@@ -46,12 +59,12 @@ export class CarriedServices {
   constructor(
     { io, words, isNameless }: Pick<ServerSettings, "io" | "words" | "isNameless">,
     log: Pick<Log, "print" | "warn">,
-    standingOf: StandingOf,
+    pools: () => Pick<Pools, "standingOf" | "board">,
   ) {
     this.log = log;
     this.isNamed = !isNameless;
     this.spell = words.setting;
-    this.standingOf = standingOf;
+    this.pools = pools;
     io.onReport(() => this.report());
   }
 
@@ -66,9 +79,10 @@ export class CarriedServices {
    */
   async install(
     candidates: readonly PathCandidate[],
-    { routes, isNameTaken }: InstallOptions,
+    { routes, isNameTaken, counts }: InstallOptions,
   ): Promise<readonly string[]> {
     this.routes = routes;
+    this.isCounted = counts ?? this.isNamed;
     if (candidates.length === 0) {
       this.release();
       return [];
@@ -101,14 +115,43 @@ export class CarriedServices {
     if (uses) this.refresh();
   }
 
-  /** What a service counts; nothing where the kernel does not carry it. */
-  countersOf(name: string): Counters {
-    return this.carried.get(name)?.watch?.counters() ?? sumValues([]);
+  /** What a service has counted, and how its connections have ended. */
+  countsOf(name: string): ReturnType<CarriedCounts["of"]> {
+    return this.counts.of(name, this.carried.get(name)?.watch);
   }
 
-  /** What the services count, one after the other. */
-  counters(): Counters[] {
-    return [...this.carried.values()].flatMap(({ watch }) => watch?.counters() ?? []);
+  /** Numbers that belong to the sum of all services. */
+  counters(): Float64Array[] {
+    return this.counts.all(this.watches);
+  }
+
+  /** Writes what was counted of upstreams to where it is read, before it is. */
+  publish(): void {
+    for (const [slot, values] of this.counts.bySlot(this.watches)) {
+      this.pools().board.carried(slot, values);
+    }
+  }
+
+  /** What another process has counted of a service; false: the kernel does not carry it here. */
+  inherit(name: string, counted: Counted): boolean {
+    if (this.has(name)) this.counts.inherit(name, counted);
+    return this.has(name);
+  }
+
+  /** By name, what a process that takes over has to know. */
+  counted(): Record<string, Counted> {
+    return Object.fromEntries(
+      [...this.carried.keys()].map((name) => {
+        const { counters, tally } = this.countsOf(name);
+        return [name, { counters: sumValues([counters]), tally: [...tally] }];
+      }),
+    );
+  }
+
+  /** Logs at this level from now on; undefined: each service at its own. */
+  setLevel(level: LevelName | undefined): void {
+    this.level = level;
+    for (const each of this.carried.values()) each.watch?.want(this.linesOf(each));
   }
 
   /** Returns rows of what is open. @throws ScanError */
@@ -154,7 +197,7 @@ export class CarriedServices {
 
   /** Removes everything; a second time it does nothing. */
   release(): void {
-    for (const { watch } of this.carried.values()) watch?.close();
+    for (const [name, { watch }] of this.carried) this.forget(name, watch);
     this.carried = new Map();
     this.held?.release();
     this.held = undefined;
@@ -167,18 +210,25 @@ export class CarriedServices {
     const next = candidates.map((candidate): Carried => {
       const known = before.get(candidate.service.name);
       if (known !== undefined && isSame(known, candidate)) return { ...known, ...candidate };
-      known?.watch?.close();
+      this.forget(candidate.service.name, known?.watch);
       return unwatched(candidate, known?.number ?? (free.shift() as number));
     });
     this.carried = new Map(next.map((each) => [each.service.name, each]));
-    for (const [name, { watch }] of before) if (!this.carried.has(name)) watch?.close();
+    for (const [name, { watch }] of before) if (!this.carried.has(name)) this.forget(name, watch);
     if (this.held !== undefined) this.watchAll();
+  }
+
+  private forget(name: string, watch: FlowWatch | undefined): void {
+    if (watch === undefined) return;
+    this.counts.retire(name, watch);
+    watch.close();
   }
 
   private watchAll(): void {
     const all = [...this.carried].map(([name, each]) => {
       if (each.watch !== undefined) return [name, each] as const;
       const watch = this.watchOf(each);
+      watch.want(this.linesOf(each));
       watch.start();
       return [name, { ...each, watch }] as const;
     });
@@ -186,16 +236,22 @@ export class CarriedServices {
   }
 
   private watchOf({ service, number, timeouts }: Carried): FlowWatch {
-    const { name, log, route } = service;
+    const { name, route } = service;
     const named = (event: WorkerEvent) => ({ ...event, service: name }) as WorkerEvent;
     return new FlowWatch({
       names: { service: name, pool: route.pool.name },
-      service: { number, timeouts, source: route.source.kind, level: LogLevel[log.level] },
+      owner: { number, timeouts, source: route.source.kind },
+      protocol: protocolsOf(service).includes("tcp") ? "tcp" : "udp",
       pool: route.pool,
       print: (events) => void this.log.print(this.isNamed ? events.map(named) : events),
       warn: (text) => this.log.warn(this.isNamed ? `service ${name}: ${text}` : text),
       changed: () => this.refresh(),
     });
+  }
+
+  private linesOf({ service: { log } }: PathCandidate): WantedLines {
+    const { level, connections, sample } = log;
+    return { level: LogLevel[this.level ?? level], connections, sample, counts: this.isCounted };
   }
 
   /** Assigns the slots anew, sends those that have changed, and ends what has to end after that. */
@@ -221,7 +277,8 @@ export class CarriedServices {
   }
 
   private intent(kernel: Kernel): PathIntent {
-    const { isNamed, standingOf, routes = { install: "auto" } } = this;
+    const { isNamed, routes = { install: "auto" } } = this;
+    const standingOf: StandingOf = (...which) => this.pools().standingOf(...which);
     return pathIntent([...this.carried.values()], { routes, isNamed, kernel, standingOf });
   }
 }

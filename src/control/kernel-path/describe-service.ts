@@ -172,7 +172,7 @@ export function upstreamsOf(
   const all = upstreams.flatMap(({ name, weight, isBackup }, i) =>
     addresses.addressesOf(i).map((each): PathUpstream => {
       const { state: standing, ...known } = standingOf?.(pool, name, each) ?? {
-        ...{ state: 0, weight, isRising: false, downSince: Number.NEGATIVE_INFINITY },
+        ...{ slot: -1, state: 0, weight, isRising: false, downSince: Number.NEGATIVE_INFINITY },
       };
       return { address: addressOf(each), port: each.port as Port, isBackup, standing, ...known };
     }),

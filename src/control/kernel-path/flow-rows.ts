@@ -7,7 +7,7 @@
  * those of whole packets, with their headers; of UDP those of payloads.
  */
 
-import { IPPROTO_UDP } from "../../../ffi/constants.ts";
+import { IPPROTO_TCP, IPPROTO_UDP } from "../../../ffi/constants.ts";
 import { ECONNREFUSED } from "../../../ffi/errno.ts";
 import type { ConntrackEntry, Tuple } from "../../../ffi/netlink/conntrack.ts";
 import * as c from "../../../ffi/netlink/conntrack-constants.ts";
@@ -55,6 +55,16 @@ const timeoutNames: Readonly<Record<number, TcpTimeout>> = {
   [c.TCP_CONNTRACK_TIME_WAIT]: "time_wait",
   [c.TCP_CONNTRACK_CLOSE]: "close",
 };
+
+/** The time-out of a TCP_CONNTRACK_*; undefined: the kernel's own counts. */
+export function timeoutName(tcpState: number): TcpTimeout | undefined {
+  return timeoutNames[tcpState];
+}
+
+/** Equal for connections to one upstream: as `endpointKey` has it. */
+export function upstreamKey({ reply }: Pick<ConntrackEntry, "reply">): string {
+  return `${reply.source.toHex()}:${reply.sourcePort ?? 0}`;
+}
 
 /** A connection as filters look at it; `now` in ms since 1970. */
 export function filteredRow(entry: ConntrackEntry, owner: FlowOwner, now: number): FilteredRow {
@@ -132,12 +142,15 @@ function rowOf(
     ...{ clientBytes, upstreamBytes },
     clientDatagrams: isUdp ? (sent?.packets ?? 0) : 0,
     upstreamDatagrams: isUdp ? (received?.packets ?? 0) : 0,
+    ...(isUdp ? {} : { packets: { client: sent?.packets ?? 0, upstream: received?.packets ?? 0 } }),
     ...{ ms: 0, idleMs: 0, end: undefined },
   };
 }
 
-function stateOf({ tcpState, status }: ConntrackEntry): string {
+/** Of an offloaded connection the kernel lists neither the state nor the time-out. */
+function stateOf({ original, tcpState, status }: ConntrackEntry): string {
   if (tcpState !== undefined) return tcpStates[tcpState] ?? `state ${tcpState}`;
+  if (original.protocol === IPPROTO_TCP) return "relaying";
   return (status & IPS_SEEN_REPLY) === 0 ? "unanswered" : "answered";
 }
 
@@ -162,8 +175,8 @@ function socketAddress(tuple: Tuple, side: "source" | "destination"): SocketAddr
  * Why the kernel has forgotten a connection, as near as its last state shows. Which side was the
  * first to end it, or has reset it, the kernel does not tell.
  */
-function endOf({ tcpState, status, received }: ConntrackEntry): End {
-  if (tcpState === undefined) return ended("idle-timeout");
+function endOf({ original, tcpState, status, received }: ConntrackEntry): End {
+  if (original.protocol !== IPPROTO_TCP) return ended("idle-timeout");
   if ((status & IPS_SEEN_REPLY) === 0) {
     // A reset as the first answer counts as none, and the kernel forgets the connection at once.
     const isRefused = tcpState === c.TCP_CONNTRACK_CLOSE || (received?.packets ?? 0) > 0;
@@ -199,10 +212,11 @@ function idleMsOf(entry: ConntrackEntry, timeouts: PathTimeouts, now: number): n
 }
 
 function timeoutOf(
-  { tcpState, status }: ConntrackEntry,
+  { original, tcpState, status }: ConntrackEntry,
   timeouts: PathTimeouts,
 ): number | undefined {
   if (tcpState === undefined) {
+    if (original.protocol === IPPROTO_TCP) return undefined;
     return (status & IPS_SEEN_REPLY) === 0 ? timeouts.udpUnreplied : timeouts.udpReplied;
   }
   const name = timeoutNames[tcpState];

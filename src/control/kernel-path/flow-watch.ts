@@ -8,12 +8,9 @@
 
 import { IPPROTO_TCP } from "../../../ffi/constants.ts";
 import { SyscallError } from "../../../ffi/errno.ts";
-import type { ConntrackEntry } from "../../../ffi/netlink/conntrack.ts";
-import {
-  NFNLGRP_CONNTRACK_DESTROY,
-  NFNLGRP_CONNTRACK_NEW,
-} from "../../../ffi/netlink/conntrack-constants.ts";
+import { type ConntrackEntry, updateEntry } from "../../../ffi/netlink/conntrack.ts";
 import { NETLINK_NETFILTER, NFPROTO_IPV4, NFPROTO_IPV6 } from "../../../ffi/netlink/constants.ts";
+import { markFilter } from "../../../ffi/netlink/event-filter.ts";
 import { NetlinkMonitor } from "../../../ffi/netlink/monitor.ts";
 import { IPS_SEEN_REPLY } from "../../../ffi/netlink/nftables/expr/ct.ts";
 import { NetlinkSocket } from "../../../ffi/netlink/socket.ts";
@@ -22,24 +19,28 @@ import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
 import type { Pool } from "../../config/pool.ts";
 import { readSysctl } from "../../diagnose/snapshot/proc.ts";
 import { formatBytes } from "../../net/address.ts";
-import { type Counters, sumValues } from "../../workers/counters.ts";
+import { Counter } from "../../workers/counters.ts";
 import { type End, ended } from "../../workers/end-reason.ts";
-import { type ConnectionEvent, LogLevel, type WorkerEvent } from "../../workers/protocol.ts";
+import type { ConnectionEvent, WorkerEvent } from "../../workers/protocol.ts";
 import type { RowNames } from "../../workers/row-filter.ts";
-import { isDown } from "../../workers/upstream-board.ts";
-import { FlowLog, type LoggedService } from "./flow-log.ts";
+import { isDown, UpstreamCounter } from "../../workers/upstream-board.ts";
+import { FlowLog, type WantedLines } from "./flow-log.ts";
 import { FlowRates } from "./flow-rates.ts";
-import { type FlowOwner, isOpen, openRow } from "./flow-rows.ts";
+import { type FlowOwner, isOpen, openRow, upstreamKey } from "./flow-rows.ts";
 import type { ScannedService } from "./flow-scans.ts";
+import type { FlowFigures } from "./flow-sums.ts";
 import { deleteFlows, readFlows } from "./flows.ts";
 import { type HealthChange, PathHealth } from "./health.ts";
+import { shortenedTimeouts } from "./idle-flows.ts";
 import { flowsToEnd } from "./lost-upstream.ts";
 import type { PathLoad, PathUpstream } from "./path-slots.ts";
 
 export interface WatchSettings {
   /** Of the rows of queries. */
   readonly names: RowNames;
-  readonly service: LoggedService;
+  readonly owner: FlowOwner;
+  /** What connections count as of which only the number is known. */
+  readonly protocol: "tcp" | "udp";
   readonly pool: Pick<Pool, "balance" | "onDown" | "backOff">;
   readonly print: (events: readonly WorkerEvent[]) => void;
   readonly warn: (text: string) => void;
@@ -50,6 +51,9 @@ export interface WatchSettings {
 /** How often events are read, and how often connections are looked at. */
 const pollMs = 100;
 const intervalMs = 1000;
+/** How often time-outs are looked at, and how many times longer than that takes it rests. */
+const sweepMs = 30_000;
+const sweepRestFactor = 50;
 /** What the kernel may queue of events: half a second of 14,000 connections a second. */
 const queueBytes = 32 * 1024 * 1024;
 /** A SYN is not answered after this time: its client has sent it again by then. */
@@ -68,13 +72,13 @@ export class FlowWatch implements ScannedService {
   private readonly settings: WatchSettings;
   /** Not the socket that owns the table: nothing else may wait for these dumps. */
   private readonly channel = NetlinkSocket.open(NETLINK_NETFILTER);
-  private readonly monitor: NetlinkMonitor;
   private readonly log: FlowLog;
   private readonly timers: ReturnType<typeof setInterval>[] = [];
   private upstreams: ReadonlyMap<string, PathUpstream> = new Map();
   private carried: PathLoad | undefined;
   private endedBefore = 0;
-  private counted = sumValues([]);
+  private counted: FlowFigures | undefined;
+  private sweptAt = Number.NEGATIVE_INFINITY;
   private countedAt = Number.NEGATIVE_INFINITY;
   /** When each unanswered connection was first noticed. */
   private unanswered: ReadonlyMap<number, number> = new Map();
@@ -84,19 +88,24 @@ export class FlowWatch implements ScannedService {
   /** @throws SyscallError */
   constructor(settings: WatchSettings) {
     this.settings = settings;
-    const { service, pool, print, warn } = settings;
+    const { owner, protocol, pool, print, warn } = settings;
     const { failures, ms, msMax } = pool.backOff;
     this.health = new PathHealth({ failures, backOffMs: ms, backOffMsMax: msMax }, (key) =>
       this.answeredBy(key),
     );
-    this.monitor = NetlinkMonitor.open(NETLINK_NETFILTER, groupsOf(service.level), queueBytes);
+    const options = { queueBytes, instructions: markFilter(flowMark(owner.number)) };
     this.log = new FlowLog({
-      ...{ monitor: this.monitor, print, warn },
-      ownerOf: (mark) => (mark >>> 24 === service.number ? service : undefined),
+      ...{ owner, protocol, print, warn },
+      open: (group) => NetlinkMonitor.open(NETLINK_NETFILTER, [group], options),
       ended: (entry, { reason }) => {
         if (reason === "connect-failed") this.fails(entry, "refused");
       },
     });
+  }
+
+  /** From now on these connections have lines. */
+  want(wanted: WantedLines): void {
+    this.attempt(() => this.log.want(wanted));
   }
 
   /** From now on these are the upstreams. `endFallen` follows, once their slots are in force. */
@@ -146,14 +155,33 @@ export class FlowWatch implements ScannedService {
   }
 
   /** What open and ended connections come to; of the last second at least. */
-  counters(): Counters {
+  figures(): FlowFigures {
     const now = performance.now();
-    if (now < this.countedAt + intervalMs) return this.counted;
+    if (this.counted !== undefined && now < this.countedAt + intervalMs) return this.counted;
     this.countedAt = now;
     this.attempt(() => {
-      this.counted = this.sum(this.rows());
+      const entries = readFlows(this.channel, { mark: this.mark });
+      // Those that have ended since are in the log by now.
+      this.log.poll(Date.now());
+      this.counted = this.log.sums.figures(entries);
     });
+    this.counted ??= this.log.sums.figures([]);
+    this.counted.counters[Counter.lostLines] = this.log.lostLines;
+    for (const [key, values] of this.counted.upstreams) {
+      values[UpstreamCounter.backsOff] = this.health.state(key) === "backing-off" ? 1 : 0;
+    }
     return this.counted;
+  }
+
+  /** How connections have ended, by the places of `tally.ts`. */
+  get tally(): Float64Array {
+    return this.log.sums.tally;
+  }
+
+  /** Where the counters of an upstream are on the board; undefined: it is none, or nowhere. */
+  slotOf(key: string): number | undefined {
+    const slot = this.upstreams.get(key)?.slot;
+    return slot === undefined || slot < 0 ? undefined : slot;
   }
 
   get names(): RowNames {
@@ -161,7 +189,7 @@ export class FlowWatch implements ScannedService {
   }
 
   get owner(): FlowOwner {
-    return this.settings.service;
+    return this.settings.owner;
   }
 
   /** Those that are closed, and only remembered, are not among them. @throws SyscallError */
@@ -176,14 +204,14 @@ export class FlowWatch implements ScannedService {
 
   private rows(): ConnectionEvent[] {
     const now = Date.now();
-    return this.openFlows().map((entry) => openRow(entry, this.settings.service, now));
+    return this.openFlows().map((entry) => openRow(entry, this.owner, now));
   }
 
   /** How many connections of TCP are open. UDP has no end that could be awaited. */
   openStreams(): number {
     let count = 0;
     this.attempt(() => {
-      count = this.openFlows().filter(({ tcpState }) => tcpState !== undefined).length;
+      count = this.openFlows().filter(({ original }) => original.protocol === IPPROTO_TCP).length;
     });
     return count;
   }
@@ -198,13 +226,14 @@ export class FlowWatch implements ScannedService {
   /** Gives the sockets back. */
   close(): void {
     for (const timer of this.timers.splice(0)) clearInterval(timer);
-    this.monitor.close();
+    this.log.close();
     this.channel.close();
   }
 
   private look(): void {
     this.attempt(() => {
       this.findUnanswered(performance.now());
+      this.shortenTimeouts(performance.now());
       const changes = this.health.tick(performance.now());
       const isBalanced = this.settings.pool.balance === "least-connections";
       if (isBalanced) this.carried = this.count();
@@ -216,13 +245,13 @@ export class FlowWatch implements ScannedService {
   /** Open connections by upstream; as many are to come as have ended in the last interval. */
   private count(): PathLoad {
     const open = new Map<string, number>();
-    for (const { reply } of this.openFlows()) {
-      const key = keyOf(reply.source, reply.sourcePort);
+    for (const entry of this.openFlows()) {
+      const key = upstreamKey(entry);
       open.set(key, (open.get(key) ?? 0) + 1);
     }
-    const { ended } = this.log.totals(this.settings.service.number);
-    const expected = Math.max(2 * this.upstreams.size, ended - this.endedBefore);
-    this.endedBefore = ended;
+    const { ends } = this.log.sums;
+    const expected = Math.max(2 * this.upstreams.size, ends - this.endedBefore);
+    this.endedBefore = ends;
     return { open, expected };
   }
 
@@ -241,8 +270,26 @@ export class FlowWatch implements ScannedService {
     this.unanswered = after;
   }
 
-  private fails({ original, reply }: ConntrackEntry, why: string): void {
-    this.health.failed(keyOf(reply.source, reply.sourcePort), original.source, why);
+  /** Connections that came back from the flowtable end when their service wants it. */
+  private shortenTimeouts(now: number): void {
+    const { timeouts } = this.owner;
+    const shortest = 1000 * Math.min(timeouts.tcpIdle, timeouts.tcpHalfClosed);
+    if (now - this.sweptAt < Math.min(sweepMs, shortest / 4)) return;
+    this.sweptAt = now;
+    const status = { value: IPS_SEEN_REPLY, mask: IPS_SEEN_REPLY };
+    const answered = readFlows(this.channel, { mark: this.mark, status });
+    const kernelSeconds = (name: string) =>
+      readSysctl(`net.netfilter.nf_conntrack_tcp_timeout_${name}`);
+    const shortened = shortenedTimeouts(answered, timeouts, kernelSeconds);
+    this.channel.requestEach(
+      shortened.map(({ entry, timeoutS }) => updateEntry(entry, { timeoutS })),
+    );
+    // A table that takes long to read is read the less often.
+    this.sweptAt = now + sweepRestFactor * (performance.now() - now);
+  }
+
+  private fails(entry: ConntrackEntry, why: string): void {
+    this.health.failed(upstreamKey(entry), entry.original.source, why);
   }
 
   private tell(change: HealthChange): void {
@@ -288,28 +335,12 @@ export class FlowWatch implements ScannedService {
   }
 
   private get mark() {
-    return flowMark(this.settings.service.number);
+    return flowMark(this.owner.number);
   }
 
   private delete(entries: readonly ConntrackEntry[], why: End | undefined): number {
     this.log.deleting(entries, why);
     return deleteFlows(this.channel, entries);
-  }
-
-  private sum(open: readonly ConnectionEvent[]): Counters {
-    const totals = this.log.totals(this.settings.service.number);
-    const streams = open.filter(({ protocol }) => protocol === "tcp").length;
-    const sum = (of: (row: ConnectionEvent) => number) => open.reduce((all, r) => all + of(r), 0);
-    return {
-      ...sumValues([]),
-      accepted: totals.ended + open.length,
-      active: streams,
-      activeSessions: open.length - streams,
-      clientBytes: totals.clientBytes + sum(({ clientBytes }) => clientBytes),
-      upstreamBytes: totals.upstreamBytes + sum(({ upstreamBytes }) => upstreamBytes),
-      failed: totals.failed,
-      lostLines: this.log.lostEvents,
-    };
   }
 
   /** What the kernel refuses ends nothing: it is told. */
@@ -321,18 +352,6 @@ export class FlowWatch implements ScannedService {
       this.settings.warn(`connections of the kernel path cannot be looked at: ${error.message}`);
     }
   }
-}
-
-/** An ended connection has an event, and at `debug` a new one. Without lines there are none. */
-function groupsOf(level: number): number[] {
-  if (level < LogLevel.warning) return [];
-  if (level < LogLevel.debug) return [NFNLGRP_CONNTRACK_DESTROY];
-  return [NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY];
-}
-
-/** As `endpointKey` has it. */
-function keyOf(address: Uint8Array, port = 0): string {
-  return `${address.toHex()}:${port}`;
 }
 
 function nameOf({ address, port }: FlowEndpoint): string {

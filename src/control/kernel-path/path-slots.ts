@@ -29,6 +29,8 @@ export interface PathUpstream extends FlowEndpoint {
   readonly standing: number;
   /** Since when checks find it down, by `performance.now()`; -Infinity: they do not. */
   readonly downSince: number;
+  /** Where its counters are on the board of upstreams; negative: nowhere. */
+  readonly slot: number;
   /** Its weight still rises. */
   readonly isRising: boolean;
 }

@@ -13,6 +13,7 @@ import { upstreamFigures } from "./upstream-figures.ts";
 export function metricsOf(parts: ServerParts): MetricsData {
   const { configuration, startTime, generation, lastReload, pool, pools, rules } = parts;
   const { lost } = parts.log;
+  parts.paths.publish();
   const { lostLines } = pool.counters();
   return {
     build: { version, commit, bun: Bun.version },
@@ -29,11 +30,13 @@ export function metricsOf(parts: ServerParts): MetricsData {
   };
 }
 
-function serviceFigures(service: Service, { pool, running }: ServerParts): ServiceFigures[] {
+function serviceFigures(service: Service, parts: ServerParts): ServiceFigures[] {
+  const { pool, running, paths } = parts;
   const { name: text, route } = service;
   const id = running.get(text)?.id;
-  if (id === undefined) return [];
-  const [counters, tally] = [pool.values(id), pool.tally(id)];
+  if (id === undefined && !paths.has(text)) return [];
+  const { counters, tally } =
+    id === undefined ? paths.countsOf(text) : { counters: pool.values(id), tally: pool.tally(id) };
   const own = { labels: labels({ service: text }), pool: route.pool.name };
   return [{ ...own, protocols: protocolsOf(service), counters, tally }];
 }

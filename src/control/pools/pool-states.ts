@@ -33,6 +33,8 @@ export interface AddressState {
 
 /** The facts that decide whether an address gets new connections, and how many. */
 export interface Standing {
+  /** Where its counters are on the board; negative: nowhere. */
+  readonly slot: number;
   /** Bits of `UpstreamState`. */
   readonly state: number;
   /** Its share of this moment: less than its weight while it starts slowly. */
@@ -218,7 +220,7 @@ export class PoolStates {
     const { slowStartMs } = entry.settings;
     const rampFrom = board.rampFrom(slot);
     return {
-      state: board.state(slot),
+      ...{ slot, state: board.state(slot) },
       weight: shareAt({ weight: board.weight(slot), rampFrom, slowStartMs }, now),
       isRising: now < rampFrom + slowStartMs,
       downSince: isUp ? Number.NEGATIVE_INFINITY : since - performance.timeOrigin,

@@ -27,7 +27,10 @@ export async function installAll(
   const changes = await rules.install(configuration, services, capture);
   // Its own table of the kernel path has the name as long as the other process carries anything.
   const isNameTaken = rules.intents.length > 0 || isTakingOver === true;
-  const options = { routes: configuration.routes, isNameTaken };
+  const { routes, metrics, admin } = configuration;
+  const isAsked = admin.socket === undefined ? undefined : admin.socket !== "none";
+  const counts = metrics === undefined ? isAsked : true;
+  const options = { routes, isNameTaken, counts };
   return [...changes, ...(await paths.install(carried, options))];
 }
 

@@ -100,9 +100,7 @@ export class Server implements ServerParts {
     this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
-    this.paths = new CarriedServices(settings, this.log, (...which) =>
-      this.pools.standingOf(...which),
-    );
+    this.paths = new CarriedServices(settings, this.log, () => this.pools);
     this.rules = new InstalledRules(settings, warn);
     this.pool = new WorkerPool(this.log.print, {
       replaces: true,
@@ -366,6 +364,7 @@ export class Server implements ServerParts {
 
   /** Gives services the level that was set at run time, or their own again. */
   private changeLevel(): void {
+    this.paths.setLevel(this.log.level);
     for (const { id, service } of this.running.values()) {
       this.pool.update(id, { log: { level: LogLevel[this.log.level ?? service.log.level] } });
     }

@@ -3,6 +3,7 @@
 import type { Configuration, Service } from "../../config/service.ts";
 import type { Log } from "../../log/log.ts";
 import { version } from "../../version.ts";
+import { sumValues } from "../../workers/counters.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import type { Pools } from "../pools/pools.ts";
@@ -21,7 +22,7 @@ export interface ServerParts {
   readonly isStopping: boolean;
   readonly workers: number;
   readonly running: ReadonlyMap<string, RunningService>;
-  readonly paths: Pick<CarriedServices, "has" | "countersOf">;
+  readonly paths: Pick<CarriedServices, "has" | "countsOf" | "publish">;
   readonly pools: Pick<Pools, "status" | "all">;
   /** Services that an administrator has taken out. */
   readonly held: ReadonlyMap<string, "drained" | "down">;
@@ -37,6 +38,7 @@ export function statusOf(parts: ServerParts): ServerStatus {
   const { configuration, startTime, generation, lastReload, isStopping, workers } = parts;
   const { pool, pools } = parts;
   const [captured] = parts.rules.intents;
+  parts.paths.publish();
   const status = {
     version,
     pid: process.pid,
@@ -59,8 +61,11 @@ function serviceStatus(service: Service, parts: ServerParts): ServiceStatus {
   return {
     ...{ name, state: stateOf(name, parts), pool: route.pool.name },
     listeners: running === undefined ? [] : boundAt(running.sockets),
+    path: parts.paths.has(name) ? "kernel" : "relay",
     counters:
-      running === undefined ? parts.paths.countersOf(name) : parts.pool.counters(running.id),
+      running === undefined
+        ? sumValues([parts.paths.countsOf(name).counters])
+        : parts.pool.counters(running.id),
   };
 }
 

@@ -14,6 +14,8 @@ export interface ServiceStatus {
   readonly listeners: readonly ListenerStatus[];
   /** The name of its pool. */
   readonly pool: string;
+  /** Who carries it. Of `kernel` the bytes of TCP have the headers of the packets. */
+  readonly path: "relay" | "kernel";
   readonly counters: Counters;
 }
 

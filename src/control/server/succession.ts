@@ -11,6 +11,7 @@ import type { Counted } from "../../workers/inherited-counts.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { TakenCapture } from "../held-capture.ts";
 import { InheritedSockets, inspectSocket } from "../inherited-sockets.ts";
+import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import type { Pools } from "../pools/pools.ts";
 import type { ListeningSocket } from "../systemd/fd-store.ts";
 import { ServiceManager } from "../systemd/service-manager.ts";
@@ -32,6 +33,7 @@ export interface Successive {
   readonly log: Pick<Log, "warn" | "note">;
   readonly pool: WorkerPool;
   readonly rules: InstalledRules;
+  readonly paths: Pick<CarriedServices, "counted" | "inherit">;
   readonly pools: Pick<Pools, "handOver">;
   readonly ports: Pick<JoinedPorts, "watch" | "close">;
   readonly running: ReadonlyMap<string, RunningService>;
@@ -183,8 +185,9 @@ export class Succession implements Upgradable {
   }
 
   counted(): Record<string, Counted> {
-    const { pool, running } = this.server;
-    return Object.fromEntries([...running].map(([name, { id }]) => [name, pool.counted(id)]));
+    const { pool, running, paths } = this.server;
+    const relayed = [...running].map(([name, { id }]) => [name, pool.counted(id)]);
+    return { ...Object.fromEntries(relayed), ...paths.counted() };
   }
 
   async closeViews(): Promise<void> {
@@ -211,8 +214,9 @@ export class Succession implements Upgradable {
 
   /** Adds the counts of the old process to those of the services of the same names. */
   private count(all: Readonly<Record<string, Counted>>): void {
-    const { pool, running } = this.server;
+    const { pool, running, paths } = this.server;
     for (const [index, [name, counted]] of Object.entries(all).entries()) {
+      if (paths.inherit(name, counted)) continue;
       // Of one that is gone it stays in the sum.
       pool.inherited.set(running.get(name)?.id ?? -1 - index, counted);
     }

@@ -22,7 +22,7 @@ const HEADERS = [
   "sys/syscall.h sys/ioctl.h",
   "netinet/in.h netinet/tcp.h netinet/udp.h netinet/ip.h netinet/ip6.h net/if.h",
   "netinet/ip_icmp.h netinet/icmp6.h",
-  "linux/netlink.h linux/rtnetlink.h linux/fib_rules.h linux/if_link.h",
+  "linux/filter.h linux/netlink.h linux/rtnetlink.h linux/fib_rules.h linux/if_link.h",
   "linux/if_addr.h linux/veth.h linux/netfilter.h linux/netfilter_ipv4.h",
   "linux/netfilter_ipv6/ip6_tables.h",
   "linux/netfilter/nfnetlink.h linux/netfilter/nf_tables.h linux/sock_diag.h",

@@ -4,17 +4,23 @@ import { describe, expect, test } from "bun:test";
 import { EINVAL } from "../../../../ffi/errno.ts";
 import type { ConntrackEntry } from "../../../../ffi/netlink/conntrack.ts";
 import * as c from "../../../../ffi/netlink/conntrack-constants.ts";
+import {
+  NFNLGRP_CONNTRACK_DESTROY,
+  NFNLGRP_CONNTRACK_NEW,
+} from "../../../../ffi/netlink/conntrack-constants.ts";
 import { NetlinkError } from "../../../../ffi/netlink/socket.ts";
 import type { Message, ReceivedMessage } from "../../../../ffi/netlink/wire.ts";
 import type { Mark } from "../../../../ffi/types.ts";
-import { FlowLog } from "../../../../src/control/kernel-path/flow-log.ts";
+import { FlowLog, type WantedLines } from "../../../../src/control/kernel-path/flow-log.ts";
 import {
   deleteFlows,
   type FlowChannel,
   readFlows,
 } from "../../../../src/control/kernel-path/flows.ts";
+import { Counter } from "../../../../src/workers/counters.ts";
 import { ended } from "../../../../src/workers/end-reason.ts";
 import { type ConnectionEvent, LogLevel } from "../../../../src/workers/protocol.ts";
+import { UpstreamCounter } from "../../../../src/workers/upstream-board.ts";
 import { entryBody } from "../../../helpers/conntrack.ts";
 import { readTallies } from "../../../helpers/tally.ts";
 import { owner, session, startedAt, stream } from "./flows.ts";
@@ -28,11 +34,24 @@ class FakeKernel {
   messages: ReceivedMessage[] = [];
   entries: ConntrackEntry[] = [];
   readonly dumps: Message[] = [];
-  overruns = 0;
+  /** By group, how many events each listener has lost. */
+  readonly listeners = new Map<number, { lost: number }>();
   filters = true;
 
-  read() {
-    return this.messages.splice(0);
+  listen(group: number) {
+    const type = group === NFNLGRP_CONNTRACK_NEW ? 0x100 : 0x102;
+    const isOurs = (each: ReceivedMessage) => each.type === type;
+    const listener = {
+      lost: 0,
+      read: () => {
+        const read = this.messages.filter(isOurs);
+        this.messages = this.messages.filter((each) => !isOurs(each));
+        return read;
+      },
+      close: () => this.listeners.delete(group),
+    };
+    this.listeners.set(group, listener);
+    return listener;
   }
 
   tell(kind: "new" | "destroy", entry: ConntrackEntry): void {
@@ -53,20 +72,24 @@ class FakeKernel {
   };
 }
 
-function logOf(level: number) {
+const lines = { connections: "all", sample: 1, counts: true } as const;
+
+function logOf(level: number, changes: Partial<WantedLines> = {}) {
   const kernel = new FakeKernel();
   const printed: ConnectionEvent[] = [];
   const warned: string[] = [];
   const ends: string[] = [];
   const log = new FlowLog({
-    monitor: kernel,
-    ownerOf: (mark) => (mark >>> 24 === 1 ? { ...owner, level } : undefined),
+    ...{ owner, protocol: "tcp" },
+    open: (group) => kernel.listen(group),
     print: (events) => printed.push(...events),
     warn: (text) => warned.push(text),
     ended: (entry, { reason }) => ends.push(`${entry.id} ${reason}`),
   });
+  log.want({ ...lines, level, ...changes });
   const reasons = () => printed.map(({ kind, end }) => `${kind} ${end?.reason}`);
-  return { kernel, log, printed, warned, ends, reasons };
+  const count = (counter: number) => log.sums.figures([]).counters[counter] as number;
+  return { kernel, log, printed, warned, ends, reasons, count };
 }
 
 describe("lines", () => {
@@ -76,18 +99,47 @@ describe("lines", () => {
     [LogLevel.info, ["forwarded done", "forwarded reset"]],
     [LogLevel.debug, ["accepted undefined", "forwarded done", "forwarded reset"]],
   ] as const)("at level %d", (level, expected) => {
-    const { kernel, log, reasons } = logOf(level);
-    kernel.tell("new", done);
+    const { kernel, log, reasons, count } = logOf(level);
+    // Events of several listeners come in any order.
     for (const entry of [done, reset, foreign]) kernel.tell("destroy", entry);
+    kernel.tell("new", done);
     log.poll(startedAt);
     expect(reasons()).toEqual([...expected]);
-    const { ended: count, failed, clientBytes, upstreamBytes, tally } = log.totals(1);
-    expect([count, failed, clientBytes, upstreamBytes]).toEqual([2, 1, 600, 8000]);
-    expect(readTallies([tally]).ends).toEqual([
+    expect([Counter.accepted, Counter.failed].map(count)).toEqual([2, 1]);
+    expect([Counter.clientBytes, Counter.upstreamBytes].map(count)).toEqual([600, 8000]);
+    expect(readTallies([log.sums.tally]).ends).toEqual([
       { protocol: "tcp", by: "unknown", reason: "done", count: 1 },
       { protocol: "tcp", by: "unknown", reason: "reset", count: 1 },
     ]);
-    expect(log.totals(2).ended).toBe(0);
+  });
+
+  test.each([
+    ["none", { connections: "none" }, []],
+    ["those that failed", { connections: "failed" }, ["forwarded reset"]],
+    ["one of two that went well", { sample: 2 }, ["forwarded done", "forwarded reset"]],
+  ] as const)("of %s", (_, changes, expected) => {
+    const { kernel, log, reasons } = logOf(LogLevel.info, changes);
+    for (const entry of [done, reset, { ...done, id: 90 }]) kernel.tell("destroy", entry);
+    log.poll(startedAt);
+    expect(reasons()).toEqual([...expected]);
+  });
+
+  test.each([
+    ["neither lines nor counters", LogLevel.error, { counts: false }, []],
+    ["no lines of connections", LogLevel.debug, { connections: "none", counts: false }, []],
+    ["counters alone", LogLevel.error, {}, [NFNLGRP_CONNTRACK_DESTROY]],
+    ["lines alone", LogLevel.info, { counts: false }, [NFNLGRP_CONNTRACK_DESTROY]],
+    ["all", LogLevel.debug, {}, [NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY]],
+  ] as const)("the kernel makes events of what is wanted: %s", (_, level, changes, groups) => {
+    const { kernel, log } = logOf(level, changes);
+    expect([...kernel.listeners.keys()].toSorted()).toEqual([...groups]);
+    // The level changes while it runs.
+    log.want({ ...lines, level: LogLevel.debug });
+    expect([...kernel.listeners.keys()].toSorted()).toEqual([1, 3]);
+    log.want({ ...lines, ...changes, level });
+    expect([...kernel.listeners.keys()].toSorted()).toEqual([...groups]);
+    log.close();
+    expect(kernel.listeners.size).toBe(0);
   });
 
   test("what was deleted has the reason of that, once", () => {
@@ -99,22 +151,33 @@ describe("lines", () => {
     expect(ends).toEqual(["77 done"]);
   });
 
-  test("what goes on elsewhere has no line, and counts for nothing", () => {
-    const { kernel, log, ends, reasons } = logOf(LogLevel.debug);
+  test("what goes on elsewhere has no line, and is no connection of the service", () => {
+    const { kernel, log, ends, reasons, count } = logOf(LogLevel.debug);
     log.deleting([done], undefined);
     kernel.tell("destroy", done);
     log.poll(startedAt);
-    expect([reasons(), ends, log.totals(1).ended]).toEqual([[], [], 0]);
+    expect([reasons(), ends, count(Counter.accepted)]).toEqual([[], [], 0]);
+    const [values] = [...log.sums.figures([]).upstreams.values()];
+    expect(values?.[UpstreamCounter.timeout]).toBe(1);
   });
 
-  test("lost events are counted, and told each time that some were lost", () => {
-    const { kernel, log, warned } = logOf(LogLevel.info);
+  test("lost events are connections that have ended, told each time that some were lost", () => {
+    const { kernel, log, warned, reasons, count } = logOf(LogLevel.info);
     log.poll(0);
-    kernel.overruns = 2;
+    const listener = kernel.listeners.get(NFNLGRP_CONNTRACK_DESTROY) as { lost: number };
+    // Of four that were deleted one is heard of, and one goes on elsewhere.
+    log.deleting([done, reset, session({ id: 80 })], ended("killed"));
+    log.deleting([session({ id: 81 })], undefined);
+    kernel.tell("destroy", reset);
+    listener.lost = 5;
     log.poll(0);
     log.poll(0);
-    expect(log.lostEvents).toBe(2);
+    expect(reasons()).toEqual(["forwarded killed"]);
+    expect([log.lostLines, count(Counter.accepted)]).toEqual([4, 5]);
     expect(warned).toEqual([expect.stringContaining("lines of the log are missing")]);
+    listener.lost = 6;
+    log.poll(0);
+    expect([log.lostLines, warned.length]).toEqual([5, 2]);
   });
 
   test("an event that cannot be read is told once, and ends nothing", () => {

@@ -21,6 +21,7 @@ describe("open connections", () => {
       ...{ state: "relaying", client: "10.9.0.2:4000", local: "192.0.2.80:80" },
       ...{ upstream: "10.8.0.2:8080", source: "client", clientBytes: 300, upstreamBytes: 4000 },
       ...{ clientDatagrams: 0, upstreamDatagrams: 0, ms: 60_000, idleMs: 5000, end: undefined },
+      packets: { client: 5, upstream: 4 },
     });
   });
 
@@ -90,12 +91,12 @@ describe("ends", () => {
     const entry = stream(c.TCP_CONNTRACK_TIME_WAIT, { stoppedAt: startedAt + 12_000 });
     const row = endedRow(entry, owner, 0);
     expect(connectionLine(row)).toBe(
-      "[ ] tcp://10.9.0.2:4000 to tcp://192.0.2.80:80 by tcp://10.8.0.2:8080, 300 bytes out, " +
-        "4000 in, 2000 ms: ended",
+      "[ ] tcp://10.9.0.2:4000 to tcp://192.0.2.80:80 by tcp://10.8.0.2:8080, 5 packets (300 " +
+        "bytes) out, 4 (4000) in, 2000 ms: ended",
     );
     expect(connectionFields(row)).toMatchObject({
       ...{ event: "forwarded", client_bytes: 300, upstream_bytes: 4000, reason: "done" },
-      ...{ ended_by: "unknown", ms: 2000 },
+      ...{ bytes_with_headers: true, client_packets: 5, upstream_packets: 4, ms: 2000 },
     });
     const reset = endedRow(stream(c.TCP_CONNTRACK_CLOSE), owner, startedAt);
     expect(connectionLine(reset)).toEndWith(": reset");
