@@ -82,6 +82,8 @@ export class FlowLog {
    * some 7 µs. @throws SyscallError
    */
   want(wanted: WantedLines): void {
+    // What has ended before has a line if that was wanted then.
+    this.poll(Date.now());
     this.wanted = wanted;
     const { level, connections, counts } = wanted;
     const hasLines = level >= LogLevel.warning && connections !== "none";
