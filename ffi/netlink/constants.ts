@@ -241,6 +241,7 @@ export const NFT_TABLE_F_PERSIST = 0x4;
 export const NFTA_TABLE_NAME = 1;
 export const NFTA_TABLE_FLAGS = 2;
 export const NFTA_TABLE_HANDLE = 4;
+export const NFTA_TABLE_USERDATA = 6;
 export const NFTA_TABLE_OWNER = 7;
 export const NFTA_CHAIN_TABLE = 1;
 export const NFTA_CHAIN_HANDLE = 2;

@@ -6,6 +6,7 @@ import { confirm, pendingSetups } from "../capture/live/confirm.ts";
 import { type HeldTable, heldTable, isOurs } from "../capture/live/conflicts.ts";
 import { compare } from "../capture/live/differences.ts";
 import { type Kernel, openKernel } from "../capture/live/kernel.ts";
+import { leftTables } from "../capture/live/left-tables.ts";
 import { exclusively } from "../capture/live/lock.ts";
 import { removeParts } from "../capture/live/remove.ts";
 import type { Setup } from "../capture/live/setups.ts";
@@ -208,6 +209,13 @@ async function runCheck(situation: RoutesContext, json: boolean, io: ProcessIo):
     })),
   ];
   const { owner } = live.firewall?.table ?? {};
+  const setups = [...live.tables, ...live.others.flatMap(({ tables }) => tables)];
+  for (const { name } of leftTables(setups)) {
+    await situation.warn(
+      `a process has left the firewall table inet ${name} (--on-exit): "tproxy routes --remove" ` +
+        "removes it",
+    );
+  }
   if (json) {
     const holder = owner === undefined ? {} : { pid: holderOf(owner)?.pid ?? null };
     const ok = differences.length === 0;

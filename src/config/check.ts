@@ -54,6 +54,8 @@ export interface IssueArgs extends PoolIssueArgs {
   "header-without-proxy": Record<never, never>;
   "user-with-sysctl": Record<never, never>;
   /** Something is to be captured, and no rules are installed. */
+  /** No service may be carried by the kernel. */
+  "on-exit-of-relay": Record<never, never>;
   "capture-without-routes": { readonly setting: string };
 }
 
@@ -89,6 +91,10 @@ export function checkSettings(settings: Settings, { cores }: CheckContext): Issu
   }
   const { install: _, ...routes } = settings.routes ?? {};
   issues.push(...withoutRoutes(["routes"], routes, settings));
+  const isCarried = service.some(({ path = defaults.path ?? "relay" }) => path !== "relay");
+  if ((routes["on-exit"] ?? "open") !== "open" && service.length > 0 && !isCarried) {
+    issues.push({ path: ["routes", "on-exit"], code: "on-exit-of-relay", args: {} });
+  }
   issues.push(...sameNames("pool", pool), ...sameNames("service", service));
   issues.push(...ownPools(service, pools));
   issues.push(...sharedSockets(service));

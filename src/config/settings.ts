@@ -251,6 +251,10 @@ const routes = table({
   priority: setting(integer(1, 32765), "The priority of the ip rule."),
   "table-name": setting(tableName, "The name of the firewall table."),
   sysctl: setting(yesNo, "Set the kernel settings that packets and replies need."),
+  "on-exit": setting(
+    word("open", "closed", "keep"),
+    "What happens to services that the kernel carries when the process ends, however it does.",
+  ),
 });
 
 /** The whole file. */

@@ -80,6 +80,8 @@ export function causes(path: Path, { code, args }: Issue): Cause[] {
       return [{ cause: ["pool"], anywhere: true }];
     case "header-without-proxy":
       return [beside("accept-proxy"), { cause: ["defaults", "accept-proxy"], anywhere: true }];
+    case "on-exit-of-relay":
+      return [{ cause: ["defaults", "path"], anywhere: true }];
     case "capture-without-routes":
       return [{ cause: ["routes", "install"], anywhere: true }];
     default:

@@ -48,6 +48,8 @@ const words: WordsOf<IssueArgs> = {
   "header-without-proxy": () => "this needs accept-proxy",
   "user-with-sysctl": () =>
     "only root can restore settings of the kernel: leave [routes] sysctl or user out",
+  "on-exit-of-relay": () =>
+    'this needs a service with path = "kernel" or "auto": what the relay carries ends with it',
   "capture-without-routes": () => 'this needs [routes] install = "auto"',
 };
 

@@ -1,12 +1,13 @@
 /** The rules of a command that serves: in force while it runs, and removed at its end. */
 
 import { SyscallError } from "../../ffi/errno.ts";
+import type { Message } from "../../ffi/netlink/wire.ts";
 import type { Mark } from "../../ffi/types.ts";
 import { applyParts } from "../capture/live/apply.ts";
 import { cgroupId } from "../capture/live/cgroups.ts";
 import { type DesiredState, partsOf } from "../capture/live/desired-state.ts";
 import { type HeldPart, Hold } from "../capture/live/hold.ts";
-import { interfaceIndex, openKernel } from "../capture/live/kernel.ts";
+import { interfaceIndex, type Kernel, openKernel } from "../capture/live/kernel.ts";
 import { breakLock, exclusively } from "../capture/live/lock.ts";
 import { drainingName } from "../capture/live/names.ts";
 import { SysctlError } from "../capture/live/setting-memory.ts";
@@ -32,6 +33,13 @@ import type { CaptureIdentity } from "./upgrade/messages.ts";
 export interface TakenCapture {
   readonly fd: number;
   readonly identity: CaptureIdentity;
+}
+
+/** What was there before. */
+interface Before {
+  readonly taken?: TakenCapture | undefined;
+  /** Rules that go in the same transaction. */
+  readonly retired?: { readonly messages: (kernel: Kernel) => readonly Message[] } | undefined;
 }
 
 /** Makes the Intents, at least one, of a set-up that has its name and marks. */
@@ -105,7 +113,7 @@ export class HeldCapture {
     request: IdentityRequest,
     build: Build,
     telling: Telling,
-    taken?: TakenCapture,
+    { taken, retired }: Before = {},
   ): Promise<HeldCapture> {
     const { io, spell } = telling;
     const kernel = await explained("apply", spell, () => openKernel(taken?.fd));
@@ -120,7 +128,8 @@ export class HeldCapture {
           if (taken === undefined) refuse(situation, spell);
           const identity = identityLine(usual, representative(intents));
           const isTaken = taken !== undefined;
-          return HeldCapture.hold({ intents, situation, identified, telling, isTaken }, identity);
+          const parts = { intents, situation, identified, telling, isTaken };
+          return HeldCapture.hold(parts, identity, retired?.messages(kernel));
         }),
       );
     } catch (error) {
@@ -129,14 +138,18 @@ export class HeldCapture {
     }
   }
 
-  private static hold(capture: CaptureParts, identity: readonly string[]): HeldCapture {
+  private static hold(
+    capture: CaptureParts,
+    identity: readonly string[],
+    also: readonly Message[] = [],
+  ): HeldCapture {
     const { situation, isTaken } = capture;
     const { say, spell } = capture.telling;
     const { kernel, parts, live, question } = situation;
     const settings = new KernelSettings(situation);
     const sysctls = settings.set();
     try {
-      const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true });
+      const applied = applyParts(kernel, parts, live, { tag: question.tag, owned: true, also });
       const { owned } = applied;
       if (!owned) say("this kernel has no owned tables: if this process is killed, its rules stay");
       const hold = new Hold({

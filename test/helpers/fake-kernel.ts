@@ -46,6 +46,8 @@ export interface FakeOptions {
   readonly killAt?: number;
   /** NFT_TABLE_F_OWNER is refused, as before Linux 5.12. */
   readonly noOwner?: boolean;
+  /** NFT_TABLE_F_PERSIST is refused, as before Linux 6.9. */
+  readonly noPersist?: boolean;
   /** There is no IPv6. */
   readonly noIpv6?: boolean;
 }
@@ -73,7 +75,12 @@ export class FakeKernel implements Kernel {
 
   /** The process has ended: what it owned is gone. */
   end(): void {
-    this.tables = this.tables.filter(({ table }) => table.owner === undefined);
+    this.tables = this.tables.flatMap((each) => {
+      const { owner, flags = 0, ...table } = each.table;
+      if (owner === undefined) return [each];
+      if ((flags & nl.NFT_TABLE_F_PERSIST) === 0) return [];
+      return [{ ...each, table: { ...table, flags: nl.NFT_TABLE_F_PERSIST } }];
+    });
     this.options = {};
   }
 
@@ -152,6 +159,8 @@ export class FakeKernel implements Kernel {
       const owned = ((table.flags ?? 0) & nl.NFT_TABLE_F_OWNER) !== 0;
       if (found !== undefined) fail(EEXIST);
       if (owned && this.options.noOwner) fail(EINVAL);
+      const persists = ((table.flags ?? 0) & nl.NFT_TABLE_F_PERSIST) !== 0;
+      if (persists && this.options.noPersist) fail(EOPNOTSUPP);
       const stored = owned ? { ...table, owner: ownPort } : table;
       this.tables.push({ table: { ...stored, family }, chains: [], rules: [], sets: [] });
     } else if (found === undefined) fail(ENOENT);

@@ -63,6 +63,8 @@ export const intent: PathIntent = {
   offload: [],
   forwards: [4, 6],
   sysctl: false,
+  onExit: "open",
+  listeners: ["tcp://[::]:80"],
 };
 
 const dns: PathService = {

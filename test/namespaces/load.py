@@ -1,11 +1,14 @@
 """Clients that ask without a pause: load.py SECONDS PORT ADDRESS SOURCE... prints what they met.
 
+A word in place of SECONDS is a file: they end when it is there.
+
 Each source has a thread. It connects, is greeted, has some bytes echoed, and closes. Every attempt
 is counted: `asked`, and each kind of error by its name.
 """
 
 import collections
 import json
+import os
 import socket
 import sys
 import threading
@@ -27,8 +30,8 @@ def ask(source, address, port):
             raise EOFError
 
 
-def run(source, address, port, deadline):
-    while time.monotonic() < deadline:
+def run(source, address, port, is_over):
+    while not is_over():
         try:
             ask(source, address, port)
             what = "answered"
@@ -42,9 +45,15 @@ def run(source, address, port, deadline):
 
 
 seconds, port, address, *sources = sys.argv[1:]
-deadline = time.monotonic() + float(seconds)
+deadline = time.monotonic() + (float(seconds) if seconds.isdigit() else 0)
+
+
+def is_over():
+    return time.monotonic() >= deadline if seconds.isdigit() else os.path.exists(seconds)
+
+
 threads = [
-    threading.Thread(target=run, args=(source, address, int(port), deadline)) for source in sources
+    threading.Thread(target=run, args=(source, address, int(port), is_over)) for source in sources
 ]
 for thread in threads:
     thread.start()

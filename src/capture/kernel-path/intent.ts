@@ -90,6 +90,12 @@ export interface PathService {
   readonly offload: boolean;
 }
 
+/**
+ * What happens to the services when their process ends, however it does: connections are as if it
+ * had never been there; new ones are refused until the next start; or the rules stay in force.
+ */
+export type PathEnd = "open" | "closed" | "keep";
+
 /** What one firewall table carries. */
 export interface PathIntent {
   readonly tableName: string;
@@ -105,6 +111,9 @@ export interface PathIntent {
   readonly forwards: readonly Family[];
   /** Whether the kernel settings are set, or only named. */
   readonly sysctl: boolean;
+  readonly onExit: PathEnd;
+  /** What the services listen at, a text each: by these the next process knows its own rules. */
+  readonly listeners: readonly string[];
 }
 
 /**

@@ -20,6 +20,9 @@ import type { FirewallRule, Match, Purpose, Statement } from "../plan/firewall-r
 import type { FlowObject } from "../plan/flow-rule.ts";
 import type { Protocol } from "../plan/intent.ts";
 import type { FirewallTable, Plan, Sysctl } from "../plan/plan.ts";
+import { anchorChain } from "./anchor.ts";
+import { closedTable } from "./closed-table.ts";
+import { encodeIdentity } from "./identity.ts";
 import { flowMark, type PathIntent, type PathService, type Selection } from "./intent.ts";
 import {
   endpointsName,
@@ -33,9 +36,8 @@ import { SelectionSets } from "./selections.ts";
 
 const flowtableName = "ft";
 
-/** Of the nat chain whose rules ask for the services' marks, and of that while they drain. */
+/** Of the nat chain whose rules ask for the services' marks. */
 export const sourcePriority = NF_IP_PRI_NAT_SRC - 1;
-export const drainPriority = NF_IP_PRI_NAT_DST + 10;
 
 /** Turns an intent into what the kernel needs for it. Pure: the same intent, the same plan. */
 export function makePathPlan(intent: PathIntent): Plan {
@@ -47,10 +49,26 @@ export function makePathPlan(intent: PathIntent): Plan {
     families,
     routes: [],
     ipRules: [],
-    firewall: pathTable(intent),
+    ...tablesOf(intent),
     sysctls: [...intent.forwards.map(forwarding), ...counting],
     setsSysctls: intent.sysctl,
     backends: [],
+  };
+}
+
+/** The table, and the one that stays where new connections are refused after the end. */
+function tablesOf(intent: PathIntent): Pick<Plan, "firewall" | "behind"> {
+  const table = pathTable(intent);
+  const { onExit, listeners } = intent;
+  if (onExit === "open") return { firewall: table };
+  const firewall = { ...table, userData: encodeIdentity(table, listeners, onExit) };
+  if (onExit === "keep") return { firewall };
+  return {
+    firewall,
+    behind: {
+      ...closedTable(table, anchorChain("anchor", intent.services)),
+      userData: firewall.userData,
+    },
   };
 }
 
@@ -116,37 +134,6 @@ function pathTable(intent: PathIntent): FirewallTable {
   };
 }
 
-/**
- * The table that keeps established connections going and takes no new ones: translation lasts as
- * long as a nat chain with a rule that needs connection tracking is there. An upstream's INVALID
- * packets are still dropped.
- */
-export function drainPathPlan(intent: PathIntent, tableName: string): Plan {
-  const plan = makePathPlan({ ...intent, tableName });
-  const anchor = intent.services.flatMap((service) =>
-    service.pools.map(({ family }) =>
-      rule(
-        family,
-        service,
-        "drain",
-        [{ kind: "flow-mark", mark: flowMark(service.number) }],
-        [{ kind: "return" }],
-      ),
-    ),
-  );
-  const chains = [
-    natChain("prerouting", "prerouting", drainPriority, anchor),
-    ...plan.firewall.chains.filter(({ name }) => name === "invalid" || name === "forward"),
-  ].map((chain) => ({
-    ...chain,
-    rules: chain.rules.filter(({ purpose }) => purpose !== "no upstream"),
-  }));
-  const objects = (plan.firewall.objects ?? []).filter(
-    ({ kind }) => kind === "endpoints" || kind === "flowtable",
-  );
-  return { ...plan, firewall: { name: tableName, sets: [], objects, chains } };
-}
-
 function natChain(
   name: string,
   hook: FirewallChain["hook"],
@@ -166,7 +153,7 @@ function takesOwn({ destination }: Selection): boolean {
 
 function rule(
   family: Family,
-  service: PathService | undefined,
+  service: Pick<PathService, "name"> | undefined,
   purpose: Purpose,
   matches: readonly Match[],
   statements: readonly Statement[],

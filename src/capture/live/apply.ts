@@ -5,8 +5,12 @@
  */
 
 import { EINVAL, EOPNOTSUPP } from "../../../ffi/errno.ts";
-import { NFT_MSG_NEWTABLE, NFT_TABLE_F_OWNER } from "../../../ffi/netlink/constants.ts";
-import { newTable } from "../../../ffi/netlink/nftables/table.ts";
+import {
+  NFT_MSG_NEWTABLE,
+  NFT_TABLE_F_OWNER,
+  NFT_TABLE_F_PERSIST,
+} from "../../../ffi/netlink/constants.ts";
+import { decodeTable, newTable } from "../../../ffi/netlink/nftables/table.ts";
 import { NetlinkError } from "../../../ffi/netlink/socket.ts";
 import type { Message } from "../../../ffi/netlink/wire.ts";
 import { closedMessages } from "./closed.ts";
@@ -21,8 +25,12 @@ import { deleteTables, removeRouting } from "./remove.ts";
 export interface ApplyOptions {
   /** The protocol number of its rules and routes. */
   readonly tag: number | undefined;
-  /** The firewall table goes with this process. */
+  /** The firewall table is this process's own, and goes with it. */
   readonly owned?: boolean;
+  /** It stays when the process ends; others cannot change it meanwhile. */
+  readonly persists?: boolean | undefined;
+  /** Messages that go with the same transaction. */
+  readonly also?: readonly Message[];
   /** Drop the captured traffic when the table is gone. */
   readonly closed?: boolean;
   /** It waits for `--confirm`; an empty table beside it marks that. */
@@ -57,7 +65,10 @@ export function applyParts(
     options.pending === true ||
     hasClosed ||
     !isSameFirewall(parts.firewall, live.firewall);
-  const batch = (owned: boolean) => firewallBatch(parts, live, { ...options, owned });
+  const batch = (owned: boolean) => [
+    ...(options.also ?? []),
+    ...firewallBatch(parts, live, { ...options, owned }),
+  ];
   const added: RoutingPart[] = [];
   let owned = isHeld;
   try {
@@ -77,11 +88,16 @@ export function applyParts(
       ...missing.map((part) => `+ ${describePart(part)}`),
       ...(changesFirewall ? [`${firewall} ${firewallText(parts)}`] : []),
       ...(hasClosed && !options.closed ? [`- table inet ${name}${closedSuffix}`] : []),
-      ...(options.closed ? [`+ table inet ${name}${closedSuffix}: drops what is not marked`] : []),
+      ...(options.closed ? [`+ table inet ${name}${closedSuffix}: ${closedText(parts)}`] : []),
       ...stale.map((part) => `- ${describePart(part)}`),
     ],
     owned,
   };
+}
+
+function closedText({ behindMessages }: DesiredState): string {
+  if (behindMessages === undefined) return "drops what is not marked";
+  return "refuses new connections when this process has ended";
 }
 
 function firewallText({ firewall }: DesiredState): string {
@@ -100,7 +116,8 @@ function sendBatch(
     return owned;
   } catch (error) {
     if (!owned || !isOwnerRefusal(error)) throw error;
-    // Before Linux 5.12 tables have no owner: flags that the kernel does not know are refused.
+    // Before Linux 5.12 tables have no owner, and before 6.9 none that they outlive: flags that the
+    // kernel does not know are refused.
     kernel.netfilter.batch(batch(false));
     return false;
   }
@@ -110,16 +127,23 @@ function isOwnerRefusal(error: unknown): boolean {
   return error instanceof NetlinkError && [EINVAL, EOPNOTSUPP].includes(error.errno as never);
 }
 
+/** Of a table that its process owns, and that stays after it or not. */
+export function ownerFlags(persists = false): number {
+  return persists ? NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST : NFT_TABLE_F_OWNER;
+}
+
 /** One transaction from what is there to what should be. @throws UnmarkedCapture */
 export function firewallBatch(
   parts: DesiredState,
   live: Pick<CurrentState, "tables">,
-  { owned, closed, pending }: Omit<ApplyOptions, "tag">,
+  { owned, persists, closed, pending }: Omit<ApplyOptions, "tag" | "also">,
 ): Message[] {
   const { family, name } = parts.firewall.table;
-  const flags = owned ? NFT_TABLE_F_OWNER : 0;
+  const flags = owned ? ownerFlags(persists) : 0;
   const made = parts.firewallMessages.map((message) =>
-    nftType(message) === NFT_MSG_NEWTABLE ? newTable({ family, name, flags }) : message,
+    nftType(message) === NFT_MSG_NEWTABLE
+      ? newTable({ ...decodeTable(message.body), flags })
+      : message,
   );
   return [
     ...deleteTables(live, name),

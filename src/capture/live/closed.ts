@@ -34,7 +34,9 @@ const setIdOffset = 0x10000;
 export class UnmarkedCapture extends Error {}
 
 /** The messages that make the table beside the Plan's. @throws UnmarkedCapture */
-export function closedMessages({ firewall, firewallMessages }: DesiredState): Message[] {
+export function closedMessages(parts: DesiredState): readonly Message[] {
+  const { firewall, firewallMessages, behindMessages } = parts;
+  if (behindMessages !== undefined) return behindMessages;
   const { family } = firewall.table;
   const table = firewall.table.name + closedSuffix;
   return firewallMessages.flatMap((message): Message[] => {

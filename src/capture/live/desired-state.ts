@@ -59,6 +59,8 @@ export interface DesiredState {
   readonly firewall: TableContents;
   /** One batch that makes the firewall's table. */
   readonly firewallMessages: readonly Message[];
+  /** Those of the table that stays behind, where the Plan has one. */
+  readonly behindMessages?: readonly Message[];
 }
 
 /** The parts of a Plan. @throws what `interfaceIndex` and `cgroupId` throw */
@@ -76,7 +78,10 @@ export function partsOf(
     if (protocol === "netfilter") firewallMessages.push(...messages);
     else routing.push(...messages.map(routingPart));
   }
-  return { routing, firewall: tableContents(firewallMessages), firewallMessages };
+  const parts = { routing, firewall: tableContents(firewallMessages), firewallMessages };
+  if (plan.behind === undefined) return parts;
+  const step = { action: "add", kind: "firewall", table: plan.behind } as const;
+  return { ...parts, behindMessages: stepMessages(step, options).messages };
 }
 
 function routingPart(message: Message): RoutingPart {

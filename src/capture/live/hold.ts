@@ -53,6 +53,8 @@ export interface Holding {
   readonly question: Selector;
   /** Whether the kernel removes the table with this process. */
   readonly owned: boolean;
+  /** Whether the table outlives the process that owns it. */
+  readonly persists?: boolean | undefined;
   /** Whether the table that drops stays behind. */
   readonly closed: boolean;
   /** When everything is removed; on the clock of `now`. */
@@ -163,14 +165,30 @@ export class Hold {
    * name. @throws SyscallError
    */
   change(parts: DesiredState): void {
-    const { kernel, owned, closed, question } = this.#holding;
+    const { kernel, owned, persists, closed, question } = this.#holding;
     const { name } = parts.firewall.table;
     kernel.netfilter.batch([
       ...deleteTables(this.#read(), question.name),
-      ...firewallBatch(parts, { tables: [] }, { owned, closed }),
+      ...firewallBatch(parts, { tables: [] }, { owned, persists, closed }),
     ]);
     this.#holding = { ...this.#holding, parts, question: { ...question, name } };
     this.#lost = [];
+  }
+
+  /**
+   * The same at the end: the new table goes with the process, and the one that drops stays behind,
+   * without being held any longer. @throws SyscallError
+   */
+  changeLast(parts: DesiredState): void {
+    const { kernel, owned, question } = this.#holding;
+    const { name } = parts.firewall.table;
+    const tables = this.#read().tables.filter((each) => each.name !== question.name + closedSuffix);
+    kernel.netfilter.batch([
+      ...deleteTables({ tables }, question.name),
+      ...firewallBatch(parts, { tables: [] }, { owned }),
+    ]);
+    const last = { parts, question: { ...question, name }, persists: false, closed: false };
+    this.#holding = { ...this.#holding, ...last };
   }
 
   /** Holds these from now on, which are in the system already; the table's name is the same. */
@@ -268,7 +286,7 @@ export class Hold {
 
   /** Restores missing objects and logs new ones. Returns whether anything was missing. */
   #repair(): boolean {
-    const { kernel, parts, owned, closed, say, keepSettings } = this.#holding;
+    const { kernel, parts, owned, persists, closed, say, keepSettings } = this.#holding;
     const closedName = parts.firewall.table.name + closedSuffix;
     const live = readCurrentState(kernel, this.#holding.question, owned);
     const missing = missingRouting(parts, live);
@@ -276,7 +294,7 @@ export class Hold {
     const changed = !owned && !isSameFirewall(parts.firewall, live.firewall);
     if (changed) {
       const pending = this.#state.phase === "pending";
-      kernel.netfilter.batch(firewallBatch(parts, live, { owned, closed, pending }));
+      kernel.netfilter.batch(firewallBatch(parts, live, { owned, persists, closed, pending }));
       say(`put back what another program changed: table inet ${parts.firewall.table.name}`);
     }
     const unclosed = closed && !changed && !live.tables.some((each) => each.name === closedName);

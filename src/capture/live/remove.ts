@@ -14,6 +14,7 @@ import type { CurrentState } from "./current-state.ts";
 import type { DesiredState } from "./desired-state.ts";
 import { describePart, ownRouting, ownSetup, taggedRouting, taggedRules } from "./differences.ts";
 import type { Kernel } from "./kernel.ts";
+import { leftTables } from "./left-tables.ts";
 import { isOurName } from "./names.ts";
 import { type LivePart, neededBy, type Setup } from "./setups.ts";
 
@@ -59,6 +60,8 @@ export function removeParts(
       .flatMap((each) => each.tables),
   ];
   if (tables.length > 0) kernel.netfilter.batch(tables.map(deleteTable));
+  const left = new Set(leftTables(tables));
+  const leftText = (table: Table) => (left.has(table) ? ", which a process had left" : "");
   const remaining = everything ? stays : live.others;
   const isNeeded = neededBy(remaining, taggedRules(live, tag));
   const unneeded = taggedRouting(live, tag).filter((part) => !isNeeded(part));
@@ -67,7 +70,7 @@ export function removeParts(
   const removed = new Set(routing.map(entryOf));
   return {
     changes: [
-      ...tables.map((table) => `- table inet ${table.name}`),
+      ...tables.map((table) => `- table inet ${table.name}${leftText(table)}`),
       ...routing.map((part) => `- ${describePart(part)}`),
     ],
     foreign,

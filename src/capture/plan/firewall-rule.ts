@@ -78,7 +78,7 @@ export type Statement =
 /** The purpose of a rule, which its comment names behind the table's name. */
 export type Purpose =
   | ("capture" | "bypass" | "guard" | "reply path" | "errors" | "local" | "drain")
-  | ("upstream" | "no upstream" | "invalid" | "source" | "offload" | "retry");
+  | ("upstream" | "no upstream" | "invalid" | "source" | "offload" | "retry" | "closed");
 
 /** A firewall rule for one family. */
 export interface FirewallRule {

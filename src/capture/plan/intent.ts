@@ -49,6 +49,8 @@ export interface Intent {
   readonly sources: readonly Cidr[];
   /** Destination ports. Empty: every port. */
   readonly ports: readonly PortRange[];
+  /** Connections with one of these marks (`ct mark`) are left alone: the kernel carries them. */
+  readonly leaves?: readonly MaskedMark[];
   /** Where packets arrive. Empty: every interface. */
   readonly interfaces: readonly string[];
   /** Destinations that are never captured. */

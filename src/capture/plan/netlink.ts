@@ -99,7 +99,8 @@ function ruleOf(rule: IpRule): Rule {
 function tableMessages(table: FirewallTable, options: NetlinkOptions): Message[] {
   const inet = { family: nl.NFPROTO_INET, table: table.name };
   const anonymous = new AnonymousSets(inet);
-  const messages = [newTable({ family: inet.family, name: table.name })];
+  const { name, userData } = table;
+  const messages = [newTable(defined({ family: inet.family, name, userData }))];
   for (const set of table.sets) messages.push(...setMessages(inet, set));
   for (const object of table.objects ?? []) messages.push(...flowObjectMessages(inet, object));
   for (const chain of table.chains) {

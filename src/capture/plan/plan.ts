@@ -50,9 +50,12 @@ export interface LocalRoute {
 }
 
 /** The comment of a rule in the kernel: whose it is, and what for. */
-export function ruleComment(table: { readonly name: string }, rule: FirewallRule): string {
+export function ruleComment(
+  table: Pick<FirewallTable, "name" | "setup">,
+  rule: FirewallRule,
+): string {
   const { purpose, service } = rule;
-  return `${table.name}: ${purpose}${service === undefined ? "" : ` ${service}`}`;
+  return `${table.setup ?? table.name}: ${purpose}${service === undefined ? "" : ` ${service}`}`;
 }
 
 /** A set of networks that rules of the table look up. */
@@ -69,6 +72,10 @@ export interface FirewallTable {
   readonly chains: readonly FirewallChain[];
   /** The maps, time-outs and flowtables of the kernel path. */
   readonly objects?: readonly FlowObject[];
+  /** The set-up that it belongs to, by which rules are named; undefined: its own name. */
+  readonly setup?: string;
+  /** What the next process finds at it: see `kernel-path/identity.ts`. */
+  readonly userData?: Uint8Array;
 }
 
 /** A kernel setting: `net.ipv4.conf.eth0.accept_local` and the value it needs. */
@@ -97,6 +104,8 @@ export interface Plan {
   readonly routes: readonly LocalRoute[];
   readonly ipRules: readonly IpRule[];
   readonly firewall: FirewallTable;
+  /** A table that nobody owns, so that it stays when the process has ended. */
+  readonly behind?: FirewallTable;
   readonly sysctls: readonly Sysctl[];
   /** Whether the sysctls are to be set; otherwise they are only named. */
   readonly setsSysctls: boolean;
@@ -201,6 +210,7 @@ function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
     ...families.flatMap((family) => replyPathRules(intent, family)),
     ...families.flatMap((family) => errorRules(intent, family)),
     ...families.flatMap((family) => returnedRules(intent, family)),
+    ...families.flatMap((family) => leaveRules(intent, family)),
     ...families.flatMap((family) => bypassRules(intent, family, sets)),
     ...captured.flatMap((family) =>
       protocols.flatMap((protocol) => captureRules(intent, family, protocol, sets)),
@@ -210,6 +220,13 @@ function preroutingChain(intent: Intent, sets: Sets): FirewallChain {
   return redirect
     ? { ...base, type: "nat", priority: NF_IP_PRI_NAT_DST }
     : { ...base, type: "filter", priority: NF_IP_PRI_MANGLE };
+}
+
+function leaveRules({ leaves = [] }: Intent, family: Family): FirewallRule[] {
+  return leaves.map((mark) => ({
+    ...{ family, purpose: "bypass", matches: [{ kind: "flow-mark", mark }] },
+    statements: [{ kind: "return" }],
+  }));
 }
 
 /** One rule, or one for all interfaces with a name of their own and one for each `eth*`. */

@@ -38,6 +38,7 @@ export function settingsOf(options: ForwardOptions): Settings {
     routes: tableOf({
       install: options.routes === "none" ? undefined : ("auto" as const),
       ...routesSettingsOf(options),
+      "on-exit": options.onExit,
     }),
     service: [serviceOf(options)],
   });

@@ -178,6 +178,15 @@ export const forwardFields = object({
       }),
       "none" as "auto" | "print" | "none",
     ),
+    onExit: optional(
+      option("--on-exit", wordValue("open|closed|keep", ["open", "closed", "keep"]), {
+        description: prose`With ${"--path kernel"}: what happens when this command ends, however it
+          does. ${"open"} (the default): the rules are removed. ${"closed"}: new connections are
+          refused until the next start. ${"keep"}: the kernel carries connections on, and the next
+          start adopts the rules; only ${"keep"} leaves them in force, until
+          ${"tproxy routes --remove"}.`,
+      }),
+    ),
   }),
   ...captureOptions,
   ...inGroup("What to capture", {

@@ -40,6 +40,8 @@ const words: WordsOf<IssueArgs> = {
   "user-with-sysctl": () =>
     "--sysctl excludes --user, because only root can restore the settings: set them with " +
     '"tproxy routes --apply --sysctl"',
+  "on-exit-of-relay": () =>
+    "--on-exit needs --path kernel or --path auto: what the relay carries ends with it",
   "capture-without-routes": ({ setting }) => {
     const own = setting === "mark" ? "; the mark of our own sockets is --socket-mark" : "";
     return `--${setting} needs --routes auto or --routes print${own}`;

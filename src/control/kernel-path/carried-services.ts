@@ -24,8 +24,9 @@ import { guardMarkOf, type StandingOf } from "./describe-service.ts";
 import type { WantedLines } from "./flow-log.ts";
 import { killFlows, queryFlows } from "./flow-scans.ts";
 import { FlowWatch } from "./flow-watch.ts";
-import { HeldPath } from "./held-path.ts";
-import { type Carried, pathIntent, unwatched } from "./path-intent.ts";
+import { HeldPath, type NumberedService } from "./held-path.ts";
+import { type Carried, pathIntent, tableNameOf, unwatched } from "./path-intent.ts";
+import { leftInTheWay, RetiredPaths } from "./retired-paths.ts";
 
 const pollMs = 100;
 
@@ -36,6 +37,10 @@ export interface InstallOptions {
   readonly isNameTaken: boolean;
   /** Somebody may ask for the counters; undefined: at the usual admin socket of a file. */
   readonly counts: boolean | undefined;
+  /** What all services listen at, at the start; undefined: at a reload, or while taking over. */
+  readonly listeners: readonly string[] | undefined;
+  /** What another process has left of services that the relay carries now. */
+  readonly retired: RetiredPaths | undefined;
 }
 
 export class CarriedServices {
@@ -51,8 +56,13 @@ export class CarriedServices {
   private isCounted = false;
   private held: HeldPath | undefined;
   private routes: Configuration["routes"] | undefined;
+  /** What another process has left, of whose services the relay has the new connections. */
+  private retired: RetiredPaths | undefined;
   /** On the clock of `performance.now()`. */
   private drainedSince = 0;
+  private isServing = false;
+  /** The rules stay as they are at the end. */
+  private isKept = false;
   /** By name. */
   private carried: ReadonlyMap<string, Carried> = new Map();
 
@@ -79,27 +89,38 @@ export class CarriedServices {
    */
   async install(
     candidates: readonly PathCandidate[],
-    { routes, isNameTaken, counts }: InstallOptions,
+    { routes, isNameTaken, counts, listeners, retired }: InstallOptions,
   ): Promise<readonly string[]> {
     this.routes = routes;
     this.isCounted = counts ?? this.isNamed;
     if (candidates.length === 0) {
       this.release();
-      return [];
+      if (routes.install !== "auto") {
+        for (const each of leftInTheWay(listeners ?? [])) this.log.warn(each);
+      }
+      this.retired = retired;
+      return (await retired?.retire(this.spell)) ?? [];
     }
     const { held } = this;
     if (held !== undefined) {
-      this.replace(candidates, held.freeNumbers(candidates.length));
+      const numbers = held.freeNumbers(candidates.length);
+      this.replace(
+        candidates,
+        numbers.map((number) => ({ number, slots: undefined })),
+      );
       this.refresh();
       return [];
     }
     const applied = await HeldPath.apply({
-      services: candidates.length,
-      build: (numbers, kernel) => {
-        this.replace(candidates, numbers);
+      services: candidates.map(({ service }) => (this.isNamed ? service.name : undefined)),
+      listeners: listeners ?? [],
+      tableName: tableNameOf(routes),
+      isNamed: routes["table-name"] !== undefined && !isNameTaken,
+      adopts: listeners !== undefined,
+      build: (numbered, kernel) => {
+        this.replace(candidates, numbered);
         return this.intent(kernel);
       },
-      isNamed: routes["table-name"] !== undefined && !isNameTaken,
       spell: this.spell,
       say: (line) => this.log.warn(line),
     });
@@ -107,6 +128,11 @@ export class CarriedServices {
     this.watchAll();
     this.refresh();
     return applied.changes;
+  }
+
+  /** What another process has left that listened at any of these. @throws CommandError */
+  findLeft(listeners: readonly string[]): Promise<RetiredPaths | undefined> {
+    return RetiredPaths.find(listeners, this.spell);
   }
 
   /** The upstreams of a pool have changed: their addresses, states or weights. */
@@ -181,15 +207,19 @@ export class CarriedServices {
     );
   }
 
-  /** Takes no new connections; established ones go on. */
-  drain(): void {
+  /**
+   * Takes no new connections; established ones go on. Rules that are to stay are left as they are,
+   * unless another process has the services by now.
+   */
+  drain(isHanded: boolean): void {
     this.drainedSince = performance.now();
-    this.held?.drain();
+    this.isKept = this.stays && !isHanded;
+    if (!this.isKept) this.held?.drain();
   }
 
   /** Settles when no connection is open any more, or so long after `drain`; ends what is left. */
   async drained(timeoutMs: number): Promise<void> {
-    if (this.held === undefined) return;
+    if (this.held === undefined || this.isKept) return;
     const deadline = this.drainedSince + timeoutMs;
     while (performance.now() < deadline && this.open > 0) await Bun.sleep(pollMs);
     for (const { watch } of this.carried.values()) watch?.end();
@@ -197,21 +227,44 @@ export class CarriedServices {
 
   /** Removes everything; a second time it does nothing. */
   release(): void {
+    this.end((held) => held.release());
+  }
+
+  /** Nothing can fail any more: from here on rules that are to stay do so, however this ends. */
+  serve(): void {
+    this.isServing = true;
+    this.refresh();
+  }
+
+  /** The process ends: removes everything but rules that are to stay. */
+  leave(): void {
+    this.end((held) => (this.isServing || held.isAdopted ? held.leave() : held.release()));
+  }
+
+  private end(how: (held: HeldPath) => void): void {
     for (const [name, { watch }] of this.carried) this.forget(name, watch);
     this.carried = new Map();
-    this.held?.release();
+    if (this.held !== undefined) how(this.held);
     this.held = undefined;
+    this.retired?.close();
+    this.retired = undefined;
+  }
+
+  /** Whether the rules are to stay when the process ends. */
+  private get stays(): boolean {
+    return this.routes?.["on-exit"] === "keep";
   }
 
   /** Takes these services for those of now; what is known of those that stay is kept. */
-  private replace(candidates: readonly PathCandidate[], numbers: readonly number[]): void {
+  private replace(candidates: readonly PathCandidate[], numbers: readonly NumberedService[]): void {
     const free = [...numbers];
     const before = this.carried;
     const next = candidates.map((candidate): Carried => {
       const known = before.get(candidate.service.name);
       if (known !== undefined && isSame(known, candidate)) return { ...known, ...candidate };
       this.forget(candidate.service.name, known?.watch);
-      return unwatched(candidate, known?.number ?? (free.shift() as number));
+      const fresh = free.shift() as NumberedService;
+      return unwatched(candidate, known === undefined ? fresh : { ...fresh, number: known.number });
     });
     this.carried = new Map(next.map((each) => [each.service.name, each]));
     for (const [name, { watch }] of before) if (!this.carried.has(name)) this.forget(name, watch);

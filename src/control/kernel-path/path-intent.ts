@@ -7,11 +7,14 @@ import type { PathIntent, PathTimeouts } from "../../capture/kernel-path/intent.
 import { makePathPlan } from "../../capture/kernel-path/plan.ts";
 import type { Kernel } from "../../capture/live/kernel.ts";
 import type { Plan } from "../../capture/plan/plan.ts";
-import type { Configuration } from "../../config/service.ts";
+import type { Configuration, Service } from "../../config/service.ts";
+import { formatSocketAddress } from "../../net/socket-address.ts";
+import { bindAddress } from "../endpoints.ts";
 import { isOwnAddress } from "../server/capturing.ts";
 import type { PathCandidate } from "./choose-path.ts";
 import { familiesOf, pathService, type StandingOf, upstreamsOf } from "./describe-service.ts";
 import type { FlowWatch } from "./flow-watch.ts";
+import type { NumberedService } from "./held-path.ts";
 import { PathSlots, type PathUpstream } from "./path-slots.ts";
 
 /** A service that the kernel carries. */
@@ -35,10 +38,13 @@ interface PathContext {
 }
 
 /** A service as it is before it is carried. */
-export function unwatched(candidate: PathCandidate, number: number): Carried {
+export function unwatched(
+  candidate: PathCandidate,
+  { number, slots: before }: NumberedService,
+): Carried {
   const { service, request } = candidate;
   const { timeouts } = pathService(service, request, number, isOwnAddress);
-  const slots = new PathSlots(service.route.pool);
+  const slots = new PathSlots(service.route.pool, before);
   return { ...candidate, number, timeouts, slots, watch: undefined };
 }
 
@@ -64,7 +70,7 @@ export function pathIntent(
   const services = all.map(({ service }) => service);
   const offloads = services.some(({ offload }) => offload);
   return {
-    tableName: routes["table-name"] ?? "tproxyd",
+    tableName: tableNameOf(routes),
     services,
     sameLink: kernel === undefined ? [] : linksTo(kernel, remote),
     offload: kernel !== undefined && offloads ? linksOf(kernel) : [],
@@ -72,12 +78,28 @@ export function pathIntent(
       remote.some(({ address }) => address.family === family),
     ),
     sysctl: routes.sysctl ?? false,
+    onExit: routes["on-exit"] ?? "open",
+    listeners: carried.flatMap(({ service }) => listenersOf(service)),
   };
+}
+
+/** The name of the firewall table, unless somebody has it. */
+export function tableNameOf(routes: Configuration["routes"]): string {
+  return routes["table-name"] ?? "tproxyd";
+}
+
+/** What a service listens at, as texts that are the same after every start. */
+export function listenersOf({ listen }: Pick<Service, "listen">): string[] {
+  return listen.map(({ protocol, endpoint }) => {
+    return `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
+  });
 }
 
 /** The Plan of a service that is not running, for print. */
 export function printedPlan(candidate: PathCandidate, { routes }: Configuration): Plan {
-  return makePathPlan(pathIntent([unwatched(candidate, 1)], { routes, isNamed: false }));
+  return makePathPlan(
+    pathIntent([unwatched(candidate, { number: 1, slots: undefined })], { routes, isNamed: false }),
+  );
 }
 
 /** The most interfaces that a flowtable has (NFT_NETDEVICE_MAX). */

@@ -44,10 +44,15 @@ export interface PathLoad {
 export class PathSlots {
   private readonly pool: Pick<Pool, "balance" | "whenAllDown">;
   /** So that as few slots as possible change. */
-  private readonly previous = new Map<Family, Slots>();
+  private readonly previous: Map<Family, Slots>;
 
-  constructor(pool: Pick<Pool, "balance" | "whenAllDown">) {
+  /** `previous`: what slots lead to already. */
+  constructor(
+    pool: Pick<Pool, "balance" | "whenAllDown">,
+    previous: ReadonlyMap<Family, Slots> = new Map(),
+  ) {
     this.pool = pool;
+    this.previous = new Map(previous);
   }
 
   /** The upstream of each slot for clients of a family. */

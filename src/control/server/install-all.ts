@@ -2,6 +2,7 @@
 
 import type { Configuration } from "../../config/service.ts";
 import type { CarriedServices } from "../kernel-path/carried-services.ts";
+import { listenersOf } from "../kernel-path/path-intent.ts";
 import type { InstalledRules } from "./installed-rules.ts";
 import type { Prepared } from "./preparing.ts";
 
@@ -24,18 +25,25 @@ export async function installAll(
   { services, carried }: Pick<Prepared, "services" | "carried">,
   { capture, isTakingOver }: Partial<Predecessor> = {},
 ): Promise<string[]> {
-  const changes = await rules.install(configuration, services, capture);
+  const all = configuration.services.flatMap(listenersOf);
+  const listeners = isTakingOver === false ? all : undefined;
+  const isLooking = listeners !== undefined && configuration.routes.install === "auto";
+  const left = isLooking ? await paths.findLeft(listeners) : undefined;
+  rules.leaves = left?.marks ?? rules.leaves;
+  // Those of the kernel path replace them.
+  const retired = carried.length === 0 ? left : undefined;
+  const changes = await rules.install(configuration, services, capture, retired);
   // Its own table of the kernel path has the name as long as the other process carries anything.
   const isNameTaken = rules.intents.length > 0 || isTakingOver === true;
   const { routes, metrics, admin } = configuration;
   const isAsked = admin.socket === undefined ? undefined : admin.socket !== "none";
   const counts = metrics === undefined ? isAsked : true;
-  const options = { routes, isNameTaken, counts };
+  const options = { routes, isNameTaken, counts, listeners, retired };
   return [...changes, ...(await paths.install(carried, options))];
 }
 
-/** Removes them. A second time it does nothing. */
+/** Removes them, but for what is to stay when the process ends. A second time it does nothing. */
 export function removeAll({ rules, paths }: AllRules): void {
   rules.release();
-  paths.release();
+  paths.leave();
 }

@@ -5,7 +5,9 @@ import type { HeldPart } from "../../capture/live/hold.ts";
 import type { Intent } from "../../capture/plan/intent.ts";
 import type { ServiceIntent } from "../../capture/plan/joint-plan.ts";
 import type { Configuration } from "../../config/service.ts";
+import type { MaskedMark } from "../../net/mark.ts";
 import { HeldCapture, type TakenCapture, type Telling } from "../held-capture.ts";
+import type { RetiredPaths } from "../kernel-path/retired-paths.ts";
 import type { Identified, IdentityRequest } from "../routes-context.ts";
 import { socketMark } from "./captures.ts";
 import { intentsOf } from "./capturing.ts";
@@ -20,6 +22,8 @@ export class InstalledRules {
   private capture: HeldCapture | undefined;
   /** The last one that was released. */
   private released: HeldCapture | undefined;
+  /** Connections that are left alone, by their marks: set before the rules are installed. */
+  leaves: readonly MaskedMark[] = [];
 
   /** `say` logs a line. */
   constructor(
@@ -42,16 +46,20 @@ export class InstalledRules {
 
   /**
    * Installs the rules of these services instead of those that are there, or of those that an old
-   * process has handed over (`taken`); the changes, a line each.
+   * process has handed over (`taken`), or has left (`retired`); the changes, a line each.
    * @throws ServiceProblem, CommandError: nothing was changed
    */
   async install(
     configuration: Configuration,
     services: readonly OpenService[],
     taken?: TakenCapture,
+    retired?: Pick<RetiredPaths, "messages">,
   ): Promise<readonly string[]> {
-    const { capture, isNamed } = this;
-    const build = (identified: Identified) => checked(services, identified, isNamed);
+    const { capture, isNamed, leaves } = this;
+    const build = (identified: Identified) =>
+      checked(services, identified, isNamed).map((each): ServiceIntent => {
+        return leaves.length === 0 ? each : { ...each, intent: { ...each.intent, leaves } };
+      });
     const request = identityOf(configuration);
     const isWanted = configuration.routes.install === "auto";
     if (!isWanted || build({ request, takenBits: 0 }).length === 0) {
@@ -62,7 +70,7 @@ export class InstalledRules {
       return [];
     }
     if (capture !== undefined) return await capture.change(build);
-    this.capture = await HeldCapture.apply(request, build, this.telling, taken);
+    this.capture = await HeldCapture.apply(request, build, this.telling, { taken, retired });
     return this.capture.changes;
   }
 

@@ -347,7 +347,7 @@ export class Server implements ServerParts {
       drainTimeoutMs: configuration.drainTimeoutMs,
       isNamed: !this.settings.isNameless,
     });
-    this.paths.refresh();
+    this.paths.serve();
     this.pools.check();
   }
 
@@ -380,8 +380,9 @@ export class Server implements ServerParts {
   private stopping(): void {
     this.pools.stopChecks();
     this.isStopping = true;
-    if (!this.succession.stopping()) this.rules.drain();
-    this.paths.drain();
+    const isHanded = this.succession.stopping();
+    if (!isHanded) this.rules.drain();
+    this.paths.drain(isHanded);
     const line = drainingLine(this.pool.counters().active, this.configuration.drainTimeoutMs);
     if (line !== undefined) this.log.warn(line);
   }

@@ -18,6 +18,7 @@ const systemChecks: readonly SystemCheck[] = [
   checkBridges,
   checkDescriptors,
   ({ conntrack }) => checkConntrack(conntrack),
+  checkLeft,
 ];
 
 /** Runs them all. */
@@ -112,6 +113,16 @@ function checkSourceSettings({ sysctls }: SystemFacts): Finding {
     return warning("source checks", `${text}. ${why}`, repair);
   }
   return ok("source checks", `For all interfaces: ${text}.`);
+}
+
+/** Rules that outlive their process, which has ended. */
+function checkLeft({ left }: SystemFacts): Finding[] {
+  return left.map((name) => {
+    const text =
+      `The firewall table inet ${name} is in force, and the process that made it has ended ` +
+      "the next start of its services takes it over.";
+    return warning("left rules", text, "tproxy routes --remove");
+  });
 }
 
 function checkForwarding({ sysctls }: SystemFacts): Finding {

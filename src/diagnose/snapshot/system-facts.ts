@@ -1,8 +1,12 @@
 /** Facts of this process and system that matter to a transparent proxy. I/O, and no judgement. */
 
 import { RLIMIT_NOFILE } from "../../../ffi/constants.ts";
-import { ENODATA } from "../../../ffi/errno.ts";
+import { ENODATA, SyscallError } from "../../../ffi/errno.ts";
+import { NETLINK_NETFILTER, NFPROTO_INET } from "../../../ffi/netlink/constants.ts";
+import { decodeTable, dumpTables } from "../../../ffi/netlink/nftables/table.ts";
+import { NetlinkSocket } from "../../../ffi/netlink/socket.ts";
 import * as sys from "../../../ffi/sys.ts";
+import { leftTables } from "../../capture/live/left-tables.ts";
 import { isStatic } from "../../version.ts";
 import type { Need } from "../checks/privileges.ts";
 import { heldCapabilities } from "./capabilities.ts";
@@ -31,6 +35,19 @@ export interface SystemFacts {
   readonly descriptorsMax: number | undefined;
   /** Undefined where connection tracking is not in use. */
   readonly conntrack: ConntrackFacts | undefined;
+  /** Firewall tables of the kernel path that a process has left in force; none if unreadable. */
+  readonly left: readonly string[];
+}
+
+function readLeft(): readonly string[] {
+  try {
+    using netfilter = NetlinkSocket.open(NETLINK_NETFILTER);
+    const tables = netfilter.dump(dumpTables(NFPROTO_INET), decodeTable);
+    return leftTables(tables).map(({ name }) => name);
+  } catch (error) {
+    if (error instanceof SyscallError) return [];
+    throw error;
+  }
 }
 
 const sysctlNames = [
@@ -66,5 +83,6 @@ export function gatherSystem(machine: HostSnapshot, needs: readonly Need[]): Sys
     bridges: machine.links.filter(({ kind }) => kind === "bridge").map(({ name }) => name),
     descriptorsMax: typeof limit === "number" ? undefined : limit.hard,
     conntrack: readConntrack(),
+    left: readLeft(),
   };
 }

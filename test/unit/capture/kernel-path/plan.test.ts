@@ -8,6 +8,7 @@ import {
   NFT_MSG_NEWSETELEM,
 } from "../../../../ffi/netlink/constants.ts";
 import { decodeElements } from "../../../../ffi/netlink/nftables/set.ts";
+import { drainPathPlan } from "../../../../src/capture/kernel-path/drain.ts";
 import {
   endpointKey,
   flowMark,
@@ -15,7 +16,7 @@ import {
   slotCount,
 } from "../../../../src/capture/kernel-path/intent.ts";
 import { freeNumbers, numbersIn } from "../../../../src/capture/kernel-path/numbers.ts";
-import { drainPathPlan, makePathPlan } from "../../../../src/capture/kernel-path/plan.ts";
+import { makePathPlan } from "../../../../src/capture/kernel-path/plan.ts";
 import { nftType, partsOf } from "../../../../src/capture/live/desired-state.ts";
 import { objectChanges } from "../../../../src/capture/plan/flow-netlink.ts";
 import type { FlowEndpoint, FlowObject } from "../../../../src/capture/plan/flow-rule.ts";

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { NFT_TABLE_F_PERSIST } from "../../../../ffi/netlink/constants.ts";
 import type { Rule } from "../../../../ffi/netlink/rule.ts";
 import { NetlinkError } from "../../../../ffi/netlink/socket.ts";
 import type { Port } from "../../../../ffi/types.ts";
@@ -258,6 +259,21 @@ describe("an owner", () => {
     expect(apply(kernel, wanted, { owned: true }).owned).toBe(false);
     expect(kernel.tables[0]?.table.owner).toBeUndefined();
     expect(differences(kernel, wanted)).toEqual([]);
+  });
+
+  test("that outlives its process stays, and without an owner on kernels before 6.9", () => {
+    const kernel = new FakeKernel();
+    expect(apply(kernel, wanted, { owned: true, persists: true }).owned).toBe(true);
+    kernel.end();
+    expect(kernel.tables[0]?.table).toMatchObject({ flags: NFT_TABLE_F_PERSIST });
+    expect(kernel.tables[0]?.table.owner).toBeUndefined();
+    const older = new FakeKernel();
+    older.options = { noPersist: true };
+    expect(apply(older, wanted, { owned: true, persists: true }).owned).toBe(false);
+    older.end();
+    expect(differences(older, wanted)).toEqual([]);
+    remove(older, wanted);
+    expect(older.tables).toEqual([]);
   });
 
   test("that another process is refuses to be removed", () => {

@@ -26,6 +26,7 @@ const sound: SystemFacts = {
   bridges: [],
   descriptorsMax: 1_048_576,
   conntrack: undefined,
+  left: [],
 };
 const tracked = { entries: 10, max: 1000, timeWaitS: 120, dropped: 0 };
 const sysctl = (name: string) => ({ sysctls: new Map([...settings, [name, 1]]) });
