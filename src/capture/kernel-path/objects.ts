@@ -14,6 +14,11 @@ export const timeoutName = (number: number, family: Family, protocol: Protocol) 
 
 /** Seconds after which the entry of an ended connection is dropped: a port is soon free again. */
 const endedSeconds = 10;
+/**
+ * The same of a connection that was reset. Until then the kernel sends a new one from the same port
+ * to the same upstream, though that may be the one that died (nf_conntrack_proto_tcp.c, IGNORE).
+ */
+const resetSeconds = 1;
 
 /** The objects of a service: for each family its map, its upstreams, and its time-outs. */
 export function objectsOf(service: PathService): FlowObject[] {
@@ -56,6 +61,6 @@ export function tcpSeconds(timeouts: PathTimeouts): Readonly<Record<TcpTimeout, 
   return {
     ...{ syn_sent: timeouts.tcpConnect, established: timeouts.tcpIdle },
     ...{ fin_wait: timeouts.tcpHalfClosed, close_wait: timeouts.tcpHalfClosed },
-    ...{ last_ack: endedSeconds, time_wait: endedSeconds, close: endedSeconds },
+    ...{ last_ack: endedSeconds, time_wait: endedSeconds, close: resetSeconds },
   };
 }

@@ -89,6 +89,12 @@ const tcpReset: readonly Expression[] = [
   compare(Uint8Array.of(0), NFT_CMP_NEQ),
 ];
 
+/** `tcp sequence 0`: a reset that answers a SYN has nothing to count on (RFC 9293, 3.5.2). */
+const sequenceZero: readonly Expression[] = [
+  payload(NFT_PAYLOAD_TRANSPORT_HEADER, 4, 4),
+  compare(Uint8Array.of(0, 0, 0, 0)),
+];
+
 /** `ct status & assured == 0`. */
 const notAssured: readonly Expression[] = [
   conntrack(NFT_CT_STATUS),
@@ -125,7 +131,7 @@ export function flowMatchExpressions(
     case "syn":
       return parts.syn;
     case "refusal":
-      return [...tcpReset, ...nft.replyDirection(), ...notAssured];
+      return [...tcpReset, ...sequenceZero, ...nft.replyDirection()];
     case "own-destination":
       return nft.localDestination();
     case "output-interface":

@@ -25,7 +25,7 @@ export type FlowMatchOf<Exceptable> =
   | { readonly kind: "translated" }
   /** The first packet of a TCP connection: SYN alone of SYN, ACK, FIN and RST. */
   | { readonly kind: "syn" }
-  /** A reset of TCP to a client whose connection is not established: the upstream refuses it. */
+  /** A reset of TCP that answers a SYN: the upstream refuses the connection. */
   | { readonly kind: "refusal" }
   /** To an address of this host. */
   | { readonly kind: "own-destination" }

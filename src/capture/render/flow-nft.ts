@@ -27,7 +27,7 @@ export function flowMatchText(
     case "syn":
       return "tcp flags & (fin | syn | rst | ack) == syn";
     case "refusal":
-      return "tcp flags & rst != 0 ct direction reply ct status & assured == 0";
+      return "tcp flags & rst != 0 tcp sequence 0 ct direction reply";
     case "own-destination":
       return "fib daddr type local";
     case "output-interface":

@@ -64,7 +64,7 @@ describe("ends", () => {
   test("each by the last state, and the age up to the last packet", () => {
     expect(endOf(stream(c.TCP_CONNTRACK_TIME_WAIT))).toEqual(["done", "unknown", 10_000]);
     expect(endOf(stream(c.TCP_CONNTRACK_LAST_ACK))).toEqual(["done", "unknown", 10_000]);
-    expect(endOf(stream(c.TCP_CONNTRACK_CLOSE))).toEqual(["reset", "unknown", 10_000]);
+    expect(endOf(stream(c.TCP_CONNTRACK_CLOSE))).toEqual(["reset", "unknown", 19_000]);
     expect(endOf(stream(c.TCP_CONNTRACK_ESTABLISHED))).toEqual(["idle-timeout", "proxy", 20_000]);
     expect(endOf(stream(c.TCP_CONNTRACK_SYN_RECV))).toEqual(["connect-timeout", "proxy", 20_000]);
     expect(endOf(session({ status: 0 }))).toEqual(["idle-timeout", "proxy", 20_000]);
