@@ -203,10 +203,10 @@ export function decodeEntry(body: Uint8Array): ConntrackEntry {
         readTcpState(from.nested(), entry);
         break;
       case c.CTA_COUNTERS_ORIG:
-        entry.sent = decodeAmount(from.nested());
+        entry.sent = decodeAmount(from.nested(), "CTA_COUNTERS_ORIG");
         break;
       case c.CTA_COUNTERS_REPLY:
-        entry.received = decodeAmount(from.nested());
+        entry.received = decodeAmount(from.nested(), "CTA_COUNTERS_REPLY");
         break;
       case c.CTA_TIMESTAMP:
         readTimes(from.nested(), entry);
@@ -355,22 +355,27 @@ function readTcpState(from: AttributeCursor, entry: { tcpState?: number }): void
   }
 }
 
-function decodeAmount(from: AttributeCursor): Amount {
-  let [packets, bytes] = [0, 0];
+function decodeAmount(from: AttributeCursor, name: string): Amount {
+  const amount: Mutable<Partial<Amount>> = {};
   while (from.next()) {
-    if (from.type === c.CTA_COUNTERS_PACKETS) packets = Number(from.be64());
-    else if (from.type === c.CTA_COUNTERS_BYTES) bytes = Number(from.be64());
+    if (from.type === c.CTA_COUNTERS_PACKETS) amount.packets = Number(from.be64());
+    else if (from.type === c.CTA_COUNTERS_BYTES) amount.bytes = Number(from.be64());
   }
-  return { packets, bytes };
+  return {
+    packets: required(amount.packets, `${name}: CTA_COUNTERS_PACKETS`),
+    bytes: required(amount.bytes, `${name}: CTA_COUNTERS_BYTES`),
+  };
 }
 
-/** The kernel has nanoseconds. */
 function readTimes(from: AttributeCursor, entry: { startedAt?: number; stoppedAt?: number }): void {
   while (from.next()) {
-    const ms = () => Number(from.be64() / 1_000_000n);
-    if (from.type === c.CTA_TIMESTAMP_START) entry.startedAt = ms();
-    else if (from.type === c.CTA_TIMESTAMP_STOP) entry.stoppedAt = ms();
+    if (from.type === c.CTA_TIMESTAMP_START) entry.startedAt = milliseconds(from.be64());
+    else if (from.type === c.CTA_TIMESTAMP_STOP) entry.stoppedAt = milliseconds(from.be64());
   }
+}
+
+function milliseconds(nanoseconds: bigint): number {
+  return Number(nanoseconds / 1_000_000n);
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
