@@ -2,9 +2,10 @@
 
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { slowStartLeast } from "../engine/limits.ts";
+import { hashBytes } from "../net/hash.ts";
 import type { PooledAddress } from "../workers/protocol.ts";
 import type { ClientKey } from "./client-back-offs.ts";
-import { hashBytes, mix } from "./hash.ts";
+import { mix } from "./hash.ts";
 
 /** One address of a pool, and what is known of it. Only its pool changes it. */
 export interface Upstream {

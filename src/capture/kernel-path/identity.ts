@@ -4,6 +4,7 @@
  * Pure. It is user data as nft(8) makes it: members of one byte type, one byte length, and a value.
  */
 
+import { hashBytes } from "../../net/hash.ts";
 import type { FirewallTable } from "../plan/plan.ts";
 import type { PathEnd } from "./intent.ts";
 
@@ -78,15 +79,11 @@ function hashes(texts: readonly string[]): string[] {
   return [...all].sort().slice(0, listenersMax);
 }
 
-/** 64 bits in hexadecimal digits: two hashes of the kind FNV-1a, with different constants. */
+/** 64 bits in hexadecimal digits: of the text, and of it behind another beginning. */
 function hash(text: string): string {
-  let [first, second] = [0x811c9dc5, 0x2f0b4c47];
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    first = Math.imul(first ^ unit, 0x01000193);
-    second = Math.imul(second ^ unit, 0x5bd1e995) + (second >>> 15);
-  }
-  return [first, second].map((each) => (each >>> 0).toString(16).padStart(8, "0")).join("");
+  return [text, `\0${text}`]
+    .map((each) => hashBytes(new TextEncoder().encode(each)).toString(16).padStart(8, "0"))
+    .join("");
 }
 
 function member(type: number, value: Uint8Array): number[] {

@@ -8,8 +8,9 @@ import {
 } from "../../capture/kernel-path/intent.ts";
 import type { FlowEndpoint } from "../../capture/plan/flow-rule.ts";
 import type { Pool } from "../../config/pool.ts";
-import { hashBytes, mix } from "../../forward/hash.ts";
+import { mix } from "../../forward/hash.ts";
 import type { Family } from "../../net/address.ts";
+import { hashBytes } from "../../net/hash.ts";
 import type { PathHealth } from "./health.ts";
 import { sharesOf } from "./shares.ts";
 import {
