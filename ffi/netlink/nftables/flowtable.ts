@@ -2,6 +2,7 @@
 
 import {
   NF_NETDEV_INGRESS,
+  NFT_MSG_GETFLOWTABLE,
   NFT_MSG_NEWFLOWTABLE,
   NFTA_DEVICE_NAME,
   NFTA_FLOWTABLE_FLAGS,
@@ -15,6 +16,7 @@ import {
   NFTA_FLOWTABLE_USE,
   NLA_F_NESTED,
   NLM_F_CREATE,
+  NLM_F_DUMP,
 } from "../constants.ts";
 import { decodeCString, defined, type Message, required } from "../wire.ts";
 import { nftAttributes, nftMessage } from "./batch.ts";
@@ -54,6 +56,13 @@ export function newFlowtable(flowtable: Flowtable): Message {
       });
     });
     if (flowtable.flags !== undefined) to.be32(NFTA_FLOWTABLE_FLAGS, flowtable.flags);
+  });
+}
+
+/** Lists the flowtables of a table; those of other families come too. */
+export function dumpFlowtables(family: number, table: string): Message {
+  return nftMessage("NFT_MSG_GETFLOWTABLE", NFT_MSG_GETFLOWTABLE, NLM_F_DUMP, family, (to) => {
+    to.cstring(NFTA_FLOWTABLE_TABLE, table);
   });
 }
 

@@ -65,10 +65,14 @@ export function isSameServices({ listeners }: PathIdentity, wanted: readonly str
   return hashes(wanted).some((each) => known.has(each));
 }
 
-/** Equal for tables that differ in nothing but what is in their maps and sets of upstreams. */
+/**
+ * Equal for tables that differ in nothing but what is in their maps and sets of upstreams, and the
+ * interfaces of their flowtable, which follow those of the host.
+ */
 export function shapeOf({ userData: _, ...table }: FirewallTable): string {
   const objects = table.objects?.map((each) => {
     if (each.kind === "slots") return { ...each, slots: each.slots.length };
+    if (each.kind === "flowtable") return { ...each, devices: 0 };
     return each.kind === "endpoints" ? { ...each, endpoints: 0 } : each;
   });
   return hash(JSON.stringify({ ...table, objects }));

@@ -34,7 +34,8 @@ import {
 } from "./objects.ts";
 import { SelectionSets } from "./selections.ts";
 
-const flowtableName = "ft";
+/** The name of the flowtable of a table. */
+export const flowtableName = "ft";
 
 /** Of the nat chain whose rules ask for the services' marks. */
 export const sourcePriority = NF_IP_PRI_NAT_SRC - 1;

@@ -3,11 +3,10 @@
  * its slots follow the upstreams. After that connections are as if it had never been there.
  */
 
-import { EOPNOTSUPP, SyscallError } from "../../../ffi/errno.ts";
+import { SyscallError } from "../../../ffi/errno.ts";
 import { NFPROTO_INET, NFT_TABLE_F_PERSIST } from "../../../ffi/netlink/constants.ts";
 import { decodeChain, dumpChains } from "../../../ffi/netlink/nftables/chain.ts";
 import { deleteTable, newTable } from "../../../ffi/netlink/nftables/table.ts";
-import { NetlinkError } from "../../../ffi/netlink/socket.ts";
 import type { Message } from "../../../ffi/netlink/wire.ts";
 import { drainPriority } from "../../capture/kernel-path/anchor.ts";
 import { drainPathPlan } from "../../capture/kernel-path/drain.ts";
@@ -33,6 +32,7 @@ import type { SettingWords } from "../../config/setting-words.ts";
 import { CommandError } from "../../errors.ts";
 import { conflictLine, explained } from "../apply-rules.ts";
 import { KernelSettings } from "../kernel-settings.ts";
+import { FlowtableLinks, flowtableLinks, wantsFlowtable } from "./flowtable-links.ts";
 import {
   currentObjects,
   isPredecessor,
@@ -70,6 +70,7 @@ export interface NumberedService {
 
 /** How rules were installed. */
 interface Installed {
+  readonly links: FlowtableLinks;
   readonly hold: Hold;
   readonly settings: KernelSettings;
   readonly changes: readonly string[];
@@ -84,6 +85,9 @@ export class HeldPath {
   readonly isAdopted: boolean;
   readonly kernel: Kernel;
   #intent: PathIntent;
+  /** The table's name. */
+  #name: string;
+  readonly #links: FlowtableLinks;
   readonly #hold: Hold;
   readonly #settings: KernelSettings;
   readonly #say: (line: string) => void;
@@ -93,11 +97,13 @@ export class HeldPath {
   private constructor(
     intent: PathIntent,
     kernel: Kernel,
-    { hold, settings, changes, isAdopted }: Installed,
+    { links, hold, settings, changes, isAdopted }: Installed,
     say: (line: string) => void,
   ) {
     this.#intent = intent;
+    this.#name = intent.tableName;
     this.kernel = kernel;
+    this.#links = links;
     this.#hold = hold;
     this.#settings = settings;
     this.changes = changes;
@@ -108,8 +114,7 @@ export class HeldPath {
   /**
    * Puts the rules in. The kernel removes them with this process, however it ends, unless they are
    * to stay. What a process of the same services has left is replaced in the same transaction; its
-   * services keep their numbers and slots. Where the kernel has no flowtables the rules are put in
-   * without one.
+   * services keep their numbers and slots.
    * @throws CommandError where the kernel refuses
    */
   static async apply(settings: PathSettings): Promise<HeldPath> {
@@ -153,17 +158,16 @@ export class HeldPath {
     left: readonly LeftPath[],
   ): HeldPath {
     const before = left.find(({ name }) => name === intent.tableName);
-    try {
-      return HeldPath.#holdPlan(kernel, intent, settings, before);
-    } catch (error) {
-      if (intent.offload.length === 0 || !isWithoutFlowtable(error)) throw error;
-      settings.say("the kernel has no flowtables here: connections are carried without one");
-      return HeldPath.#holdPlan(kernel, { ...intent, offload: [] }, settings, before);
-    }
+    const links = new FlowtableLinks(kernel, settings.say);
+    const held = links.with(intent, (each) =>
+      HeldPath.#holdPlan({ kernel, links }, each, settings, before),
+    );
+    held.followLinks();
+    return held;
   }
 
   static #holdPlan(
-    kernel: Kernel,
+    { kernel, links }: { kernel: Kernel; links: FlowtableLinks },
     intent: PathIntent,
     { spell, say }: Telling,
     left: LeftPath | undefined,
@@ -174,6 +178,7 @@ export class HeldPath {
     const parts = partsIn(kernel, plan);
     const settings = new KernelSettings({ kernel, plan, live, question });
     const sysctls = settings.set();
+    let held: HeldPath | undefined;
     const end = { persists: intent.onExit === "keep", closed: intent.onExit === "closed" };
     try {
       const adopted = left && adopt(kernel, left, plan, parts, end.persists);
@@ -184,14 +189,18 @@ export class HeldPath {
       const hold = new Hold({
         ...{ kernel, parts, question, owned, say },
         conflictLine: (conflict) => conflictLine(conflict, spell),
-        keepSettings: () => settings.watch(),
+        keepSettings: () => {
+          held?.followLinks();
+          return settings.watch();
+        },
         ...{ ...end, deadlineMs: undefined, staysHeld: true },
         now: () => performance.now(),
       });
       void hold.run().catch((error) => say(`rules are no longer watched: ${error.message}`));
       const changes = [...sysctls, ...applied.changes];
       const isAdopted = left?.contents !== undefined;
-      return new HeldPath(intent, kernel, { hold, settings, changes, isAdopted }, say);
+      held = new HeldPath(intent, kernel, { links, hold, settings, changes, isAdopted }, say);
+      return held;
     } catch (error) {
       if (left === undefined) settings.undo();
       throw error;
@@ -214,17 +223,25 @@ export class HeldPath {
    */
   update(intent: PathIntent): void {
     if (this.#isOver || this.#isDraining) return;
-    const { tableName, offload } = this.#intent;
-    // Where the kernel has no flowtables it has been asked already.
-    const next = { ...intent, tableName, offload: offload.length === 0 ? [] : intent.offload };
-    const [from, to] = [makePathPlan(this.#intent), makePathPlan(next)];
+    const wanted = { ...intent, tableName: this.#intent.tableName };
+    const from = makePathPlan(this.#intent);
+    const change = (next: PathIntent) => {
+      this.#change(from, makePathPlan(next));
+      return next;
+    };
     try {
-      exclusively(this.kernel, () => this.#change(from, to), true);
-      this.#intent = next;
+      this.#intent = exclusively(this.kernel, () => this.#links.with(wanted, change), true);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       this.#say(`the upstreams of the kernel path stay as they are: ${error.message}`);
     }
+  }
+
+  /** Interfaces have come or gone. */
+  private followLinks(): void {
+    if (this.#isOver || !wantsFlowtable(this.#intent)) return;
+    if (this.#links.follow(this.#name) || this.#isDraining) return;
+    this.update({ ...this.#intent, offload: flowtableLinks(this.kernel) });
   }
 
   #change(from: Plan, to: Plan): void {
@@ -246,6 +263,7 @@ export class HeldPath {
       const change = () => {
         this.#hold.changeLast(parts);
         this.#settings.rename(name);
+        this.#name = name;
       };
       exclusively(this.kernel, change, true);
     } catch (error) {
@@ -374,10 +392,4 @@ function numbersFor(
 
 function partsIn(kernel: Kernel, plan: Plan): DesiredState {
   return partsOf(plan, (name) => interfaceIndex(kernel, name), cgroupId);
-}
-
-/** ENOENT for a flowtable: the kernel has none, or an interface has gone. */
-function isWithoutFlowtable(error: unknown): boolean {
-  if (!(error instanceof NetlinkError)) return false;
-  return error.code === "ENOENT" || error.errno === EOPNOTSUPP || error.code === "ENODEV";
 }

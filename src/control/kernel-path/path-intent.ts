@@ -1,7 +1,7 @@
 /** The intent of all services that the kernel carries, from their upstreams of this moment. */
 
 import { SyscallError } from "../../../ffi/errno.ts";
-import { decodeLink, dumpLinks, getLink } from "../../../ffi/netlink/link.ts";
+import { decodeLink, getLink } from "../../../ffi/netlink/link.ts";
 import { decodeRoute, getRoute } from "../../../ffi/netlink/route.ts";
 import type { PathIntent, PathTimeouts } from "../../capture/kernel-path/intent.ts";
 import { makePathPlan } from "../../capture/kernel-path/plan.ts";
@@ -14,6 +14,7 @@ import { isOwnAddress } from "../server/capturing.ts";
 import type { PathCandidate } from "./choose-path.ts";
 import { familiesOf, pathService, type StandingOf, upstreamsOf } from "./describe-service.ts";
 import type { FlowWatch } from "./flow-watch.ts";
+import { flowtableLinks } from "./flowtable-links.ts";
 import type { NumberedService } from "./held-path.ts";
 import { PathSlots, type PathUpstream } from "./path-slots.ts";
 
@@ -73,7 +74,7 @@ export function pathIntent(
     tableName: tableNameOf(routes),
     services,
     sameLink: kernel === undefined ? [] : linksTo(kernel, remote),
-    offload: kernel !== undefined && offloads ? linksOf(kernel) : [],
+    offload: kernel !== undefined && offloads ? flowtableLinks(kernel) : [],
     forwards: ([4, 6] as const).filter((family) =>
       remote.some(({ address }) => address.family === family),
     ),
@@ -100,18 +101,6 @@ export function printedPlan(candidate: PathCandidate, { routes }: Configuration)
   return makePathPlan(
     pathIntent([unwatched(candidate, { number: 1, slots: undefined })], { routes, isNamed: false }),
   );
-}
-
-/** The most interfaces that a flowtable has (NFT_NETDEVICE_MAX). */
-const devicesMax = 256;
-
-/** The interfaces at which flows may be picked up: ports of bridges and bonds are not. */
-function linksOf(kernel: Kernel): string[] {
-  return kernel.route
-    .dump(dumpLinks(), decodeLink)
-    .filter(({ up, loopback, master }) => up && !loopback && master === undefined)
-    .map(({ name }) => name)
-    .slice(0, devicesMax);
 }
 
 /** The interfaces by which hosts are reached, each once. */
