@@ -28,10 +28,10 @@ import {
   originsOf,
   originText,
   placeOf,
-  type SourceFile,
+  SourceFile,
   settingsAt,
 } from "./sources.ts";
-import { readText } from "./text.ts";
+import { readQuickText, readText } from "./text.ts";
 import { issueText, pathText } from "./words.ts";
 
 /** What reading needs of the system. Each `read` and `list` may reject with a reason. */
@@ -66,8 +66,22 @@ export async function readConfiguration(
   file: string,
   system: ConfigurationSystem,
 ): Promise<ReadConfiguration> {
-  const reader = new Reader(system);
-  return reader.readAll(file);
+  // Standard input can be read once.
+  const once = { ...system, read: memoized((path: string) => system.read(path)) };
+  const locate = memoized(readText);
+  const quick = await new Reader(once, locate, readQuickText).readAll(file);
+  if (quick.problems.length === 0) return quick;
+  // The other parser reports better, and has the last word about what is TOML.
+  return await new Reader(once, locate, () => undefined).readAll(file);
+}
+
+function memoized<T>(compute: (key: string) => T): (key: string) => T {
+  const known = new Map<string, T>();
+  return (key) => {
+    const value = known.get(key) ?? compute(key);
+    known.set(key, value);
+    return value;
+  };
 }
 
 class Reader {
@@ -79,7 +93,11 @@ class Reader {
   private readonly broken = new Map<SourceFile, Path[]>();
   private readonly lists = new Map<string, Promise<string | Error>>();
 
-  constructor(system: ConfigurationSystem) {
+  constructor(
+    system: ConfigurationSystem,
+    private readonly locate: typeof readText,
+    private readonly readQuick: typeof readQuickText,
+  ) {
     this.system = system;
   }
 
@@ -132,27 +150,35 @@ class Reader {
       this.add(file, text, "this is not UTF-8");
       return undefined;
     }
-    const read = readText(text);
-    for (const { at, text } of read.problems) this.add(file, at, text);
+    const quick = this.readQuick(text);
+    // Places are for problems and for `config show`: most files need none.
+    if (quick !== undefined) return this.parse(file, quick, () => this.locate(text).root, schema);
+    const { problems, root } = this.locate(text);
+    for (const { at, text } of problems) this.add(file, at, text);
     // Of a text that could not be read, no setting is missing.
-    if (read.problems.length > 0) return undefined;
-    return this.parse(file, read.root, schema);
+    if (problems.length > 0) return undefined;
+    this.refuseSpecialKeys(file, root);
+    return this.parse(file, plainValue(root), () => root, schema);
   }
 
-  private parse(file: string, root: Located, schema: v.GenericSchema): SourceFile {
-    this.refuseSpecialKeys(file, root);
-    const { output, issues = [] } = v.safeParse(schema, plainValue(root));
+  private parse(
+    file: string,
+    value: unknown,
+    locate: () => Located,
+    schema: v.GenericSchema,
+  ): SourceFile {
+    const { output, issues = [] } = v.safeParse(schema, value);
+    const source = new SourceFile(file, isTable(output) ? output : {}, locate);
     const paths: Path[] = [];
     for (const { path: items = [], message } of issues) {
       const path = items.map(({ key }) => key as string | number);
       const isKey = items.at(-1)?.origin === "key";
-      const where = pathText(path, root);
-      const at = positionOf(root, path, isKey ? "key" : "value");
+      const where = pathText(path, source.root);
+      const at = positionOf(source.root, path, isKey ? "key" : "value");
       this.add(file, at, where === "" ? message : `${where}: ${message}`);
       paths.push(path);
     }
     for (const path of paths) removeAt(output, path);
-    const source: SourceFile = { file, root, settings: isTable(output) ? output : {} };
     this.broken.set(source, paths);
     return source;
   }

@@ -6,10 +6,24 @@ import { inside, type Located, positionOf } from "./located.ts";
 import type { Settings } from "./settings.ts";
 
 /** A file that has been read, as far as it could be. */
-export interface SourceFile {
+export class SourceFile {
   readonly file: string;
-  readonly root: Located;
   readonly settings: Settings;
+  private readonly locate: () => Located;
+  private located: Located | undefined;
+
+  /** `locate` finds the places of the settings: it is called once, and only if it is needed. */
+  constructor(file: string, settings: Settings, locate: () => Located) {
+    this.file = file;
+    this.settings = settings;
+    this.locate = locate;
+  }
+
+  /** The text's values with their places. */
+  get root(): Located {
+    this.located ??= this.locate();
+    return this.located;
+  }
 }
 
 /** Where a service or pool of all files together comes from. */

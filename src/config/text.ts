@@ -2,6 +2,7 @@
 
 import { readJson } from "./json.ts";
 import type { ReadText } from "./located.ts";
+import { readQuickToml } from "./quick-toml.ts";
 import { readToml } from "./toml.ts";
 
 /** Whether a text is JSON: no TOML begins with a brace. */
@@ -12,4 +13,12 @@ export function isJson(text: string): boolean {
 /** Reads a text of either language; nothing is thrown. */
 export function readText(text: string): ReadText {
   return isJson(text) ? readJson(text) : readToml(text);
+}
+
+/**
+ * The plain value of a text in which nothing is wrong; undefined where `readText` has to look:
+ * then it finds problems, or values that no setting accepts.
+ */
+export function readQuickText(text: string): Record<string, unknown> | undefined {
+  return isJson(text) ? undefined : readQuickToml(text);
 }

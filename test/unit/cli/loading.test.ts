@@ -30,7 +30,12 @@ const entries = ["src/main.ts", "src/worker.ts", "src/cli/program.ts", ...comman
 
 test.each(entries.map((path) => relative(root, join(root, path))))("%s", async (entry) => {
   const packages = await packagesOf(entry);
-  for (const name of ["toml-eslint-parser", "jsonc-parser", "@valibot/to-json-schema"]) {
+  for (const name of [
+    "toml-eslint-parser",
+    "smol-toml",
+    "jsonc-parser",
+    "@valibot/to-json-schema",
+  ]) {
     expect(packages).not.toContain(name);
   }
 });

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { formatConfiguration } from "../../../src/config/format.ts";
 import { plainValue } from "../../../src/config/located.ts";
-import { readText } from "../../../src/config/text.ts";
+import { readQuickText, readText } from "../../../src/config/text.ts";
 import { writeToml } from "../../../src/config/write.ts";
 import { anySettings, readText as readFile } from "../../helpers/configurations.ts";
 
@@ -112,4 +112,28 @@ test("reading takes time in proportion to the services", async () => {
   const [few, many] = [await cpu(500), await cpu(4_000)];
   // Eight times as many; quadratic would be 64 times.
   expect(many / few).toBeLessThan(32);
+});
+
+test("the quick reader has the same values, and only of texts without a problem", () => {
+  let read = 0;
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        anyText,
+        damaged,
+        anySettings.map((settings) => writeToml(settings)),
+      ),
+      (text) => {
+        const quick = readQuickText(text);
+        if (quick === undefined) return;
+        read++;
+        const { root, problems } = readText(text);
+        expect(problems).toEqual([]);
+        // -0 is 0, and no setting accepts it.
+        expect(JSON.stringify(quick)).toBe(JSON.stringify(plainValue(root)));
+      },
+    ),
+    { numRuns: 400 },
+  );
+  expect(read).toBeGreaterThan(50);
 });
