@@ -33,6 +33,7 @@ export const ECONNRESET = 104;
 export const ENOBUFS = 105;
 export const EISCONN = 106;
 export const ENOTCONN = 107;
+export const ETOOMANYREFS = 109;
 export const ETIMEDOUT = 110;
 export const ECONNREFUSED = 111;
 export const EHOSTUNREACH = 113;
@@ -88,6 +89,7 @@ const known: Readonly<Record<number, readonly [name: string, text: string]>> = {
   105: ["ENOBUFS", "No buffer space available"],
   106: ["EISCONN", "Transport endpoint is already connected"],
   107: ["ENOTCONN", "Transport endpoint is not connected"],
+  109: ["ETOOMANYREFS", "Too many references: cannot splice"],
   110: ["ETIMEDOUT", "Connection timed out"],
   111: ["ECONNREFUSED", "Connection refused"],
   112: ["EHOSTDOWN", "Host is down"],

@@ -76,7 +76,11 @@ export class Log {
   private lostLines = 0;
   private lostOfStdout = 0;
   private changedLevel:
-    | { level: LevelName; end: ReturnType<typeof setTimeout> | undefined }
+    | {
+        level: LevelName;
+        end: ReturnType<typeof setTimeout> | undefined;
+        endTime: number | undefined;
+      }
     | undefined;
 
   /** @throws CommandError where the file cannot be opened */
@@ -178,6 +182,11 @@ export class Log {
     return this.changedLevel?.level;
   }
 
+  /** When that level ends, in ms since 1970; undefined: it stays. */
+  get levelEnd(): number | undefined {
+    return this.changedLevel?.endTime;
+  }
+
   /**
    * Changes the level of everything; undefined: as it was set before. After `forMs`, unless it is
    * 0, it falls back by itself.
@@ -185,7 +194,8 @@ export class Log {
   setLevel(level: LevelName | undefined, forMs = 0): void {
     clearTimeout(this.changedLevel?.end);
     const end = forMs > 0 ? setTimeout(() => this.setLevel(undefined), forMs) : undefined;
-    this.changedLevel = level === undefined ? undefined : { level, end };
+    const endTime = end === undefined ? undefined : Date.now() + forMs;
+    this.changedLevel = level === undefined ? undefined : { level, end, endTime };
     this.onLevel();
     const text =
       level === undefined ? "the log level is as it is set" : `the log level is ${level}`;

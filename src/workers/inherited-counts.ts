@@ -13,6 +13,8 @@ export interface Counted {
 export class InheritedCounts {
   /** By the number of a service. */
   private readonly all = new Map<number, Counted>();
+  /** Of the process, by keys that its owner knows. */
+  totals: Readonly<Record<string, number>> = {};
 
   /** Replaces what was counted for service number `id`. */
   set(id: number, counted: Counted): void {

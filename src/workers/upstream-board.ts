@@ -65,22 +65,28 @@ export interface CheckCounts {
   readonly lastMs: number;
 }
 
+/** Fields of the results of checks: as long again for those of another process. */
 const CHECKS = 3;
+const CHECK_FIELDS = 2 * CHECKS * upstreamSlotsMax;
+/** Where those of another process begin. */
+const INHERITED_CHECKS = CHECKS * upstreamSlotsMax;
 
 /** Words of 32 bits of a slot: its state, its weight. */
 const SLOT_WORDS = 2;
 const HEADER_WORDS = 2;
 const RAMPS = (HEADER_WORDS + SLOT_WORDS * upstreamSlotsMax) * 4;
 const CHECK_COUNTS = RAMPS + upstreamSlotsMax * 8;
-const ROWS = CHECK_COUNTS + CHECKS * upstreamSlotsMax * 8;
+const ROWS = CHECK_COUNTS + CHECK_FIELDS * 8;
+/** Rows behind those of the Workers: of what the kernel carries, and of another process. */
+const OTHER_ROWS = 2;
 
 export class UpstreamBoard {
   /**
-   * The memory of a board for so many Workers, and a row for what the kernel carries. Pages that
-   * nobody writes cost nothing.
+   * The memory of a board for so many Workers, with a row for what the kernel carries, and one for
+   * what another process has counted. Pages that nobody writes cost nothing.
    */
   static memory(workers: number): SharedArrayBuffer {
-    return new SharedArrayBuffer(ROWS + (workers + 1) * ROW * 8);
+    return new SharedArrayBuffer(ROWS + (workers + OTHER_ROWS) * ROW * 8);
   }
 
   readonly memory: SharedArrayBuffer;
@@ -96,7 +102,7 @@ export class UpstreamBoard {
     this.memory = memory;
     this.words = new Int32Array(memory, 0, HEADER_WORDS + SLOT_WORDS * upstreamSlotsMax);
     this.ramps = new Float64Array(memory, RAMPS, upstreamSlotsMax);
-    this.checks = new Float64Array(memory, CHECK_COUNTS, CHECKS * upstreamSlotsMax);
+    this.checks = new Float64Array(memory, CHECK_COUNTS, CHECK_FIELDS);
     this.rows = new Float64Array(memory, ROWS);
     this.row = row * ROW;
   }
@@ -130,7 +136,9 @@ export class UpstreamBoard {
   reset(slot: number): void {
     this.words.fill(0, HEADER_WORDS + SLOT_WORDS * slot, HEADER_WORDS + SLOT_WORDS * (slot + 1));
     this.ramps[slot] = 0;
-    this.checks.fill(0, CHECKS * slot, CHECKS * (slot + 1));
+    for (const from of [0, INHERITED_CHECKS]) {
+      this.checks.fill(0, from + CHECKS * slot, from + CHECKS * (slot + 1));
+    }
     for (let at = COUNTERS * slot; at < this.rows.length; at += ROW) {
       this.rows.fill(0, at, at + COUNTERS);
     }
@@ -176,18 +184,26 @@ export class UpstreamBoard {
     return counters;
   }
 
-  /** Main thread, before there are Workers: goes on from what another process has counted. */
-  restore(slot: number, counters: Readonly<Record<string, number>>, checks: CheckCounts): void {
+  /** Main thread: replaces what another process, which this one takes over from, has counted. */
+  inherit(slot: number, counters: Readonly<Record<string, number>>, checks: CheckCounts): void {
+    const from = (this.workers + 1) * ROW + COUNTERS * slot;
     for (const name of counterNames) {
-      const count = gauges.includes(name) ? 0 : (counters[name] ?? 0);
-      this.rows[COUNTERS * slot + UpstreamCounter[name]] = count;
+      // Workers of this process begin without a back-off of the other one's.
+      const count = name === "backsOff" ? 0 : (counters[name] ?? 0);
+      this.rows[from + UpstreamCounter[name]] = count;
     }
-    this.checks.set([checks.succeeded, checks.failed, checks.lastMs], CHECKS * slot);
+    const { succeeded, failed, lastMs } = checks;
+    this.checks.set([succeeded, failed, lastMs], INHERITED_CHECKS + CHECKS * slot);
+  }
+
+  /** Main thread: the other process has ended, and has nothing open any more. */
+  otherEnded(): void {
+    this.clearGauges(this.workers + 1);
   }
 
   /** How many Workers have a row. */
   get workers(): number {
-    return this.rows.length / ROW - 1;
+    return this.rows.length / ROW - OTHER_ROWS;
   }
 
   /** Main thread: what the kernel has carried to an upstream, by `UpstreamCounter`. */
@@ -197,6 +213,10 @@ export class UpstreamBoard {
 
   /** Main thread: the Worker of a row has died, and nothing of it is open. */
   workerDied(row: number): void {
+    this.clearGauges(row);
+  }
+
+  private clearGauges(row: number): void {
     const from = row * ROW;
     for (let slot = 0; slot < upstreamSlotsMax; slot++) {
       for (const name of gauges) this.rows[from + COUNTERS * slot + UpstreamCounter[name]] = 0;
@@ -210,14 +230,12 @@ export class UpstreamBoard {
     this.checks[CHECKS * slot + 2] = ms;
   }
 
+  /** The checks of this process and of the one before it. */
   checkCounts(slot: number): CheckCounts {
-    const { checks } = this;
-    const at = CHECKS * slot;
-    return {
-      succeeded: checks[at] as number,
-      failed: checks[at + 1] as number,
-      lastMs: checks[at + 2] as number,
-    };
+    const own = this.checks.subarray(CHECKS * slot);
+    const before = this.checks.subarray(INHERITED_CHECKS + CHECKS * slot);
+    const sum = (field: number) => (own[field] as number) + (before[field] as number);
+    return { succeeded: sum(0), failed: sum(1), lastMs: own[2] || (before[2] as number) };
   }
 }
 

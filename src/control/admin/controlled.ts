@@ -50,6 +50,8 @@ export interface Controlled {
   status(): object;
   /** Undefined while it is ready; otherwise why it is not. */
   notReady(): string | undefined;
+  /** Why nothing may be changed now, as during an upgrade; undefined: it may. */
+  readonly obstacle?: string | undefined;
   readonly log: ControlledLog;
   /** Logs what an administrator has changed. */
   changed(text: string): void;

@@ -65,6 +65,7 @@ async function setService(
     throw new ApiError(400, `state: ${given}: give "ready", "drained" or "down"`);
   }
   if (server.setService === undefined) throw cannot("drain services");
+  requireChangeable(server);
   await server.setService(name, state);
   server.changed(`service ${name}: ${state}`);
   return { name, state };
@@ -88,6 +89,7 @@ async function setUpstream(
   }
   if (state === undefined && weight === undefined) throw new ApiError(400, "give state or weight");
   if (server.setUpstream === undefined) throw cannot("drain upstreams");
+  requireChangeable(server);
   const change: UpstreamChange = { state, weight, force };
   server.setUpstream(pool, upstream, change);
   const words = [state, weight === undefined ? undefined : `weight ${weight}`];
@@ -100,6 +102,7 @@ async function setLogLevel(server: Controlled, { request }: RouteRequest): Promi
   const fields = await fieldsOf(request, { level: "string", for: "string" });
   const level = levelOf(fields.level ?? "");
   const ms = fields.for === undefined ? 0 : durationOf("for", fields.for, levelBounds);
+  requireChangeable(server);
   server.log.setLevel(level, ms);
   server.changed(`log level ${level}${fields.for === undefined ? "" : ` for ${fields.for}`}`);
   return { level, for: fields.for };
@@ -129,6 +132,7 @@ async function reload(server: Controlled, { request }: RouteRequest): Promise<ob
     throw new ApiError(412, `the configuration in force is generation ${generation}`);
   }
   const { dry_run: isDry = false, close_removed: closesRemoved = false } = fields;
+  if (!isDry) requireChangeable(server);
   const applied: Applied = await server.reload({ isDry, closesRemoved });
   if (!isDry) server.changed(`reload: generation ${applied.generation}`);
   return applied;
@@ -167,6 +171,11 @@ async function configuration(server: Controlled, { request }: RouteRequest): Pro
 
 function isJson(type: string | null): boolean {
   return type !== null && /\bapplication\/json\b/.test(type);
+}
+
+/** @throws ApiError while nothing may be changed */
+function requireChangeable({ obstacle }: Controlled): void {
+  if (obstacle !== undefined) throw new ApiError(409, `nothing was changed: ${obstacle}`);
 }
 
 function cannot(what: string): ApiError {

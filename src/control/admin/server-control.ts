@@ -36,6 +36,8 @@ export interface Server extends Reloadable {
   readonly pool: Pick<WorkerPool, "query" | "kill">;
   /** The services that the kernel carries. */
   readonly paths: Pick<CarriedServices, "query" | "kill">;
+  /** Why nothing may be changed now, as during an upgrade; undefined: it may. */
+  readonly obstacle: string | undefined;
   setUpstream(pool: string, upstream: string, request: UpstreamRequest): UpstreamAnswer;
   /** False if there is no such service. */
   setServiceState(name: string, state: "ready" | "drained" | "down"): Promise<boolean>;
@@ -53,6 +55,10 @@ export class ServerControl implements Controlled {
     this.server = server;
     this.settings = settings;
     this.log = server.log;
+  }
+
+  get obstacle(): string | undefined {
+    return this.server.obstacle;
   }
 
   status(): ServerStatus {

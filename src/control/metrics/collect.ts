@@ -2,6 +2,7 @@
 
 import type { Service } from "../../config/service.ts";
 import { commit, version } from "../../version.ts";
+import { deathsOf, lostLinesOf, processTotals, repairsOf } from "../server/process-totals.ts";
 import type { ServerParts } from "../server/status-of.ts";
 import { protocolsOf } from "../server/tasks.ts";
 import type { MetricsData, ServiceFigures } from "./data.ts";
@@ -12,12 +13,15 @@ import { upstreamFigures } from "./upstream-figures.ts";
 /** The figures of now. */
 export function metricsOf(parts: ServerParts): MetricsData {
   const { configuration, startTime, generation, lastReload, pool, pools, rules } = parts;
-  const { lost } = parts.log;
+  const totals = processTotals(parts);
+  const total = (key: string) => totals[key] ?? 0;
   parts.paths.publish();
   const { lostLines } = pool.counters();
+  const sinks = Object.keys(parts.log.lost);
   return {
     build: { version, commit, bun: Bun.version },
-    ...{ startTime, generation, workers: pool.workers() },
+    ...{ startTime, generation },
+    workers: pool.workers().map((each) => ({ ...each, deaths: total(deathsOf(each.number)) })),
     process: processFigures(),
     reload: {
       isSuccessful: lastReload?.isSuccessful ?? true,
@@ -25,8 +29,11 @@ export function metricsOf(parts: ServerParts): MetricsData {
     },
     services: configuration.services.flatMap((service) => serviceFigures(service, parts)),
     upstreams: pools.all.flatMap(upstreamFigures),
-    routes: rules.parts,
-    lostLines: { ...lost, stdout: (lost.stdout ?? 0) + lostLines },
+    routes: rules.parts.map((each) => ({ ...each, repairs: total(repairsOf(each.part)) })),
+    lostLines: {
+      ...Object.fromEntries(sinks.map((sink) => [sink, total(lostLinesOf(sink))])),
+      stdout: total(lostLinesOf("stdout")) + lostLines,
+    },
   };
 }
 

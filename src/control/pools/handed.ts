@@ -12,6 +12,13 @@ const address = v.object({
   checks: v.object({ succeeded: v.number(), failed: v.number(), lastMs: v.number() }),
 });
 
+/** What an address of an upstream has counted. */
+const counted = v.object({
+  pool: v.string(),
+  upstream: v.string(),
+  ...v.pick(address, ["address", "counters", "checks"]).entries,
+});
+
 const upstream = v.object({
   pool: v.string(),
   upstream: v.string(),
@@ -25,11 +32,22 @@ const upstream = v.object({
 
 export type HandedUpstream = v.InferOutput<typeof upstream>;
 
+export type HandedCounts = v.InferOutput<typeof counted>;
+
 /** Those that can be read, from a process of another version as well. */
 export function readHanded(handed: unknown): HandedUpstream[] {
+  return readList(upstream, handed);
+}
+
+/** Those counts that can be read. */
+export function readCounts(handed: unknown): HandedCounts[] {
+  return readList(counted, handed);
+}
+
+function readList<S extends v.GenericSchema>(schema: S, handed: unknown): v.InferOutput<S>[] {
   if (!Array.isArray(handed)) return [];
   return handed.flatMap((each) => {
-    const parsed = v.safeParse(upstream, each);
+    const parsed = v.safeParse(schema, each);
     return parsed.success ? [parsed.output] : [];
   });
 }

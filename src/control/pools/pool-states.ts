@@ -134,7 +134,7 @@ export class PoolStates {
     const { board } = this.slots;
     const states = addresses.map(({ address, counters, checks, ...state }) => {
       const slot = this.slots.take(this.keyOf(rest.upstream, address));
-      if (slot >= 0) board.restore(slot, counters, checks);
+      if (slot >= 0) board.inherit(slot, counters, checks);
       // Where it is comes with the first look at the addresses.
       return [address, { ...state, address: nowhere, slot }] as const;
     });
@@ -225,6 +225,12 @@ export class PoolStates {
       isRising: now < rampFrom + slowStartMs,
       downSince: isUp ? Number.NEGATIVE_INFINITY : since - performance.timeOrigin,
     };
+  }
+
+  /** The slot of an address of an upstream; undefined: it has no such address. */
+  slotOf(name: string, address: string): number | undefined {
+    return this.entries.find(({ settings }) => settings.name === name)?.addresses.get(address)
+      ?.slot;
   }
 
   /** How many upstreams there are. */

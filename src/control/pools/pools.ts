@@ -7,7 +7,8 @@ import { formatDuration } from "../../net/duration.ts";
 import type { Upstreams } from "../../workers/protocol.ts";
 import { UpstreamBoard } from "../../workers/upstream-board.ts";
 import type { PoolStatus, UpstreamStatus } from "../server/status.ts";
-import { type HandedUpstream, readHanded } from "./handed.ts";
+import { CountReports } from "./count-reports.ts";
+import { type HandedCounts, type HandedUpstream, readCounts, readHanded } from "./handed.ts";
 import { HealthChecks, type HealthOwner } from "./health-checks.ts";
 import { type AddressSource, type AdminState, PoolStates, type Standing } from "./pool-states.ts";
 import { UpstreamSlots } from "./slots.ts";
@@ -48,6 +49,7 @@ export class Pools implements HealthOwner {
   /** Of another process, as far as it has not been used. */
   private handed: readonly HandedUpstream[];
   private checks: HealthChecks | undefined;
+  private reports = new CountReports();
 
   /** For so many Workers. `handed` is what `handOver` of another process has returned, if any. */
   constructor(workers: number, owner: PoolsOwner, handed?: unknown) {
@@ -83,7 +85,22 @@ export class Pools implements HealthOwner {
 
   /** The states for a process that takes over. */
   handOver(): HandedUpstream[] {
+    this.reports = new CountReports();
     return [...this.states.values()].flatMap((each) => each.handOver());
+  }
+
+  /** The counts that have changed since the last call, or since `handOver`. */
+  counted(): HandedCounts[] {
+    return this.reports.changed(this.all);
+  }
+
+  /** Takes over `counted` of the process before this one; undefined: that has ended. */
+  inherit(handed: unknown): void {
+    if (handed === undefined) return this.board.otherEnded();
+    for (const { pool, upstream, address, counters, checks } of readCounts(handed)) {
+      const slot = this.states.get(pool)?.slotOf(upstream, address);
+      if (slot !== undefined) this.board.inherit(slot, counters, checks);
+    }
   }
 
   /** Removes a pool. Its connections go on. `check` follows. */

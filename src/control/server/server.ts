@@ -25,6 +25,7 @@ import { type Served, Supervisor, startWorkers } from "../supervisor.ts";
 import { statusLine } from "../systemd/status-line.ts";
 import { checkThreads, workerCount } from "../threads.ts";
 import type { UpgradeResult } from "../upgrade/old.ts";
+import { ChangeQueue } from "./change-queue.ts";
 import { handOver } from "./hand-over.ts";
 import { installAll, removeAll } from "./install-all.ts";
 import { InstalledRules } from "./installed-rules.ts";
@@ -41,13 +42,10 @@ import type { RunningService } from "./running-service.ts";
 import { serverLog } from "./server-log.ts";
 import type { ApplyOptions, ServerSettings } from "./settings.ts";
 import { drainingLine, lateLines, logCarried, logOpened, logStart } from "./start-lines.ts";
-import type { ReloadStatus, ServerStatus } from "./status.ts";
+import type { HeldState, ReloadStatus, ServerStatus } from "./status.ts";
 import { type ServerParts, statusOf } from "./status-of.ts";
 import { type Inheritance, inherit, Succession } from "./succession.ts";
 import { Views } from "./views.ts";
-
-/** A service that is taken out by an administrator: `down` also resets what is open. */
-type HeldState = "drained" | "down";
 
 export class Server implements ServerParts {
   readonly log: Log;
@@ -78,8 +76,7 @@ export class Server implements ServerParts {
   private vacantAt = 0;
   /** Counts the configurations that were applied, from 1. */
   generation = 1;
-  /** Changes are carried out one after the other. */
-  private changing: Promise<unknown> = Promise.resolve();
+  private readonly changes = new ChangeQueue(() => this.obstacle);
 
   private constructor(
     configuration: Configuration,
@@ -133,7 +130,8 @@ export class Server implements ServerParts {
     const { sockets: inherited } = inheritance;
     const server = new Server(configuration, settings, openOwnAddresses(), inheritance);
     try {
-      const prepared = await prepare(configuration, services, { ...server.around, inherited });
+      const enabled = enabledServices(configuration, server.held);
+      const prepared = await prepare(configuration, enabled, { ...server.around, inherited });
       inherited.closeRest();
       await server.begin(prepared);
       return server;
@@ -171,8 +169,15 @@ export class Server implements ServerParts {
   }
 
   /** Hands over to this program as it is on the disk now, or to another one. */
-  upgrade(program?: string): Promise<UpgradeResult> {
-    return this.succession.begin(program);
+  async upgrade(program?: string): Promise<UpgradeResult> {
+    // Not amid a change. Its end is not awaited there: changes meanwhile are rejected.
+    const begun = await this.changes.exclusively(async () => [this.succession.begin(program)]);
+    return begun[0] as UpgradeResult | Promise<UpgradeResult>;
+  }
+
+  /** Why nothing may be changed now; undefined: it may. */
+  get obstacle(): string | undefined {
+    return this.succession.obstacle;
   }
 
   /** Accepts nothing more; ends when the open connections have, or after the drain time-out. */
@@ -203,7 +208,7 @@ export class Server implements ServerParts {
    * @throws UpgradeNeeded for what a running process cannot change; ServiceProblem, CommandError
    */
   apply(next: Configuration, options: ApplyOptions = {}): Promise<readonly Change[]> {
-    return this.exclusively(async () => {
+    return this.changes.change(async () => {
       const changes = this.changesTo(next);
       if (changes.length === 0 || this.isStopping) return changes;
       this.succession.manager.reloading();
@@ -222,7 +227,7 @@ export class Server implements ServerParts {
    * @throws CommandError for what the system refuses; then nothing was changed
    */
   setServiceState(name: string, state: "ready" | HeldState): Promise<boolean> {
-    return this.exclusively(async () => {
+    return this.changes.change(async () => {
       if (!this.configuration.services.some((each) => each.name === name)) return false;
       const before = this.held.get(name);
       if (state === "ready") this.held.delete(name);
@@ -236,12 +241,6 @@ export class Server implements ServerParts {
       }
       return true;
     });
-  }
-
-  private exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.changing.then(work);
-    this.changing = done.catch(() => {});
-    return done;
   }
 
   private get around(): Surroundings {
@@ -319,7 +318,6 @@ export class Server implements ServerParts {
     this.configuration = next;
     this.generation++;
     this.handOver(prepared, options);
-    if (log.level !== undefined) this.changeLevel();
     const behind = await pool.turned(reloadWaitMs);
     logOpened(log, before, [...this.running.values()], [...lateLines(behind), ...prepared.doubts]);
     if (!prepared.leaving.isEmpty) this.vacantAt = performance.now() + 2 * removedListenerMs;
@@ -348,6 +346,7 @@ export class Server implements ServerParts {
       isNamed: !this.settings.isNameless,
     });
     this.paths.serve();
+    if (this.log.level !== undefined) this.changeLevel();
     this.pools.check();
   }
 

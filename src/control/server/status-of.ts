@@ -11,7 +11,13 @@ import type { InstalledRules } from "./installed-rules.ts";
 import { problemsOf } from "./problems.ts";
 import type { RunningService } from "./running-service.ts";
 import { boundAt } from "./start-lines.ts";
-import type { ReloadStatus, ServerStatus, ServiceState, ServiceStatus } from "./status.ts";
+import type {
+  HeldState,
+  ReloadStatus,
+  ServerStatus,
+  ServiceState,
+  ServiceStatus,
+} from "./status.ts";
 
 /** The parts of a server that its status and its metrics are made of. */
 export interface ServerParts {
@@ -25,10 +31,10 @@ export interface ServerParts {
   readonly paths: Pick<CarriedServices, "has" | "countsOf" | "publish">;
   readonly pools: Pick<Pools, "status" | "all">;
   /** Services that an administrator has taken out. */
-  readonly held: ReadonlyMap<string, "drained" | "down">;
+  readonly held: ReadonlyMap<string, HeldState>;
   /** Services that are gone, and have connections. */
   readonly leaving: ReadonlySet<string>;
-  readonly pool: Pick<WorkerPool, "counters" | "values" | "tally" | "workers">;
+  readonly pool: Pick<WorkerPool, "counters" | "values" | "tally" | "workers" | "inherited">;
   readonly rules: Pick<InstalledRules, "intents" | "parts" | "repairs">;
   readonly log: Pick<Log, "lost">;
 }

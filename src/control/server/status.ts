@@ -8,6 +8,9 @@ import type { CheckCounts, UpstreamCounters } from "../../workers/upstream-board
 /** The state of a service. */
 export type ServiceState = "up" | "draining" | "drained" | "disabled";
 
+/** A service that is taken out by an administrator: `down` also resets what is open. */
+export type HeldState = "drained" | "down";
+
 export interface ServiceStatus {
   readonly name: string;
   readonly state: ServiceState;

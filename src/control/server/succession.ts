@@ -20,21 +20,23 @@ import { type Passed, takePassed } from "../systemd/take-passed.ts";
 import type { UpgradeResult } from "../upgrade/old.ts";
 import { ServerUpgrade, type Upgradable } from "../upgrade/server-upgrade.ts";
 import { readServerState, type ServerState } from "../upgrade/state.ts";
-import { Takeover } from "../upgrade/takeover.ts";
+import { type OldEnd, Takeover } from "../upgrade/takeover.ts";
 import type { InstalledRules } from "./installed-rules.ts";
 import { ServiceProblem } from "./issues.ts";
+import { processTotals, type TotalsParts } from "./process-totals.ts";
+import { type RunTimeParts, takeRunTime } from "./run-time.ts";
 import type { RunningService } from "./running-service.ts";
 import type { ServerStatus } from "./status.ts";
 import type { ServerWords } from "./words.ts";
 
 /** The server, as far as it concerns others than itself. */
-export interface Successive {
+export interface Successive extends RunTimeParts, TotalsParts {
   startTime: number;
-  readonly log: Pick<Log, "warn" | "note">;
+  readonly log: Log;
   readonly pool: WorkerPool;
   readonly rules: InstalledRules;
   readonly paths: Pick<CarriedServices, "counted" | "inherit">;
-  readonly pools: Pick<Pools, "handOver">;
+  readonly pools: Pick<Pools, "handOver" | "counted" | "inherit">;
   readonly ports: Pick<JoinedPorts, "watch" | "close">;
   readonly running: ReadonlyMap<string, RunningService>;
   status(): ServerStatus;
@@ -87,6 +89,12 @@ export class Succession implements Upgradable {
     this.manager = new ServiceManager(process.env, process.pid, passed, warn);
     if (takeover === undefined) return;
     if (state.startTime !== undefined) server.startTime = state.startTime;
+    takeRunTime(server, state.runTime);
+    takeover.onTotals = ({ upstreams, totals }) => {
+      server.pools.inherit(upstreams ?? []);
+      if (totals !== undefined) server.pool.inherited.totals = totals;
+    };
+    takeover.onEnded = (end) => this.oldHasEnded(takeover.oldPid, end);
     // Until the old process has stopped reading, its datagrams are its own.
     server.pool.suspend(["udp"]);
   }
@@ -176,8 +184,17 @@ export class Succession implements Upgradable {
     return this.server.rules;
   }
 
-  get pools(): Pick<Pools, "handOver"> {
+  get pools(): Pick<Pools, "handOver" | "counted"> {
     return this.server.pools;
+  }
+
+  get runTime(): RunTimeParts {
+    return this.server;
+  }
+
+  /** Why nothing may be changed here now; undefined: it may. */
+  get obstacle(): string | undefined {
+    return this.upgrade.obstacle;
   }
 
   get startTime(): number {
@@ -210,6 +227,22 @@ export class Succession implements Upgradable {
 
   warn(text: string): void {
     this.server.log.warn(text);
+  }
+
+  totals(): Record<string, number> {
+    return processTotals(this.server);
+  }
+
+  private oldHasEnded(pid: number, { reason, open }: OldEnd): void {
+    const { log, pools } = this.server;
+    pools.inherit(undefined);
+    const left = open === 0 ? "nothing open" : `${open} of its connections and sessions open`;
+    if (reason === undefined && open === 0) {
+      const text = `[+] upgrade: the old process ${pid} has ended, with nothing open`;
+      return log.note(text, { event: "upgrade-end", pid, open });
+    }
+    const how = reason === undefined ? "" : `, without a word (was it killed?): ${reason}`;
+    log.warn(`upgrade: the old process ${pid} has ended with ${left}${how}`);
   }
 
   /** Adds the counts of the old process to those of the services of the same names. */

@@ -5,7 +5,18 @@
  */
 
 import { AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET } from "../../../ffi/constants.ts";
-import { describeErrno, EAGAIN, ECONNRESET, EINTR, SyscallError } from "../../../ffi/errno.ts";
+import {
+  describeErrno,
+  EAGAIN,
+  ECONNRESET,
+  EINTR,
+  EMSGSIZE,
+  ENOBUFS,
+  ENOMEM,
+  EPIPE,
+  ETOOMANYREFS,
+  SyscallError,
+} from "../../../ffi/errno.ts";
 import * as sys from "../../../ffi/sys.ts";
 import {
   descriptorsPerMessage,
@@ -13,11 +24,13 @@ import {
   sendUnix,
   unixMessageBytes,
 } from "../../../ffi/unix-socket.ts";
-import { Assembler, acknowledgement, type Packet, packetsOf } from "./packets.ts";
+import { Assembler, acknowledgement, halvesOf, type Packet, packetsOf } from "./packets.ts";
 
 const bounds = { bytes: unixMessageBytes, descriptors: descriptorsPerMessage };
 const busyMs = 2;
 const idleMs = 50;
+/** Errors of sendmsg(2) that pass: memory is short, or others' descriptors are on their way. */
+const passing = [ENOBUFS, ENOMEM, ETOOMANYREFS];
 /** Packets that are received in one look. */
 const packetsPerLook = 64;
 
@@ -27,6 +40,8 @@ export interface ChannelOwner {
   message(value: unknown, descriptors: readonly number[]): void;
   /** The peer is gone, or sends what no peer of ours does. Called once, and not after `close`. */
   gone(reason: string): void;
+  /** Something cannot be sent for now, and is tried again. Called once for each reason. */
+  waits?(reason: string): void;
 }
 
 interface Outgoing {
@@ -45,6 +60,7 @@ export function channelEnds(): readonly [own: number, theirs: number] {
 export class Channel {
   private readonly fd: number;
   private readonly owner: ChannelOwner;
+  private readonly sendPacket: typeof sendUnix;
   private readonly assembler = new Assembler();
   private readonly waiting: Outgoing[] = [];
   private isAwaitingAcknowledgement = false;
@@ -54,12 +70,17 @@ export class Channel {
   private isOpen = true;
   /** The peer reads nothing any more. */
   private isMute = false;
+  /** Nothing more can be sent, for this reason. */
+  private broken: string | undefined;
+  /** Errors that the owner knows of. */
+  private readonly reported = new Set<number>();
   private isBusy = true;
 
   /** The channel owns `fd` from here on. */
-  constructor(fd: number, owner: ChannelOwner) {
+  constructor(fd: number, owner: ChannelOwner, sendPacket: typeof sendUnix = sendUnix) {
     this.fd = fd;
     this.owner = owner;
+    this.sendPacket = sendPacket;
     this.schedule();
   }
 
@@ -82,6 +103,14 @@ export class Channel {
     this.schedule();
   }
 
+  /** Before `close`: sends all that waits, as far as there is room, acknowledged or not. */
+  flush(): void {
+    const isSent = this.isAwaitingAcknowledgement;
+    for (const { packet } of this.waiting.slice(isSent ? 1 : 0)) {
+      if (!this.isOpen || this.isMute || !this.trySend(packet)) return;
+    }
+  }
+
   close(): void {
     if (!this.isOpen) return;
     this.isOpen = false;
@@ -99,6 +128,7 @@ export class Channel {
 
   private look(): void {
     for (let count = 0; count < packetsPerLook && this.isOpen && this.receive(); count++);
+    if (this.isOpen && this.broken !== undefined) this.fail(this.broken);
     if (this.isOpen) this.pump();
     this.schedule();
   }
@@ -115,12 +145,41 @@ export class Channel {
     this.isAwaitingAcknowledgement = this.trySend(next.packet);
   }
 
-  private trySend({ bytes, descriptors }: Packet): boolean {
-    const sent = sendUnix(this.fd, bytes, descriptors);
+  /** False where it was not sent: it is tried again, unless the channel is mute. */
+  private trySend(packet: Packet): boolean {
+    const sent = this.sendPacket(this.fd, packet.bytes, packet.descriptors);
     if (sent >= 0) return true;
-    // The peer may have left messages behind: its end is heard once they are read.
-    if (sent !== -EAGAIN && sent !== -EINTR) this.isMute = true;
+    switch (-sent) {
+      case EAGAIN:
+      case EINTR:
+        return false;
+      case EPIPE:
+      case ECONNRESET:
+        // The peer may have left messages behind: its end is heard once they are read.
+        this.isMute = true;
+        return false;
+      case EMSGSIZE:
+        if (this.halve(packet)) return false;
+    }
+    const reason = describeErrno(-sent);
+    if (!passing.includes(-sent)) {
+      this.isMute = true;
+      this.broken = `nothing can be sent to it: ${reason}`;
+    } else if (!this.reported.has(-sent)) {
+      this.reported.add(-sent);
+      this.owner.waits?.(`something cannot be sent for now: ${reason}`);
+    }
     return false;
+  }
+
+  /** Cuts the next packet in two: the send buffer of the socket has no room for it as it is. */
+  private halve(packet: Packet): boolean {
+    const [next] = this.waiting;
+    const halves = next?.packet === packet ? halvesOf(packet) : undefined;
+    if (next === undefined || halves === undefined) return false;
+    const [first, second] = halves;
+    this.waiting.splice(0, 1, { packet: first, done: undefined }, { ...next, packet: second });
+    return true;
   }
 
   /** False where nothing more is there. */

@@ -49,8 +49,14 @@ const FromOld = v.variant("kind", [
       v.string(),
       v.object({ counters: v.record(v.string(), v.number()), tally: v.array(v.number()) }),
     ),
+    /** Of upstreams, as far as that has changed; the pools read it. */
+    upstreams: v.optional(v.unknown()),
+    /** Of the process, by their names. */
+    totals: v.optional(v.record(v.string(), v.number())),
     open: v.number(),
   }),
+  /** The last word: it ends now, and resets what is still open. */
+  v.object({ kind: v.literal("ends"), open: v.number() }),
 ]);
 
 export type FromNew = v.InferOutput<typeof FromNew>;

@@ -46,8 +46,15 @@ export interface Handing {
    * process's if that keeps them, and are removed otherwise.
    */
   drain(keepsRules: boolean): void;
-  /** What is counted so far, by service, and how much is open. */
-  counters(): { readonly services: Readonly<Record<string, Counted>>; readonly open: number };
+  /** What is counted so far, and how much is open. */
+  counters(): {
+    readonly services: Readonly<Record<string, Counted>>;
+    /** Of upstreams: what has changed since the last call. */
+    readonly upstreams: unknown;
+    /** Of the process. */
+    readonly totals: Readonly<Record<string, number>>;
+    readonly open: number;
+  };
 }
 
 /** A new process that was started with one end of the channel as its descriptor 3. */
@@ -104,6 +111,7 @@ export class Upgrade {
     this.channel = new Channel(own, {
       message: (value, descriptors) => this.heard(value, descriptors),
       gone: (reason) => this.next({ kind: "gone", reason }),
+      waits: (reason) => say(`upgrade: ${reason}`),
     });
     void this.process.exited.then((reason) => this.next({ kind: "gone", reason }));
     this.waitAtMost(times.readyMs);
@@ -127,7 +135,11 @@ export class Upgrade {
   close(): void {
     clearTimeout(this.timer);
     clearInterval(this.reports);
-    if (this.isHanded) this.report();
+    if (this.isHanded) {
+      this.report();
+      this.channel.send({ kind: "ends", open: this.handing.counters().open });
+      this.channel.flush();
+    }
     this.channel.close();
   }
 

@@ -58,6 +58,20 @@ export function packetsOf(
   });
 }
 
+/** A packet as two smaller ones, with its descriptors in the first; undefined: it has one byte. */
+export function halvesOf({ bytes, descriptors }: Packet): [Packet, Packet] | undefined {
+  if (bytes.length < 3) return undefined;
+  const middle = Math.ceil(bytes.length / 2);
+  const first = bytes.slice(0, middle);
+  first[0] = MORE;
+  const second = bytes.slice(middle - 1);
+  second[0] = bytes[0] as number;
+  return [
+    { bytes: first, descriptors },
+    { bytes: second, descriptors: [] },
+  ];
+}
+
 /** What a packet means to its receiver. */
 export type Arrived =
   | { readonly kind: "acknowledgement" }

@@ -4,6 +4,7 @@ import type { Counted } from "../../workers/inherited-counts.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { Pools } from "../pools/pools.ts";
 import type { InstalledRules } from "../server/installed-rules.ts";
+import { handOverRunTime, type RunTimeParts } from "../server/run-time.ts";
 import type { ListeningSocket } from "../systemd/fd-store.ts";
 import type { ServiceManager } from "../systemd/service-manager.ts";
 import { type Handing, type Offer, Upgrade, type UpgradeResult } from "./old.ts";
@@ -14,12 +15,15 @@ export interface Upgradable {
   readonly pool: Pick<WorkerPool, "suspend" | "turned">;
   readonly rules: Pick<InstalledRules, "lend" | "thaw" | "abandon" | "release">;
   readonly manager: Pick<ServiceManager, "handOver" | "handedTo" | "takenBack">;
-  readonly pools: Pick<Pools, "handOver">;
+  readonly pools: Pick<Pools, "handOver" | "counted">;
   readonly listening: readonly ListeningSocket[];
+  readonly runTime: RunTimeParts;
   /** In ms since 1970. */
   readonly startTime: number;
   /** By the names of the services that run. */
   counted(): Readonly<Record<string, Counted>>;
+  /** What the process has counted besides. */
+  totals(): Readonly<Record<string, number>>;
   /** Gives up the addresses that only one process can have, such as the admin socket's. */
   closeViews(): Promise<void>;
   openViews(): Promise<void>;
@@ -27,6 +31,8 @@ export interface Upgradable {
   stop(): void;
   warn(text: string): void;
 }
+
+const underWay = "an upgrade is under way";
 
 export class ServerUpgrade implements Handing {
   private readonly server: Upgradable;
@@ -42,13 +48,19 @@ export class ServerUpgrade implements Handing {
     return this.upgrade?.isHanded === true;
   }
 
+  /** Why nothing may be changed here now: the new process would not learn of it. */
+  get obstacle(): string | undefined {
+    if (this.upgrade === undefined || this.upgrade.isOver) return undefined;
+    return this.isHanded ? "another process serves now: ask that one" : underWay;
+  }
+
   /**
    * Hands over to this program as it is on the disk now, or to `program`. Settles once the new
    * process is ready, or it has come to nothing; then this one goes on.
    */
   begin(program?: string): Promise<UpgradeResult> {
     if (this.upgrade !== undefined && !this.upgrade.isOver) {
-      return Promise.resolve({ ok: false, lines: ["an upgrade is under way"] });
+      return Promise.resolve({ ok: false, lines: [underWay] });
     }
     this.isTakenBack = false;
     try {
@@ -74,9 +86,12 @@ export class ServerUpgrade implements Handing {
   }
 
   offer(): Offer {
-    const { rules, manager, pools, startTime, listening } = this.server;
+    const { rules, manager, pools, runTime, startTime, listening } = this.server;
     return {
-      parts: { manager: manager.handOver(), pools: pools.handOver(), startTime },
+      parts: {
+        ...{ manager: manager.handOver(), pools: pools.handOver(), startTime },
+        runTime: handOverRunTime(runTime),
+      },
       listeners: listening.map(({ fd }) => fd),
       netlink: rules.lend(),
     };
@@ -112,11 +127,12 @@ export class ServerUpgrade implements Handing {
   }
 
   counters(): ReturnType<Handing["counters"]> {
-    const services = this.server.counted();
+    const { server } = this;
+    const services = server.counted();
     let open = 0;
     for (const { counters } of Object.values(services)) {
       open += (counters.active ?? 0) + (counters.activeSessions ?? 0);
     }
-    return { services, open };
+    return { services, upstreams: server.pools.counted(), totals: server.totals(), open };
   }
 }

@@ -13,6 +13,10 @@ const State = v.object({
   manager: v.optional(v.fallback(Manager, { kept: [], owned: [] }), { kept: [], owned: [] }),
   /** What was asked for, found and counted of upstreams; the pools read it. */
   pools: v.optional(v.unknown()),
+  /** The changes of administrators and of reloads; the server reads it. */
+  runTime: v.optional(v.unknown()),
+  /** Names of upstreams and their addresses; the server reads it. */
+  names: v.optional(v.unknown()),
   startTime: v.optional(v.fallback(v.optional(v.number()), undefined)),
 });
 

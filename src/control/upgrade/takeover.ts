@@ -10,7 +10,7 @@ import { gauges } from "../../workers/counters.ts";
 import type { Counted } from "../../workers/inherited-counts.ts";
 import type { TakenCapture } from "../held-capture.ts";
 import { Channel } from "./channel.ts";
-import { protocolVersion, readFromOld } from "./messages.ts";
+import { type FromOld, protocolVersion, readFromOld } from "./messages.ts";
 
 /** Names the descriptor of the channel to the old process. */
 export const takeoverVariable = "TPROXY_TAKEOVER";
@@ -37,6 +37,16 @@ function channelIn(env: NodeJS.ProcessEnv): number | undefined {
   return isChannel ? fd : undefined;
 }
 
+/** Counts of an old process that are no service's. */
+export type ProcessCounts = Pick<FromOld & { kind: "counters" }, "upstreams" | "totals">;
+
+/** How an old process has ended: `reason` is undefined if it has announced that. */
+export interface OldEnd {
+  readonly reason: string | undefined;
+  /** What it had open then, as far as it has said. */
+  readonly open: number;
+}
+
 export class Takeover {
   /** What the parts of the old server handed over, by their names. */
   parts: Readonly<Record<string, unknown>> = {};
@@ -45,6 +55,12 @@ export class Takeover {
   capture: TakenCapture | undefined;
   /** Called with what the old process has counted, by service, again and again. */
   onCounted: (services: Readonly<Record<string, Counted>>) => void = () => {};
+  /** Called with the counts of upstreams and of the process, as far as the old one has sent any. */
+  onTotals: (counts: ProcessCounts) => void = () => {};
+  /** Called once the old process has ended: with what was still open, by its last word if any. */
+  onEnded: (end: OldEnd) => void = () => {};
+  /** The old process. */
+  readonly oldPid = process.ppid;
   /** The last of it. */
   counted: Readonly<Record<string, Counted>> = {};
   /** How much the old process still has open. */
@@ -54,6 +70,8 @@ export class Takeover {
   private readonly served = Promise.withResolvers<void>();
   private readonly end = Promise.withResolvers<void>();
   private isOffered = false;
+  /** The old process has said that it ends. */
+  private hasAnnounced = false;
 
   private constructor(fd: number) {
     this.channel = new Channel(fd, {
@@ -145,7 +163,12 @@ export class Takeover {
       case "counters":
         this.counted = message.services;
         this.open = message.open;
+        this.onTotals(message);
         return this.onCounted(this.counted);
+      case "ends":
+        this.open = message.open;
+        this.hasAnnounced = true;
+        return;
       case undefined:
         return this.oldEnded("it has sent an unknown message");
     }
@@ -153,6 +176,7 @@ export class Takeover {
 
   /** With all that it offered this process goes on by itself. */
   private oldEnded(reason: string): void {
+    this.onEnded({ reason: this.hasAnnounced ? undefined : reason, open: this.open });
     this.open = 0;
     this.counted = withoutGauges(this.counted);
     this.onCounted(this.counted);

@@ -242,12 +242,33 @@ describe("another process goes on", () => {
     expect(next.states).toEqual(["a up ", "b.example:80 drained drained"]);
     const { 1: first, 2: second, 3: third } = next.slots(pool) as Record<number, number>;
     const { board } = next.pools;
-    expect(board.counters(first as number)).toMatchObject({ connects: 7, open: 0 });
+    expect(board.counters(first as number)).toMatchObject({ connects: 7, open: 2 });
     expect(board.checkCounts(first as number)).toEqual({ succeeded: 0, failed: 1, lastMs: 3 });
     // Without a check in its configuration nothing finds it up again.
     expect(board.state(second as number)).toBe(0);
     expect([board.state(third as number), board.weight(third as number)]).toEqual([1, 9]);
     expect(board.rampFrom(first as number)).toBe(Number.NEGATIVE_INFINITY);
+  });
+
+  test("what the old process counts until its end is added, and what was open ends with it", () => {
+    const next = new World(handed);
+    next.hosts = [[1, 2], [3]];
+    const { 1: slot = -1 } = next.slots(next.put(two));
+    const { board } = next.pools;
+    new UpstreamBoard(board.memory, 1).count(slot, UpstreamCounter.connects, 5);
+    board.checked(slot, true, 4);
+    old.pools.handOver();
+    expect(old.pools.counted().length).toBeGreaterThan(0);
+    expect(old.pools.counted()).toEqual([]);
+    worker.count(slots[1] as number, UpstreamCounter.connects, 1);
+    const counted = old.pools.counted();
+    expect(counted).toMatchObject([{ pool: "web", address: "192.0.2.1:80" }]);
+    next.pools.inherit(JSON.parse(JSON.stringify([...counted, { pool: "web" }])));
+    expect(board.counters(slot)).toMatchObject({ connects: 13, open: 2 });
+    expect(board.checkCounts(slot)).toEqual({ succeeded: 1, failed: 1, lastMs: 4 });
+    next.pools.inherit(undefined);
+    expect(board.counters(slot)).toMatchObject({ connects: 13, open: 0 });
+    worker.count(slots[1] as number, UpstreamCounter.connects, -1);
   });
 
   test("once: a pool that goes and comes again is a new one", () => {

@@ -3,6 +3,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { fstatSync } from "node:fs";
 import fc from "fast-check";
+import { SO_SNDBUF, SOL_SOCKET } from "../../../../ffi/constants.ts";
+import { EAGAIN, EINTR, ENOBUFS, ENOMEM, EPERM, ETOOMANYREFS } from "../../../../ffi/errno.ts";
 import * as sys from "../../../../ffi/sys.ts";
 import { sendUnix } from "../../../../ffi/unix-socket.ts";
 import { Channel, channelEnds } from "../../../../src/control/upgrade/channel.ts";
@@ -90,6 +92,77 @@ describe("a channel", () => {
     expect([b.got, b.gone]).toEqual([[["last words", []]], ["it has ended"]]);
     b.channel.send("into the void");
     expect(a.gone).toEqual([]);
+  });
+
+  test("a packet that the send buffer has no room for is cut until it has", async () => {
+    const [ours, theirs] = channelEnds();
+    expect(sys.setsockopt(ours, SOL_SOCKET, SO_SNDBUF, 4_608)).toBe(0);
+    const [a, b] = [end(ours), end(theirs)];
+    const file = sys.eventfd(0, 0);
+    closers.push(() => void sys.close(file));
+    const text = "0123456789".repeat(10_000);
+    let done = 0;
+    a.channel.send({ text }, [file], () => done++);
+    await eventually("the message", () => done === 1);
+    expect(b.got).toEqual([[{ text }, [expect.any(Number)]]]);
+    for (const fd of b.got[0]?.[1] ?? []) sys.close(fd);
+    expect([a.gone, b.gone]).toEqual([[], []]);
+  });
+
+  test("an error that passes is told once, and the message arrives", async () => {
+    const [ours, theirs] = channelEnds();
+    const b = end(theirs);
+    const errors = [ENOBUFS, ENOMEM, ENOBUFS, ETOOMANYREFS, EAGAIN, EINTR];
+    const waits: string[] = [];
+    const owner = {
+      message: () => {},
+      gone: (reason: string) => void waits.push(reason),
+      waits: (reason: string) => void waits.push(reason),
+    };
+    const channel = new Channel(ours, owner, (...args) => {
+      const error = errors.shift();
+      return error === undefined ? sendUnix(...args) : -error;
+    });
+    closers.push(() => channel.close());
+    channel.send("at last");
+    await eventually("the message", () => b.got.length === 1);
+    expect(waits.map((line) => line.replace(/.*\((E\w+)\)$/, "$1"))).toEqual([
+      "ENOBUFS",
+      "ENOMEM",
+      "ETOOMANYREFS",
+    ]);
+  });
+
+  test("an error that stays is the end, after what the peer had sent", async () => {
+    const [ours, theirs] = channelEnds();
+    const events: unknown[] = [];
+    const owner = {
+      message: (value: unknown) => void events.push(value),
+      gone: (reason: string) => void events.push(reason),
+    };
+    const channel = new Channel(ours, owner, () => -EPERM);
+    closers.push(
+      () => channel.close(),
+      () => void sys.close(theirs),
+    );
+    channel.send("never");
+    const [last] = packetsOf("its last word", [], { bytes: 100, descriptors: 1 });
+    sendUnix(theirs, last?.bytes ?? new Uint8Array());
+    await eventually("the end", () => events.length === 2);
+    const why = "nothing can be sent to it: Operation not permitted (EPERM)";
+    expect(events).toEqual(["its last word", why]);
+  });
+
+  test("what waits at the end is sent before it", async () => {
+    const [ours, theirs] = channelEnds();
+    const a = end(ours);
+    closers.push(() => void sys.close(theirs));
+    for (const text of ["one", "two", "three"]) a.channel.send(text);
+    a.channel.flush();
+    a.channel.close();
+    const b = end(theirs);
+    await eventually("its end", () => b.gone.length > 0);
+    expect(b.got.map(([value]) => value)).toEqual(["one", "two", "three"]);
   });
 
   test("a peer that is none of ours is let go", async () => {

@@ -116,7 +116,7 @@ describe("both sides", () => {
       drain: () => void done.push("drain"),
       counters: () => ({
         services: { web: { counters: { accepted: ++counted, active: 3 }, tally: [1] } },
-        open: 3,
+        ...{ upstreams: [counted], totals: { deaths: 1 }, open: 3 },
       }),
     };
     const exit = Promise.withResolvers<string>();
