@@ -267,11 +267,14 @@ export class Log {
   private awaitSummaries(): void {
     const { next } = this.rateLimited;
     if (this.timer !== undefined || next === undefined) return;
-    this.timer = setTimeout(() => {
-      this.timer = undefined;
-      this.warnings(this.rateLimited.take(performance.now()));
-      this.awaitSummaries();
-    }, next - performance.now());
+    this.timer = setTimeout(
+      () => {
+        this.timer = undefined;
+        this.warnings(this.rateLimited.take(performance.now()));
+        this.awaitSummaries();
+      },
+      Math.max(0, next - performance.now()),
+    );
   }
 
   private lostLine(): string {
