@@ -25,6 +25,7 @@ import type { WantedLines } from "./flow-log.ts";
 import { killFlows, queryFlows } from "./flow-scans.ts";
 import { FlowWatch } from "./flow-watch.ts";
 import { HeldPath, type NumberedService } from "./held-path.ts";
+import { LeavingServices } from "./leaving-services.ts";
 import { type Carried, pathIntent, tableNameOf, unwatched } from "./path-intent.ts";
 import { leftInTheWay, RetiredPaths } from "./retired-paths.ts";
 
@@ -41,6 +42,8 @@ export interface InstallOptions {
   readonly listeners: readonly string[] | undefined;
   /** What another process has left of services that the relay carries now. */
   readonly retired: RetiredPaths | undefined;
+  /** Whether connections of services that are gone are ended; otherwise they go on. */
+  readonly closesRemoved: boolean;
 }
 
 export class CarriedServices {
@@ -51,6 +54,7 @@ export class CarriedServices {
   /** Known once the server is made. */
   private readonly pools: () => Pick<Pools, "standingOf" | "board">;
   private readonly counts = new CarriedCounts();
+  private readonly leaving = new LeavingServices((name, watch) => this.forget(name, watch));
   /** The level that was set at run time; undefined: each service has its own. */
   private level: LevelName | undefined;
   private isCounted = false;
@@ -89,12 +93,12 @@ export class CarriedServices {
    */
   async install(
     candidates: readonly PathCandidate[],
-    { routes, isNameTaken, counts, listeners, retired }: InstallOptions,
+    { routes, isNameTaken, counts, listeners, retired, closesRemoved }: InstallOptions,
   ): Promise<readonly string[]> {
     this.routes = routes;
     this.isCounted = counts ?? this.isNamed;
     if (candidates.length === 0) {
-      this.release();
+      this.leaveAll(closesRemoved);
       if (routes.install !== "auto") {
         for (const each of leftInTheWay(listeners ?? [])) this.log.warn(each);
       }
@@ -103,12 +107,13 @@ export class CarriedServices {
     }
     const { held } = this;
     if (held !== undefined) {
-      const numbers = held.freeNumbers(candidates.length);
-      this.replace(
+      const numbers = held.freeNumbers(candidates.length, this.leaving.numbers);
+      const gone = this.replace(
         candidates,
         numbers.map((number) => ({ number, slots: undefined })),
       );
       this.refresh();
+      this.lose(gone, closesRemoved);
       return [];
     }
     const applied = await HeldPath.apply({
@@ -191,20 +196,18 @@ export class CarriedServices {
   }
 
   private get watches(): FlowWatch[] {
-    return [...this.carried.values()].flatMap(({ watch }) => watch ?? []);
+    const present = [...this.carried.values()].flatMap(({ watch }) => watch ?? []);
+    return [...present, ...this.leaving.watches];
   }
 
   /** Logs the open connections. */
   private report(): void {
-    for (const { watch } of this.carried.values()) watch?.report();
+    for (const watch of this.watches) watch.report();
   }
 
   /** How many TCP connections are open. */
   get open(): number {
-    return [...this.carried.values()].reduce(
-      (sum, { watch }) => sum + (watch?.openStreams() ?? 0),
-      0,
-    );
+    return this.watches.reduce((sum, watch) => sum + watch.openStreams(), 0);
   }
 
   /**
@@ -219,10 +222,11 @@ export class CarriedServices {
 
   /** Settles when no connection is open any more, or so long after `drain`; ends what is left. */
   async drained(timeoutMs: number): Promise<void> {
-    if (this.held === undefined || this.isKept) return;
+    const watches = this.isKept ? this.leaving.watches : this.watches;
+    const isOpen = () => watches.some((watch) => watch.openStreams() > 0);
     const deadline = this.drainedSince + timeoutMs;
-    while (performance.now() < deadline && this.open > 0) await Bun.sleep(pollMs);
-    for (const { watch } of this.carried.values()) watch?.end();
+    while (performance.now() < deadline && isOpen()) await Bun.sleep(pollMs);
+    for (const watch of watches) watch.end();
   }
 
   /** Removes everything; a second time it does nothing. */
@@ -241,11 +245,32 @@ export class CarriedServices {
     this.end((held) => (this.isServing || held.isAdopted ? held.leave() : held.release()));
   }
 
+  /** The kernel carries no service any more. */
+  private leaveAll(closes: boolean): void {
+    const { held, carried } = this;
+    if (held === undefined) return;
+    this.carried = new Map();
+    this.held = undefined;
+    // Before the watches: they end sessions, which would begin anew.
+    this.leaving.hold(held);
+    this.lose(carried, closes);
+  }
+
+  /** Services that are gone, by name. */
+  private lose(gone: ReadonlyMap<string, Carried>, closes: boolean): void {
+    for (const [name, { watch }] of gone) {
+      if (closes) watch?.end();
+      if (closes) this.forget(name, watch);
+      else if (watch !== undefined) this.leaving.add(name, watch);
+    }
+  }
+
   private end(how: (held: HeldPath) => void): void {
     for (const [name, { watch }] of this.carried) this.forget(name, watch);
     this.carried = new Map();
     if (this.held !== undefined) how(this.held);
     this.held = undefined;
+    this.leaving.release();
     this.retired?.close();
     this.retired = undefined;
   }
@@ -255,8 +280,14 @@ export class CarriedServices {
     return this.routes?.["on-exit"] === "keep";
   }
 
-  /** Takes these services for those of now; what is known of those that stay is kept. */
-  private replace(candidates: readonly PathCandidate[], numbers: readonly NumberedService[]): void {
+  /**
+   * Takes these services for those of now; what is known of those that stay is kept. Returns those
+   * that are gone.
+   */
+  private replace(
+    candidates: readonly PathCandidate[],
+    numbers: readonly NumberedService[],
+  ): ReadonlyMap<string, Carried> {
     const free = [...numbers];
     const before = this.carried;
     const next = candidates.map((candidate): Carried => {
@@ -267,8 +298,8 @@ export class CarriedServices {
       return unwatched(candidate, known === undefined ? fresh : { ...fresh, number: known.number });
     });
     this.carried = new Map(next.map((each) => [each.service.name, each]));
-    for (const [name, { watch }] of before) if (!this.carried.has(name)) this.forget(name, watch);
     if (this.held !== undefined) this.watchAll();
+    return new Map([...before].filter(([name]) => !this.carried.has(name)));
   }
 
   private forget(name: string, watch: FlowWatch | undefined): void {

@@ -223,6 +223,12 @@ export class FlowWatch implements ScannedService {
     this.log.poll(Date.now());
   }
 
+  /** Ends what is open of UDP alone. */
+  endSessions(): void {
+    const isSession = ({ original }: ConntrackEntry) => original.protocol !== IPPROTO_TCP;
+    this.attempt(() => this.delete(this.openFlows().filter(isSession), ended("stopped")));
+  }
+
   /** Gives the sockets back. */
   close(): void {
     for (const timer of this.timers.splice(0)) clearInterval(timer);

@@ -207,9 +207,9 @@ export class HeldPath {
     }
   }
 
-  /** Numbers for so many more services. @throws CommandError */
-  freeNumbers(count: number): readonly number[] {
-    return numbersFor(count, this.kernel);
+  /** Numbers for so many more services, none of those in `also`. @throws CommandError */
+  freeNumbers(count: number, also: readonly number[]): readonly number[] {
+    return numbersFor(count, this.kernel, { also });
   }
 
   /** What is in force. */

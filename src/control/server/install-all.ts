@@ -5,6 +5,7 @@ import type { CarriedServices } from "../kernel-path/carried-services.ts";
 import { listenersOf } from "../kernel-path/path-intent.ts";
 import type { InstalledRules } from "./installed-rules.ts";
 import type { Prepared } from "./preparing.ts";
+import type { ApplyOptions } from "./settings.ts";
 
 /** A server's rules. */
 interface AllRules {
@@ -23,7 +24,7 @@ export async function installAll(
   { rules, paths }: AllRules,
   configuration: Configuration,
   { services, carried }: Pick<Prepared, "services" | "carried">,
-  { capture, isTakingOver }: Partial<Predecessor> = {},
+  { capture, isTakingOver, closeRemoved = false }: Partial<Predecessor & ApplyOptions> = {},
 ): Promise<string[]> {
   const all = configuration.services.flatMap(listenersOf);
   const listeners = isTakingOver === false ? all : undefined;
@@ -38,7 +39,8 @@ export async function installAll(
   const { routes, metrics, admin } = configuration;
   const isAsked = admin.socket === undefined ? undefined : admin.socket !== "none";
   const counts = metrics === undefined ? isAsked : true;
-  const options = { routes, isNameTaken, counts, listeners, retired };
+  const own = { routes, isNameTaken, counts, listeners, retired };
+  const options = { ...own, closesRemoved: closeRemoved };
   return [...changes, ...(await paths.install(carried, options))];
 }
 

@@ -308,7 +308,7 @@ export class Server implements ServerParts {
     await Bun.sleep(Math.max(0, this.vacantAt - performance.now()));
     const prepared = await prepare(next, enabledServices(next, this.held), this.around);
     try {
-      logStart(log, await installAll(this, next, prepared), [], false);
+      logStart(log, await installAll(this, next, prepared, options), [], false);
       prepared.leaving.replace();
     } catch (error) {
       prepared.discard();
