@@ -10,7 +10,11 @@ import { command, runAmongHosts } from "../helpers/three-hosts.ts";
 import { testWith } from "../helpers/tools.ts";
 
 const read = (name: string) => Bun.file(new URL(`./${name}`, import.meta.url)).text();
-const files = { "flows.py": await read("flows.py"), "load.py": await read("load.py") };
+const files = {
+  "flows.py": await read("flows.py"),
+  "load.py": await read("load.py"),
+  "ports.py": await read("ports.py"),
+};
 const testPath = testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare });
 
 /**
@@ -57,6 +61,11 @@ hold() {
   until grep -q sees held.log; do :; done
 }
 held() { echo "$1" >&3; until grep -q "$1" held.log; do :; done; echo "held: $1"; }
+# From the same ports each time: the kernel remembers the connections that it has carried.
+used_ports() {
+  within client python3 ports.py tcp 12 8.8.8.8 10.9.1.2 80
+  within client python3 ports.py tcp 12 2001:db8::9 fd00:1::2 80
+}
 # Without the lines about its owner.
 table() { nft list table inet tproxyd | tail -n +3 > "$1"; }
 `;
@@ -89,11 +98,13 @@ describe("forward --path kernel --on-exit", () => {
       table adopted; diff left adopted && echo "the same table"
       ask; stopped KILL; ask; held "after KILL"
       path $kept $both; ask; held "adopted again"
+      used_ports
       stopped TERM
       path $kept $other; ask; held "other settings"
       table changed
       stopped TERM
-      path --path relay $both; ask; held "by the relay"
+      path --path relay --source client:port $both; ask; held "by the relay"
+      used_ports
       nft list tables | sed 's/_[0-9]*$/_N/' | sort
       counted load
       stopped TERM
@@ -110,10 +121,15 @@ describe("forward --path kernel --on-exit", () => {
       { ip rule; ip -6 rule; nft list ruleset; } > after
       diff before after && echo "as before"
     `);
+      const usedPorts = [
+        "tcp; 80; 10.9.2.2 sees 10.9.1.2; 10.9.2.3 sees 10.9.1.2",
+        "tcp; 80; fd00:2::2 sees fd00:1::2; fd00:2::3 sees fd00:1::2",
+      ];
       expect(told(stdout).filter((line) => !/^(10\.9\.2|fd00:2:)/.test(line))).toEqual([
         ...["ended: 0", "held: after TERM", "adopted, as another process has left it"],
         ...["the same table", "ended: 137", "held: after KILL", "held: adopted again"],
-        ...["ended: 0", "held: other settings", "ended: 0", "held: by the relay"],
+        ...[...usedPorts, "ended: 0", "held: other settings", "ended: 0"],
+        ...["held: by the relay", ...usedPorts],
         ...["table inet tproxyd-2", "table inet tproxyd_draining_N"],
         expect.stringMatching(/^load /),
         expect.stringMatching(/^load /),

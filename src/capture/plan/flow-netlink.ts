@@ -14,6 +14,7 @@ import {
   IP_CT_DIR_REPLY,
   IPS_ASSURED,
   IPS_DST_NAT,
+  IPS_SRC_NAT,
   NFT_CT_MARK,
   NFT_CT_PROTO_SRC,
   NFT_CT_PROTOCOL,
@@ -96,11 +97,7 @@ const sequenceZero: readonly Expression[] = [
 ];
 
 /** `ct status & assured == 0`. */
-const notAssured: readonly Expression[] = [
-  conntrack(NFT_CT_STATUS),
-  bitwise(hostOrder32(IPS_ASSURED), hostOrder32(0)),
-  compare(hostOrder32(0)),
-];
+const notAssured = noBit(NFT_CT_STATUS, IPS_ASSURED);
 
 /** ICMPX's "port unreachable" (NFT_REJECT_ICMPX_PORT_UNREACH). */
 const PORT_UNREACHABLE = 1;
@@ -128,6 +125,10 @@ export function flowMatchExpressions(
       );
     case "translated":
       return anyBit(NFT_CT_STATUS, IPS_DST_NAT);
+    case "untranslated":
+      return noBit(NFT_CT_STATUS, IPS_DST_NAT);
+    case "source-translated":
+      return anyBit(NFT_CT_STATUS, IPS_SRC_NAT);
     case "syn":
       return parts.syn;
     case "refusal":
@@ -154,6 +155,11 @@ export function flowMatchExpressions(
 function flowMark({ value, mask }: MaskedMark): Expression[] {
   const [load, zero] = [conntrack(NFT_CT_MARK), hostOrder32(0)];
   return [load, bitwise(hostOrder32(mask), zero), compare(hostOrder32(value))];
+}
+
+function noBit(key: number, bits: number): Expression[] {
+  const zero = hostOrder32(0);
+  return [conntrack(key), bitwise(hostOrder32(bits), zero), compare(zero)];
 }
 
 function anyBit(key: number, bits: number): Expression[] {

@@ -23,6 +23,10 @@ export type FlowMatchOf<Exceptable> =
   | { readonly kind: "flow-state"; readonly states: readonly FlowState[] }
   /** Its destination was translated. */
   | { readonly kind: "translated" }
+  /** Its destination was not translated. */
+  | { readonly kind: "untranslated" }
+  /** Its source was translated. */
+  | { readonly kind: "source-translated" }
   /** The first packet of a TCP connection: SYN alone of SYN, ACK, FIN and RST. */
   | { readonly kind: "syn" }
   /** A reset of TCP that answers a SYN: the upstream refuses the connection. */

@@ -51,6 +51,8 @@ export interface Intent {
   readonly ports: readonly PortRange[];
   /** Connections with one of these marks (`ct mark`) are left alone: the kernel carries them. */
   readonly leaves?: readonly MaskedMark[];
+  /** The kernel path carries connections here, so that connection tracking and NAT are on. */
+  readonly isBesideNat?: boolean;
   /** Where packets arrive. Empty: every interface. */
   readonly interfaces: readonly string[];
   /** Destinations that are never captured. */

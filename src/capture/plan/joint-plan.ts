@@ -13,7 +13,7 @@ import type { FirewallChain } from "./firewall-chain.ts";
 import type { FirewallRule, Match, Statement } from "./firewall-rule.ts";
 import type { Intent } from "./intent.ts";
 import { makePlan, type Plan } from "./plan.ts";
-import { errorRules, replyPathRules } from "./reply-path.ts";
+import { besideNat, errorRules, replyPathRules } from "./reply-path.ts";
 
 /** What is captured for one service. */
 export interface ServiceIntent {
@@ -40,6 +40,8 @@ export function jointPlan(intents: readonly ServiceIntent[], make: Make = makePl
   if (intents.length === 1 && first.service === undefined) return make(first.intent);
   const plans = intents.map((each, i) => ownChains(each, make(each.intent), i + 1));
   const called = plans.flatMap(({ chains }) => chains);
+  const all = intents.map(({ intent }) => intent);
+  const bases = baseChains(all, plans);
   return {
     seed: false,
     families: unique(plans.flatMap(({ plan }) => plan.families)),
@@ -48,13 +50,7 @@ export function jointPlan(intents: readonly ServiceIntent[], make: Make = makePl
     firewall: {
       name: first.intent.tableName,
       sets: plans.flatMap(({ sets }) => sets),
-      chains: [
-        ...called,
-        ...baseChains(
-          intents.map(({ intent }) => intent),
-          plans,
-        ),
-      ],
+      chains: [...called, ...besideNat(all, bases)],
     },
     sysctls: unique(plans.flatMap(({ plan }) => plan.sysctls)),
     setsSysctls: plans.some(({ plan }) => plan.setsSysctls),

@@ -15,7 +15,7 @@ import type { AddressType, FirewallRule, Match, Statement } from "./firewall-rul
 import type { FlowObject } from "./flow-rule.ts";
 import type { Intent, Protocol } from "./intent.ts";
 import { aggregate } from "./networks.ts";
-import { errorRules, mergeRanges, replyPathRules } from "./reply-path.ts";
+import { besideNat, errorRules, mergeRanges, replyPathRules } from "./reply-path.ts";
 
 export type {
   AddressType,
@@ -120,10 +120,11 @@ export function makePlan(intent: Intent): Plan {
   const mark = intent.seed ? { ...intent.mark, mask: fullMask } : intent.mark;
   const routed = intent.redirect ? [] : families;
   const sets = new Sets();
-  const chains = [
+  const base = [
     preroutingChain(intent, sets),
     ...(intent.local ? [outputChain(intent, sets)] : []),
   ];
+  const chains = besideNat([intent], base);
   return {
     seed: intent.seed,
     families,

@@ -1,7 +1,9 @@
 /** The rules that bring back what is for a socket with another host's address. Pure. */
 
+import { NF_IP_PRI_NAT_DST } from "../../../ffi/netlink/constants.ts";
 import type { Family } from "../../net/address.ts";
 import type { PortRange } from "../../net/port.ts";
+import type { FirewallChain } from "./firewall-chain.ts";
 import type { FirewallRule } from "./firewall-rule.ts";
 import type { Intent } from "./intent.ts";
 
@@ -45,6 +47,37 @@ export function errorRules(intent: Intent, family: Family): readonly FirewallRul
       matches: [{ kind: "icmp" }, { kind: "transparent-socket" }],
       statements: [{ kind: "mark", mark: intent.mark }],
     },
+  ];
+}
+
+/**
+ * The chains of captures beside the kernel path; `base`: as they are without it. An upstream has
+ * connections of the kernel path there from ports of clients, and the relay may take such a port,
+ * too. The kernel then translates the relay's to another one (get_unique_tuple() in
+ * net/netfilter/nf_nat_core.c). So what comes back to a translated destination is not for a socket,
+ * and what comes back to a translated port is for one only when it has its own port again: behind
+ * destination NAT. Such rules need connection tracking, which is on there already.
+ */
+export function besideNat(
+  intents: readonly Intent[],
+  base: readonly FirewallChain[],
+): readonly FirewallChain[] {
+  if (!intents.some(({ isBesideNat }) => isBesideNat === true)) return base;
+  const own: FirewallRule[] = [];
+  const narrowed = base.map((chain) => ({
+    ...chain,
+    rules: chain.rules.map((rule): FirewallRule => {
+      if (rule.purpose !== "reply path" && rule.purpose !== "errors") return rule;
+      const matches = [{ kind: "untranslated" } as const, ...rule.matches];
+      own.push({ ...rule, matches: [{ kind: "source-translated" }, ...matches] });
+      return { ...rule, matches };
+    }),
+  }));
+  if (own.length === 0) return base;
+  const priority = NF_IP_PRI_NAT_DST + 10;
+  return [
+    ...narrowed,
+    { name: "replies", type: "filter", hook: "prerouting", priority, rules: own },
   ];
 }
 

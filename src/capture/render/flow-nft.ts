@@ -24,6 +24,10 @@ export function flowMatchText(
       return `ct state ${match.states.join(",")}`;
     case "translated":
       return "ct status dnat";
+    case "untranslated":
+      return "ct status & dnat == 0";
+    case "source-translated":
+      return "ct status snat";
     case "syn":
       return "tcp flags & (fin | syn | rst | ack) == syn";
     case "refusal":
@@ -173,6 +177,10 @@ export function describeFlowMatch(match: FlowMatch, except: (match: Exceptable) 
       return `of ${match.states.join(" or ")} connections`;
     case "translated":
       return "of translated connections";
+    case "untranslated":
+      return "of connections whose destination is not translated";
+    case "source-translated":
+      return "of connections whose source is translated";
     case "syn":
       return "that begin a connection";
     case "refusal":

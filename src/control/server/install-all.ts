@@ -31,6 +31,8 @@ export async function installAll(
   const isLooking = listeners !== undefined && configuration.routes.install === "auto";
   const left = isLooking ? await paths.findLeft(listeners) : undefined;
   rules.leaves = left?.marks ?? rules.leaves;
+  // Once it is so it stays so: connections of before go on.
+  rules.isBesideNat ||= carried.length > 0 || left !== undefined;
   // Those of the kernel path replace them.
   const retired = carried.length === 0 ? left : undefined;
   const changes = await rules.install(configuration, services, capture, retired);

@@ -24,6 +24,8 @@ export class InstalledRules {
   private released: HeldCapture | undefined;
   /** Connections that are left alone, by their marks: set before the rules are installed. */
   leaves: readonly MaskedMark[] = [];
+  /** The kernel path carries connections: set before the rules are installed. */
+  isBesideNat = false;
 
   /** `say` logs a line. */
   constructor(
@@ -55,11 +57,12 @@ export class InstalledRules {
     taken?: TakenCapture,
     retired?: Pick<RetiredPaths, "messages">,
   ): Promise<readonly string[]> {
-    const { capture, isNamed, leaves } = this;
+    const { capture, isNamed, leaves, isBesideNat } = this;
+    const beside = { ...(leaves.length > 0 && { leaves }), ...(isBesideNat && { isBesideNat }) };
     const build = (identified: Identified) =>
-      checked(services, identified, isNamed).map((each): ServiceIntent => {
-        return leaves.length === 0 ? each : { ...each, intent: { ...each.intent, leaves } };
-      });
+      checked(services, identified, isNamed).map(
+        (each): ServiceIntent => ({ ...each, intent: { ...each.intent, ...beside } }),
+      );
     const request = identityOf(configuration);
     const isWanted = configuration.routes.install === "auto";
     if (!isWanted || build({ request, takenBits: 0 }).length === 0) {

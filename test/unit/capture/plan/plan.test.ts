@@ -220,6 +220,35 @@ describe("the reply path", () => {
   });
 });
 
+describe("beside the kernel path", () => {
+  const request = { replyPath: true };
+  const chainsOf = (isBesideNat: boolean) => {
+    const intent = parseIntent(request);
+    if (!intent.ok) throw new Error(intent.issue.code);
+    return makePlan({ ...intent.value, isBesideNat }).firewall.chains;
+  };
+  const kinds = ({ matches }: FirewallRule) => matches.map(({ kind }) => kind);
+
+  test("replies to a translated port are delivered once they have their own", () => {
+    const [usual, beside] = [chainsOf(false), chainsOf(true)];
+    expect(usual.map(({ name }) => name)).toEqual(["prerouting"]);
+    expect(beside.map(({ name, priority }) => [name, priority])).toEqual([
+      ["prerouting", -150],
+      ["replies", -90],
+    ]);
+    const delivering = (rules: readonly FirewallRule[] = []) =>
+      rules.filter(({ purpose }) => purpose === "reply path" || purpose === "errors");
+    const before = delivering(usual[0]?.rules).map(kinds);
+    expect(before.length).toBeGreaterThan(0);
+    expect(delivering(beside[0]?.rules).map(kinds)).toEqual(
+      before.map((each) => ["untranslated", ...each]),
+    );
+    expect(beside[1]?.rules.map(kinds)).toEqual(
+      before.map((each) => ["source-translated", "untranslated", ...each]),
+    );
+  });
+});
+
 describe("sets", () => {
   const many = networks(...Array.from({ length: 100 }, (_, i) => `10.0.${2 * i}.0/24`));
 
