@@ -59,7 +59,7 @@ const receiveTimeoutMs = 5000;
 /** Requests whose acknowledgements fit into the default queue, where it cannot be enlarged. */
 const requestsAtOnceMax = 100;
 /** How often a dump that changed under way is started again. */
-const dumpAttemptsMax = 10;
+const dumpAttemptsMax = 100;
 
 /** A request that the kernel refused: SyscallError with the kernel's own words. */
 export class NetlinkError extends SyscallError {
