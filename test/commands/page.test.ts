@@ -145,7 +145,7 @@ testPage(
     expect(await tab.$$eval(".charts canvas", (all) => all.length)).toBe(2);
     // Text, and nothing that was made of it.
     for (const id of ["services", "connections", "warnings"]) {
-      expect(await tab.textContent(`#${id}`)).toContain(hostile);
+      await tab.locator(`#${id}`, { hasText: hostile }).waitFor();
     }
     expect(await tab.$$eval("main img, main script", (all) => all.length)).toBe(0);
     expect(await tab.evaluate(`"owned" in window`)).toBe(false);
@@ -155,7 +155,8 @@ testPage(
     expect(await backOf(tab)).not.toBe(light);
     expect(await tab.$$eval(".charts canvas", (all) => all.length)).toBe(2);
     await tab.setViewportSize({ width: 400, height: 800 });
-    expect(await tab.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(400);
+    // The charts follow an event that comes later than the new size.
+    await tab.waitForFunction("document.documentElement.scrollWidth <= 400");
     expect(complaints).toEqual([]);
     await tab.close();
     await served.close();
@@ -169,7 +170,8 @@ testPage("says when the stream is lost, and goes on when it is back", async () =
   await hasState(tab, "no connection: these figures are old");
   served.return(port);
   await hasState(tab, "upstream web/web2 down");
-  expect(await tab.$$eval("#warnings tbody tr", (all) => all.length)).toBe(1);
+  // The log has a stream of its own.
+  await tab.waitForFunction("document.querySelectorAll('#warnings tbody tr').length === 1");
   await tab.close();
   await served.close();
 });

@@ -6,9 +6,12 @@ flows.py ask-as PORT ADDRESS SOURCE... one question by TCP from each: who answer
 flows.py hold PORT ADDRESS          one connection; echoes each line of standard input through it
 """
 
+import os
 import socket
 import sys
 import threading
+
+PATIENCE = float(os.environ.get("PATIENCE", "30"))
 
 
 def family(address):
@@ -50,7 +53,8 @@ def serve(port, addresses):
 def ask(kind, address, port, source=None):
     try:
         with socket.socket(family(address), kind) as client:
-            client.settimeout(5)
+            # A SYN or a segment may be sent again and again before it arrives.
+            client.settimeout(PATIENCE if kind == socket.SOCK_STREAM else 5)
             if source is not None:
                 client.bind((source, 0))
             client.connect((address, port))
@@ -74,7 +78,7 @@ def main(verb, *rest):
         for source in rest[2:]:
             print(ask(socket.SOCK_STREAM, rest[1], int(rest[0]), source).split()[0], flush=True)
     else:
-        with socket.create_connection((rest[1], int(rest[0])), timeout=10) as held:
+        with socket.create_connection((rest[1], int(rest[0])), timeout=30) as held:
             print(held.recv(4096).decode().strip(), flush=True)
             for line in iter(sys.stdin.readline, ""):
                 if line == "end\n":

@@ -71,8 +71,10 @@ datagrams = socket.socket(family, socket.SOCK_DGRAM)
 for s in stream, datagrams:
     s.settimeout(30)
     s.bind((address, 50081))
-    s.connect((address, port))
+datagrams.connect((address, port))
 try:
+    # The reset may come before this process has seen that it is connected.
+    stream.connect((address, port))
     stream.send(b"x")
     print(stream.recv(10) or "end", flush=True)
 except ConnectionError:

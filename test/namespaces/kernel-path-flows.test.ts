@@ -43,7 +43,7 @@ logged() {
 `;
 
 const runLab = (script: string) =>
-  runAmongHosts(`${lab}${script}`, { files: { "flows.py": flows }, timeoutMs: 110_000 });
+  runAmongHosts(`${lab}${script}`, { files: { "flows.py": flows }, timeoutMs: 230_000 });
 
 const of = (log: readonly Record<string, unknown>[], event: string) =>
   log.filter((each) => each.event === event);
@@ -95,7 +95,7 @@ describe("forward --path kernel", () => {
       });
       expect(of(proxy, "counters").at(-1)).toMatchObject({ active: 1, active_sessions: 2 });
     },
-    120_000,
+    240_000,
   );
 
   testPath(
@@ -119,8 +119,9 @@ describe("forward --path kernel", () => {
         serve 10.9.2.2
         stopped
         path :80 --to 10.9.2.2:8080 --to 10.9.2.3:8080 --log-level warning --udp --tcp
-        within client python3 flows.py ask 4 80 7.7.7.7 > /dev/null
-        (round > /dev/null) &
+        # Some of these are not answered.
+        (PATIENCE=5 within client python3 flows.py ask 4 80 7.7.7.7 > /dev/null)
+        (export PATIENCE=5; round > /dev/null) &
         logged '10.9.2.3:8080 rests for' 'no answer'
         echo "while it is silent:"; round
         stopped
@@ -133,7 +134,7 @@ describe("forward --path kernel", () => {
       const refused = of(proxy, "forwarded").filter((each) => each.reason === "connect-failed");
       for (const each of refused) expect(each.upstream).toBe("10.9.2.3:8080");
     },
-    120_000,
+    240_000,
   );
 
   testPath(
@@ -168,6 +169,6 @@ describe("forward --path kernel", () => {
       ]);
       expect(counts.reduce((sum, [, n]) => sum + Number(n), 0)).toBe(48);
     },
-    120_000,
+    240_000,
   );
 });

@@ -5,18 +5,24 @@ import { canUnshare, inNamespace } from "../helpers/netns.ts";
 import { command } from "../helpers/three-hosts.ts";
 import { testWith } from "../helpers/tools.ts";
 
-/** Sends COUNT datagrams of SIZE bytes, or of TEXT; how many answers come, and their bytes. */
+/**
+ * Sends COUNT datagrams of SIZE bytes, or of TEXT; how many answers come, and their bytes. It waits
+ * for as many as are EXPECTED, and then a moment for any that must not come.
+ */
 const ask = `
 import socket, sys
 address, port, count, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+expected = int(sys.argv[5])
 data = b"q" * int(what) if what.isdigit() else what.encode() + b"\\n"
 s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-s.connect((address, port)); s.settimeout(0.3)
+s.connect((address, port))
 for i in range(count): s.send(data)
 got = []
 try:
-  while True: got.append(len(s.recv(70000)))
+  while True:
+    s.settimeout(20 if len(got) < expected else 0.3)
+    got.append(len(s.recv(70000)))
 except TimeoutError: pass
 print("got", what, len(got), sum(got), flush=True)
 `;
@@ -53,11 +59,12 @@ testInNamespace(
     server amplified :7002 --reply-file reply --amplify
     server usual '[::]:7003' --reply 'hello there'
     for address in 127.0.0.1 ::1; do
-      for size in 1 999 1000; do python3 ask.py $address 7001 2 $size; done
+      for size in 1 999; do python3 ask.py $address 7001 2 $size 0; done
+      python3 ask.py $address 7001 2 1000 2
     done
-    python3 ask.py 127.0.0.1 7002 2 2
-    python3 ask.py 127.0.0.1 7003 2 3
-    python3 ask.py ::1 7003 2 'hello there'
+    python3 ask.py 127.0.0.1 7002 2 2 2
+    python3 ask.py 127.0.0.1 7003 2 3 2
+    python3 ask.py ::1 7003 2 'hello there' 0
     show large $large
     show usual $usual
     `,
@@ -82,8 +89,8 @@ testInNamespace(
       `${servers}
     ip -6 address add fd00:7::1/64 dev lo; ip -6 address add fd00:7::2/64 dev lo
     server slow '[::]:7001' --echo --answer-rate 10
-    python3 ask.py 127.0.0.1 7001 500 5
-    python3 ask.py ::1 7001 500 5
+    python3 ask.py 127.0.0.1 7001 500 5 5
+    python3 ask.py ::1 7001 500 5 5
     show slow $slow
     `,
       { files: { "ask.py": ask } },

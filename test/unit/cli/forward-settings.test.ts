@@ -134,7 +134,7 @@ describe("options and settings", () => {
       }),
       { numRuns: 25 },
     );
-  }, 30_000);
+  }, 240_000);
 
   test("--json is a format, and another one contradicts it", () => {
     const given = (...args: string[]) => settingsFrom([":80", "--to=original", ...args]).log;

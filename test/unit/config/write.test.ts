@@ -34,7 +34,7 @@ test("what is written is read as the same settings", () => {
     }),
     { numRuns: 100 },
   );
-}, 30_000);
+}, 240_000);
 
 test("what is written fits the schema, as TOML and as JSON", () => {
   fc.assert(
@@ -53,7 +53,7 @@ test("what is written fits the schema, as TOML and as JSON", () => {
     }),
     { numRuns: 100 },
   );
-}, 30_000);
+}, 240_000);
 
 test("effective settings say the same as those that they are made of", async () => {
   const text = `

@@ -71,7 +71,7 @@ test("one is changed and another one taken away while the first carries traffic"
   const sending = setInterval(() => socket.write("x"), 1);
   pool.update(kept, {
     route: { upstreams: upstreamAt(second) },
-    timeouts: { idleMs: 500 },
+    timeouts: { idleMs: 3_000 },
   });
   const changed = await open(staying.port);
   expect(changed.name).toBe("second");

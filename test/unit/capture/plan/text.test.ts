@@ -120,11 +120,11 @@ describe("every script", () => {
       const files = Object.fromEntries(plain.map((script, i) => [`${i}.sh`, script]));
       const { status, stdout, stderr } = await inNamespace(
         `for i in $(seq 0 ${plain.length - 1}); do sh -e "$i.sh"; done`,
-        { files, timeoutMs: 60_000 },
+        { files, timeoutMs: 170_000 },
       );
       expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
     },
-    60_000,
+    240_000,
   );
 });
 
