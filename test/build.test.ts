@@ -107,7 +107,7 @@ function newestSource(): number {
 beforeAll(async () => {
   if (existsSync(executable) && statSync(executable).mtimeMs > newestSource()) return;
   expect(await build()).toMatchObject({ status: 0, stderr: "" });
-}, 60_000);
+}, 240_000);
 
 test("--version tells release, commit, Bun, libc and architecture", async () => {
   const { status, stdout, stderr } = await run([executable, "--version"]);
@@ -150,7 +150,7 @@ testWith(["unshare", "mount"], { "mount namespaces": canUnshare })(
     expect(strict).toMatchObject({ status: 1, stdout: "" });
     expect(strict.stderr.replace("arm64", "amd64")).toBe(`build: ${reason}\n`);
   },
-  120_000,
+  240_000,
 );
 
 test.each([
@@ -201,7 +201,7 @@ describe("a hostile folder", () => {
         compile: { outfile: control(name), ...options },
       });
     }
-  }, 60_000);
+  }, 240_000);
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   test("reaches into an executable that is built without the options", async () => {
@@ -276,7 +276,7 @@ describe.skipIf(!all)(`both architectures${why}`, () => {
       expect((await build("--all")).status).toBe(0);
       expect(await Bun.file(join(root, "dist/SHA256SUMS")).text()).toBe(sums);
     },
-    120_000,
+    240_000,
   );
 
   testWith(["file"])("file(1) calls both static, without sections", async () => {
@@ -298,7 +298,7 @@ describe.skipIf(!all)(`both architectures${why}`, () => {
         expect(version).toMatchObject({ status: 0, stderr: "" });
         expect(version.stdout).toMatch(/linux-arm64-static\)$/m);
       },
-      120_000,
+      240_000,
     );
   }
 
@@ -319,7 +319,7 @@ describe.skipIf(!all)(`both architectures${why}`, () => {
       expect(bound).toMatchObject({ status: 1, stdout: "" });
       expect(bound.stderr).toMatch(/IP_TRANSPARENT: Protocol not available/);
     },
-    120_000,
+    240_000,
   );
 
   testWith(["qemu-aarch64-static"])(
@@ -334,6 +334,6 @@ describe.skipIf(!all)(`both architectures${why}`, () => {
       );
       expect(output).toMatch(/one[\s\S]*two/);
     },
-    120_000,
+    240_000,
   );
 });

@@ -74,4 +74,4 @@ test("README.md and docs/ name no option that is in no command's help", async ()
     .filter((path) => path === "README.md" || path.startsWith("docs/"))
     .flatMap((path) => textOf(path).match(/(?<![\w-])--[a-z][a-z-]+/g) ?? []);
   expect([...new Set(named)].filter((option) => !options.has(option))).toEqual([]);
-}, 60_000);
+}, 240_000);

@@ -226,7 +226,7 @@ describe.skipIf(!isStatic)("of the built executable", () => {
         output(executable, "--version"),
       );
     },
-    120_000,
+    240_000,
   );
 
   testWith(["dpkg-deb"])("the .deb needs no other package", () => {

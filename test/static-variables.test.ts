@@ -92,7 +92,7 @@ describe("what a program that is linked in the same way sees", () => {
       const inputs = { app: await readBytes(program()), ...(await debianLibraries(architecture)) };
       await Bun.write(program(), linkStatic(inputs));
       await chmod(program(), 0o755);
-    }, 60_000);
+    }, 240_000);
   }
 
   const seen = async (env: Record<string, string>) =>
@@ -166,7 +166,7 @@ describe("a copy with capabilities, started by nobody", () => {
         expect(found.stdout).toBe(expected);
       }
     },
-    60_000,
+    240_000,
   );
 });
 

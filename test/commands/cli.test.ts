@@ -260,7 +260,7 @@ describe("nonsense", () => {
       }),
       { numRuns: 25 },
     );
-  }, 60_000);
+  }, 240_000);
 });
 
 describe("without privileges", () => {

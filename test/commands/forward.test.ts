@@ -29,7 +29,7 @@ describe("forward on loopback", () => {
     await eventually("all sockets and no more pipes than the pool are left", () => {
       return descriptors(proxy.pid).filter((name) => name.startsWith("socket:")).length <= 7;
     });
-  }, 60_000);
+  }, 240_000);
 
   test("a reset of the backend reaches the client as a reset, and the log says whose", async () => {
     const port = await backend((socket) => socket.once("data", () => socket.resetAndDestroy()));
@@ -161,7 +161,7 @@ ${then}`;
         cleanups.push(() => client.kill());
         await seen.promise;
       },
-      60_000,
+      240_000,
     );
   }
 

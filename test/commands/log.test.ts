@@ -107,7 +107,7 @@ describe("a reader that stands still", () => {
       expect(lost).toBeGreaterThan(0);
       expect(shownIn(running.stdout()) + lost).toBe(count);
     },
-    60_000,
+    240_000,
   );
 
   test.each(["pipe", "terminal"])(
@@ -127,7 +127,7 @@ describe("a reader that stands still", () => {
       running.endInput();
       expect((await running.finished()).status).toBe(0);
     },
-    60_000,
+    240_000,
   );
 
   test("is waited for with --log-lossless, but not at the end", async () => {
@@ -142,7 +142,7 @@ describe("a reader that stands still", () => {
     const { status, stderr } = await running.finished();
     expect(stderr).toBe("tproxy: standard output: it was not read in time\n");
     expect(status).toBe(1);
-  }, 60_000);
+  }, 240_000);
 });
 
 /** How many lines of datagrams there are. */

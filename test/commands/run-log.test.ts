@@ -76,4 +76,4 @@ test("lines have their service, its pool and the generation; a reload opens the 
   await eventually("the second one", () => eventsOf(proxy, "reloaded").length === 2);
   expect(linesIn(file)).toEqual([]);
   expect(existsSync(file)).toBe(true);
-}, 60_000);
+}, 240_000);

@@ -519,5 +519,5 @@ describe("random pairs of configurations", () => {
     const problems = eventsOf(proxy, "warning").map(({ text: line }) => String(line));
     expect(problems.filter((line) => line.startsWith("reload:"))).toEqual([]);
     expect(eventsOf(proxy, "died")).toEqual([]);
-  }, 120_000);
+  }, 240_000);
 });

@@ -179,5 +179,5 @@ test.skipIf(!isStatic)(
     process.kill(Number(pid), "SIGTERM");
     await proxy.finished();
   },
-  60_000,
+  240_000,
 );

@@ -25,7 +25,7 @@ const managed = (title: string, body: () => Promise<void>) =>
     } finally {
       await manager.close();
     }
-  }, 60_000);
+  }, 240_000);
 
 afterEach(async () => {
   for (const fd of opened.splice(0)) sys.close(fd);

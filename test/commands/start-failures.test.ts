@@ -27,7 +27,7 @@ describe("a process that may not make executable memory", () => {
       }
       expect((await run(["--version"], { prefix })).status).toBe(0);
     },
-    60_000,
+    240_000,
   );
 
   testWith([], { "the build": isBuilt })("so does one with little address space", async () => {

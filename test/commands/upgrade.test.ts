@@ -163,7 +163,7 @@ test.skipIf(!isStatic)(
     kill(pid, "SIGTERM");
     await eventually("its end", () => !kill(pid, 0));
   },
-  120_000,
+  240_000,
 );
 
 test.skipIf(!isStatic).each(["start", "hello", "offered", "gives up", "ready", "served"])(
@@ -184,7 +184,7 @@ test.skipIf(!isStatic).each(["start", "hello", "offered", "gives up", "ready", "
     proxy.kill("SIGTERM");
     expect((await proxy.finished()).status).toBe(0);
   },
-  60_000,
+  240_000,
 );
 
 test.skipIf(!isStatic)(
@@ -214,7 +214,7 @@ test.skipIf(!isStatic)(
     expect((await proxy.finished()).status).toBe(0);
     expect((await upgrade()).status).toBe(3);
   },
-  60_000,
+  240_000,
 );
 
 test.skipIf(!isStatic)(
@@ -238,7 +238,7 @@ test.skipIf(!isStatic)(
     expect(second).toEqual([1, expect.stringContaining("192.0.2.99:1: EADDRNOTAVAIL")]);
     writeFileSync(file, good);
   },
-  60_000,
+  240_000,
 );
 
 test.skipIf(!isStatic)(
@@ -255,7 +255,7 @@ test.skipIf(!isStatic)(
     await upgraded(proxy, pids);
     expect(await echoed(tcp, "x")).toBe("x");
   },
-  60_000,
+  240_000,
 );
 
 test.skipIf(!isStatic)(
@@ -269,5 +269,5 @@ test.skipIf(!isStatic)(
     expect((await proxy.finished()).status).toBe(0);
     await eventually("its end", () => !kill(pid, 0));
   },
-  60_000,
+  240_000,
 );

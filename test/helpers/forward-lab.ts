@@ -59,7 +59,7 @@ sh -e rules.sh
 export async function inLab(
   script: string,
   files: Readonly<Record<string, string>> = {},
-  timeoutMs = 55_000,
+  timeoutMs = 170_000,
 ): Promise<Logs> {
   return runAmongHosts(`${lab}\n${script}`, { files, timeoutMs });
 }

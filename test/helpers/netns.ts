@@ -82,7 +82,7 @@ export async function inNamespace(
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
-      timeout: options.timeoutMs ?? 55_000,
+      timeout: options.timeoutMs ?? 170_000,
       killSignal: "SIGTERM",
     });
     const [stdout, stderr, status] = await Promise.all([

@@ -24,7 +24,7 @@ export function testWith(
     ...programs.filter((program) => which(program) === undefined),
     ...Object.keys(means).filter((name) => means[name] !== true),
   ];
-  return (title: string, body: Parameters<typeof test>[1], timeoutMs = 60_000): void => {
+  return (title: string, body: Parameters<typeof test>[1], timeoutMs = 180_000): void => {
     if (missing.length === 0) test(title, body, timeoutMs);
     else test.skip(`${title} [missing: ${missing.join(", ")}]`, body);
   };

@@ -43,7 +43,7 @@ export interface StartOptions {
 }
 
 /** How long something may take on a slow machine, in ms: less than the time-out of a test. */
-const patienceMs = 40_000;
+const patienceMs = 120_000;
 
 /** The last processes that were started: what they printed says why something did not happen. */
 const latest: Running[] = [];

@@ -39,7 +39,7 @@ export async function inLab(
   script: string,
   files: Readonly<Record<string, string>> = {},
 ): Promise<Logs> {
-  return runAmongHosts(`${lab}\n${script}`, { files, timeoutMs: 50_000 });
+  return runAmongHosts(`${lab}\n${script}`, { files, timeoutMs: 170_000 });
 }
 
 /** The events of one kind. */

@@ -112,7 +112,7 @@ async function ask(names: readonly string[]): Promise<Map<string, string>> {
       ${command} routes --remove > remove.log; ${undo}`;
   });
   const { stdout, stderr, status } = await inNamespace(`${script.join("\n")}\necho "=== end"`, {
-    timeoutMs: 80_000,
+    timeoutMs: 230_000,
   });
   expect([status, stderr]).toEqual([0, ""]);
   const answers = stdout.split(/^=== \w+\n/m).slice(1);
@@ -136,11 +136,11 @@ function check(isLegacy: boolean) {
   };
 }
 
-testWith(tools, means)("nf_tables, and iptables in it", check(false), 90_000);
+testWith(tools, means)("nf_tables, and iptables in it", check(false), 240_000);
 testWith([...tools, "iptables-legacy", "ip6tables-legacy"], {
   ...means,
   "iptables-legacy": hasLegacy,
-})("iptables-legacy, as the kernel shows it", check(true), 90_000);
+})("iptables-legacy, as the kernel shows it", check(true), 240_000);
 
 testWith(tools, means)(
   "forward --routes auto refuses them for marks that are given, and chooses others",

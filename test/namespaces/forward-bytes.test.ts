@@ -16,7 +16,7 @@ const files = {
 
 const soak = Number(process.env.TPROXY_SOAK ?? "0");
 const bytes = Math.round((soak || 0.12) * 1e9);
-const timeoutMs = 60_000 + soak * 60_000;
+const timeoutMs = 180_000 + soak * 60_000;
 
 /** `exchange` through the proxy, judged once everything has settled. */
 const functions = (asked: string) => `

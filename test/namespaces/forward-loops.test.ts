@@ -167,7 +167,7 @@ testLoops("a client that has by chance the ends of a flow in its name is no loop
   const { stdout, proxy } = await inLab(`${unguarded}
     forward :80 --to original --socket-mark 2
     mkfifo in
-    within client socat -t9 - tcp:8.8.8.8:80 < in > out &
+    within client socat -t20 - tcp:8.8.8.8:80 < in > out &
     exec 3> in
     ${ownPort("10.9.1.2", "-t state established dport = :80")}
     asks within client curl --local-port "$own" http://8.8.8.8/
@@ -227,7 +227,7 @@ describe.each(families)("UDP over IPv$family", ({ asked, family }) => {
   testLoops("a session of our own is refused, the one that it comes from ends", async () => {
     const { stdout, proxy } = await inLab(`${unguarded}
       forward '[::]:53' --udp --to original --workers 2
-      echo question | socat -t9 - 'udp${family}:${asked}:53' 2>&1 || echo "socat $?"
+      echo question | socat -t20 - 'udp${family}:${asked}:53' 2>&1 || echo "socat $?"
       gone() { grep -q '"forwarded"' proxy.log && [ -z "$(ss -Hnu 'dport = :53')" ]; }
       until_true gone
       counters

@@ -44,7 +44,7 @@ closes() { eval "exec $(cat "$1.fd")>&-"; }
 files=3
 alone='4>&- 5>&- 6>&-'
 draining() { nft list tables | grep -q draining; }
-curling() { within client curl -sS --max-time 5 --http0.9 "$@"; }
+curling() { within client curl -sS --max-time 20 --http0.9 "$@"; }
 count() { grep -c '"forwarded"' "$1.log" || :; }
 `;
 
@@ -154,7 +154,7 @@ describe("side by side, with no further option", () => {
         serve "at$port" ":50$port" --to 8.8.8.8:8080 --routes auto --dport "$port,8080" --local \\
           --family 4 --source self
       done
-      for port in 80 81; do curl -sS --max-time 5 --http0.9 "http://8.8.8.8:$port/"; done
+      for port in 80 81; do curl -sS --max-time 20 --http0.9 "http://8.8.8.8:$port/"; done
       for port in 80 81; do stop "at$port"; over "at$port"; done
       cat at80.log at81.log > proxy.log
       dump after; same before after "in the end"

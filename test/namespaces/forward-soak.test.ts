@@ -10,7 +10,7 @@ import { inLab, nginxConfiguration, testInLab } from "../helpers/forward-lab.ts"
 
 const minutes = Number(process.env.TPROXY_SOAK ?? "0");
 const seconds = minutes > 0 ? 60 * minutes : 6;
-const timeoutMs = 30_000 + 2_000 * seconds;
+const timeoutMs = 150_000 + 2_000 * seconds;
 
 const files = {
   "exchange.py": readFileSync(new URL("exchange.py", import.meta.url), "utf8"),

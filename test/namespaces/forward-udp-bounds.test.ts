@@ -117,7 +117,7 @@ describe.each([
       background nsenter -t "$client" -n python3 many.py 20 hold '${asked}'
       many=$!
       until [ -e sent ] && [ "$(sockets)" -gt 10 ]; do kill -0 "$many"; done
-      echo x | within client socat -t5 - 'udp:${inUrl(asked)}:53,bind=${inUrl(second)},readbytes=12'
+      echo x | within client socat -t9 - 'udp:${inUrl(asked)}:53,bind=${inUrl(second)},readbytes=12'
       : > enough
       wait "$many"
       stop

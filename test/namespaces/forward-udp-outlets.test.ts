@@ -60,6 +60,6 @@ for (const { name, port } of [
       for (const count of bound) expect(count).toBeWithin(1, 2 * 65 + 1);
       expect(stdout.match(/^again$/gm)).toHaveLength(2);
     },
-    60_000,
+    240_000,
   );
 }

@@ -72,10 +72,10 @@ describe.each(families)("IPv$family", ({ asked, client, backend, largest }) => {
       at_backend listen --udp --json '[::]:9000'
       capture
       forward '[::]:50053' --udp --to '${inUrl(backend)}:9000' --source client:port
-      echo x | within client socat -t5 - 'udp:${inUrl(asked)}:7,sourceport=40123,readbytes=12'
+      echo x | within client socat -t20 - 'udp:${inUrl(asked)}:7,sourceport=40123,readbytes=12'
       stop
       forward '[::]:50053' --udp --to '${inUrl(backend)}:9000' --source self
-      echo x | within client socat -t5 - 'udp:${inUrl(asked)}:7,readbytes=12'
+      echo x | within client socat -t20 - 'udp:${inUrl(asked)}:7,readbytes=12'
       stop
       until [ "$(grep -c '"datagram"' backend.log)" = 2 ]; do kill -0 "$server"; done
     `);
@@ -93,7 +93,7 @@ describe("towards upstreams", () => {
       at_backend listen --udp --json 8.8.8.8:53
       capture 53
       forward :50053 --udp --to original --source client:port
-      echo x | within client socat -t5 - udp:8.8.8.8:53,readbytes=12
+      echo x | within client socat -t20 - udp:8.8.8.8:53,readbytes=12
       stop
     `);
     expect(stdout).toContain("hello world");
@@ -191,7 +191,7 @@ except ConnectionRefusedError:
       capture
       forward :50053 --udp --to 10.9.2.2:9000 --udp-timeout 53=100ms
       for port in 53 54; do
-        echo x | within client socat -t5 - "udp:8.8.8.8:$port,readbytes=12"
+        echo x | within client socat -t20 - "udp:8.8.8.8:$port,readbytes=12"
       done
       logged forwarded 1
     `);
@@ -207,8 +207,8 @@ except ConnectionRefusedError:
         --dialect nft > rules.sh
       sh -e rules.sh
       forward :50053 --tcp --udp --to 10.9.2.2:9000
-      echo x | within client socat -t5 - udp:8.8.8.8:53,readbytes=12
-      echo x | within client socat -t5 - tcp:8.8.8.8:53
+      echo x | within client socat -t20 - udp:8.8.8.8:53,readbytes=12
+      echo x | within client socat -t20 - tcp:8.8.8.8:53
       logged forwarded 1
       stop
     `);

@@ -46,15 +46,15 @@ describe.each(families)("IPv$family", ({ asked, client, backend }) => {
     const { backend: seen } = await inLab(`
       at_backend listen --json '[::]:8080'
       forward '[::]:50080' --to '${backend}:8080' --source client:port
-      echo x | within client socat -t5 - 'tcp:${asked}:80,sourceport=40123'
+      echo x | within client socat -t20 - 'tcp:${asked}:80,sourceport=40123'
       ended
       kill "$proxy"; wait "$proxy" || :
       forward '[::]:50080' --to '${backend}:8080' --source self
-      echo x | within client socat -t5 - 'tcp:${asked}:80'
+      echo x | within client socat -t20 - 'tcp:${asked}:80'
       ended
       kill "$proxy"; wait "$proxy" || :
       forward '[::]:50080' --to '${backend}:8080' --source '${other.replace(/[[\]]/g, "")}'
-      echo x | within client socat -t5 - 'tcp:${asked}:80'
+      echo x | within client socat -t20 - 'tcp:${asked}:80'
       ended
       until [ "$(grep -c '"accepted"' backend.log)" = 3 ]; do kill -0 "$server"; done
     `);
@@ -195,7 +195,7 @@ describe("ports that are used again", () => {
       until_true grep -q first out
       # The same port to another destination, and so to the same upstream; a listener's port.
       for port in 40002 50080; do
-        echo "from $port" | within client socat -t9 - tcp:9.9.9.9:80,sourceport=$port,reuseaddr
+        echo "from $port" | within client socat -t20 - tcp:9.9.9.9:80,sourceport=$port,reuseaddr
       done
       exec 3>&-
       settled
@@ -257,12 +257,12 @@ describe("the PROXY protocol", () => {
       ip route add 10.9.1.77/32 dev p0
       within client ip address add 10.9.1.77/32 dev c0
       { printf 'PROXY TC'; sleep 0.05; printf 'P4 10.9.1.77 8.8.8.8 1234 80\\r'; sleep 0.05
-        printf '\\nquestion\\n'; } | within client socat -t5 - tcp:8.8.8.8:80
+        printf '\\nquestion\\n'; } | within client socat -t20 - tcp:8.8.8.8:80
       ended
       kill "$proxy"; wait "$proxy" || :
       cp proxy.log first.log
       forward :50080 --to 10.9.2.2:8080 --accept-proxy=192.0.2.0/24
-      printf '${header}x' | within client socat -t5 - tcp:8.8.8.8:80 2>&1 || :
+      printf '${header}x' | within client socat -t20 - tcp:8.8.8.8:80 2>&1 || :
       ended
       cat first.log >> proxy.log
     `);

@@ -13,7 +13,7 @@ import { testWith } from "../helpers/tools.ts";
 const minutes = Number(process.env.TPROXY_SOAK ?? "0");
 const rounds = minutes > 0 ? Math.max(2, minutes) : 2;
 const seconds = minutes > 0 ? 52 : 6;
-const timeoutMs = 60_000 + rounds * (seconds + 60) * 1000;
+const timeoutMs = 180_000 + rounds * (seconds + 60) * 1000;
 
 const files = { "hostile.py": readFileSync(new URL("hostile.py", import.meta.url), "utf8") };
 

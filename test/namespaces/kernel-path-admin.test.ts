@@ -130,7 +130,7 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
   async () => {
     const { stdout, proxy } = await runAmongHosts(`${lab}${script}`, {
       files: { "flows.py": flows, "template.toml": configuration },
-      timeoutMs: 110_000,
+      timeoutMs: 230_000,
     });
     const found = new Map(
       [...stdout.matchAll(/^rows (\S+) (\{.*)$/gm)].map(([, name = "", json = ""]) => {
@@ -180,5 +180,5 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
     );
     expect(killed.map((each) => each.ended_by)).toEqual(Array(killed.length).fill("proxy"));
   },
-  120_000,
+  240_000,
 );

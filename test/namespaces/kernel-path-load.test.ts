@@ -67,7 +67,7 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
       kill $held
       wait $proxy && echo "ended: 0" || echo "ended: $?"
       for part in flushed died without anew; do echo "$part $(cat $part)"; done`,
-      { files, timeoutMs: 110_000 },
+      { files, timeoutMs: 230_000 },
     );
     const counts = (part: string) => countsOf(stdout, part);
     for (const part of ["flushed", "without", "anew"]) {
@@ -88,7 +88,7 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
       expect.stringMatching(/^upstream 10\.9\.2\.3:8080 rests for 10 s: 3 clients in a row had /),
     );
   },
-  120_000,
+  240_000,
 );
 
 const configuration = `
@@ -135,7 +135,7 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
       wait $loading
       kill -TERM $proxy; wait $proxy
       for part in v4 v6; do echo "$part $(cat $part)"; done`,
-      { files: { ...files, "tproxy.toml": configuration }, timeoutMs: 110_000 },
+      { files: { ...files, "tproxy.toml": configuration }, timeoutMs: 230_000 },
     );
     for (const part of ["v4", "v6"]) {
       const { asked = 0, answered } = countsOf(stdout, part);
@@ -150,5 +150,5 @@ testWith(["ip", "nft", "python3"], { "network namespaces": canUnshare })(
       ...["10.9.2.3", "10.9.2.4", "[fd00:2::3]", "[fd00:2::4]"],
     ]);
   },
-  120_000,
+  240_000,
 );

@@ -107,7 +107,7 @@ start() {
 const runLab = (script: string) =>
   runAmongHosts(`${lab}${script}`, {
     files: { "flows.py": flows, "template.toml": configuration },
-    timeoutMs: 110_000,
+    timeoutMs: 230_000,
   });
 
 /** What clients were told, by the last parts of the upstreams' addresses. */
@@ -170,7 +170,7 @@ describe("pools of services in the kernel", () => {
       });
       expect(closed.map(({ upstream }) => upstream)).toEqual(["10.9.2.2:8080", "10.9.2.3:8080"]);
     },
-    120_000,
+    240_000,
   );
 
   testPath(
@@ -220,6 +220,6 @@ describe("pools of services in the kernel", () => {
         "net.ipv4.ip_forward = 0",
       ]);
     },
-    120_000,
+    240_000,
   );
 });

@@ -36,7 +36,7 @@ same() { diff "$1" "$2" && echo "the same: $3"; }
 `;
 
 const runLab = (script: string) =>
-  runAmongHosts(`${lab}${script}`, { files: { "flows.py": flows }, timeoutMs: 110_000 });
+  runAmongHosts(`${lab}${script}`, { files: { "flows.py": flows }, timeoutMs: 230_000 });
 
 /** What clients were told, without what the logs had behind it. */
 const told = (stdout: string) =>
@@ -77,7 +77,7 @@ describe("forward --path kernel", () => {
         "ended: 0",
       ]);
     },
-    120_000,
+    240_000,
   );
 
   testPath(
@@ -134,7 +134,7 @@ END
         "ended: 0",
       ]);
     },
-    120_000,
+    240_000,
   );
 
   testPath(
@@ -176,6 +176,6 @@ END
         ...["ended: 0", "the same: stopped", "ended: 137", "the same: killed"],
       ]);
     },
-    120_000,
+    240_000,
   );
 });

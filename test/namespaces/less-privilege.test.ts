@@ -97,14 +97,14 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       launch forward --json "[::]:50080" --to ${backend}:7000
       echo hi | within client ${command} bind --tcp ${client}:0 --to ${asked}:80
       threads; stop`,
-        { files: {}, timeoutMs: 50_000 },
+        { files: {}, timeoutMs: 230_000 },
       );
       expect(stdout).toMatch(/^served$/m);
       const seen = log.find(({ event }) => event === "accepted")?.client;
       expect(String(seen)).toStartWith(client.replace(/\]$/, ""));
       check(threadsIn(stdout), CAP_NET_RAW, 0);
     },
-    60_000,
+    240_000,
   );
 
   testPrivileges(
@@ -118,7 +118,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       launch forward --json --udp "[::]:5300" --to ${backend}:7000 --user nobody
       within client ${command} bind ${client}:0 --to ${asked}:53 --send hello
       threads; stop`,
-        { files: {}, timeoutMs: 50_000 },
+        { files: {}, timeoutMs: 230_000 },
       );
       expect(stdout).toMatch(/^hello$/m);
       const threads = threadsIn(stdout);
@@ -127,7 +127,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       check(threads, CAP_NET_RAW | CAP_NET_BIND_SERVICE | (isLow ? CAP_NET_ADMIN : 0n), 65_534);
       expect(threads.filter(({ uid }) => uid !== 65_534)).toEqual([]);
     },
-    60_000,
+    240_000,
   );
 });
 
@@ -140,12 +140,12 @@ testPrivileges(
     threads
     ip rule | grep -c fwmark; stop; ip rule | grep -c fwmark || :; nft list tables
     cat proxy.log`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     check(threadsIn(stdout), CAP_NET_ADMIN, 65_534);
     expect(stdout).toMatch(/^1\n0\n\{/m);
   },
-  60_000,
+  240_000,
 );
 
 testPrivileges(
@@ -155,11 +155,11 @@ testPrivileges(
       `${lab}
     launch listen --json :80; threads; stop
     launch bind --json --tcp 8.8.8.8:80; threads; stop`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     check(threadsIn(stdout), 0n, 0);
   },
-  60_000,
+  240_000,
 );
 
 testPrivileges(
@@ -171,12 +171,12 @@ testPrivileges(
     until grep -q '^held' held.log; do kill -0 "$proxy"; sleep 0.02; done
     grep -E '^(CapPrm|CapBnd|NoNewPrivs)' "/proc/$proxy/status" | awk '{ print $2 }'
     kill "$proxy"; wait "$proxy"; nft list tables; ip rule | grep -c fwmark || :`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     const caps = CAP_NET_ADMIN.toString(16).padStart(16, "0");
     expect(stdout.trimEnd().split("\n")).toEqual([caps, caps, "1", "0"]);
   },
-  60_000,
+  240_000,
 );
 
 testPrivileges(
@@ -189,7 +189,7 @@ testPrivileges(
     setpriv --reuid 65534 --clear-groups --bounding-set=-all \
       ${command} listen --no-transparent :8080 --user daemon 2>&1 || echo "status $?"
     ip rule | grep -c fwmark || :`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     expect(stdout.trimEnd().split("\n")).toEqual([
       'tproxy: --user "no-such-user": /etc/passwd has no such user: give one that it has',
@@ -203,5 +203,5 @@ testPrivileges(
       "0",
     ]);
   },
-  60_000,
+  240_000,
 );

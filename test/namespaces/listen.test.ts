@@ -88,7 +88,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
     const { stdout, events } = await onTopology(`
       capture --proto udp --dport 53 --family both
       serve listen --udp --json '[::]:53'
-      echo question | within client socat -t5 - 'udp:${destination}:53,readbytes=12'
+      echo question | within client socat -t20 - 'udp:${destination}:53,readbytes=12'
       seen datagram
     `);
     expect(stdout).toContain("hello world");
@@ -103,7 +103,7 @@ describe.each(families)("IPv$family", ({ destination, client }) => {
       serve listen --udp --echo --json '[::]:50053'
       for i in 1 2 3 4 5; do
         asked='${destination}':$((5000 + i))
-        echo "question $i" | within client socat -t5 - "udp:$asked,readbytes=11"
+        echo "question $i" | within client socat -t20 - "udp:$asked,readbytes=11"
       done
       seen ':5005"'
     `);
@@ -144,7 +144,7 @@ describe("limits of the kernel, told as they are", () => {
       capture --proto udp --dport 53 --to-port 50053 --family both
       serve listen --udp --json '[::]:50053'
       for to in 8.8.8.8 8.8.8.8 '[2001:db8::9]' 8.8.4.4; do
-        echo x | within client socat -t5 - "udp:$to:53,readbytes=12"
+        echo x | within client socat -t20 - "udp:$to:53,readbytes=12"
       done
       until [ "$(grep -c '"datagram"' events)" = 4 ]; do kill -0 "$server"; done
     `);

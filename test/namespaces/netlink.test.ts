@@ -14,7 +14,7 @@ for (const option of options) {
   for (const name of ["namespaces", "objects", "nftables", "conntrack"]) {
     const canRun = Bun.spawnSync(["unshare", option, "true"]).success;
     const title = `${name} under unshare ${option}`;
-    if (canRun) test(title, () => runInside(option, name), 60_000);
+    if (canRun) test(title, () => runInside(option, name), 240_000);
     else test.skip(`${title} [not permitted]`, () => {});
   }
 }

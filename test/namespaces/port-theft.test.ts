@@ -77,7 +77,7 @@ testAsRoot(
     );
     expectNothingStolen(stdout);
   },
-  60_000,
+  240_000,
 );
 
 testAsRoot(
@@ -107,7 +107,7 @@ testAsRoot(
     expect(stdout.match(/hello world/g)?.length).toBe(15);
     expectNothingStolen(stdout);
   },
-  60_000,
+  240_000,
 );
 
 /** A free port was got at once, which shows that the thief works; of ours none. */
@@ -156,7 +156,7 @@ testAsRoot(
     expect(stdout).toContain("own: 2\n");
     expect(stdout.match(/kept out: Address already in use/g)).toHaveLength(16);
   },
-  60_000,
+  240_000,
 );
 
 testAsRoot(
@@ -176,7 +176,7 @@ testAsRoot(
     expect(stdout).not.toContain("let in");
     expect(stdout.match(/kept out: Address already in use/g)).toHaveLength(24);
   },
-  60_000,
+  240_000,
 );
 
 /** joined.py ADDRESS PORT   joins whoever has that, as the same user, until it is killed. */
@@ -218,5 +218,5 @@ testAsRoot(
     expect(stdout.match(/WARNING +shared port/g)).toHaveLength(2);
     expect(stdout.match(/python3 \(pid \d+\)/g)).toHaveLength(4);
   },
-  60_000,
+  240_000,
 );

@@ -46,7 +46,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       sysctl -qw net.ipv4.ip_unprivileged_port_start=53
       launch +net_admin; ask ${client} ${asked} 53; stop; cat proxy.log
       echo "--- end"`,
-        { files: {}, timeoutMs: 50_000 },
+        { files: {}, timeoutMs: 230_000 },
       );
       const part = (name: string) => stdout.split(`--- ${name}\n`)[1]?.split("---")[0] ?? "";
       expect(part("none")).toMatch(
@@ -58,7 +58,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       expect(part("free to all")).not.toMatch(/CAP_NET/);
       expect(proxy).toBeDefined();
     },
-    60_000,
+    240_000,
   );
 
   testPrivileges(
@@ -73,7 +73,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
       ask ${client} ${asked} 4000 700
       echo hi | within client ${command} bind --tcp ${client}:701 --to ${asked}:4000
       stop; cat proxy.log`,
-        { files: {}, timeoutMs: 50_000 },
+        { files: {}, timeoutMs: 230_000 },
       );
       expect(stdout.match(/^.*hi$/gm)).toHaveLength(2);
       expect(stdout).toMatch(
@@ -86,7 +86,7 @@ describe.each(families)("IPv$family", ({ family, asked, client, backend }) => {
         /the client's port needs CAP_NET_BIND_SERVICE here: connecting from another/,
       );
     },
-    60_000,
+    240_000,
   );
 });
 
@@ -98,7 +98,7 @@ testPrivileges(
     unshare -Ur ${command} listen 127.0.0.1:0 2>&1 || echo "status $?"
     unshare -Ur ${command} routes --apply --dport 80 2>&1 || echo "status $?"
     unshare -Ur ${command} doctor 2>&1 | grep capabilities || :`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     const foreign =
       "this process has CAP_NET_ADMIN.*, but not in the user namespace of its network";
@@ -106,7 +106,7 @@ testPrivileges(
     expect(stdout).toMatch(new RegExp(`Cannot apply routes: .*${foreign}.*\nstatus 1\n`));
     expect(stdout).toMatch(new RegExp(`FAILURE +capabilities +.*${foreign}`));
   },
-  60_000,
+  240_000,
 );
 
 testWith(["ip", "nft", "setpriv", "prlimit"], {
@@ -122,9 +122,9 @@ testWith(["ip", "nft", "setpriv", "prlimit"], {
       prlimit --nproc=40 ${command} forward :50080 --to original --routes auto --in p0 --dport 80 \
       --workers 64 2>&1 || echo "status $?"
     ip rule | grep -c fwmark || :; nft list tables`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     expect(stdout).toMatch(/^tproxy: Cannot start 64 workers: [^\n]*\nstatus 1\n0\n$/m);
   },
-  60_000,
+  240_000,
 );

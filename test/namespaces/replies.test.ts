@@ -117,7 +117,7 @@ describe.each(families)("IPv$family", ({ asked, backend, client }) => {
       routes --apply --proto udp --in p0 --dport 53 --to-port 50053 --reply-path > applied.log
       routes --apply --table-name tproxyd-two --mark 2/2 --table 200 --priority 200 --in p0 \\
         --dport 80 --reply-path --force > applied.log
-      says() { echo question | within "$1" socat -t5 - "udp:${asked}:53,readbytes=5"; }
+      says() { echo question | within "$1" socat -t20 - "udp:${asked}:53,readbytes=5"; }
       is() { [ "$(says "$1")" = "$2" ]; }
       eventually is client ours
       eventually is other real

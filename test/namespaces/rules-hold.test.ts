@@ -17,7 +17,7 @@ const files = {
   "transparent.py": readFileSync(new URL("transparent.py", import.meta.url), "utf8"),
 };
 
-async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
+async function lines(script: string, timeoutMs = 170_000): Promise<string[]> {
   const { stdout, stderr } = await inNamespace(ruleFunctions + script, { files, timeoutMs });
   return `${stdout}${stderr}`.trim().split("\n");
 }
@@ -314,7 +314,7 @@ describe(`killed at random moments (TPROXY_SEED=${seed})`, () => {
       done; echo done`);
       expect(found).toEqual(["done"]);
     },
-    90_000,
+    240_000,
   );
 
   testHold(
@@ -328,7 +328,7 @@ describe(`killed at random moments (TPROXY_SEED=${seed})`, () => {
       done; echo done`);
       expect(found).toEqual(["done"]);
     },
-    90_000,
+    240_000,
   );
 
   for (const how of ["open", "closed"]) {
@@ -463,7 +463,7 @@ END
         "local programs: same",
       ]);
     },
-    60_000,
+    240_000,
   );
 
   testHold("is spoken of where its mark is not known any more", async () => {

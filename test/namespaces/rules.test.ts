@@ -13,7 +13,7 @@ const testRules = testWith(["ip", "nft", "iptables", "ip6tables"], {
 });
 
 /** Runs a script; what it printed, a line each, with what went to standard error behind it. */
-async function lines(script: string, timeoutMs = 60_000): Promise<string[]> {
+async function lines(script: string, timeoutMs = 170_000): Promise<string[]> {
   const { stdout, stderr } = await inNamespace(ruleFunctions + script, { timeoutMs });
   return `${stdout}${stderr}`.trim().split("\n");
 }

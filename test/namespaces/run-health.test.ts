@@ -15,7 +15,7 @@ serve() {
   started="$started $proxy"
   until_true has_worker
 }
-asking() { within client curl -sS --max-time 5 --http0.9 "$@" 2> curl.log || echo refused; }
+asking() { within client curl -sS --max-time 20 --http0.9 "$@" 2> curl.log || echo refused; }
 `;
 
 /** What this host sends to that port is captured, too: a check without a mark would come back. */

@@ -91,7 +91,7 @@ testWith(["ip"], means)(
     ip link add p0 type veth peer name p1; ip link set p0 up; ip link set p1 up
     ip address add 10.9.0.1/24 dev p0`;
     const { stdout, stderr } = await inNamespace(`${start}\n${script.join("\n")}`, {
-      timeoutMs: 80_000,
+      timeoutMs: 230_000,
     });
     expect(stderr).toBe("");
     const said = stdout.split("===\n").slice(1);
@@ -103,7 +103,7 @@ testWith(["ip"], means)(
     });
     expect(wrong.map((name) => [name, said[names.indexOf(name)]])).toEqual([]);
   },
-  90_000,
+  240_000,
 );
 
 testWith(["ip", "nft", "nsenter"], means)(
@@ -120,7 +120,7 @@ testWith(["ip", "nft", "nsenter"], means)(
       nft list table inet tproxyd | grep -c 'iifname "[pq].*\\*"'
       echo hi | within client ${command} bind --tcp :0 --to 8.8.8.8:80
       kill "$proxy"; wait "$proxy" || :`,
-      { files: {}, timeoutMs: 50_000 },
+      { files: {}, timeoutMs: 230_000 },
     );
     expect(stdout).toMatch(/^2$/m);
     expect(stdout).toMatch(/^served$/m);
@@ -128,7 +128,7 @@ testWith(["ip", "nft", "nsenter"], means)(
     expect(warnings.join("\n")).toMatch(/"ip rule 50: from 10\.7\.0\.0\/16 .* comes before ours/);
     expect(warnings.join("\n")).toMatch(/--in q\*: no interface's name begins so/);
   },
-  60_000,
+  240_000,
 );
 
 /** What is made first, the arguments, and whether it is said that nothing brings packets. */
@@ -171,7 +171,7 @@ testWith(["ip"], means)(
       until grep -q 'Bound to' run.log; do kill -0 "$proxy"; sleep 0.02; done
       kill "$proxy"; wait "$proxy" || :
       grep 'captures packets' run.log || :`);
-    const { stdout, stderr } = await inNamespace(script.join("\n"), { timeoutMs: 50_000 });
+    const { stdout, stderr } = await inNamespace(script.join("\n"), { timeoutMs: 230_000 });
     expect(stderr).toBe("");
     const told = stdout.split("===\n").slice(1);
     const warning =
@@ -184,5 +184,5 @@ testWith(["ip"], means)(
       uncaptured.map(([, args, said]) => [args, said ? line : ""]),
     );
   },
-  60_000,
+  240_000,
 );

@@ -254,5 +254,5 @@ describe.each([
         throw new Error(`${where}, ${at}: ${error instanceof Error ? error.stack : error}`);
       }
     }
-  }, 60_000);
+  }, 240_000);
 });

@@ -312,7 +312,7 @@ test("whatever arrives, the table is what a Map with all the rules would be", ()
   if (replay !== undefined) return;
   // Every rule was at work, often.
   for (const count of Object.values(total)) expect(count).toBeGreaterThan(runs);
-}, 60_000);
+}, 240_000);
 
 /** A table in which time stands still, unless it is told otherwise. */
 class Table {
