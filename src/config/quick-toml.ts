@@ -4,7 +4,6 @@
  */
 
 import { parse } from "smol-toml";
-import { isTable } from "./kinds.ts";
 import { depthMax, specialKeys } from "./located.ts";
 
 /** Inline tables and escapes have more forms in TOML 1.1, which the parser reads, than in 1.0. */
@@ -18,29 +17,35 @@ export function readQuickToml(text: string): Record<string, unknown> | undefined
   if (newerForms.test(text)) return undefined;
   try {
     // BigInts distinguish integers from numbers with fractions.
-    const root: Record<string, unknown> = parse(text, { integersAsBigInt: true });
-    return isPlain(root, 0) ? root : undefined;
+    return plainTable(parse(text, { integersAsBigInt: true }), 0);
   } catch {
     // A syntax error, or more nesting than the stack can hold: `readToml` reports it.
     return undefined;
   }
 }
 
-/** Whether a table or list has plain values only. Turns its integers into numbers. */
-function isPlain(parent: object, depth: number): boolean {
-  if (depth >= depthMax) return false;
-  const values = parent as Record<string, unknown>;
-  for (const key in values) {
-    if (specialKeys.has(key)) return false;
-    const value = values[key];
-    if (typeof value === "string" || typeof value === "boolean") continue;
-    if (typeof value === "bigint") {
-      values[key] = Number(value);
-      if (!Number.isSafeInteger(values[key])) return false;
-    } else if (!(Array.isArray(value) || isTable(value)) || !isPlain(value, depth + 1)) {
-      // A number with a fraction, a date, or too deep.
-      return false;
-    }
+/** A table of the parser as one of `plainValue`; undefined: it needs a closer look. */
+function plainTable(table: object, depth: number): Record<string, unknown> | undefined {
+  const result: Record<string, unknown> = {};
+  for (const [key, each] of Object.entries(table)) {
+    const value = specialKeys.has(key) ? undefined : plain(each, depth + 1);
+    if (value === undefined) return undefined;
+    result[key] = value;
   }
-  return true;
+  return result;
+}
+
+function plain(value: unknown, depth: number): unknown {
+  if (typeof value === "string" || typeof value === "boolean") return value;
+  if (typeof value === "bigint") {
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : undefined;
+  }
+  if (depth >= depthMax || typeof value !== "object" || value === null) return undefined;
+  if (Array.isArray(value)) {
+    const items = value.map((each) => plain(each, depth + 1));
+    return items.includes(undefined) ? undefined : items;
+  }
+  // Tables have no prototype, dates do.
+  return Object.getPrototypeOf(value) === null ? plainTable(value, depth) : undefined;
 }
