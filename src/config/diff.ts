@@ -160,9 +160,9 @@ function textOf(value: Written | undefined): string {
 /** Of several services that would capture a packet, the first one in the configuration gets it. */
 function changedOrder(before: readonly Tree[], after: readonly Tree[], all: Tree): Located[] {
   const { routes } = all as { routes?: { install?: string } };
-  const [old, next] = [before.map(nameOf), after.map(nameOf)];
-  const stayed = old.filter((name) => next.includes(name));
-  const now = next.filter((name) => old.includes(name));
+  const [old, next] = [new Set(before.map(nameOf)), new Set(after.map(nameOf))];
+  const stayed = [...old].filter((name) => next.has(name));
+  const now = [...next].filter((name) => old.has(name));
   if (routes?.install !== "auto" || stayed.join() === now.join()) return [];
   return [{ sign: "~", text: `services in another order: ${now.join(", ")}`, path: "" }];
 }

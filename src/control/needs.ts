@@ -16,8 +16,9 @@ import { portStart } from "./privileges.ts";
 
 /** The needs of sockets that receive, and of the answers of UDP ones by rules of others. */
 export function socketNeeds(wanted: readonly Listener[], transparent: boolean): Need[] {
-  const own = transparent ? answers(wanted, undefined, portStart()) : [];
-  return [...listenNeeds(wanted, transparent), ...own];
+  const start = portStart();
+  const own = transparent ? answers(wanted, undefined, start) : [];
+  return [...listenNeeds(wanted, transparent, start), ...own];
 }
 
 /**
@@ -35,7 +36,7 @@ export function forwardNeeds(
   const captured = installsRules ? (request.ports ?? portsOf(listen)) : undefined;
   const keepsPort = source.kind === "client" && source.keepPort;
   return [
-    ...listenNeeds(unbound, transparent),
+    ...listenNeeds(unbound, transparent, start),
     ...(transparent ? answers(listen, captured, start) : []),
     ...(keepsPort ? clientPortNeeds(start) : []),
     ...(installsRules ? ruleNeeds("apply routes") : []),
@@ -64,8 +65,11 @@ function answers(
   return udp.length === 0 ? [] : answerNeeds({ listeners, captured }, start);
 }
 
-function listenNeeds(wanted: readonly Listener[], transparent: boolean): Need[] {
-  const start = portStart();
+function listenNeeds(
+  wanted: readonly Listener[],
+  transparent: boolean,
+  start: number | undefined,
+): Need[] {
   return wanted.flatMap(({ protocol, endpoint }) => {
     const name = `${protocol}://${formatSocketAddress(bindAddress(endpoint))}`;
     return bindNeeds({ name, port: endpoint.port, transparent }, start);
