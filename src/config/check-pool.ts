@@ -52,7 +52,7 @@ export function checkPoolSettings(
   }
   if (check === undefined) return issues;
   issues.push(...checkCheck([...path, "check"], check));
-  if (check.port === undefined && targetsOf(pool).some(isPortless)) {
+  if (check.type !== "none" && check.port === undefined && targetsOf(pool).some(isPortless)) {
     issues.push({ path: [...path, "check"], code: "check-without-port", args: {} });
   }
   return issues;
@@ -124,7 +124,8 @@ const typesOf = {
   expect: ["udp"],
 } as const;
 
-function checkCheck(path: Path, check: CheckSettings): PoolIssue[] {
+/** Every contradiction in the settings of one check. */
+export function checkCheck(path: Path, check: CheckSettings): PoolIssue[] {
   const { type } = check;
   if (type === undefined) return missing(path, { type });
   const issues = type === "udp" ? missing(path, { send: check.send }) : [];

@@ -8,6 +8,7 @@ import { isUnspecified } from "../net/ip.ts";
 import type { IssueOf, Path } from "../net/issue.ts";
 import type { Scheme } from "../net/target.ts";
 import {
+  checkCheck,
   checkPoolSettings,
   isPortless,
   missing,
@@ -82,6 +83,9 @@ export function checkSettings(settings: Settings, { cores }: CheckContext): Issu
     issues.push({ path: [], code: "missing", args: { setting: "service" } });
   }
   const { defaults = {} } = settings;
+  if (defaults.check !== undefined) {
+    issues.push(...checkCheck(["defaults", "check"], defaults.check));
+  }
   for (const [i, each] of pool.entries()) {
     issues.push(...checkPoolSettings(["pool", i], each, defaults));
   }

@@ -32,9 +32,9 @@ function ofOwnPools(defaults: DefaultSettings): Pick<Settings, "defaults"> {
 }
 
 function effectivePool(own: PoolSettings, defaults: DefaultSettings): PoolSettings {
-  const all = poolWithDefaults(own, defaults);
+  const { check, ...all } = poolWithDefaults(own, defaults);
   if (targetsOf(own).includes("original")) return { ...own, balance: all.balance };
-  const { upstream, check } = own;
+  const { upstream } = own;
   return {
     ...own,
     ...all,

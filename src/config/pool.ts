@@ -109,7 +109,24 @@ export function poolWithDefaults(own: PoolSettings | ServiceSettings, defaults: 
     "when-all-down":
       given["when-all-down"] ?? defaults["when-all-down"] ?? builtInPool["when-all-down"],
     passive,
+    check: checkOf(own, defaults),
   };
+}
+
+/** A check of [defaults] is of the upstreams that it fits: the others stay unchecked. */
+function checkOf(
+  own: PoolSettings | ServiceSettings,
+  { check }: DefaultSettings,
+): CheckSettings | undefined {
+  if ("check" in own && own.check !== undefined) return own.check;
+  if (check === undefined) return undefined;
+  const isUdp = check.type === "udp";
+  const protocols = "listen" in own ? own.listen?.map(({ protocol }) => protocol === "udp") : [];
+  const isOther = protocols?.length && !protocols.includes(isUdp);
+  const hasPorts = upstreamsOf(own).every(
+    ({ to }) => to !== undefined && to !== "original" && (check.port ?? to.port) !== 0,
+  );
+  return !isOther && hasPorts ? check : undefined;
 }
 
 /** The settings of [defaults] that are those of services. */
@@ -124,7 +141,7 @@ export function withoutPoolDefaults(defaults: DefaultSettings): DefaultSettings 
 export function completePool(own: PoolSettings | ServiceSettings, defaults: DefaultSettings): Pool {
   const all = poolWithDefaults(own, defaults);
   const { failures, rest, "rest-max": msMax } = all.passive;
-  const check = "check" in own ? own.check : undefined;
+  const { check } = all;
   const { name = namelessService } = own;
   return {
     name,
@@ -161,10 +178,12 @@ export function upstreamName({ name, to = "original" }: PooledSettings): string 
   return name ?? upstreamSyntax.format(to);
 }
 
-function completeCheck(own: CheckSettings): HealthCheck {
+function completeCheck(own: CheckSettings): HealthCheck | undefined {
   const { interval, timeout, rise, fall, jitter } = { ...builtInCheck, ...own };
+  const probe = probeOf(own);
+  if (probe === undefined) return undefined;
   return {
-    probe: probeOf(own),
+    probe,
     port: own.port,
     intervalMs: interval,
     timeoutMs: timeout,
@@ -174,9 +193,11 @@ function completeCheck(own: CheckSettings): HealthCheck {
   };
 }
 
-function probeOf(own: CheckSettings): ProbeSettings {
+function probeOf(own: CheckSettings): ProbeSettings | undefined {
   const { type = "tcp", host = "", path = "/", send = "", expect } = own;
   switch (type) {
+    case "none":
+      return undefined;
     case "tcp":
       return { type };
     case "tls":

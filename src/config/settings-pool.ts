@@ -70,8 +70,9 @@ const status: Syntax<StatusRange> = {
 
 const check = table({
   type: required(
-    word("tcp", "tls", "http", "udp"),
-    "What an upstream has to do: be connected, answer a TLS or HTTP request, or a datagram.",
+    word("tcp", "tls", "http", "udp", "none"),
+    "What an upstream has to do: be connected, answer a TLS or HTTP request, or a datagram; " +
+      "none: it is not checked.",
   ),
   port: setting(integer(1, 65535), "The port to check, where it is not the upstream's own."),
   interval: setting(interval, "How often each address is checked; four times as often meanwhile."),
@@ -122,6 +123,7 @@ export const poolDefaults = {
     "With no upstream left: try the one that has been down longest, or reject connections.",
   ),
   passive: setting(passive, "When an upstream backs off because connecting to it fails."),
+  check: setting(check, "Ask each upstream at intervals whether it is well."),
 };
 
 const pooled = table({
@@ -141,7 +143,6 @@ export const pool = table({
   ),
   upstream: setting(list(pooled, upstreamsMax), "An upstream, with its weight."),
   ...poolDefaults,
-  check: setting(check, "Ask each upstream at intervals whether it is well."),
 });
 
 type GivenBy<K> = K extends { readonly write: (value: infer T) => unknown } ? T : never;

@@ -138,6 +138,27 @@ const poolDefaults = {
     { failures: fc.integer({ min: 1, max: 1_000 }), rest: time, "rest-max": time },
     { requiredKeys: [] },
   ),
+  check: fc.record(
+    {
+      type: fc.constantFrom("tcp", "tls", "http", "udp", "none"),
+      port,
+      interval: fc.integer({ min: 100, max: 0x7fffffff }),
+      timeout: time,
+      rise: fc.integer({ min: 1, max: 100 }),
+      fall: fc.integer({ min: 1, max: 100 }),
+      jitter: fc.integer({ min: 0, max: 50 }),
+      path: fc.stringMatching(/^\/[!-~]{0,20}$/),
+      host: fc.stringMatching(/^[!-~]{1,20}$/),
+      status: some(
+        fc
+          .tuple(fc.integer({ min: 100, max: 599 }), fc.integer({ min: 100, max: 599 }))
+          .map(([a, b]) => ({ from: Math.min(a, b), to: Math.max(a, b) })),
+      ),
+      send: fc.constantFrom("ping", "hex:00Ff", "hex", "é"),
+      expect: fc.constantFrom("pong", "hex:00"),
+    },
+    { requiredKeys: [] },
+  ),
 };
 
 const pool = fc.record(
@@ -157,27 +178,6 @@ const pool = fc.record(
       ),
     ),
     ...poolDefaults,
-    check: fc.record(
-      {
-        type: fc.constantFrom("tcp", "tls", "http", "udp"),
-        port,
-        interval: fc.integer({ min: 100, max: 0x7fffffff }),
-        timeout: time,
-        rise: fc.integer({ min: 1, max: 100 }),
-        fall: fc.integer({ min: 1, max: 100 }),
-        jitter: fc.integer({ min: 0, max: 50 }),
-        path: fc.stringMatching(/^\/[!-~]{0,20}$/),
-        host: fc.stringMatching(/^[!-~]{1,20}$/),
-        status: some(
-          fc
-            .tuple(fc.integer({ min: 100, max: 599 }), fc.integer({ min: 100, max: 599 }))
-            .map(([a, b]) => ({ from: Math.min(a, b), to: Math.max(a, b) })),
-        ),
-        send: fc.constantFrom("ping", "hex:00Ff", "hex", "é"),
-        expect: fc.constantFrom("pong", "hex:00"),
-      },
-      { requiredKeys: [] },
-    ),
   },
   { requiredKeys: [] },
 );

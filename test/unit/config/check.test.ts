@@ -142,6 +142,14 @@ describe("contradictions", () => {
     expect(of(pooled)).toEqual(["service.0.pool: upstream-protocol"]);
   });
 
+  test("a check of [defaults] is looked at like that of a pool", () => {
+    const of = (check: PoolSettings["check"]) =>
+      issuesOf({ service: [service()], defaults: { ...(check && { check }) } });
+    expect(of({})).toEqual(["defaults.check: missing"]);
+    expect(of({ type: "tcp", path: "/" })).toEqual(["defaults.check.path: needs-check-type"]);
+    expect(of({ type: "none", interval: 1_000 })).toEqual([]);
+  });
+
   test("checks", () => {
     const of = (check: PoolSettings["check"]) =>
       issuesOf({

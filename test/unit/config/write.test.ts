@@ -45,6 +45,8 @@ test("what is written fits the schema, as TOML and as JSON", () => {
       const isWholePool = (each: PoolSettings) =>
         (each.check === undefined || each.check.type !== undefined) &&
         (each.upstream ?? []).every(({ to }) => to !== undefined);
+      const { check } = settings.defaults ?? {};
+      fc.pre(check === undefined || check.type !== undefined);
       fc.pre((settings.pool ?? []).every((each) => isWhole(each) && isWholePool(each)));
       const json = JSON.stringify(plainValue(readText(writeToml(settings)).root));
       const value = plainValue(readText(json).root);
@@ -107,6 +109,65 @@ test("effective settings say the same as those that they are made of", async () 
   expect(writeToml(effectiveSettings(second.settings))).toBe(
     writeToml(effectiveSettings(first.settings)),
   );
+});
+
+test("a check of [defaults] is of all upstreams that it fits", async () => {
+  const first = await readFile(`
+    [defaults]
+    check = { type = "http", path = "/health", interval = "5s" }
+    [[pool]]
+    name = "plain"
+    to = "192.0.2.1:80"
+    [[pool]]
+    name = "own"
+    to = "192.0.2.1:80"
+    check = { type = "tcp" }
+    [[pool]]
+    name = "unchecked"
+    to = "192.0.2.1:80"
+    check = { type = "none" }
+    [[pool]]
+    name = "portless"
+    to = "192.0.2.1"
+    [[pool]]
+    name = "original"
+    to = "original"
+    [[service]]
+    name = "tcp"
+    listen = ":80"
+    to = "192.0.2.1:80"
+    [[service]]
+    name = "udp"
+    listen = "udp://:53"
+    to = "192.0.2.1:53"
+    [[service]]
+    name = "both"
+    listen = [":54", "udp://:54"]
+    to = "192.0.2.1:53"`);
+  expect(first.problems).toEqual([]);
+  const second = await readFile(writeToml(effectiveSettings(first.settings)));
+  expect(second.problems).toEqual([]);
+  for (const { configuration } of [first, second]) {
+    const pools = [
+      ...(configuration?.pools ?? []),
+      ...(configuration?.services ?? []).map(({ route }) => route.pool),
+    ];
+    const types = pools.map(({ name, check }) => [name, check?.probe.type ?? ""]);
+    expect(Object.fromEntries(types)).toEqual({
+      ...{ plain: "http", own: "tcp", unchecked: "", portless: "", original: "" },
+      ...{ tcp: "http", udp: "", both: "http" },
+    });
+    expect(pools[0]?.check).toMatchObject({ intervalMs: 5_000, timeoutMs: 1_000 });
+    expect(pools[1]?.check).toMatchObject({ intervalMs: 2_000 });
+  }
+  const port = await readFile(`
+    [defaults]
+    check = { type = "udp", send = "ping", port = 9 }
+    [[service]]
+    name = "udp"
+    listen = "udp://:53"
+    to = "192.0.2.1"`);
+  expect(port.configuration?.services[0]?.route.pool.check).toMatchObject({ port: 9 });
 });
 
 test("the complete configuration has every default", async () => {
