@@ -54,8 +54,8 @@ export async function runUpgrade(
 ): Promise<number> {
   const client = new AdminClient(admin);
   const program = exec === undefined ? {} : { exec: resolve(exec) };
-  const started = performance.now();
   const { pid, version } = (await client.request("POST", "/v1/upgrade", program)) as Upgraded;
+  const started = performance.now();
   const elapsed = () => performance.now() - started;
   for (let serving: number | undefined; serving !== pid || elapsed() < trialMs; ) {
     if (elapsed() > trialMs + answerMs) throw lost(pid);
