@@ -9,7 +9,7 @@ import type { Path } from "../net/issue.ts";
 import { quote } from "../net/result.ts";
 import { checkCaptures } from "./capture-check.ts";
 import { checkSettings, type Issue } from "./check.ts";
-import { isTable } from "./kinds.ts";
+import { isTable, partOfValue } from "./kinds.ts";
 import { type Located, type Position, plainValue, positionOf, specialKeys } from "./located.ts";
 import { type NetworkFile, parseNetworkList } from "./networks.ts";
 import type { ConfigProblem } from "./problem.ts";
@@ -176,7 +176,8 @@ class Reader {
       const where = pathText(path, source.root);
       const at = positionOf(source.root, path, isKey ? "key" : "value");
       this.add(file, at, where === "" ? message : `${where}: ${message}`);
-      paths.push(path);
+      const whole = items.findIndex(({ value }) => value === partOfValue);
+      paths.push(whole < 0 ? path : path.slice(0, whole));
     }
     for (const path of paths) removeAt(output, path);
     this.broken.set(source, paths);

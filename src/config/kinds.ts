@@ -199,6 +199,9 @@ export function pathItem(input: Record<string, unknown>, key: string): v.IssuePa
   return { type: "unknown", origin: "key", input, key, value: input[key] };
 }
 
+/** Marks the item of a key in a table that is one value: with a part that is wrong it is unread. */
+export const partOfValue = Symbol("part of a value");
+
 function writeTable<T extends Table>(settings: T, given: Given<T>): Record<string, Written> {
   const written: Record<string, Written> = {};
   for (const [name, { kind }] of Object.entries(settings)) {

@@ -15,6 +15,7 @@ import {
   type Kind,
   list,
   orBoolean,
+  partOfValue,
   pathItem,
   required,
   scalarText,
@@ -97,7 +98,9 @@ const udpTimeouts: Kind<readonly UdpTimeout[]> = {
       const timeouts: UdpTimeout[] = [];
       const isWhole = given !== value;
       for (const [key, each] of Object.entries(given)) {
-        const path: [v.IssuePathItem] | undefined = isWhole ? undefined : [pathItem(given, key)];
+        const path: [v.IssuePathItem] | undefined = isWhole
+          ? undefined
+          : [{ ...pathItem(given, key), value: partOfValue }];
         const port = key === "default" ? ok(undefined) : parsePort(key);
         const ms = positiveDurationSyntax.parse(scalarText(each) ?? "");
         if (port.ok && ms.ok) timeouts.push({ port: port.value, ms: ms.value });

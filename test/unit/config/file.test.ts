@@ -119,6 +119,18 @@ capture = { dport = [80, "x"], family = 5, guard-uid = ["nobdy"] }
     expect(await problemsOf(text)).toEqual(["gone.toml: cannot be read: ENOENT"]);
   });
 
+  test("a table of time-outs with a wrong one is not used", async () => {
+    const text = `routes.install = "auto"
+[[service]]
+name = "a"
+listen = "udp://:80"
+to = "192.0.2.1:80"
+udp-timeout = { default = "1m", 53 = "soon" }`;
+    expect(await problemsOf(text)).toEqual([
+      expect.stringContaining('main.toml:6:33: service "a": udp-timeout.53: "soon"'),
+    ]);
+  });
+
   test("a wrong value is not also a missing one, nor of no use to others", async () => {
     const text = `[routes]
 install = "yes"
