@@ -56,6 +56,14 @@ export function keepOpenFds(bytes: Uint8Array): void {
   openFds = bytes;
 }
 
+/**
+ * Notes that another process may use the same socket or pipe as `fd` (`isLent`): meanwhile the
+ * death of this thread must not reset it.
+ */
+export function lendFd(fd: number, isLent: boolean): void {
+  openFds[fd] = isLent ? 0 : 1;
+}
+
 /** `socket(2)`: a descriptor. Pass SOCK_CLOEXEC and SOCK_NONBLOCK in `type`. */
 export function socket(domain: number, type: number, protocol: number): Result {
   return opened(libc.socket(domain, type, protocol));

@@ -36,7 +36,7 @@ export interface AdmissionBounds {
 export interface AdmissionOwner<T extends Applicant> {
   /** A waiting connection has got a place. */
   proceed(member: T): void;
-  /** Ends a connection to make room for another one, and calls `left` for it. */
+  /** Ends a connection to make room for another one, and calls `left` for it; or it stays. */
   evict(member: T): void;
 }
 
@@ -89,12 +89,18 @@ export class Admission<T extends Applicant> {
       if (pending.countOf(prefix) + 1 >= pending.heaviestCount) return false;
       this.evict(pending.first(pending.heaviest));
     }
-    const number = this.free.pop() ?? this.members.length;
-    member.number = number;
-    this.members[number] = member;
+    const number = this.enter(member);
     this.state[number] = PENDING;
     pending.add(number, prefix);
     return true;
+  }
+
+  /** Gives a connection a number. */
+  private enter(member: T): number {
+    const number = this.free.pop() ?? this.members.length;
+    member.number = number;
+    this.members[number] = member;
+    return number;
   }
 
   /** Decides on a connection whose client is now known; `now` is in ms. */
@@ -107,16 +113,34 @@ export class Admission<T extends Applicant> {
     this.isCounted[number] = 1;
     this.prefixes.put(number, prefix);
     if (this.isFull) {
-      if (placed.countOf(prefix) + 1 >= placed.heaviestCount) {
+      const isHeaviest = placed.countOf(prefix) + 1 >= placed.heaviestCount;
+      if (isHeaviest || !this.evict(this.idlest(placed.heaviest))) {
         pending.remove(number);
         pending.add(number, prefix);
         this.waiting.add(member);
         return "waits";
       }
-      this.evict(this.idlest(placed.heaviest));
     }
     this.place(member);
     return "placed";
+  }
+
+  /**
+   * Gives a place to a connection of `client` that has one in another process, whatever its bounds;
+   * false: this Worker has no number for it.
+   */
+  adopt(member: T, client: SocketAddress): boolean {
+    const { bounds, placed, prefix } = this;
+    const capacity = bounds.connectionsMax + bounds.queueMax;
+    if (this.pending.size + placed.size >= capacity) return false;
+    const number = this.enter(member);
+    writePrefix(client, prefix);
+    this.perClient.takeMoved(prefix);
+    this.isCounted[number] = 1;
+    this.prefixes.put(number, prefix);
+    placed.add(number, prefix);
+    this.state[number] = PLACED;
+    return true;
   }
 
   /** A connection has ended. The connection that has waited longest gets its place. */
@@ -180,10 +204,13 @@ export class Admission<T extends Applicant> {
     this.state[number] = PLACED;
   }
 
-  private evict(number: number): void {
+  /** Returns false for one that stays: it is on its way to another process. */
+  private evict(number: number): boolean {
+    const member = this.members[number] as T;
     this.isEvicting = true;
-    this.owner.evict(this.members[number] as T);
+    this.owner.evict(member);
     this.isEvicting = false;
+    return this.members[number] !== member;
   }
 
   /**

@@ -35,6 +35,11 @@ export class ClientLimits {
     return true;
   }
 
+  /** Counts one that has begun in another process, whatever the bound. */
+  takeMoved(prefix: Uint32Array): void {
+    this.counts?.change(prefix, 1);
+  }
+
   /** Uncounts one that has ended. */
   give(prefix: Uint32Array): void {
     this.counts?.change(prefix, -1);

@@ -5,6 +5,7 @@
  */
 
 import type { Scheme } from "../net/target.ts";
+import type { Packed } from "../workers/moved.ts";
 import {
   applyChange,
   type ForwardTask,
@@ -46,7 +47,13 @@ export class ForwardServices implements Service {
       open: forwarder.open,
       names: { service: name, pool: route.pool.name },
       kill: (row) => forwarder.kill(row as never),
+      ...("moves" in forwarder ? { moves: forwarder.moves } : {}),
     }));
+  }
+
+  adopt(packed: Packed, descriptors: readonly number[]): (() => void) | undefined {
+    const forwarder = this.accepting(packed.protocol)?.forwarder;
+    return forwarder && "adopt" in forwarder ? forwarder.adopt(packed, descriptors) : undefined;
   }
 
   stop(drainMs?: number): void {

@@ -15,6 +15,7 @@
  * applies to silence, which is evidence only if other upstreams have answered meanwhile.
  */
 
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import { hashedSlotCount } from "../capture/kernel-path/intent.ts";
 import { hashSeed } from "../capture/plan/flow-rule.ts";
 import { upstreamsMax } from "../engine/limits.ts";
@@ -154,9 +155,8 @@ export class UpstreamPool {
     let found = this.find(client, family, tried, now);
     if (found === undefined && family !== 0) found = this.find(client, 0, tried, now);
     if (found === undefined) return undefined;
-    found.active++;
+    this.enter(found);
     this.board.count(found.slot, this.counters.begun, 1);
-    this.board.count(found.slot, this.counters.open, 1);
     if (found.backsOffUntil > 0 && found.backsOffUntil <= now && found.probe === 0) {
       found.probe = id;
     }
@@ -196,6 +196,20 @@ export class UpstreamPool {
   ): void {
     this.leave(upstream);
     this.note(upstream, id, now, reason, client);
+  }
+
+  /** The upstream of this address, for a connection that another process has begun; if any. */
+  adopt({ address, port, scopeId }: SocketAddress): Upstream | undefined {
+    const key = upstreamKey({ address, port, scopeId });
+    const found = this.members.find((member) => member.key === key);
+    if (found !== undefined) this.enter(found);
+    return found;
+  }
+
+  /** Counts a connection that is not over after all. */
+  enter(upstream: Upstream): void {
+    upstream.active++;
+    this.board.count(upstream.slot, this.counters.open, 1);
   }
 
   /** Counts an attempt to connect that failed. */

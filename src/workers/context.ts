@@ -22,6 +22,7 @@ import { Timer } from "../engine/timers.ts";
 import type { Scheme } from "../net/target.ts";
 import { Counter, SharedState } from "./counters.ts";
 import { endText, isRefusal } from "./end-reason.ts";
+import { Moves } from "./moves.ts";
 import {
   type Command,
   LogLevel,
@@ -75,6 +76,7 @@ export class WorkerContext implements Handler, ServiceHost {
   /** The id of the newest connection or session. */
   lastId = 0;
   private readonly scans: Scans;
+  private readonly moves: Moves;
   private table: TableWalk | undefined;
   private isStopped = false;
   /** Protocols of which nothing new is received. */
@@ -95,6 +97,7 @@ export class WorkerContext implements Handler, ServiceHost {
     this.wakeFd = input.wakeFd as Fd;
     this.post = post;
     this.scans = new Scans(this);
+    this.moves = new Moves(this);
     this.loop.onTurn = () => this.flushWhenDue();
     const { turnTimes } = this.shared;
     this.loop.onTurnEnd = (ms, end) => turnTimes.note(ms, end);
@@ -120,6 +123,10 @@ export class WorkerContext implements Handler, ServiceHost {
   /** The open connections and sessions of all services. */
   rows(): readonly OpenRows[] {
     return [...this.services.values()].flatMap(({ service }) => service?.rows ?? []);
+  }
+
+  service(id: number): Service | undefined {
+    return this.services.get(id)?.service;
   }
 
   nextId(): number {
@@ -240,6 +247,11 @@ export class WorkerContext implements Handler, ServiceHost {
       case "query":
       case "kill":
         return this.scans.add(command);
+      case "freeze":
+      case "settle":
+      case "adopt":
+      case "begin":
+        return this.moves.carryOut(command);
     }
   }
 

@@ -8,6 +8,7 @@ import { outstandingBatches } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
 import type { IdOrigin } from "./connection-id.ts";
 import { type Counters, SharedState } from "./counters.ts";
+import type { MoveAnswer } from "./moved.ts";
 import {
   applyChange,
   type Command,
@@ -34,6 +35,8 @@ export interface WorkerHandleOwner {
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void;
   /** Its Worker has answered a query or a kill. */
   onAnswer(handle: WorkerHandle, request: number, answer: Partial<ScanAnswer>): void;
+  /** Its Worker has frozen or adopted what moves from one process to another. */
+  onMoved(request: number, answer: MoveAnswer): void;
   /** Service number `id` is gone from it. */
   onRemoved(handle: WorkerHandle, id: number): void;
 }
@@ -53,8 +56,8 @@ export class WorkerHandle {
   private readonly wakeFd: number;
   private readonly ending = Promise.withResolvers<Outcome>();
   private shared = new SharedState();
-  /** How many Workers there have been in this place. */
-  generation = 0;
+  /** How many Workers there have been in this place, those of processes before included. */
+  generation: number;
   /** Listeners that its Worker was told to close, and may not have. */
   private readonly leaving = new Set<number>();
   /** Our end of the port for commands to the Worker. */
@@ -63,7 +66,14 @@ export class WorkerHandle {
   hasEnded = false;
   private suspended: readonly Scheme[] = [];
 
-  constructor(owner: WorkerHandleOwner, number: number, entry: URL, lossless: boolean) {
+  constructor(
+    owner: WorkerHandleOwner,
+    number: number,
+    entry: URL,
+    lossless: boolean,
+    generation = 0,
+  ) {
+    this.generation = generation;
     this.owner = owner;
     this.number = number;
     this.entry = entry;
@@ -114,6 +124,9 @@ export class WorkerHandle {
       if (message.kind === "removed") return this.onRemoved(message.id);
       if (message.kind === "rows" || message.kind === "killed") {
         return this.owner.onAnswer(this, message.request, answerOf(message, origin));
+      }
+      if (message.kind === "frozen" || message.kind === "adopted") {
+        return this.owner.onMoved(message.request, message);
       }
       this.hasEnded = true;
       this.ending.resolve(message.outcome);

@@ -3,17 +3,14 @@
  * replaced when they die, stopped. Each service runs in every Worker, on sockets of its own there.
  */
 
-import {
-  servicesMax,
-  stopGraceMs,
-  turnPollMs,
-  workerDeathsMax,
-  workerDeathsWindowMs,
-} from "../engine/limits.ts";
+import { servicesMax, stopGraceMs, turnPollMs } from "../engine/limits.ts";
 import type { Scheme } from "../net/target.ts";
 import { COUNTER_VALUES, type Counters, sumOf, sumValues } from "./counters.ts";
+import { Deaths } from "./deaths.ts";
 import { WorkerHandle, type WorkerHandleOwner } from "./handle.ts";
 import { type Counted, InheritedCounts } from "./inherited-counts.ts";
+import type { MoveAnswer } from "./moved.ts";
+import { PoolMoves } from "./pool-moves.ts";
 import type { ForwardTask, Outcome, ServiceChange, Task, WorkerEvent } from "./protocol.ts";
 import type { RowQuery } from "./query.ts";
 import { type Rows, type ScanAnswer, ScanRequests, type Selection } from "./scan-requests.ts";
@@ -41,6 +38,8 @@ export interface PoolSettings {
   readonly replaces?: boolean;
   readonly lossless?: boolean;
   readonly died?: (worker: number) => void;
+  /** The generation of the Workers of a process before this one; 0: there was none. */
+  readonly generation?: number;
   /** Counters of this process besides its Workers, for the sum of all services. */
   readonly others?: () => readonly Float64Array[];
 }
@@ -64,11 +63,13 @@ export class WorkerPool implements WorkerHandleOwner {
   private readonly numbers = new Set<number>();
   /** By number of a service that is removed: the Workers that still have it. */
   private readonly removals = new Map<number, Removal>();
+  private readonly firstGeneration: number;
+  /** Moves connections from or to another process. */
+  readonly moves = new PoolMoves(() => this.handles);
   private readonly scans = new ScanRequests(() => this.handles.filter(({ hasEnded }) => !hasEnded));
   /** The Workers whose tables are on their way. */
   private readonly telling = new Set<WorkerHandle>();
-  /** When Workers died, on the monotonic clock; the last ones only. */
-  private readonly deaths: number[] = [];
+  private readonly deaths = new Deaths();
 
   /**
    * With `replaces`, a Worker that dies is reported, its connections are reset, and another takes
@@ -78,8 +79,15 @@ export class WorkerPool implements WorkerHandleOwner {
    */
   constructor(
     print: EventPrinter,
-    { replaces = false, lossless = true, died = () => {}, others = () => [] }: PoolSettings = {},
+    {
+      replaces = false,
+      lossless = true,
+      died = () => {},
+      others = () => [],
+      generation = 0,
+    }: PoolSettings = {},
   ) {
+    this.firstGeneration = generation;
     this.print = print;
     this.died = died;
     this.others = others;
@@ -92,7 +100,8 @@ export class WorkerPool implements WorkerHandleOwner {
    * @throws WorkerPoolError where the system allows no more threads
    */
   start(entry: URL): void {
-    const handle = new WorkerHandle(this, this.handles.length + 1, entry, this.lossless);
+    const { handles, lossless, firstGeneration } = this;
+    const handle = new WorkerHandle(this, handles.length + 1, entry, lossless, firstGeneration);
     this.handles.push(handle);
     handle.suspend(this.suspended);
     startWorker(handle);
@@ -235,7 +244,7 @@ export class WorkerPool implements WorkerHandleOwner {
   async finished(ended: () => void = () => {}): Promise<Outcome[]> {
     try {
       const outcomes = await Promise.all(
-        this.handles.map((handle) => handle.outcome.finally(() => this.scans.gone(handle))),
+        this.handles.map((handle) => handle.outcome.finally(() => this.gone(handle))),
       );
       ended();
       await this.printing;
@@ -244,6 +253,17 @@ export class WorkerPool implements WorkerHandleOwner {
       this.over = true;
       for (const handle of this.handles) handle.close();
     }
+  }
+
+  /** A Worker answers nothing any more. */
+  private gone(handle: WorkerHandle): void {
+    this.scans.gone(handle);
+    this.moves.gone(handle);
+  }
+
+  /** The newest generation of its Workers. */
+  get generation(): number {
+    return Math.max(this.firstGeneration, ...this.handles.map(({ generation }) => generation));
   }
 
   /** The counts of all Workers so far, for all services or for one. */
@@ -256,7 +276,7 @@ export class WorkerPool implements WorkerHandleOwner {
   /** Each Worker: its number, how often it has died, and its longest turn of the last minutes. */
   workers(): { number: number; deaths: number; longestTurnMs: number }[] {
     return this.handles.map(({ number, generation, longestTurnMs }) => {
-      return { number, deaths: Math.max(0, generation - 1), longestTurnMs };
+      return { number, deaths: Math.max(0, generation - this.firstGeneration - 1), longestTurnMs };
     });
   }
 
@@ -296,23 +316,19 @@ export class WorkerPool implements WorkerHandleOwner {
 
   onDeath(handle: WorkerHandle, cause: Error, counters: Counters): void {
     if (this.over) return;
-    this.scans.gone(handle);
+    this.gone(handle);
     if (!this.replaces) return handle.fail(cause);
     const { number: worker } = handle;
     this.died(worker);
     const error = String(cause.message).split("\n", 1)[0] as string;
-    const isTooOften = this.diedTooOften();
-    const isReplaced = !this.stopping && !isTooOften;
+    const tooOften = this.deaths.add(error);
+    const isReplaced = !this.stopping && tooOften === undefined;
     const { active: lost, activeSessions: lostSessions } = counters;
     const died = { kind: "died", worker, error, lost, lostSessions, isReplaced } as const;
     void this.say([died]);
     this.tableEnded(handle);
     if (this.stopping) return handle.settle();
-    if (isTooOften) {
-      const seconds = workerDeathsWindowMs / 1000;
-      const often = `workers died ${this.deaths.length} times within ${seconds} s`;
-      return handle.fail(new WorkerPoolError(`${often}, the last of: ${error}`));
-    }
+    if (tooOften !== undefined) return handle.fail(new WorkerPoolError(tooOften));
     try {
       startWorker(handle);
     } catch (failed) {
@@ -322,6 +338,10 @@ export class WorkerPool implements WorkerHandleOwner {
 
   onAnswer(handle: WorkerHandle, request: number, answer: Partial<ScanAnswer>): void {
     this.scans.answered(handle, request, answer);
+  }
+
+  onMoved(request: number, answer: MoveAnswer): void {
+    this.moves.answered(request, answer);
   }
 
   onRemoved(handle: WorkerHandle, id: number): void {
@@ -335,14 +355,6 @@ export class WorkerPool implements WorkerHandleOwner {
     this.removals.delete(id);
     this.numbers.delete(id);
     removal.done.resolve();
-  }
-
-  /** Notes a death; whether there have been too many within the last seconds. */
-  private diedTooOften(): boolean {
-    const now = performance.now();
-    this.deaths.push(now);
-    while (now - (this.deaths[0] as number) > workerDeathsWindowMs) this.deaths.shift();
-    return this.deaths.length > workerDeathsMax;
   }
 }
 

@@ -14,6 +14,7 @@ import type { Scheme } from "../net/target.ts";
 import type { Counters } from "./counters.ts";
 import type { End } from "./end-reason.ts";
 import type { HealthTarget, HealthTask } from "./health-task.ts";
+import type { MoveAnswer, MoveCommand } from "./moved.ts";
 import type { KillSelection, RowQuery, WorkerRows } from "./query.ts";
 import type { RecordBlock } from "./record-block.ts";
 
@@ -270,7 +271,8 @@ export type Command =
   /** Return rows of what is open; `request` is in the message that answers. */
   | { readonly kind: "query"; readonly request: number; readonly query: RowQuery }
   /** End connections and sessions. */
-  | { readonly kind: "kill"; readonly request: number; readonly selection: KillSelection };
+  | { readonly kind: "kill"; readonly request: number; readonly selection: KillSelection }
+  | MoveCommand;
 
 /** The input of a new Worker. */
 export interface WorkerInput {
@@ -378,6 +380,7 @@ export type WorkerMessage =
   | { readonly kind: "rows"; readonly request: number; readonly rows: WorkerRows }
   /** So many connections and sessions were ended. */
   | { readonly kind: "killed"; readonly request: number; readonly ended: number }
+  | MoveAnswer
   | { readonly kind: "done"; readonly outcome: Outcome };
 
 /** How a Worker's services ended: `errno` 0 when they did what they were asked. */

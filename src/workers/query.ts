@@ -25,8 +25,8 @@ export interface RowQuery {
 /** The connections and sessions that one Worker has to end. */
 export type KillSelection =
   | { readonly kind: "filter"; readonly filter: RowFilter }
-  /** By the middle part of their ids. */
-  | { readonly kind: "ids"; readonly ids: readonly number[] };
+  /** By the middle part of their ids, and those of other processes by the whole text. */
+  | { readonly kind: "ids"; readonly ids: readonly number[]; readonly known: readonly string[] };
 
 /** Bytes in a second from a client to its upstream, and back. */
 export interface Rate {

@@ -25,6 +25,8 @@ export interface Recorded {
   readonly protocol: "tcp" | "udp";
   /** Counts the connections and sessions of its Worker. */
   readonly id: number;
+  /** The whole id, if another process has given it (an upgrade). */
+  readonly knownAs?: string | undefined;
   readonly client: SocketAddress;
   readonly original: SocketAddress;
   readonly upstream: SocketAddress | undefined;
@@ -82,6 +84,8 @@ const CALL = 148;
 const SERVICE = 150;
 const CONNECT = 152;
 const RETRIES = 156;
+/** A word, empty for none. */
+const KNOWN_AS = 158;
 const OPEN = 255;
 
 /** Within an endpoint of 24 bytes. A length of 0: there is none. */
@@ -118,6 +122,7 @@ export class RecordWriter {
     view.setUint16(at + SOURCE, this.word(connection.source), true);
     view.setUint16(at + STATE, this.word(connection.phase), true);
     view.setFloat64(at + ID, connection.id, true);
+    view.setUint16(at + KNOWN_AS, this.word(connection.knownAs ?? ""), true);
     view.setFloat64(at + TIME, time, true);
     view.setFloat64(at + AGE, now - connection.startedAt, true);
     view.setFloat64(at + IDLE, now - connection.lastActive, true);
@@ -192,7 +197,9 @@ export function readRecords(
       ...(word(SERVICE) === "" ? {} : { service: word(SERVICE) }),
       worker,
       protocol: protocols[view.getUint8(at + PROTOCOL)] as "tcp" | "udp",
-      id: formatConnectionId({ worker, sequence: view.getFloat64(at + ID, true), generation }),
+      id:
+        word(KNOWN_AS) ||
+        formatConnectionId({ worker, sequence: view.getFloat64(at + ID, true), generation }),
       time: view.getFloat64(at + TIME, true),
       state: word(STATE),
       client: endpointText(bytes, view, at + CLIENT) as string,

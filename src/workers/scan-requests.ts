@@ -3,7 +3,7 @@
  * and answered when every Worker has.
  */
 
-import type { ConnectionId } from "./connection-id.ts";
+import { type ConnectionId, formatConnectionId } from "./connection-id.ts";
 import type { Command, ConnectionEvent } from "./protocol.ts";
 import type { Rate, RowQuery } from "./query.ts";
 import type { RowFilter } from "./row-filter.ts";
@@ -83,12 +83,11 @@ export class ScanRequests<W extends Scanned> {
   async kill(selection: Selection): Promise<number> {
     const answers = await this.ask((request, { number, generation }) => {
       if (selection.kind === "filter") return { kind: "kill", request, selection };
-      const ids = selection.ids
-        .filter((id) => id.worker === number && id.generation === generation)
-        .map(({ sequence }) => sequence);
-      return ids.length === 0
-        ? undefined
-        : { kind: "kill", request, selection: { kind: "ids", ids } };
+      const isOwn = (id: ConnectionId) => id.worker === number && id.generation === generation;
+      const ids = selection.ids.filter(isOwn).map(({ sequence }) => sequence);
+      // Any Worker may have one that has begun in another process.
+      const known = selection.ids.filter((id) => !isOwn(id)).map(formatConnectionId);
+      return { kind: "kill", request, selection: { kind: "ids", ids, known } };
     });
     return sum(answers, "ended");
   }

@@ -138,10 +138,11 @@ export class Scans {
 
   private kill(request: number, selection: KillSelection): void {
     const { host } = this;
-    const ids = selection.kind === "ids" ? new Set(selection.ids) : undefined;
+    const [ids, known] =
+      selection.kind === "ids" ? [new Set(selection.ids), new Set(selection.known)] : [];
     const isMeant: (row: Open, part: OpenRows) => boolean =
       selection.kind === "ids"
-        ? (row) => ids?.has(row.id) === true
+        ? ({ id, knownAs }) => (knownAs === undefined ? ids?.has(id) : known?.has(knownAs)) === true
         : (row, part) => matches(selection.filter, row, part.names, host.loop.now);
     let ended = 0;
     const look: Visit = (row, part) => {

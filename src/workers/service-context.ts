@@ -3,6 +3,7 @@
 import type { EventLoop } from "../engine/loop.ts";
 import type { Scheme } from "../net/target.ts";
 import type { CounterBlock } from "./counters.ts";
+import type { Packed } from "./moved.ts";
 import {
   type ConnectionLog,
   type ForwardTask,
@@ -29,6 +30,11 @@ export interface Service {
   release?(closed: readonly number[], moved: readonly number[]): void;
   /** Accepts as `task` says from now on; open sessions of a `replaced` protocol end. */
   replace?(task: ForwardTask, replaced: readonly Scheme[]): void;
+  /**
+   * Takes over a connection or session of another process. It goes on once the function that this
+   * returns is called; undefined: it cannot.
+   */
+  adopt?(packed: Packed, descriptors: readonly number[]): (() => void) | undefined;
   /** Its open connections and sessions, for the table. */
   readonly rows?: readonly OpenRows[];
 }

@@ -3,6 +3,8 @@
 import { tableBatches, tablePauseMs, tableRowsPerTurn } from "../engine/limits.ts";
 import type { EventLoop } from "../engine/loop.ts";
 import { Timer } from "../engine/timers.ts";
+import type { Scheme } from "../net/target.ts";
+import type { Frozen } from "./moved.ts";
 import type { WorkerEvent } from "./protocol.ts";
 import type { Measured } from "./rates.ts";
 import type { Recorded } from "./records.ts";
@@ -18,6 +20,18 @@ export interface OpenRows {
   readonly names: RowNames;
   /** Ends one of them: TCP with a reset to both sides. */
   kill(row: Open): void;
+  readonly moves?: MovableRows;
+}
+
+/** Rows that may move to another process. */
+export interface MovableRows {
+  readonly protocol: Scheme;
+  /** Undefined: it cannot move as it is now. Each one is settled by `thaw` or `leave` later. */
+  freeze(row: Open): Frozen | undefined;
+  /** It stays, and goes on. */
+  thaw(row: Open): void;
+  /** Another process has it. */
+  leave(row: Open): void;
 }
 
 /** The same of a service with a name. */

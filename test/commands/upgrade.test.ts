@@ -1,22 +1,15 @@
 /** An upgrade of `tproxy run` under load: SIGUSR2, with another executable at its path. */
 
 import { afterEach, expect, test } from "bun:test";
-import {
-  copyFileSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { backend, cleanUp, cleanups } from "../helpers/forward.ts";
 import { freePort } from "../helpers/ports.ts";
-import { executable, isStatic } from "../helpers/static-file.ts";
-import { eventually, type Running, run, start } from "../helpers/tproxy.ts";
+import { isStatic } from "../helpers/static-file.ts";
+import { eventually, run } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
+import { kill, service, upgradable, upgraded } from "../helpers/upgrading.ts";
 
 afterEach(cleanUp);
 
@@ -24,46 +17,17 @@ const mortal = join(import.meta.dir, "../helpers/mortal-upgrade.ts");
 
 /** A running proxy of TCP and UDP, of which the executable can be replaced. */
 async function proxied(more = "") {
-  const folder = mkdtempSync(join(tmpdir(), "tproxy-upgrade-"));
-  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
-  const program = join(folder, "tproxy");
-  copyFileSync(executable, program);
   const [tcp, udp] = [freePort(), freePort()];
   const upstream = await backend((socket) => void socket.pipe(socket));
   const peer = await udpPeer((data) => data);
-  const service = (name: string, at: string, to: number) =>
-    `[[service]]\nname = "${name}"\nlisten = "${at}"\nto = "127.0.0.1:${to}"\n` +
-    'transparent = false\nsource = "self"\n';
-  const [file, admin] = [join(folder, "tproxy.toml"), join(folder, "admin.sock")];
-  writeFileSync(
-    file,
-    `workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n[admin]\nsocket = "${admin}"\n` +
+  const running = await upgradable(
+    'workers = 2\ndrain-timeout = "20s"\n[log]\nlevel = "warning"\n' +
       service("web", `127.0.0.1:${tcp}`, upstream) +
       service("dns", `udp://127.0.0.1:${udp}`, peer.port) +
       more,
+    /Bound to udp:\S+\n/,
   );
-  const proxy = start(["run", "-c", file], { command: [program] });
-  const pids = new Set([proxy.pid]);
-  cleanups.push(() => {
-    for (const pid of pids) kill(pid, "SIGKILL");
-  });
-  await proxy.until(/Bound to udp:\S+\n/);
-  /** Puts another program at the executable's path, in one step, as a package manager does. */
-  const replace = (text?: string) => {
-    const next = join(folder, "next");
-    if (text === undefined) copyFileSync(executable, next);
-    else writeFileSync(next, text, { mode: 0o755 });
-    renameSync(next, program);
-  };
-  return { proxy, tcp, udp, replace, pids, admin, file };
-}
-
-function kill(pid: number, signal: NodeJS.Signals | 0): boolean {
-  try {
-    return process.kill(pid, signal);
-  } catch {
-    return false;
-  }
+  return { ...running, tcp, udp };
 }
 
 /** A connection, or what went wrong. */
@@ -116,14 +80,6 @@ function load(tcp: number, udp: number) {
   };
 }
 
-async function upgraded(proxy: Pick<Running, "stdout" | "until">, pids: Set<number>) {
-  const known = proxy.stdout().length;
-  await eventually("the new process", () => /serves now/.test(proxy.stdout().slice(known)));
-  const [, pid = ""] = /process (\d+) serves now/.exec(proxy.stdout().slice(known)) ?? [];
-  pids.add(Number(pid));
-  return Number(pid);
-}
-
 test.skipIf(!isStatic)(
   "three upgrades in a row: no connection fails, open ones go on, and totals never fall",
   async () => {
@@ -142,8 +98,7 @@ test.skipIf(!isStatic)(
     let pid = proxy.pid;
     for (let round = 0; round < 3; round++) {
       replace();
-      kill(pid, "SIGUSR2");
-      const next = await upgraded(proxy, pids);
+      const next = await upgraded({ proxy, pids }, pid);
       expect(await answer(`round ${round}`)).toBe(`round ${round}`);
       pid = next;
     }
@@ -252,7 +207,7 @@ test.skipIf(!isStatic)(
         'transparent = false\nsource = "self"\n',
     );
     proxy.kill("SIGUSR2");
-    await upgraded(proxy, pids);
+    await upgraded({ proxy, pids }, proxy.pid);
     expect(await echoed(tcp, "x")).toBe("x");
   },
   240_000,
@@ -262,8 +217,7 @@ test.skipIf(!isStatic)(
   "a stop soon after an upgrade ends both processes",
   async () => {
     const { proxy, tcp, pids } = await proxied();
-    proxy.kill("SIGUSR2");
-    const pid = await upgraded(proxy, pids);
+    const pid = await upgraded({ proxy, pids }, proxy.pid);
     expect(await echoed(tcp, "x")).toBe("x");
     kill(pid, "SIGTERM");
     expect((await proxy.finished()).status).toBe(0);

@@ -27,5 +27,6 @@ if (step === "gives up") {
 }
 const served = takeover.ready(true);
 if (step === "ready") die();
+if (step === "batch") takeover.onBatch = () => die();
 await served;
 if (step === "served") die();

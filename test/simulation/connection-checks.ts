@@ -46,6 +46,8 @@ export interface World {
   readonly isAccepting: boolean;
   readonly kernel: SimulatedConnectionKernel;
   readonly cases: ReadonlyMap<number, Case>;
+  /** How many connections that are open have moved, or were frozen. */
+  readonly moved: number;
 }
 
 export class ConnectionChecks {
@@ -118,7 +120,8 @@ export class ConnectionChecks {
     const { cases, task } = this.world;
     const all = [...cases.values()].map(({ connection }) => connection);
     const placed = all.filter(({ hasPlace }) => hasPlace);
-    if (placed.length > task.limits.connectionsMax)
+    // One that moves back may find its place taken.
+    if (placed.length > task.limits.connectionsMax + this.world.moved)
       throw new Error(`${placed.length} places are taken`);
     if (all.length > task.limits.connectionsMax + task.limits.queueMax)
       throw new Error("too many are open");

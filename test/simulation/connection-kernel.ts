@@ -133,6 +133,14 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
     return fd as Fd;
   }
 
+  /** The descriptor of a socket in another process. */
+  duplicate(fd: number): Fd {
+    let other = 3;
+    while (this.sockets.has(other)) other++;
+    this.relayKernel.duplicate(fd, other);
+    return other as Fd;
+  }
+
   watch(fd: Fd, handler: Handler): number {
     this.called();
     const socket = this.relayKernel.socket(fd);
@@ -140,7 +148,9 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
     if (this.random(500) === 0) return -ENOMEM;
     this.watched.set(fd, { handler, socket });
     const isConnected = !(socket instanceof UpstreamSocket) || socket.state === "connected";
-    if (isConnected) socket.edges |= EPOLLOUT;
+    if (isConnected && !socket.waitsToWrite) socket.edges |= EPOLLOUT;
+    if (socket.toRead.length > 0 || socket.peerEnded) socket.arrive();
+    if (socket.isReset) socket.edges |= EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR;
     return 0;
   }
 
@@ -160,6 +170,16 @@ export class SimulatedConnectionKernel implements ConnectionKernel {
     const socket = new UpstreamSocket(dial, hopLimit, now, now + delay, willConnect);
     socket.progress(now);
     return this.add(socket);
+  }
+
+  own(): void {
+    this.called();
+  }
+
+  lend(fd: number): void {
+    this.called();
+    const isPipe = !this.sockets.has(fd);
+    if (!isPipe && !this.watched.delete(fd)) throw new Error(`descriptor ${fd} is not watched`);
   }
 
   error(fd: Fd): number {

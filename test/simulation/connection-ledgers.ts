@@ -85,6 +85,11 @@ export class AuditedPool extends UpstreamPool {
     return this.told === this.kernel.lastAttempt;
   }
 
+  /** A connection that is frozen, or of another process, goes on as `id`. */
+  resumed(upstream: Upstream, id: number): void {
+    this.picks.set(id, upstream);
+  }
+
   private settle(upstream: Upstream, id: number): void {
     if (this.picks.get(id) !== upstream) throw new Error(`connection ${id} has no such pick`);
     this.picks.delete(id);

@@ -10,8 +10,10 @@ import { TimerWheel } from "../../src/engine/timers.ts";
 import { ClientCounts } from "../../src/fairness/client-counts.ts";
 import type { TcpConnection } from "../../src/forward/tcp/connection.ts";
 import { TcpConnections } from "../../src/forward/tcp/connections.ts";
+import type { PackedConnection } from "../../src/forward/tcp/moved-connection.ts";
 import { Counter, type CounterName, gauges } from "../../src/workers/counters.ts";
 import { type EndReason, isRefusal } from "../../src/workers/end-reason.ts";
+import type { Frozen } from "../../src/workers/moved.ts";
 import { type ForwardTask, LogLevel } from "../../src/workers/protocol.ts";
 import { TALLY_VALUES, Tally } from "../../src/workers/tally.ts";
 import { readTallies } from "../helpers/tally.ts";
@@ -84,6 +86,16 @@ export class ConnectionWorld implements World {
   onTurn: (turn: number) => void = () => {};
   calls = 0;
   turns = 0;
+  /** How many connections were frozen. */
+  moves = 0;
+  /** What is frozen: it goes on in so many turns, here or as another process's. */
+  private frozen: {
+    readonly one: Case;
+    readonly given: Frozen;
+    readonly goesOn: "here" | "there";
+    turns: number;
+  }[] = [];
+  private readonly movedOnes = new Set<TcpConnection>();
   private readonly random: Random;
   private readonly checks: ConnectionChecks;
   private readonly timers = new TimerWheel(0);
@@ -108,6 +120,7 @@ export class ConnectionWorld implements World {
     const listeners = [host(1, 80)];
     const rules = { source: settings.source, fallback: false, own: new Set<string>(), listeners };
     const world = this;
+    const later = { defer: (callback: () => void) => void this.deferred.push(callback) };
     this.connections = new TcpConnections(
       {
         loop: {
@@ -115,10 +128,8 @@ export class ConnectionWorld implements World {
             return world.now;
           },
           timers: this.timers,
-          streams: new StreamTurns(
-            { defer: (callback) => this.deferred.push(callback) },
-            this.relayKernel,
-          ),
+          defer: later.defer,
+          streams: new StreamTurns(later, this.relayKernel),
         },
         log: {
           warn: () => {},
@@ -197,8 +208,53 @@ export class ConnectionWorld implements World {
     } else act(upstream, one.upstreamPeer, this.random);
   }
 
+  /** How many connections that are open have moved, or were frozen. */
+  get moved(): number {
+    return this.movedOnes.size;
+  }
+
+  /** Freezes a connection for another process, as at an upgrade. */
+  moveSome(goesOn: "here" | "there"): void {
+    const all = [...this.cases.values()];
+    const one = all[this.random(Math.max(1, all.length))];
+    const given = one && this.connections.freeze(one.connection);
+    if (one === undefined || given === undefined) return;
+    this.movedOnes.add(one.connection);
+    this.moves++;
+    this.frozen.push({ one, given, goesOn, turns: this.random(3) });
+  }
+
+  private goOn(one: Case, given: Frozen, goesOn: "here" | "there"): void {
+    const { connection } = one;
+    const { connections, pool, kernel } = this;
+    const [client = -1, upstream = -1, ...pipes] = given.descriptors;
+    const fds =
+      goesOn === "here" ? [] : [kernel.duplicate(client), kernel.duplicate(upstream), ...pipes];
+    const packed = given.packed as PackedConnection;
+    const begin = goesOn === "here" ? undefined : connections.adopt(packed, fds);
+    if (begin === undefined) {
+      for (const fd of fds.slice(0, 2)) this.relayKernel.close(fd);
+      if (connection.picked !== undefined) pool?.resumed(connection.picked, connection.id);
+      return connections.thaw(connection);
+    }
+    const next = [...connections.open].at(-1) as TcpConnection;
+    this.movedOnes.add(next);
+    if (next.picked !== undefined) pool?.resumed(next.picked, next.id);
+    this.cases.delete(connection.id);
+    this.cases.set(next.id, { ...one, connection: next });
+    this.movedOnes.delete(connection);
+    connections.leave(connection);
+    begin();
+  }
+
   /** A turn of the loop, and all checks. */
   turn(): void {
+    const { frozen } = this;
+    this.frozen = frozen.filter(({ turns }) => turns > 0);
+    for (const { one, given, goesOn, turns } of frozen) {
+      if (turns === 0) this.goOn(one, given, goesOn);
+    }
+    for (const each of this.frozen) each.turns--;
     this.kernel.dispatch();
     this.timers.advance(this.now);
     const deferred = this.deferred;
@@ -281,6 +337,7 @@ export class ConnectionWorld implements World {
     const one = this.cases.get(id);
     if (one === undefined) throw new Error(`connection ${id} ends twice`);
     this.cases.delete(id);
+    this.movedOnes.delete(connection);
     this.sent += sent;
     this.received += received;
     this.ends.set(reason, (this.ends.get(reason) ?? 0) + 1);

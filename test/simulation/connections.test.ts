@@ -55,7 +55,7 @@ function someHeader(
 
 /** Something that happens outside of the proxy. */
 function act(world: ConnectionWorld, settings: Settings, random: Random): void {
-  switch (random(16)) {
+  switch (random(17)) {
     case 0: {
       // One client has more than the others.
       const peer = host(random(2) === 0 ? 0 : random(CLIENTS), 1024 + random(60_000));
@@ -83,6 +83,8 @@ function act(world: ConnectionWorld, settings: Settings, random: Random): void {
     case 6:
       if (random(8) === 0) world.wait(oneOf(random, [500, 1_000, 3_000, 9_000]));
       return;
+    case 7:
+      return world.moveSome(random(3) === 0 ? "here" : "there");
     default:
       world.actSomewhere();
   }
@@ -116,9 +118,12 @@ describe("whatever clients, upstreams and the kernel do", () => {
     const first = replay === undefined ? Math.floor(Math.random() * 0xffffffff) : Number(replay);
     const runs = replay === undefined ? 300 : 1;
     const reached = new Map<string, number>();
+    let moves = 0;
     for (let seed = first; seed < first + runs; seed++) {
       try {
-        for (const [reason, count] of simulate(seed).ends) {
+        const world = simulate(seed);
+        moves += world.moves;
+        for (const [reason, count] of world.ends) {
           reached.set(reason, (reached.get(reason) ?? 0) + count);
         }
       } catch (error) {
@@ -128,6 +133,7 @@ describe("whatever clients, upstreams and the kernel do", () => {
     if (replay !== undefined) return;
     const missing = ends.filter((reason) => (reached.get(reason) ?? 0) < runs / 100);
     expect(missing).toEqual([]);
+    expect(moves).toBeGreaterThan(runs);
   }, 300_000);
 });
 
@@ -219,6 +225,8 @@ const atCalls: Record<string, (world: ConnectionWorld) => void> = {
 const afterTurns: Record<string, (world: ConnectionWorld) => void> = {
   "all are ended": (world) => world.connections.abortAll("stopped"),
   "one is ended": (world) => world.abortSome(),
+  "one moves to another process": (world) => world.moveSome("there"),
+  "one does not move after all": (world) => world.moveSome("here"),
   "nobody says anything": (world) => world.wait(10_000),
   "upstreams are others": (world) => world.pool?.replace(pooled(upstreams.slice(2))),
   "others come": (world) => {

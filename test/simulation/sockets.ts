@@ -95,10 +95,17 @@ export class Socket {
   }
 }
 
+/** Above all sockets. */
+let pipeEnds = 10_000;
+
 class FakePipe implements Pipe {
-  readonly readEnd = 0;
-  readonly writeEnd = 0;
-  readonly bytes: number[] = [];
+  readonly readEnd = pipeEnds++;
+  readonly writeEnd = pipeEnds++;
+  readonly bytes: number[];
+
+  constructor(bytes: number[] = []) {
+    this.bytes = bytes;
+  }
 }
 
 /** Asked before each call that moves bytes, by its number: what that call answers. */
@@ -188,6 +195,28 @@ export class SimulatedRelayKernel implements RelayKernel {
     if (typeof bytes === "number") return bytes;
     kept.push(...bytes);
     return bytes.length;
+  }
+
+  holdsAll(): boolean {
+    return true;
+  }
+
+  /** The same bytes, as both processes have them until one closes its ends. */
+  adoptPipe(readEnd: number): Pipe {
+    const known = [...this.pipes].find((pipe) => pipe.readEnd === readEnd);
+    const pipe = new FakePipe((known as FakePipe).bytes);
+    this.pipes.add(pipe);
+    return pipe;
+  }
+
+  /** Another descriptor of the same socket. */
+  duplicate(fd: number, other: number): void {
+    const socket = this.socket(fd);
+    this.sockets.set(other, socket);
+    if (this.begun.has(fd)) this.begun.add(other);
+    // What the other process knows of it does not come along.
+    socket.toldEmpty = false;
+    socket.toldFull = false;
   }
 
   begin(from: number, to: number): void {

@@ -34,7 +34,7 @@ export const upgradeCommand = command("upgrade", fields, {
   brief: prose`Replace a running process by a new one, without losing a connection.`,
   description: prose`The running process starts the executable anew, with its own arguments, and
     hands over listeners, rules and counters; the new one reads the configuration file again. Open
-    connections end in the old process. If the new one does not start, or ends within 5 s, the old
+    TCP connections move to it after 5 s. If the new one does not start, or ends before, the old
     one goes on, and the exit status is 1. SIGUSR2 does the same, without waiting.`,
   footer: examplesFooter([
     ["tproxy upgrade", "after the executable was replaced"],

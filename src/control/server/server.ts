@@ -96,12 +96,12 @@ export class Server implements ServerParts {
     });
     this.log.onLevel = () => this.changeLevel();
     const warn = (text: string) => this.log.warn(text);
+    const { generation, pools } = inheritance.state;
     this.ports = new JoinedPorts({ listeners: [], joined: warn });
     this.paths = new CarriedServices(settings, this.log, () => this.pools);
     this.rules = new InstalledRules(settings, warn);
     this.pool = new WorkerPool(this.log.print, {
-      replaces: true,
-      lossless: configuration.log.lossless,
+      ...{ replaces: true, lossless: configuration.log.lossless, generation },
       others: () => this.paths.counters(),
       died: (worker) => {
         OutboundFlows.clear(this.ownFlows);
@@ -112,7 +112,7 @@ export class Server implements ServerParts {
     const changed = (text: string, fields: object) =>
       this.log.note(`[!] ${text}`, { event: "upstream", ...fields });
     const shifted = ({ name }: Pool) => this.paths.update(name);
-    this.pools = new Pools(this.workers, { wake, shifted, changed, warn }, inheritance.state.pools);
+    this.pools = new Pools(this.workers, { wake, shifted, changed, warn }, pools);
     this.views = new Views(this, settings);
     this.succession = new Succession(this, inheritance);
     io.onUpgrade(() => void this.upgrade());

@@ -8,6 +8,7 @@ import type { JoinedPorts } from "../../diagnose/snapshot/joined-ports.ts";
 import type { Log } from "../../log/log.ts";
 import { version } from "../../version.ts";
 import type { Counted } from "../../workers/inherited-counts.ts";
+import type { Packed } from "../../workers/moved.ts";
 import type { WorkerPool } from "../../workers/pool.ts";
 import type { TakenCapture } from "../held-capture.ts";
 import { InheritedSockets, inspectSocket } from "../inherited-sockets.ts";
@@ -17,6 +18,7 @@ import type { ListeningSocket } from "../systemd/fd-store.ts";
 import { ServiceManager } from "../systemd/service-manager.ts";
 import { statusLine } from "../systemd/status-line.ts";
 import { type Passed, takePassed } from "../systemd/take-passed.ts";
+import { Adopter, type Place } from "../upgrade/adopter.ts";
 import type { UpgradeResult } from "../upgrade/old.ts";
 import { ServerUpgrade, type Upgradable } from "../upgrade/server-upgrade.ts";
 import { readServerState, type ServerState } from "../upgrade/state.ts";
@@ -45,6 +47,9 @@ export interface Successive extends RunTimeParts, TotalsParts {
   openViews(): Promise<void>;
   closeViews(): Promise<void>;
 }
+
+/** The process before this one has moved its connections by then. */
+const movedWithinMs = 20_000;
 
 /** The state that this process begins with. */
 export interface Inheritance {
@@ -80,6 +85,9 @@ export class Succession implements Upgradable {
   private readonly takeover: Takeover | undefined;
   private readonly upgrade: ServerUpgrade;
   private isStopping = false;
+  private isBeginning = false;
+  /** Services of the old process that are not in this one. */
+  private readonly lost: string[] = [];
 
   constructor(server: Successive, { passed, takeover, state }: Inheritance) {
     this.server = server;
@@ -97,6 +105,14 @@ export class Succession implements Upgradable {
     takeover.onEnded = (end) => this.oldHasEnded(takeover.oldPid, end);
     // Until the old process has stopped reading, its datagrams are its own.
     server.pool.suspend(["udp"]);
+    const adopter = new Adopter(server.pool.moves);
+    takeover.onBatch = (rows, fds) => adopter.adopt(rows, fds, (row) => this.placeOf(row));
+  }
+
+  /** Where a connection or session of the old process goes; undefined: nowhere. */
+  private placeOf({ service }: Packed): Place | undefined {
+    const running = this.isStopping ? undefined : this.server.running.get(service);
+    return running && { service: running.id };
   }
 
   get isTakingOver(): boolean {
@@ -129,13 +145,17 @@ export class Succession implements Upgradable {
 
   /**
    * Hands over to this program as it is on the disk now, or to another one. Settles once that is
-   * ready, or it has come to nothing.
+   * ready, or it has come to nothing. What the process before this one has open comes here first.
    */
   async begin(program?: string): Promise<UpgradeResult> {
+    if (this.isBeginning) return { ok: false, lines: ["an upgrade is under way"] };
+    this.isBeginning = true;
+    await Promise.race([this.takeover?.moved, Bun.sleep(movedWithinMs)]);
+    this.isBeginning = false;
     const result = await this.upgrade.begin(program);
     if (result.ok) {
       const { pid, version } = result;
-      const text = `upgrade: process ${pid} serves now; this one ends what it has open`;
+      const text = `upgrade: process ${pid} serves now, and gets what is open`;
       this.server.log.note(`[+] ${text}`, { event: "upgrade", pid, version });
     }
     return result;
@@ -201,10 +221,12 @@ export class Succession implements Upgradable {
     return this.server.startTime;
   }
 
-  counted(): Record<string, Counted> {
+  counted(names?: ReadonlySet<string>): Record<string, Counted> {
     const { pool, running, paths } = this.server;
-    const relayed = [...running].map(([name, { id }]) => [name, pool.counted(id)]);
-    return { ...Object.fromEntries(relayed), ...paths.counted() };
+    const all = [...running].filter(([name]) => names?.has(name) !== false);
+    const relayed = all.map(([name, { id }]) => [name, pool.counted(id)]);
+    // Nothing of a service that the kernel carries is ever on its way to another process.
+    return { ...Object.fromEntries(relayed), ...(names === undefined ? paths.counted() : {}) };
   }
 
   async closeViews(): Promise<void> {
@@ -248,10 +270,12 @@ export class Succession implements Upgradable {
   /** Adds the counts of the old process to those of the services of the same names. */
   private count(all: Readonly<Record<string, Counted>>): void {
     const { pool, running, paths } = this.server;
-    for (const [index, [name, counted]] of Object.entries(all).entries()) {
+    const { lost } = this;
+    for (const [name, counted] of Object.entries(all)) {
       if (paths.inherit(name, counted)) continue;
+      if (!running.has(name) && !lost.includes(name)) lost.push(name);
       // Of one that is gone it stays in the sum.
-      pool.inherited.set(running.get(name)?.id ?? -1 - index, counted);
+      pool.inherited.set(running.get(name)?.id ?? -1 - lost.indexOf(name), counted);
     }
   }
 }

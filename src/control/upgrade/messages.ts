@@ -5,6 +5,9 @@ import * as v from "valibot";
 /** Grows when an old process could not hand over to one that speaks the next one. */
 export const protocolVersion = 1;
 
+/** The form of `batch`. Another number for another one: then nothing is moved. */
+export const moveFormat = 1;
+
 const Identity = v.object({
   tableName: v.string(),
   mark: v.object({ value: v.number(), mask: v.number() }),
@@ -23,14 +26,26 @@ const FromNew = v.variant("kind", [
     protocol: v.number(),
     version: v.string(),
     pid: v.number(),
+    /** It takes over what is open, in this form; absent: it does not. */
+    moves: v.optional(v.number()),
   }),
   /** It has all that it needs, and accepts TCP. */
   v.object({ kind: v.literal("ready"), keepsRules: v.boolean() }),
   /** It ends instead; a line for each problem. */
   v.object({ kind: v.literal("failed"), lines: v.array(v.string()) }),
+  /** It has taken over what is in a batch, but for the rows with these places. */
+  v.object({ kind: v.literal("adopted"), batch: v.number(), refused: v.array(v.number()) }),
   /** It has been told to stop: the old one shall stop as well. */
   v.object({ kind: v.literal("stop") }),
 ]);
+
+/** What is open, as Workers pack it (`workers/moved.ts`): both processes know the form. */
+const Row = v.looseObject({
+  protocol: v.picklist(["tcp", "udp"]),
+  service: v.string(),
+  id: v.string(),
+  descriptors: v.number(),
+});
 
 /** By the old process. */
 const FromOld = v.variant("kind", [
@@ -57,6 +72,12 @@ const FromOld = v.variant("kind", [
   }),
   /** The last word: it ends now, and resets what is still open. */
   v.object({ kind: v.literal("ends"), open: v.number() }),
+  /** Open connections or sessions, with the descriptors of all: they are frozen here meanwhile. */
+  v.object({ kind: v.literal("batch"), batch: v.number(), rows: v.array(Row) }),
+  /** What was taken over of a batch is the new process's alone. */
+  v.object({ kind: v.literal("begin"), batch: v.number() }),
+  /** What could be moved is moved; what comes to rest later may follow. */
+  v.object({ kind: v.literal("moved") }),
 ]);
 
 export type FromNew = v.InferOutput<typeof FromNew>;

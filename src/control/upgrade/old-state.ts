@@ -4,8 +4,8 @@
  * `starting`: the new process was started. `offering`: it gets state, listeners and the socket that
  * owns the rules; the rules are left alone meanwhile. `waiting`: for it to be ready. Until then the
  * old process serves, whatever happens. `trial`: the new process serves, and the old one keeps what
- * it needs to serve again. `draining`: it only ends what it has open. `over`: as if there had been
- * no upgrade.
+ * it needs to serve again. `draining`: it moves what it has open to the new process, and ends what
+ * cannot move. `over`: as if there had been no upgrade.
  */
 
 import { protocolVersion } from "./messages.ts";
@@ -33,8 +33,8 @@ export type OldAction =
   | { readonly kind: "hand" }
   /** Serve again: the new process is gone. */
   | { readonly kind: "takeBack" }
-  /** Give up what only a server needs, and end what is open. */
-  | { readonly kind: "drain" }
+  /** Give up what only a server needs, and end what is open: it may move to the new process. */
+  | { readonly kind: "drain"; readonly moves: boolean }
   /** Look after the rules again. */
   | { readonly kind: "thaw" }
   /** End the new process. */
@@ -111,10 +111,11 @@ function inTrial(
       const actions = [{ kind: "kill" }, { kind: "thaw" }, { kind: "takeBack" }] as const;
       return ["over", [...actions, { kind: "report", lines }]];
     }
-    // At a stop nobody serves any more.
     case "timeout":
+      return ["draining", [{ kind: "drain", moves: true }]];
+    // At a stop nobody serves any more.
     case "stop":
-      return ["draining", [{ kind: "drain" }]];
+      return ["draining", [{ kind: "drain", moves: false }]];
     default:
       return [phase, []];
   }

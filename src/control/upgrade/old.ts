@@ -6,20 +6,25 @@
 import * as sys from "../../../ffi/sys.ts";
 import type { Counted } from "../../workers/inherited-counts.ts";
 import { Channel, channelEnds } from "./channel.ts";
-import { type CaptureIdentity, readFromNew } from "./messages.ts";
+import { type CaptureIdentity, moveFormat, readFromNew } from "./messages.ts";
+import { Mover, type MovingWorkers } from "./mover.ts";
 import { nextOld, type OldAction, type OldInput, type OldPhase } from "./old-state.ts";
 
 /** How long each phase may take. */
 export interface UpgradeTimes {
   /** Until the new process is ready. */
   readonly readyMs: number;
-  /** How long the new process has to live before the old one lets go. */
+  /** How long the new process has to live before the old one gives up. */
   readonly trialMs: number;
   /** Between two reports of what is counted. */
   readonly countersMs: number;
+  /** For what is open to move, before this process begins to end it. */
+  readonly moveMs: number;
 }
 
-const usualTimes: UpgradeTimes = { readyMs: 60_000, trialMs: 5_000, countersMs: 1_000 };
+const usualTimes: UpgradeTimes = {
+  ...{ readyMs: 60_000, trialMs: 5_000, countersMs: 1_000, moveMs: 10_000 },
+};
 
 /** The time for an answer about the result to leave by the admin socket. */
 const answerMs = 50;
@@ -42,12 +47,16 @@ export interface Handing {
   /** Serves again. */
   takeBack(): void;
   /**
-   * Gives up listeners, and ends what is open within the drain time-out. The rules are the new
-   * process's if that keeps them, and are removed otherwise.
+   * Gives up the rules, which are the new process's if that keeps them, and are removed
+   * otherwise. `end` follows.
    */
   drain(keepsRules: boolean): void;
-  /** What is counted so far, and how much is open. */
-  counters(): {
+  /** Gives up listeners, and ends what is open within the drain time-out. */
+  end(): void;
+  /** What is open, to be moved. */
+  readonly workers: MovingWorkers;
+  /** What is counted so far, by service (of these or of all), and how much is open. */
+  counters(names?: ReadonlySet<string>): {
     readonly services: Readonly<Record<string, Counted>>;
     /** Of upstreams: what has changed since the last call. */
     readonly upstreams: unknown;
@@ -78,11 +87,15 @@ export class Upgrade {
   private readonly say: (line: string) => void;
   private readonly channel: Channel;
   private readonly process: NewProcess;
+  private readonly mover: Mover;
   private phase: OldPhase = "starting";
   private version = "";
   private keepsRules = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private reports: ReturnType<typeof setInterval> | undefined;
+  private isClosed = false;
+  /** The new process takes over what is open. */
+  private adopts = false;
 
   /**
    * Starts the new process by `start`, which gets the descriptor for it and does not close it.
@@ -110,10 +123,18 @@ export class Upgrade {
     }
     this.channel = new Channel(own, {
       message: (value, descriptors) => this.heard(value, descriptors),
-      gone: (reason) => this.next({ kind: "gone", reason }),
+      gone: (reason) => this.newEnded(reason),
       waits: (reason) => say(`upgrade: ${reason}`),
     });
-    void this.process.exited.then((reason) => this.next({ kind: "gone", reason }));
+    this.mover = new Mover(handing.workers, {
+      send: (batch, rows, descriptors) => {
+        // Before the new process counts them: what is frozen is counted nowhere.
+        this.report(new Set(rows.map(({ service }) => service)));
+        this.channel.send({ kind: "batch", batch, rows }, descriptors);
+      },
+      begin: (batch) => this.channel.send({ kind: "begin", batch }),
+    });
+    void this.process.exited.then((reason) => this.newEnded(reason));
     this.waitAtMost(times.readyMs);
   }
 
@@ -133,6 +154,7 @@ export class Upgrade {
 
   /** This process ends: the last counters are sent. */
   close(): void {
+    this.isClosed = true;
     clearTimeout(this.timer);
     clearInterval(this.reports);
     if (this.isHanded) {
@@ -147,9 +169,19 @@ export class Upgrade {
     for (const fd of descriptors) sys.close(fd);
     const message = readFromNew(value);
     if (message === undefined) return this.next({ kind: "gone", reason: "it speaks otherwise" });
-    if (message.kind === "hello") this.version = message.version;
+    if (message.kind === "adopted") return this.mover.adopted(message.batch, message.refused);
+    if (message.kind === "hello") {
+      this.version = message.version;
+      this.adopts = message.moves === moveFormat;
+    }
     if (message.kind === "ready") this.keepsRules = message.keepsRules;
     this.next(message);
+  }
+
+  /** Whatever it has not taken over goes on here. */
+  private newEnded(reason: string): void {
+    this.mover.end();
+    this.next({ kind: "gone", reason });
   }
 
   private next(input: OldInput): void {
@@ -170,8 +202,7 @@ export class Upgrade {
         return this.handing.takeBack();
       case "drain":
         clearTimeout(this.timer);
-        this.channel.rest();
-        return this.handing.drain(this.keepsRules);
+        return void this.drain(action.moves);
       case "thaw":
         return this.handing.thaw();
       case "kill":
@@ -207,8 +238,28 @@ export class Upgrade {
     this.reports = setInterval(() => this.report(), this.times.countersMs);
   }
 
-  private report(): void {
-    this.channel.send({ kind: "counters", ...this.handing.counters() });
+  /** What is open moves; what cannot move now is tried again, and ends here otherwise. */
+  private async drain(moves: boolean): Promise<void> {
+    const { handing, channel, times, mover } = this;
+    handing.drain(this.keepsRules);
+    const isMoving = moves && this.adopts;
+    const first = isMoving ? mover.move("tcp") : undefined;
+    await Promise.race([first, Bun.sleep(times.moveMs)]);
+    if (isMoving) {
+      this.report();
+      channel.send({ kind: "moved" });
+    }
+    handing.end();
+    channel.rest();
+    await first;
+    while (isMoving && !this.isClosed) {
+      await Bun.sleep(times.countersMs);
+      await mover.move("tcp");
+    }
+  }
+
+  private report(names?: ReadonlySet<string>): void {
+    this.channel.send({ kind: "counters", ...this.handing.counters(names) });
   }
 
   private waitAtMost(ms: number): void {

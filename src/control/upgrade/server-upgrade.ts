@@ -12,7 +12,7 @@ import { startNew } from "./start-new.ts";
 
 /** The parts of a server that are handed over. */
 export interface Upgradable {
-  readonly pool: Pick<WorkerPool, "suspend" | "turned">;
+  readonly pool: Pick<WorkerPool, "suspend" | "turned" | "moves" | "generation" | "counters">;
   readonly rules: Pick<InstalledRules, "lend" | "thaw" | "abandon" | "release">;
   readonly manager: Pick<ServiceManager, "handOver" | "handedTo" | "takenBack">;
   readonly pools: Pick<Pools, "handOver" | "counted">;
@@ -20,8 +20,8 @@ export interface Upgradable {
   readonly runTime: RunTimeParts;
   /** In ms since 1970. */
   readonly startTime: number;
-  /** By the names of the services that run. */
-  counted(): Readonly<Record<string, Counted>>;
+  /** By the names of the services that run, of these or of all. */
+  counted(names?: ReadonlySet<string>): Readonly<Record<string, Counted>>;
   /** What the process has counted besides. */
   totals(): Readonly<Record<string, number>>;
   /** Gives up the addresses that only one process can have, such as the admin socket's. */
@@ -38,6 +38,8 @@ export class ServerUpgrade implements Handing {
   private readonly server: Upgradable;
   private upgrade: Upgrade | undefined;
   private isTakenBack = false;
+  /** What the kernel path had open when all services were counted last. */
+  private openInKernel = 0;
 
   constructor(server: Upgradable) {
     this.server = server;
@@ -86,10 +88,11 @@ export class ServerUpgrade implements Handing {
   }
 
   offer(): Offer {
-    const { rules, manager, pools, runTime, startTime, listening } = this.server;
+    const { rules, manager, pool, pools, runTime, startTime, listening } = this.server;
+    const { generation } = pool;
     return {
       parts: {
-        ...{ manager: manager.handOver(), pools: pools.handOver(), startTime },
+        ...{ manager: manager.handOver(), pools: pools.handOver(), startTime, generation },
         runTime: handOverRunTime(runTime),
       },
       listeners: listening.map(({ fd }) => fd),
@@ -123,16 +126,29 @@ export class ServerUpgrade implements Handing {
     const { server } = this;
     if (keepsRules) server.rules.abandon();
     else server.rules.release();
-    server.stop();
   }
 
-  counters(): ReturnType<Handing["counters"]> {
+  end(): void {
+    this.server.stop();
+  }
+
+  get workers(): WorkerPool["moves"] {
+    return this.server.pool.moves;
+  }
+
+  counters(names?: ReadonlySet<string>): ReturnType<Handing["counters"]> {
     const { server } = this;
-    const services = server.counted();
-    let open = 0;
-    for (const { counters } of Object.values(services)) {
-      open += (counters.active ?? 0) + (counters.activeSessions ?? 0);
-    }
+    const { active, activeSessions } = server.pool.counters();
+    const relayed = active + activeSessions;
+    const services = server.counted(names);
+    if (names === undefined) this.openInKernel = openOf(services) - relayed;
+    const open = relayed + this.openInKernel;
     return { services, upstreams: server.pools.counted(), totals: server.totals(), open };
   }
+}
+
+function openOf(services: Readonly<Record<string, Counted>>): number {
+  return Object.values(services).reduce((sum, { counters }) => {
+    return sum + (counters.active ?? 0) + (counters.activeSessions ?? 0);
+  }, 0);
 }

@@ -8,12 +8,17 @@ import * as sys from "../../../ffi/sys.ts";
 import { CommandError } from "../../errors.ts";
 import { gauges } from "../../workers/counters.ts";
 import type { Counted } from "../../workers/inherited-counts.ts";
+import type { Packed } from "../../workers/moved.ts";
+import type { Adoption } from "../../workers/pool-moves.ts";
 import type { TakenCapture } from "../held-capture.ts";
 import { Channel } from "./channel.ts";
-import { type FromOld, protocolVersion, readFromOld } from "./messages.ts";
+import { type FromOld, moveFormat, protocolVersion, readFromOld } from "./messages.ts";
 
 /** Names the descriptor of the channel to the old process. */
 export const takeoverVariable = "TPROXY_TAKEOVER";
+
+/** Messages whose descriptors are used. */
+const withDescriptors: readonly FromOld["kind"][] = ["listeners", "netlink", "batch"];
 
 /** What is left of counters of a process that has nothing open any more. */
 function withoutGauges(all: Readonly<Record<string, Counted>>): Record<string, Counted> {
@@ -61,6 +66,14 @@ export class Takeover {
   onEnded: (end: OldEnd) => void = () => {};
   /** The old process. */
   readonly oldPid = process.ppid;
+  /** Takes over what is open; owns the descriptors. */
+  onBatch: (rows: readonly Packed[], fds: readonly number[]) => Promise<Adoption> = async (
+    rows,
+    fds,
+  ) => {
+    for (const fd of fds) sys.close(fd);
+    return { refused: [...rows.keys()], begin: () => {} };
+  };
   /** The last of it. */
   counted: Readonly<Record<string, Counted>> = {};
   /** How much the old process still has open. */
@@ -69,9 +82,13 @@ export class Takeover {
   private readonly offered = Promise.withResolvers<void>();
   private readonly served = Promise.withResolvers<void>();
   private readonly end = Promise.withResolvers<void>();
+  private readonly move = Promise.withResolvers<void>();
   private isOffered = false;
+  private hasEnded = false;
   /** The old process has said that it ends. */
   private hasAnnounced = false;
+  /** By batch: what the old process may still have. */
+  private readonly adoptions = new Map<number, Adoption>();
 
   private constructor(fd: number) {
     this.channel = new Channel(fd, {
@@ -90,7 +107,7 @@ export class Takeover {
     if (fd === undefined) return undefined;
     const takeover = new Takeover(fd);
     const hello = { kind: "hello", protocol: protocolVersion, version, pid: process.pid };
-    takeover.channel.send(hello);
+    takeover.channel.send({ ...hello, moves: moveFormat });
     await takeover.offered.promise;
     return takeover;
   }
@@ -136,13 +153,35 @@ export class Takeover {
     return this.end.promise;
   }
 
+  /** Settles once the old process has moved what it could, or has ended. */
+  get moved(): Promise<void> {
+    return this.move.promise;
+  }
+
   close(): void {
     this.channel.close();
   }
 
+  private async adopt(
+    batch: number,
+    rows: readonly Packed[],
+    fds: readonly number[],
+  ): Promise<void> {
+    const adoption = await this.onBatch(rows, fds);
+    this.adoptions.set(batch, adoption);
+    this.channel.send({ kind: "adopted", batch, refused: adoption.refused });
+    if (this.hasEnded) this.begin(batch);
+  }
+
+  /** The old process has closed what this one has taken over of a batch. */
+  private begin(batch: number): void {
+    this.adoptions.get(batch)?.begin();
+    this.adoptions.delete(batch);
+  }
+
   private heard(value: unknown, descriptors: readonly number[]): void {
     const message = readFromOld(value);
-    const isTaken = message?.kind === "listeners" || message?.kind === "netlink";
+    const isTaken = message !== undefined && withDescriptors.includes(message.kind);
     if (!isTaken) for (const fd of descriptors) sys.close(fd);
     switch (message?.kind) {
       case "state":
@@ -160,8 +199,14 @@ export class Takeover {
       }
       case "serve":
         return this.served.resolve();
+      case "batch":
+        return void this.adopt(message.batch, message.rows, descriptors);
+      case "begin":
+        return this.begin(message.batch);
+      case "moved":
+        return this.move.resolve();
       case "counters":
-        this.counted = message.services;
+        this.counted = { ...this.counted, ...message.services };
         this.open = message.open;
         this.onTotals(message);
         return this.onCounted(this.counted);
@@ -186,6 +231,9 @@ export class Takeover {
       this.offered.reject(new CommandError(text));
     }
     this.served.resolve();
+    this.move.resolve();
     this.end.resolve();
+    this.hasEnded = true;
+    for (const batch of [...this.adoptions.keys()]) this.begin(batch);
   }
 }

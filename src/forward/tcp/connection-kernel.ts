@@ -26,6 +26,10 @@ import { CONNECTION_EVENTS, type UpstreamSockets } from "./upstream-socket.ts";
 export interface ConnectionKernel {
   /** Calls `handler` for each edge of a socket until that is closed. */
   watch(fd: Fd, handler: Handler): Result;
+  /** Calls its handler no more. It stays open, also if this thread dies: another process has it. */
+  lend(fd: number): void;
+  /** Takes it back, or takes over that of another process. `watch` follows. */
+  own(fd: number): void;
   /** Opens a socket that connects to an upstream; otherwise returns the call that failed. */
   open(dial: Dial, hopLimit: number): Fd | CallFailure;
   /** Returns and clears the pending error of a socket (SO_ERROR), positive; 0 for none. */
@@ -59,6 +63,15 @@ export class SystemConnectionKernel implements ConnectionKernel {
 
   watch(fd: Fd, handler: Handler): Result {
     return this.loop.add(fd, CONNECTION_EVENTS, handler);
+  }
+
+  lend(fd: number): void {
+    this.loop.remove(fd as Fd);
+    sys.lendFd(fd, true);
+  }
+
+  own(fd: number): void {
+    sys.lendFd(fd, false);
   }
 
   open(dial: Dial, hopLimit: number): Fd | CallFailure {

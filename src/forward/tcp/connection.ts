@@ -40,7 +40,9 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
   readonly sentDatagrams = 0;
   readonly receivedDatagrams = 0;
   readonly id: number;
-  readonly startedAt: number;
+  /** The id that it had in the process where it began. */
+  knownAs: string | undefined;
+  startedAt: number;
   /** The client: the peer, or the address in the PROXY header. */
   client: SocketAddress;
   /** The original destination. */
@@ -67,6 +69,8 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
   /** The upstream that the pool picked, until its result is reported to the pool. */
   picked: Upstream | undefined;
   tried: readonly Upstream[] = NONE_TRIED;
+  /** Upstreams that were tried in another process. */
+  triedBefore = 0;
   /** Why the last attempt to connect failed. */
   attemptEnd: End | undefined;
   upstreamFd: Fd | undefined;
@@ -82,6 +86,10 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
   isHalfClosed = false;
   sample: RateSample | undefined;
   isWaitingForTurn = false;
+  /** Another process may have its descriptors: this one neither uses nor resets them. */
+  isFrozen = false;
+  /** How it ends if this process goes on with it. */
+  private heldEnd: { readonly end: End; readonly reset: boolean } | undefined;
   private readonly owner: ConnectionOwner;
   private state: Phase;
 
@@ -93,7 +101,7 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
     client: SocketAddress,
     original: SocketAddress,
     trail: Trail,
-    first: "preface" | "route",
+    first: "preface" | "route" | "moving",
   ) {
     this.owner = owner;
     this.trail = trail;
@@ -108,7 +116,7 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
   }
 
   get retries(): number {
-    return this.tried.length;
+    return this.triedBefore + this.tried.length;
   }
 
   get sent(): number {
@@ -120,7 +128,8 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
 
   /** The phase as a word, for the log and the table. */
   get phase(): string {
-    return this.isHalfClosed && this.state === "relay" ? "half-closed" : phaseWords[this.state];
+    const word = phaseWords[this.state];
+    return this.isHalfClosed && word === "relaying" ? "half-closed" : word;
   }
 
   /** Whether it is in this phase. */
@@ -157,6 +166,44 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
     return this.owner.kernel.watch(fd, { onReady: (mask) => this.onUpstream(mask) });
   }
 
+  /** Registers both sockets of a relay. Returns 0 or a negated errno. */
+  watchBoth(upstreamFd: Fd): number {
+    const handler = { onReady: (mask: number) => this.onClient(mask) };
+    const added = this.owner.kernel.watch(this.clientFd, handler);
+    return added < 0 ? added : this.watchUpstream(upstreamFd);
+  }
+
+  /** Leaves its descriptors to another process until `thaw` or `leave` is called. */
+  freeze(): void {
+    const { kernel, loop } = this.owner;
+    this.isFrozen = true;
+    this.clientEdges = 0;
+    this.upstreamEdges = 0;
+    loop.timers.disarm(this.timer);
+    for (const fd of this.descriptors()) kernel.lend(fd);
+    this.move("moving");
+  }
+
+  /** No other process has it any more: goes on, or ends if that was asked for meanwhile. */
+  thaw(): void {
+    const { kernel } = this.owner;
+    this.isFrozen = false;
+    for (const fd of this.descriptors()) kernel.own(fd);
+    const { heldEnd } = this;
+    if (heldEnd !== undefined) return this.close(heldEnd.end, heldEnd.reset);
+    this.owner.phases.moving.enter(this);
+  }
+
+  /** Another process has it: closes our descriptors, which ends nothing. */
+  leave(): void {
+    const { kernel } = this.owner;
+    this.isFrozen = false;
+    this.move("closed");
+    this.relay?.release();
+    this.closeUpstream();
+    kernel.close(this.clientFd);
+  }
+
   /** A loop never gets an answer, so a flow that was answered is no loop. */
   forgetFlow(): void {
     if (this.flowHandle !== 0) this.owner.forgetFlow(this.flowHandle);
@@ -179,6 +226,10 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
   /** Closes both sockets; sends RST if undelivered bytes are lost. */
   close(end: End, reset: boolean): void {
     if (this.state === "closed") return;
+    if (this.isFrozen) {
+      this.heldEnd ??= { end, reset };
+      return;
+    }
     this.move("closed");
     this.end = end;
     const { kernel, loop } = this.owner;
@@ -197,6 +248,13 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
     if (this.state === "relay") this.owner.phases.relay.onTurn?.(this);
   }
 
+  /** All that a connection that relays has. */
+  descriptors(): readonly number[] {
+    const pipes = this.relay?.flows().map(({ pipe }) => pipe) ?? [];
+    const ends = pipes.flatMap((pipe) => (pipe ? [pipe.readEnd, pipe.writeEnd] : []));
+    return [this.clientFd, this.upstreamFd ?? [], ends].flat();
+  }
+
   private move(next: Phase): void {
     checkMove(this.state, next);
     this.owner.moved(this.state, next);
@@ -208,7 +266,8 @@ export class TcpConnection implements Recorded, Applicant, TurnTaker {
     if (state === "closed") return;
     if (state !== "relay") {
       this.clientEdges |= mask;
-      if (mask & EPOLLERR) return this.close(ended("reset", "client"), true);
+      const isReset = (mask & EPOLLERR) !== 0 && state !== "moving";
+      if (isReset) return this.close(ended("reset", "client"), true);
     }
     this.owner.phases[state].onClient?.(this, mask);
   }

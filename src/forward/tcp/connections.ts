@@ -21,6 +21,7 @@ import {
   isRefusal,
   isUsual,
 } from "../../workers/end-reason.ts";
+import type { Frozen } from "../../workers/moved.ts";
 import type { ForwardTask } from "../../workers/protocol.ts";
 import type { ServiceContext } from "../../workers/service-context.ts";
 import type { Tally } from "../../workers/tally.ts";
@@ -32,6 +33,13 @@ import { type ConnectionOwner, TcpConnection } from "./connection.ts";
 import type { ConnectionKernel } from "./connection-kernel.ts";
 import { Dialer, type DialerOwner } from "./dialer.ts";
 import { Handshake } from "./handshake.ts";
+import {
+  type PackedConnection,
+  packConnection,
+  unpackAddress,
+  unpackRelay,
+} from "./moved-connection.ts";
+import { Moving } from "./moving.ts";
 import type { Phase, PhaseHandlers } from "./phase.ts";
 import { Preface } from "./preface.ts";
 import type { RelayKernel } from "./relay.ts";
@@ -41,7 +49,7 @@ import { StreamHeaders } from "./stream-headers.ts";
 
 /** What connections use of the Worker. */
 export interface Surroundings {
-  readonly loop: Pick<EventLoop, "now" | "timers" | "streams">;
+  readonly loop: Pick<EventLoop, "now" | "timers" | "streams" | "defer">;
   readonly log: Pick<ServiceContext, "warn" | "recordProgress" | "recordEnd">;
   readonly counters: Pick<SharedState, "count">;
   readonly tally: Pick<Tally, "ended" | "lasted" | "connected">;
@@ -118,6 +126,7 @@ export class TcpConnections
       dial: this.dialer,
       handshake: new Handshake(task, headers),
       relay: this.relaying,
+      moving: new Moving(loop),
     };
   }
 
@@ -138,6 +147,76 @@ export class TcpConnections
     return connection;
   }
 
+  /**
+   * Freezes a connection for another process, and counts it no more; undefined: it cannot move as
+   * it is now. `thaw` or `leave` follows.
+   */
+  freeze(connection: TcpConnection): Frozen | undefined {
+    if (!connection.isIn("relay") || connection.isUnconfirmed) return undefined;
+    const { loop, relayKernel, router, task } = this.around;
+    const frozen = packConnection(connection, task.name, relayKernel, Date.now() - loop.now);
+    if (frozen === undefined) return undefined;
+    connection.freeze();
+    this.around.counters.count(Counter.active, -1);
+    if (connection.isHalfClosed) this.around.counters.count(Counter.halfClosedConnections, -1);
+    // The relay notes it again where it goes on.
+    connection.isHalfClosed = false;
+    const { picked, id } = connection;
+    if (picked !== undefined) router.pool?.closed(picked, id);
+    return frozen;
+  }
+
+  /** The other process does not have it: it goes on here. */
+  thaw(connection: TcpConnection): void {
+    this.around.counters.count(Counter.active, 1);
+    const { picked } = connection;
+    if (picked !== undefined) this.around.router.pool?.enter(picked);
+    connection.thaw();
+  }
+
+  /** The other process has it. */
+  leave(connection: TcpConnection): void {
+    connection.leave();
+    this.gone(connection);
+  }
+
+  /**
+   * Takes over a connection of another process. It owns the descriptors, and is frozen until the
+   * function is called that this returns; undefined: there is no room for it.
+   */
+  adopt(packed: PackedConnection, descriptors: readonly number[]): (() => void) | undefined {
+    const { counters, kernel, loop, loopDetector, relayKernel, router } = this.around;
+    const [clientFd, upstreamFd] = descriptors as [Fd, Fd];
+    const [client, original] = [unpackAddress(packed.client), unpackAddress(packed.original)];
+    const trail = { visits: packed.visits, hopLimit: 0 };
+    const id = this.around.nextId();
+    const connection = new TcpConnection(this, clientFd, id, client, original, trail, "moving");
+    if (!this.admission.adopt(connection, client)) return undefined;
+    for (const fd of descriptors) kernel.own(fd);
+    connection.isFrozen = true;
+    const upstream = unpackAddress(packed.upstream);
+    const zero = Date.now() - loop.now;
+    connection.knownAs = String(packed.id);
+    connection.startedAt = packed.startedAt - zero;
+    connection.lastActive = packed.lastActive - zero;
+    connection.hasPlace = true;
+    connection.upstream = upstream;
+    connection.upstreamFd = upstreamFd;
+    connection.source = packed.source;
+    connection.connectMs = packed.connectMs;
+    connection.triedBefore = packed.retries;
+    if (packed.isPicked) connection.picked = router.pool?.adopt(upstream);
+    if (packed.isUnanswered) {
+      connection.flowHandle = loopDetector.entered(upstreamFd, upstream, packed.visits + 1);
+    }
+    connection.relay = unpackRelay(relayKernel, descriptors, this.mayWiden(connection), packed);
+    this.connections.add(connection);
+    counters.count(Counter.active, 1);
+    this.owner.connected();
+    this.idleSweep.taken();
+    return () => connection.thaw();
+  }
+
   /** Starts a connection that was added, or rejects it if too many wait. */
   start(connection: TcpConnection): void {
     if (this.admission.arrive(connection, connection.client)) return connection.start();
@@ -150,7 +229,8 @@ export class TcpConnections
   endDown(down: ReadonlySet<Upstream>): void {
     for (const connection of [...this.connections]) {
       const { picked } = connection;
-      if (picked === undefined || !down.has(picked) || !connection.isIn("relay")) continue;
+      const isConnected = connection.isIn("relay") || connection.isIn("moving");
+      if (picked === undefined || !down.has(picked) || !isConnected) continue;
       connection.close(ended("down", "upstream"), true);
     }
   }
@@ -186,6 +266,8 @@ export class TcpConnections
   }
 
   evict(connection: TcpConnection): void {
+    // It leaves, or comes back: until then its place is taken.
+    if (connection.isFrozen) return;
     const { counters, log } = this.around;
     counters.count(Counter.evictedConnections, 1);
     log.warn(`a connection was ${endReasons.evicted}`);
@@ -211,6 +293,7 @@ export class TcpConnections
   }
 
   endStalled(connection: TcpConnection): void {
+    if (connection.isFrozen) return;
     this.around.counters.count(Counter.stalledConnections, 1);
     this.around.log.warn(`a connection was ${endReasons.stalled}`);
     connection.abort("stalled");
@@ -260,7 +343,6 @@ export class TcpConnections
   closed(connection: TcpConnection): void {
     const { counters, log, task } = this.around;
     const { end } = connection;
-    this.connections.delete(connection);
     this.dialer.forget(connection);
     counters.count(Counter.active, -1);
     if (connection.isHalfClosed) counters.count(Counter.halfClosedConnections, -1);
@@ -268,6 +350,12 @@ export class TcpConnections
     const failed = end !== undefined && !isUsual(end, "tcp");
     if (failed) counters.count(Counter.failed, 1);
     log.recordEnd(connection, failed, task.log);
+    this.gone(connection);
+  }
+
+  /** It is not here any more: its place and its descriptors are free. */
+  private gone(connection: TcpConnection): void {
+    this.connections.delete(connection);
     this.owner.closed();
     this.admission.left(connection);
     this.dialer.freed();

@@ -31,15 +31,18 @@ import { Timer } from "../../engine/timers.ts";
 import { StallWatch } from "../../fairness/stall-watch.ts";
 import type { Scheme } from "../../net/target.ts";
 import { Counter } from "../../workers/counters.ts";
+import type { Packed } from "../../workers/moved.ts";
 import type { ForwardTask, ServedSocket, ServiceChange } from "../../workers/protocol.ts";
 import { refusedLine } from "../../workers/refused-lines.ts";
 import type { Service, ServiceContext } from "../../workers/service-context.ts";
+import type { MovableRows } from "../../workers/table.ts";
 import { LoopDetector } from "../loop-detector.ts";
 import { OWN_END } from "../outbound-flows.ts";
 import { Router } from "../router.ts";
 import type { TcpConnection } from "./connection.ts";
 import { SystemConnectionKernel } from "./connection-kernel.ts";
 import { type ConnectionsOwner, TcpConnections } from "./connections.ts";
+import type { PackedConnection } from "./moved-connection.ts";
 import { type PipeWatcher, SystemKernel } from "./relay-kernel.ts";
 import { StreamBuffers } from "./stream-buffers.ts";
 import { UpstreamSockets } from "./upstream-socket.ts";
@@ -110,6 +113,18 @@ export class TcpForwarder implements Service, ListenerOwner, ConnectionsOwner, P
   }
   get open(): Iterable<TcpConnection> {
     return this.connections.open;
+  }
+
+  readonly moves: MovableRows = {
+    protocol: "tcp",
+    freeze: (row) => this.connections.freeze(row as TcpConnection),
+    thaw: (row) => this.connections.thaw(row as TcpConnection),
+    leave: (row) => this.connections.leave(row as TcpConnection),
+  };
+
+  adopt(packed: Packed, descriptors: readonly number[]): (() => void) | undefined {
+    if (this.isDraining) return undefined;
+    return this.connections.adopt(packed as PackedConnection, descriptors);
   }
 
   kill(connection: TcpConnection): void {

@@ -7,7 +7,8 @@
  *     queue      a place among the connections      --connect-timeout  route
  *     dial       a descriptor, then the upstream    --connect-timeout  handshake, route (failed)
  *     handshake  the PROXY header is sent           –                  relay
- *     relay      bytes and ends of both sides       --idle-timeout     closed
+ *     relay      bytes and ends of both sides       --idle-timeout     closed, moving
+ *     moving     another process, or first edges    an upgrade's turn  relay
  *     closed     –                                  –                  –
  *
  * Each phase may also end in `closed`. Only `TcpConnection.setState` changes the phase. It throws
@@ -16,7 +17,15 @@
  */
 
 /** What a connection does. */
-export type Phase = "preface" | "route" | "queue" | "dial" | "handshake" | "relay" | "closed";
+export type Phase =
+  | "preface"
+  | "route"
+  | "queue"
+  | "dial"
+  | "handshake"
+  | "relay"
+  | "moving"
+  | "closed";
 
 const MOVES: Readonly<Record<Phase, readonly Phase[]>> = {
   preface: ["route", "closed"],
@@ -24,7 +33,8 @@ const MOVES: Readonly<Record<Phase, readonly Phase[]>> = {
   queue: ["route", "closed"],
   dial: ["handshake", "route", "closed"],
   handshake: ["relay", "closed"],
-  relay: ["closed"],
+  relay: ["moving", "closed"],
+  moving: ["relay", "closed"],
   closed: [],
 };
 
@@ -61,5 +71,6 @@ export const phaseWords: Readonly<Record<Phase, string>> = {
   dial: "connecting",
   handshake: "connecting",
   relay: "relaying",
+  moving: "relaying",
   closed: "closed",
 };

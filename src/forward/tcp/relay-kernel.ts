@@ -241,6 +241,17 @@ export class SystemKernel implements RelayKernel {
     this.refused = false;
   }
 
+  holdsAll(pipe: Pipe): boolean {
+    return (pipe as SizedPipe).rest === undefined;
+  }
+
+  adoptPipe(readEnd: number, writeEnd: number): Pipe {
+    this.pipes++;
+    this.watcher.pipesChanged(1);
+    const bytes = sys.fcntl(writeEnd, F_GETPIPE_SZ, 0);
+    return { readEnd, writeEnd, bytes, rest: undefined } as SizedPipe;
+  }
+
   /** A connection has ended: descriptors for another pipe may be free again. */
   hopeForPipes(): void {
     if (this.pipes < this.pipesMax) this.refused = false;

@@ -68,6 +68,10 @@ export interface RelayKernel {
   givePipe(pipe: Pipe): void;
   /** Closes a pipe that may not be empty. */
   dropPipe(pipe: Pipe): void;
+  /** Whether none of the bytes that a direction holds is outside its pipe. */
+  holdsAll(pipe: Pipe): boolean;
+  /** A pipe of another process, which this one goes on with and owns. */
+  adoptPipe(readEnd: number, writeEnd: number): Pipe;
   /** A stream has begun: one socket receives much, or the other does not take all. */
   begin(from: number, to: number): void;
   /** Asks for larger buffers for a stream. If it gets them, `narrow` is called at its end. */

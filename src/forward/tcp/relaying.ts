@@ -42,6 +42,7 @@ export class Relaying implements PhaseHandler<TcpConnection> {
   }
 
   enter(connection: TcpConnection): void {
+    if (connection.relay !== undefined) return this.goOn(connection, connection.relay);
     const { loop, relayKernel } = this.parts;
     const { clientFd, clientEdges, upstreamEdges } = connection;
     const upstreamFd = connection.upstreamFd as Fd;
@@ -54,6 +55,19 @@ export class Relaying implements PhaseHandler<TcpConnection> {
     connection.relay.ready("upstream", upstreamEdges);
     this.run(connection, connection.relay);
     this.acknowledge(connection, upstreamFd);
+  }
+
+  /** Goes on with a relay that has moved, or should have. To look at it is no traffic. */
+  private goOn(connection: TcpConnection, relay: Relay): void {
+    const { lastActive, sent, received, clientEdges, upstreamEdges } = connection;
+    this.noteHalfClose(connection, relay);
+    const left = lastActive + this.timeoutMs(connection) - this.parts.loop.now;
+    connection.arm(Math.max(0, left));
+    relay.ready("client", clientEdges);
+    relay.ready("upstream", upstreamEdges);
+    this.run(connection, relay);
+    const isSilent = connection.sent === sent && connection.received === received;
+    if (isSilent) connection.lastActive = lastActive;
   }
 
   onClient(connection: TcpConnection, mask: number): void {

@@ -86,7 +86,7 @@ describe("both sides", () => {
     for (const close of closers.splice(0)) close();
   });
 
-  const times = { readyMs: 2_000, trialMs: 200, countersMs: 5 };
+  const times = { readyMs: 2_000, trialMs: 200, countersMs: 60, moveMs: 2_000 };
   const identity = {
     tableName: "tproxyd",
     mark: { value: 1, mask: 1 },
@@ -100,6 +100,7 @@ describe("both sides", () => {
     const files = Array.from({ length: 300 }, () => sys.eventfd(0, 0));
     closers.push(() => files.forEach((fd) => void sys.close(fd)));
     let counted = 0;
+    const settled: [left: number, kept: readonly number[]][] = [];
     const handing: Handing = {
       offer() {
         done.push("offer");
@@ -114,6 +115,19 @@ describe("both sides", () => {
       hand: async (pid) => void done.push(`hand ${pid}`),
       takeBack: () => void done.push("takeBack"),
       drain: () => void done.push("drain"),
+      end: () => void done.push("end"),
+      // What is open, each with one descriptor.
+      workers: {
+        count: 1,
+        freeze: async (_worker, protocol, _most, isFirst) => {
+          const descriptors = isFirst && settled.length === 0 ? files : [];
+          const rows = descriptors.map((_, at) => ({
+            ...{ protocol, service: "web", id: `1.${at}.1`, descriptors: 1 },
+          }));
+          return { numbers: [...rows.keys()], rows, descriptors, isLast: !isFirst };
+        },
+        settle: (_worker, left, kept) => void settled.push([left.length, kept]),
+      },
       counters: () => ({
         services: { web: { counters: { accepted: ++counted, active: 3 }, tally: [1] } },
         ...{ upstreams: [counted], totals: { deaths: 1 }, open: 3 },
@@ -130,11 +144,11 @@ describe("both sides", () => {
     };
     const upgrade = new Upgrade(handing, start, (line) => said.push(line), times);
     closers.push(() => upgrade.close());
-    return { upgrade, takeover, exit, done, said, files, env };
+    return { upgrade, takeover, exit, done, said, files, env, settled };
   }
 
   test("hands over listeners, rules, state and counters", async () => {
-    const { upgrade, takeover, done, files, said, env } = begin();
+    const { upgrade, takeover, done, files, said, env, settled } = begin();
     const got = (await takeover) as Takeover;
     expect(env).toEqual({});
     expect(got.parts).toEqual({ admin: { web: "drain" } });
@@ -144,8 +158,18 @@ describe("both sides", () => {
     expect(inodes([got.capture?.fd ?? -1])).toEqual(inodes(files.slice(0, 1)));
     await got.ready(true);
     expect(await upgrade.result).toEqual({ ok: true, pid: 77, version: "2.0.0" });
-    await eventually("the end of the trial", () => done.includes("drain"));
-    expect(done).toEqual(["offer", "hand 77", "drain"]);
+    let begun = 0;
+    got.onBatch = async (rows, fds) => {
+      expect(rows.map(({ id }) => id)).toEqual(files.map((_, at) => `1.${at}.1`));
+      expect(inodes(fds)).toEqual(inodes(files));
+      for (const fd of fds) sys.close(fd);
+      expect(settled).toEqual([]);
+      return { refused: [7], begin: () => begun++ };
+    };
+    await got.moved;
+    expect(settled[0]).toEqual([files.length - 1, [7]]);
+    await eventually("the end of what stays", () => done.includes("end"));
+    expect([begun, done]).toEqual([1, ["offer", "hand 77", "drain", "end"]]);
     await eventually("counters", () => (got.counted.web?.counters.accepted ?? 0) > 1);
     expect(got.open).toBe(3);
     const before = got.counted.web?.counters.accepted ?? 0;
