@@ -119,7 +119,7 @@ function checkSourceSettings({ sysctls }: SystemFacts): Finding {
 function checkLeft({ left }: SystemFacts): Finding[] {
   return left.map((name) => {
     const text =
-      `The firewall table inet ${name} is in force, and the process that made it has ended ` +
+      `The firewall table inet ${name} is in force, and the process that made it has ended: ` +
       "the next start of its services takes it over.";
     return warning("left rules", text, "tproxy routes --remove");
   });
