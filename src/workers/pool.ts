@@ -59,8 +59,8 @@ export class WorkerPool implements WorkerHandleOwner {
   private over = false;
   private readonly died: (worker: number) => void;
   private readonly others: () => readonly Float64Array[];
-  /** Numbers of services that run, or are on their way to their end. */
-  private readonly numbers = new Set<number>();
+  /** By number: names of services that run, or are on their way to their end. */
+  private readonly names = new Map<number, string | undefined>();
   /** By number of a service that is removed: the Workers that still have it. */
   private readonly removals = new Map<number, Removal>();
   private readonly firstGeneration: number;
@@ -114,9 +114,10 @@ export class WorkerPool implements WorkerHandleOwner {
    */
   add(tasks: readonly Task[]): number {
     let id = 1;
-    while (this.numbers.has(id)) id++;
+    while (this.names.has(id)) id++;
     if (id > servicesMax) throw new WorkerPoolError(`more than ${servicesMax} services`);
-    this.numbers.add(id);
+    const [first] = tasks;
+    this.names.set(id, first?.kind === "forward" ? first.name : undefined);
     for (const [index, handle] of this.handles.entries()) {
       const task = tasks[index];
       if (task !== undefined && !this.over) handle.add(id, task);
@@ -160,7 +161,7 @@ export class WorkerPool implements WorkerHandleOwner {
   remove(id: number, drainMs?: number): Promise<void> {
     const known = this.removals.get(id);
     if (known !== undefined) return known.done.promise;
-    if (this.over || !this.numbers.has(id)) return Promise.resolve();
+    if (this.over || !this.names.has(id)) return Promise.resolve();
     const left = new Set(this.handles.filter((handle) => handle.remove(id, drainMs)));
     const done = Promise.withResolvers<void>();
     this.removals.set(id, { left, done });
@@ -269,8 +270,8 @@ export class WorkerPool implements WorkerHandleOwner {
   /** The counts of all Workers so far, for all services or for one. */
   counters(id?: number): Counters {
     const own = this.handles.map((handle) => handle.read(id));
-    const others = id === undefined ? this.others() : [];
-    return sumValues([...own, ...others, ...this.inherited.counters(id)]);
+    if (id === undefined) return sumValues([...own, ...this.others(), ...this.inherited.sum()]);
+    return sumValues([...own, ...this.inherited.counters(this.names.get(id))]);
   }
 
   /** Each Worker: its number, how often it has died, and its longest turn of the last minutes. */
@@ -283,13 +284,13 @@ export class WorkerPool implements WorkerHandleOwner {
   /** The counts of all Workers for service number `id`, by `Counter`. */
   values(id: number): Float64Array {
     const own = this.handles.map((handle) => handle.read(id));
-    return sumOf(COUNTER_VALUES, [...own, ...this.inherited.counters(id)]);
+    return sumOf(COUNTER_VALUES, [...own, ...this.inherited.counters(this.names.get(id))]);
   }
 
   /** How connections and sessions of service number `id` have ended, in all Workers. */
   tally(id: number): Float64Array {
     const own = this.handles.map((handle) => handle.tallyOf(id));
-    return sumOf(TALLY_VALUES, [...own, ...this.inherited.tally(id)]);
+    return sumOf(TALLY_VALUES, [...own, ...this.inherited.tally(this.names.get(id))]);
   }
 
   /** All that was counted for service number `id`, for a process that takes it over. */
@@ -353,7 +354,7 @@ export class WorkerPool implements WorkerHandleOwner {
     const removal = this.removals.get(id);
     if (removal === undefined || removal.left.size > 0) return;
     this.removals.delete(id);
-    this.numbers.delete(id);
+    this.names.delete(id);
     removal.done.resolve();
   }
 }

@@ -86,8 +86,6 @@ export class Succession implements Upgradable {
   private readonly upgrade: ServerUpgrade;
   private isStopping = false;
   private isBeginning = false;
-  /** Services of the old process that are not in this one. */
-  private readonly lost: string[] = [];
 
   constructor(server: Successive, { passed, takeover, state }: Inheritance) {
     this.server = server;
@@ -269,13 +267,9 @@ export class Succession implements Upgradable {
 
   /** Adds the counts of the old process to those of the services of the same names. */
   private count(all: Readonly<Record<string, Counted>>): void {
-    const { pool, running, paths } = this.server;
-    const { lost } = this;
+    const { pool, paths } = this.server;
     for (const [name, counted] of Object.entries(all)) {
-      if (paths.inherit(name, counted)) continue;
-      if (!running.has(name) && !lost.includes(name)) lost.push(name);
-      // Of one that is gone it stays in the sum.
-      pool.inherited.set(running.get(name)?.id ?? -1 - lost.indexOf(name), counted);
+      if (!paths.inherit(name, counted)) pool.inherited.set(name, counted);
     }
   }
 }

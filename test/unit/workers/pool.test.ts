@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { servicesMax } from "../../../src/engine/limits.ts";
 import { WorkerPool } from "../../../src/workers/pool.ts";
 import type { ServiceChange, Task } from "../../../src/workers/protocol.ts";
+import { forwardTask } from "../../helpers/forward-task.ts";
 import { eventually } from "../../helpers/tproxy.ts";
 import { fixedUpstreams } from "../../helpers/upstreams.ts";
 
@@ -84,4 +85,19 @@ test("services come and go; a number is given again, and what it had counted sta
   expect(pool.add([noTask, noTask])).toBe(1);
   pool.stop();
   expect((await pool.finished()).length).toBe(2);
+});
+
+test("what another process has counted is of the service with that name, and of all", async () => {
+  const pool = new WorkerPool(async () => {});
+  const named = (name: string) => [{ ...forwardTask([], 1), name }];
+  const first = pool.add(named("web"));
+  pool.inherited.set("web", { counters: { accepted: 7 }, tally: [] });
+  expect([pool.counters(first).accepted, pool.counters().accepted]).toEqual([7, 7]);
+  await pool.remove(first);
+  // It gets the number, and nothing else.
+  expect(pool.add(named("dns"))).toBe(first);
+  expect([pool.counters(first).accepted, pool.counters().accepted]).toEqual([0, 7]);
+  // The other process drains yet.
+  pool.inherited.set("web", { counters: { accepted: 9 }, tally: [] });
+  expect([pool.counters(first).accepted, pool.counters().accepted]).toEqual([0, 9]);
 });
