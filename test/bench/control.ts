@@ -1,12 +1,14 @@
 /**
  * What control costs: checking a large configuration, a scrape of the metrics, a reload, and the
  * memory of an idle process; in CPU time of the thread in question, so that other programs on the
- * machine count little. Other executables (`--base`) are measured in turns with ours.
+ * machine count little. Moving connections at an upgrade is measured by the clock. Other
+ * executables (`--base`) are measured in turns with ours.
  */
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { movedConnections, timeOfMove } from "./moves.ts";
 import { markdownTable, median, Recorder, type Series } from "./statistics.ts";
 
 const ours = join(import.meta.dir, "../../dist/tproxy");
@@ -23,6 +25,7 @@ const rows: readonly (readonly [name: string, aim: string])[] = [
   ),
   ["idle forward: resident memory, MB", ""],
   ["idle run: resident memory, MB", ""],
+  [`upgrade: ${movedConnections} open connections moved, ms`, "80"],
 ];
 
 /** Medians of `rounds` rounds of our executable and of the others. */
@@ -96,6 +99,7 @@ async function measureOne(exe: string, folder: string, add: Add): Promise<void> 
   }
   write(file, folder, 1, 1);
   add(6, await idle([exe, "run", "-c", file]));
+  add(7, await timeOfMove(exe, folder));
 }
 
 const plain = ["--source", "self", "--no-transparent"];

@@ -226,6 +226,7 @@ test.skipIf(!isStatic)(
     const pid = await upgraded(running, proxy.pid);
     // With nothing left to do it ends long before its drain time-out.
     await eventually("the end of the old process", () => !kill(proxy.pid, 0));
+    expect(eventsOf(proxy, "moved")).toMatchObject([{ connections: 25 }]);
     const after = await rowsOf(admin);
     const facts = ({ id, state, client, original, upstream }: Row) => ({
       ...{ id, state, client, original, upstream },

@@ -241,6 +241,12 @@ export class Succession implements Upgradable {
     }
   }
 
+  moved(connections: number, ms: number): void {
+    const many = connections === 1 ? "1 connection has" : `${connections} connections have`;
+    const text = `[+] upgrade: ${many} moved in ${Math.round(ms)} ms`;
+    this.server.log.note(text, { event: "moved", connections, ms: Math.round(ms) });
+  }
+
   stop(): void {
     this.server.stop();
   }

@@ -41,6 +41,8 @@ export class Mover {
   /** By the number of the batch. */
   private readonly sent = new Map<number, (refused: Refused) => void>();
   private batches = 0;
+  /** How many the other process has taken over. */
+  moved = 0;
   private isOver = false;
 
   constructor(workers: MovingWorkers, target: MoveTarget) {
@@ -96,6 +98,7 @@ export class Mover {
     const stays = new Set(kept);
     const left = numbers.filter((number) => !stays.has(number));
     this.workers.settle(worker, left, kept);
+    this.moved += left.length;
     if (left.length > 0) this.target.begin(batch);
   }
 

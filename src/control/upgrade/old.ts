@@ -51,6 +51,8 @@ export interface Handing {
    * otherwise. `end` follows.
    */
   drain(keepsRules: boolean): void;
+  /** So many connections have moved in this time. */
+  moved(connections: number, ms: number): void;
   /** Gives up listeners, and ends what is open within the drain time-out. */
   end(): void;
   /** What is open, to be moved. */
@@ -243,9 +245,11 @@ export class Upgrade {
     const { handing, channel, times, mover } = this;
     handing.drain(this.keepsRules);
     const isMoving = moves && this.adopts;
+    const begun = performance.now();
     const first = isMoving ? mover.move("tcp") : undefined;
     await Promise.race([first, Bun.sleep(times.moveMs)]);
     if (isMoving) {
+      if (mover.moved > 0) handing.moved(mover.moved, performance.now() - begun);
       this.report();
       channel.send({ kind: "moved" });
     }

@@ -30,6 +30,8 @@ export interface Upgradable {
   /** Ends what is open within the drain time-out, and then the process. */
   stop(): void;
   warn(text: string): void;
+  /** Logs how many connections have moved to the new process, and in what time. */
+  moved(connections: number, ms: number): void;
 }
 
 const underWay = "an upgrade is under way";
@@ -126,6 +128,10 @@ export class ServerUpgrade implements Handing {
     const { server } = this;
     if (keepsRules) server.rules.abandon();
     else server.rules.release();
+  }
+
+  moved(connections: number, ms: number): void {
+    this.server.moved(connections, ms);
   }
 
   end(): void {

@@ -115,6 +115,7 @@ describe("both sides", () => {
       hand: async (pid) => void done.push(`hand ${pid}`),
       takeBack: () => void done.push("takeBack"),
       drain: () => void done.push("drain"),
+      moved: (connections) => void done.push(`moved ${connections}`),
       end: () => void done.push("end"),
       // What is open, each with one descriptor.
       workers: {
@@ -169,7 +170,7 @@ describe("both sides", () => {
     await got.moved;
     expect(settled[0]).toEqual([files.length - 1, [7]]);
     await eventually("the end of what stays", () => done.includes("end"));
-    expect([begun, done]).toEqual([1, ["offer", "hand 77", "drain", "end"]]);
+    expect([begun, done]).toEqual([1, ["offer", "hand 77", "drain", "moved 299", "end"]]);
     await eventually("counters", () => (got.counted.web?.counters.accepted ?? 0) > 1);
     expect(got.open).toBe(3);
     const before = got.counted.web?.counters.accepted ?? 0;
