@@ -10,6 +10,7 @@ import { freePort } from "../helpers/ports.ts";
 import { isStatic } from "../helpers/static-file.ts";
 import { eventually, run, start } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
+import { echoed } from "../helpers/upgrading.ts";
 
 afterEach(cleanUp);
 
@@ -100,18 +101,6 @@ function accepts(port: number): Promise<boolean> {
       resolve(true);
     });
     socket.on("error", () => resolve(false));
-  });
-}
-
-/** An echo over TCP. */
-function echoed(port: number, text: string): Promise<string> {
-  return new Promise((resolve) => {
-    const socket = connect({ port, host: "127.0.0.1" }, () => void socket.write(text));
-    socket.on("data", (data: Buffer) => {
-      resolve(data.toString());
-      socket.destroy();
-    });
-    socket.on("error", (error) => resolve(error.message));
   });
 }
 

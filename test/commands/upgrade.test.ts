@@ -9,7 +9,7 @@ import { freePort } from "../helpers/ports.ts";
 import { isStatic } from "../helpers/static-file.ts";
 import { eventually, run } from "../helpers/tproxy.ts";
 import { udpPeer } from "../helpers/udp.ts";
-import { kill, service, upgradable, upgraded } from "../helpers/upgrading.ts";
+import { echoed, kill, service, upgradable, upgraded } from "../helpers/upgrading.ts";
 
 afterEach(cleanUp);
 
@@ -28,19 +28,6 @@ async function proxied(more = "") {
     /Bound to udp:\S+\n/,
   );
   return { ...running, tcp, udp };
-}
-
-/** A connection, or what went wrong. */
-function echoed(port: number, text: string): Promise<string> {
-  return new Promise((resolve) => {
-    const socket = connect({ port, host: "127.0.0.1" }, () => void socket.write(text));
-    socket.on("data", (data: Buffer) => {
-      resolve(data.toString());
-      socket.destroy();
-    });
-    socket.on("error", (error) => resolve(error.message));
-    socket.on("close", () => resolve("closed"));
-  });
 }
 
 /** New connections and datagrams of many clients, all the time; `end` says what went wrong. */

@@ -1,6 +1,7 @@
 /** A running `tproxy run` that is upgraded, for tests of what is built. */
 
 import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cleanups } from "./forward.ts";
@@ -72,4 +73,17 @@ export async function upgraded(
   const [, pid = ""] = serves.exec(proxy.stdout().slice(known)) ?? [];
   pids.add(Number(pid));
   return Number(pid);
+}
+
+/** What an echo at a port of loopback answers over TCP, or what went wrong. */
+export function echoed(port: number, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: "127.0.0.1" }, () => void socket.write(text));
+    socket.on("data", (data: Buffer) => {
+      resolve(data.toString());
+      socket.destroy();
+    });
+    socket.on("error", (error) => resolve(error.message));
+    socket.on("close", () => resolve("closed"));
+  });
 }

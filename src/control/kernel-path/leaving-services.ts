@@ -43,11 +43,6 @@ export class LeavingServices {
     return this.watches.map(({ owner }) => owner.number);
   }
 
-  /** Ends what is open. */
-  end(): void {
-    for (const watch of this.watches) watch.end();
-  }
-
   /** Gives everything back; connections that are open break. */
   release(): void {
     clearInterval(this.timer);

@@ -15,8 +15,6 @@ const State = v.object({
   pools: v.optional(v.unknown()),
   /** The changes of administrators and of reloads; the server reads it. */
   runTime: v.optional(v.unknown()),
-  /** Names of upstreams and their addresses; the server reads it. */
-  names: v.optional(v.unknown()),
   /** The newest one of the Workers: ids of connections are not given again. */
   generation: v.optional(v.fallback(v.number(), 0), 0),
   startTime: v.optional(v.fallback(v.optional(v.number()), undefined)),
